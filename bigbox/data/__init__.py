@@ -1,0 +1,16 @@
+"""The data that bigbox ships: one small real dark-matter box, the quickstart's input.
+
+``gadget4_L12.5_N128_z0_dm.hdf5``: data set ``dm``, 1 + delta on 128^3 voxels, float32, of a
+12.5 Mpc/h GADGET-4 run at z = 0; the attributes of the data set tell its provenance, and
+``deploy/make_quickstart_data.py`` makes it.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+
+def quickstart_grid() -> Path:
+    """The path of the shipped density grid."""
+    return Path(str(files(__name__) / "gadget4_L12.5_N128_z0_dm.hdf5"))

@@ -1,0 +1,89 @@
+"""The cloud-in-cell deposit against a slow, obvious one, and its invariants."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bigbox.errors import BadInput
+from bigbox.ingest import cic
+
+
+def overlap_1d(x: float, voxel: int, n: int) -> float:
+    """The length that [x-1/2, x+1/2] shares with [voxel, voxel+1], over all periodic images."""
+    length = 0.0
+    for image in (-n, 0, n):
+        low, high = max(x - 0.5 + image, voxel), min(x + 0.5 + image, voxel + 1)
+        length += max(0.0, high - low)
+    return length
+
+
+def slow_deposit(
+    positions: NDArray[np.float64], shape: tuple[int, int, int], box: float, weights: NDArray
+) -> NDArray[np.float64]:
+    """Every particle on every voxel: the volume that the particle's cube shares with the voxel."""
+    grid = np.zeros(shape)
+    for p, w in zip(positions, weights, strict=True):
+        u = [p[a] / box * shape[a] % shape[a] for a in range(3)]
+        parts = [[overlap_1d(u[a], i, shape[a]) for i in range(shape[a])] for a in range(3)]
+        grid += w * np.einsum("i,j,k->ijk", *map(np.array, parts))
+    return grid
+
+
+@given(seed=st.integers(0, 2**32 - 1), shape=st.tuples(*[st.integers(2, 5)] * 3))
+@settings(max_examples=25, deadline=None)
+def test_agrees_with_the_slow_deposit(seed: int, shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    positions = rng.uniform(0, 7.0, (12, 3))
+    positions[0], positions[1] = 0.0, np.nextafter(7.0, 0)
+    weights = rng.uniform(0.1, 3, 12)
+    grid = np.zeros(shape)
+    cic.deposit(grid, positions, 7.0, weights)
+    np.testing.assert_allclose(grid, slow_deposit(positions, shape, 7.0, weights), atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_mass_is_conserved_and_mean_is_one(dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    positions = rng.uniform(-3, 12, (5000, 3)).astype(dtype)
+    grid = cic.density_contrast([positions[:1000], positions[1000:]], (8, 9, 10), 7.5)
+    assert abs(grid.mean() - 1) < 1e-12
+    assert grid.min() >= 0
+
+
+def test_shift_by_whole_voxels_commutes() -> None:
+    positions = np.random.default_rng(2).uniform(0, 1, (3000, 3))
+    grid, moved = np.zeros((16, 16, 16)), np.zeros((16, 16, 16))
+    cic.deposit(grid, positions, 1.0)
+    cic.deposit(moved, positions + np.array([3, 20, -5]) / 16, 1.0)
+    np.testing.assert_allclose(moved, np.roll(grid, (3, 20, -5), (0, 1, 2)), atol=1e-10)
+
+
+def test_particles_at_voxel_centres_fill_one_voxel_each() -> None:
+    centres = (np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), -1) + 0.5) / 6
+    grid = np.zeros((6, 6, 6))
+    cic.deposit(grid, centres.reshape(-1, 3), 1.0)
+    np.testing.assert_allclose(grid, 1.0, atol=1e-12)
+
+
+def test_chunk_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    positions = np.random.default_rng(3).uniform(0, 1, (1000, 3))
+    whole, pieces = np.zeros((8, 8, 8)), np.zeros((8, 8, 8))
+    cic.deposit(whole, positions, 1.0)
+    monkeypatch.setattr(cic, "CHUNK", 7)
+    cic.deposit(pieces, positions, 1.0)
+    np.testing.assert_allclose(pieces, whole, rtol=1e-12)
+
+
+def test_bad_particles_are_named() -> None:
+    positions = np.full((10, 3), 0.5)
+    positions[7, 1] = np.nan
+    with pytest.raises(BadInput, match="particle 7"):
+        cic.deposit(np.zeros((4, 4, 4)), positions, 1.0)
+    with pytest.raises(BadInput, match="shape"):
+        cic.deposit(np.zeros((4, 4, 4)), positions[:, :2], 1.0)
+    with pytest.raises(BadInput, match="no particles"):
+        cic.density_contrast([], (4, 4, 4), 1.0)
