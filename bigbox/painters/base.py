@@ -1,0 +1,183 @@
+"""What a painter is: the one call through which the engine paints a batch of tiles.
+
+    TileBatch                                            result
+    inputs  (B, C, n, n, n)  n = tile + 2 margin         (B, F, t, t, t)
+    known   (B, F, t, t, t)  earlier tiles' voxels  -->  field 0: T_b (mK)
+    width   (B, 3, 2)        how wide they are           fields 1 ...: step latents (latents method)
+
+              width[b, 0] = (4, 0), width[b, 1] = (0, 5)
+              +---+-----------+---+
+              | k | k k k k k | k |   k: known, painted by earlier tiles; full cross-section
+              | k +-----------+---+
+      axis 1  | k |               |   the voxels to paint are always a cuboid, because a tile waits
+         ^    | k |    to paint   |   only for face neighbours and a slab spans the whole face
+         |    +---+---------------+
+         +--> axis 0
+
+Known voxels come back with the very bytes that they had in `known`. The bytes of a tile are a
+function of its own voxels only: not of the batch's size, the slot, the companions, or the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bigbox.errors import BadInput
+from bigbox.noise import MAX_STEP, check_key
+
+PAINTERS = ("gaussian", "trivial")
+OVERLAP_METHODS = ("conditioned", "overwrite", "latents")
+SAMPLERS = ("dpmpp", "ancestral")
+DEFAULT_STEPS = {"dpmpp": 25, "ancestral": 50}
+
+
+@dataclass
+class TileBatch:
+    """B tiles of edge t to paint.
+
+    tiles: int64 (B,), linear tile ids; origin: int64 (B, 3), voxel corners in the box;
+    inputs: float32 (B, C, n, n, n) of the painter's input array, n = t + 2 margin, wrapped;
+    known: float32 (B, F, t, t, t), earlier tiles' fields (T_b in mK first), 0 where unknown;
+    width: int64 (B, 3, 2), voxels of the known slab at the low and the high face of each axis.
+    """
+
+    tiles: np.ndarray
+    origin: np.ndarray
+    inputs: np.ndarray
+    known: np.ndarray
+    width: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+
+class Painter(Protocol):
+    """Paints tiles; what it needs and what it gives is told by its attributes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def input(self) -> str:
+        """The box's array that `inputs` is cut from: "dm", "halo", or "" for none."""
+        ...
+
+    @property
+    def margin(self) -> int:
+        """Voxels of input beyond the tile on every side."""
+        ...
+
+    @property
+    def fields(self) -> int:
+        """1, or 1 + the number of step latents that the latents method stores."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the painted bytes, as JSON values."""
+        ...
+
+    def paint(self, batch: TileBatch) -> np.ndarray:
+        """float32 (B, F, t, t, t); known voxels are those of batch.known, bit for bit."""
+        ...
+
+
+def unknown_slices(width: np.ndarray, tile: int) -> tuple[slice, slice, slice]:
+    """The cuboid of one tile that is still to paint; width: (3, 2)."""
+    low, high = width[:, 0], tile - width[:, 1]
+    return (
+        slice(int(low[0]), int(high[0])),
+        slice(int(low[1]), int(high[1])),
+        slice(int(low[2]), int(high[2])),
+    )
+
+
+def paste_known(fields: np.ndarray, known: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """The known voxels with what was painted between them, for one tile.
+
+    fields, known: float32 (F, t, t, t); width: (3, 2). Returns a new array like `known`.
+    """
+    result = np.array(known, dtype=np.float32, copy=True)
+    unknown = (slice(None), *unknown_slices(width, known.shape[-1]))
+    result[unknown] = fields[unknown]
+    return result
+
+
+def check_batch(painter: Painter, batch: TileBatch, tile: int, channels: int) -> None:
+    """Raise BadInput unless the arrays of a batch have the shapes that the painter asks for."""
+    edge = tile + 2 * painter.margin
+    wanted = {
+        "origin": (len(batch), 3),
+        "inputs": (len(batch), channels, edge, edge, edge),
+        "known": (len(batch), painter.fields, tile, tile, tile),
+        "width": (len(batch), 3, 2),
+    }
+    for name, shape in wanted.items():
+        given = getattr(batch, name).shape
+        if given != shape:
+            raise BadInput(f"{painter.name} painter: {name} has shape {given}, not {shape}")
+
+
+def make_painter(
+    name: str,
+    *,
+    seed: int,
+    box_shape: tuple[int, int, int],
+    realization: int = 0,
+    overlap_method: str = "conditioned",
+    sampler: str = "dpmpp",
+    steps: int | None = None,
+    tile: int = 32,
+    device: str = "cpu",
+    seconds_per_tile: float = 0.0,
+) -> Painter:
+    """The painter of that name, ready to paint.
+
+    box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default 25
+    for dpmpp and 50 for ancestral; device: a torch device; seconds_per_tile: the trivial painter's
+    least time for one tile. The trivial painter imports no torch, so that many ranks fit on one
+    machine. Raises BadInput.
+    """
+    if sampler not in SAMPLERS:
+        raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")
+    if overlap_method not in (*OVERLAP_METHODS, "independent"):
+        raise BadInput(
+            f"overlap method: {overlap_method!r} is not one of {', '.join(OVERLAP_METHODS)}"
+        )
+    steps = DEFAULT_STEPS[sampler] if steps is None else steps
+    if not 1 <= steps < MAX_STEP:
+        raise BadInput(f"steps: {steps} is outside 1 .. {MAX_STEP - 1}; 25 do for dpmpp")
+    check_key(seed, realization)
+    if name == "trivial":
+        from bigbox.painters.trivial import TrivialPainter
+
+        return TrivialPainter(
+            seed=seed,
+            realization=realization,
+            box_shape=box_shape,
+            tile=tile,
+            latents=steps - 1 if overlap_method == "latents" else 0,
+            seconds_per_tile=seconds_per_tile,
+        )
+    if name == "gaussian":
+        make: Callable[..., Painter] = _gaussian_painter()
+        return make(
+            seed=seed,
+            realization=realization,
+            box_shape=box_shape,
+            tile=tile,
+            overlap_method=overlap_method,
+            sampler=sampler,
+            steps=steps,
+            device=device,
+        )
+    raise BadInput(f"painter: {name!r} is not one of {', '.join(PAINTERS)}")
+
+
+def _gaussian_painter() -> Callable[..., Painter]:
+    from bigbox.painters.gaussian import GaussianPainter
+
+    return GaussianPainter
