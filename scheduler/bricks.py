@@ -1,0 +1,229 @@
+"""Who paints what: bricks of tiles, and the rank that owns each brick.
+
+A brick is a cuboid of edge x edge x edge tiles that one rank paints and that is stored together;
+the bricks at the high faces may be smaller. Bricks are strung along a Hilbert curve, which only
+ever steps to a face neighbour, and each rank takes one run of it, so that its bricks hang together
+and few of its tiles touch another rank's::
+
+    +--+--+--+--+      curve      ranks
+    |  |  |  |  |      1 2 F G    a a d d      slot of a tile in its brick: C order in
+    +--+--+--+--+      4 3 E D    a a d d      edge x edge x edge, also where the brick is
+    |  |  |  |  |      5 8 9 C    b b c c      smaller: the layout of its shard in the store
+    +--+--+--+--+      6 7 A B    b b c c
+
+The *address* of a tile is its brick's place on the curve times edge^3 plus its slot, so the tiles
+of a rank are one contiguous range of addresses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scheduler.tiling import Ints, Tiling, Triple
+
+
+def default_edge(tiling: Tiling) -> int:
+    """Tiles along a brick: the largest of 8, 4, 2 that leaves 4 bricks on the longest axis."""
+    longest = max(tiling.counts)
+    return next((e for e in (8, 4, 2) if -(-longest // e) >= 4), 1)
+
+
+def hilbert(coords: ArrayLike, bits: int) -> Ints:
+    """Place of each cell on a 3-D Hilbert curve: (M, 3) in [0, 2**bits) -> int64 (M,).
+
+    Skilling 2004, "Programming the Hilbert curve" (AIP Conf. Proc. 707, 381): undo the excess
+    rotations from the top bit down, Gray-encode, then interleave the bits.
+    """
+    x = [np.array(c, np.int64) for c in np.moveaxis(np.asarray(coords), -1, 0)]
+    for level in range(bits - 1, 0, -1):
+        q = 1 << level
+        for i in range(3):
+            inverted = (x[i] & q) != 0
+            swap = np.where(inverted, 0, (x[0] ^ x[i]) & (q - 1))
+            x[0] ^= np.where(inverted, q - 1, swap)
+            x[i] ^= swap
+    x[1] ^= x[0]
+    x[2] ^= x[1]
+    t = np.zeros_like(x[0])
+    for level in range(bits - 1, 0, -1):
+        q = 1 << level
+        t ^= np.where(x[2] & q, q - 1, 0)
+    place = np.zeros_like(t)
+    for level in range(bits - 1, -1, -1):
+        for i in range(3):
+            place = (place << 1) | (((x[i] ^ t) >> level) & 1)
+    return place
+
+
+@dataclass(frozen=True)
+class Bricks:
+    """The tiles of a box in bricks of edge^3, named by a linear index, C order over `counts`.
+
+    Raises:
+        ValueError: an edge below 1.
+    """
+
+    tiling: Tiling
+    edge: int
+
+    def __post_init__(self) -> None:
+        if self.edge < 1:
+            raise ValueError(f"a brick has an edge of {self.edge} tiles: at least 1 is needed")
+
+    @cached_property
+    def counts(self) -> Triple:
+        """Number of bricks on x, y, z."""
+        x, y, z = (-(-n // self.edge) for n in self.tiling.counts)
+        return x, y, z
+
+    @property
+    def size(self) -> int:
+        """Number of bricks in the box."""
+        nx, ny, nz = self.counts
+        return nx * ny * nz
+
+    @property
+    def slots(self) -> int:
+        """Places for tiles in a brick, edge^3."""
+        return self.edge**3
+
+    def coords(self, bricks: ArrayLike) -> Ints:
+        """Index of each brick on x, y, z: (M,) -> int64 (M, 3)."""
+        return np.stack(np.unravel_index(np.asarray(bricks, np.int64), self.counts), axis=-1)
+
+    @cached_property
+    def cell_terms(self) -> tuple[Ints, Ints, Ints]:
+        """Per axis, int64[n]: the three terms whose sum is brick * edge^3 + slot of a tile."""
+        _, ny, nz = self.counts
+        e = self.edge
+        terms = []
+        for n, brick, slot in zip(self.tiling.counts, (ny * nz, nz, 1), (e * e, e, 1), strict=True):
+            i = np.arange(n, dtype=np.int64)
+            terms.append(i // e * brick * self.slots + i % e * slot)
+            terms[-1].setflags(write=False)
+        return terms[0], terms[1], terms[2]
+
+    def cell(self, tiles: ArrayLike) -> Ints:
+        """brick * edge^3 + slot: (M,) -> int64 (M,)."""
+        at = self.tiling.coords(tiles)
+        x, y, z = self.cell_terms
+        return x[at[..., 0]] + y[at[..., 1]] + z[at[..., 2]]
+
+    def of_tile(self, tiles: ArrayLike) -> Ints:
+        """The brick of each tile: (M,) -> int64 (M,)."""
+        return self.cell(tiles) // self.slots
+
+    def slot(self, tiles: ArrayLike) -> Ints:
+        """Place of each tile in its brick, C order in edge^3: (M,) -> int64 (M,)."""
+        return self.cell(tiles) % self.slots
+
+    def tile_at(self, bricks: ArrayLike, slots: ArrayLike) -> Ints:
+        """The tile at a slot of a brick: int64, broadcast; -1 where a smaller brick has none."""
+        at = self.coords(bricks) * self.edge
+        at = at + np.stack(np.unravel_index(np.asarray(slots), (self.edge,) * 3), axis=-1)
+        nx, ny, nz = self.tiling.counts
+        tile = (at[..., 0] * ny + at[..., 1]) * nz + at[..., 2]
+        return np.where((at < (nx, ny, nz)).all(axis=-1), tile, -1)
+
+    def tiles(self, brick: int) -> Ints:
+        """The tiles of one brick in order of their slots, int64."""
+        found = self.tile_at(brick, np.arange(self.slots))
+        return found[found >= 0]
+
+    def tile_counts(self) -> Ints:
+        """Number of tiles in every brick, int64[size]."""
+        e = self.edge
+        x, y, z = (
+            np.minimum(e, n - e * np.arange(b, dtype=np.int64))
+            for n, b in zip(self.tiling.counts, self.counts, strict=True)
+        )
+        return (x[:, None, None] * y[:, None] * z).ravel()
+
+    @cached_property
+    def curve(self) -> Ints:
+        """All bricks in the order of the Hilbert curve, int64[size]."""
+        bits = max(1, (max(self.counts) - 1).bit_length())
+        order = np.argsort(hilbert(self.coords(np.arange(self.size)), bits), kind="stable")
+        order.setflags(write=False)
+        return order
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Which rank paints which bricks: runs of the curve with equal numbers of tiles, to one brick.
+
+    With more ranks than bricks some ranks have nothing to paint.
+
+    Raises:
+        ValueError: fewer than one rank.
+    """
+
+    bricks: Bricks
+    n_ranks: int
+
+    def __post_init__(self) -> None:
+        if self.n_ranks < 1:
+            raise ValueError(f"{self.n_ranks} ranks: at least 1 is needed")
+
+    @cached_property
+    def starts(self) -> Ints:
+        """First place on the curve of each rank, int64[n_ranks + 1], the last is the end."""
+        through = np.concatenate([[0], np.cumsum(self.bricks.tile_counts()[self.bricks.curve])])
+        # The cut nearest to the equal share, in integers so that every machine cuts alike.
+        share = 2 * through * self.n_ranks
+        middle = (share[1:] + share[:-1]) // 2
+        total = 2 * int(through[-1])
+        cuts = np.searchsorted(middle, np.arange(self.n_ranks + 1, dtype=np.int64) * total)
+        cuts[0], cuts[-1] = 0, self.bricks.size
+        cuts.setflags(write=False)
+        return cuts.astype(np.int64)
+
+    @cached_property
+    def place(self) -> NDArray[np.int32]:
+        """Place of each brick on the curve, int32[bricks], the inverse of `Bricks.curve`."""
+        place = np.empty(self.bricks.size, np.int32)
+        place[self.bricks.curve] = np.arange(self.bricks.size, dtype=np.int32)
+        place.setflags(write=False)
+        return place
+
+    @cached_property
+    def brick_rank(self) -> NDArray[np.int32]:
+        """Rank of each brick, int32[bricks]."""
+        ranks = np.repeat(np.arange(self.n_ranks, dtype=np.int32), np.diff(self.starts))
+        found = ranks[self.place]
+        found.setflags(write=False)
+        return found
+
+    def rank_of(self, tiles: ArrayLike) -> NDArray[np.int32]:
+        """The rank that paints each tile: (M,) -> int32 (M,)."""
+        return self.brick_rank[self.bricks.of_tile(tiles)]
+
+    def address(self, tiles: ArrayLike) -> Ints:
+        """Place of the brick on the curve * edge^3 + slot: (M,) -> int64 (M,)."""
+        brick, slot = np.divmod(self.bricks.cell(tiles), self.bricks.slots)
+        return self.place[brick] * np.int64(self.bricks.slots) + slot
+
+    def bricks_of(self, rank: int) -> Ints:
+        """The bricks of a rank in the order of the curve, int64."""
+        return self.bricks.curve[self.starts[rank] : self.starts[rank + 1]]
+
+    def tiles_of(self, rank: int) -> Ints:
+        """The tiles of a rank, int64, in the order of their addresses."""
+        found = self.bricks.tile_at(
+            self.bricks_of(rank)[:, None], np.arange(self.bricks.slots)
+        ).ravel()
+        return found[found >= 0]
+
+    def counts(self) -> Ints:
+        """Number of tiles of every rank, int64[n_ranks]."""
+        per_brick = self.bricks.tile_counts()[self.bricks.curve]
+        through = np.concatenate([[0], np.cumsum(per_brick)])
+        return np.diff(through[self.starts])
+
+    def count_of(self, rank: int) -> int:
+        """Number of tiles of one rank."""
+        return int(self.bricks.tile_counts()[self.bricks_of(rank)].sum())

@@ -1,0 +1,184 @@
+"""What a tile must wait for: colours, stages, predecessors, successors, and the known slabs.
+
+Seen along x and y, with the colour of each tile on both axes::
+
+    y                                a tile of level 2, (1,1):
+    |  (0,0) (1,0) (0,0) (1,0)          +--+--------+--+
+    |  (0,1) (1,1) (0,1) (1,1)          |##|########|##|  # known: painted by tiles of a lower
+    |  (0,0) (1,0) (0,0) (1,0)          |##|        |##|    colour on that axis
+    +------------------------- x        |##|  owned |##|
+                                        |##|        |##|
+    level = sum of the three colours    |##|########|##|
+                                        +--+--------+--+
+
+A tile waits across a face when the neighbour has a lower colour on that axis. Then:
+
+* what it finds painted is exactly the slabs across those faces, whole cross-section, and what is
+  left for it to paint is a cuboid;
+* each slab lies wholly inside that one face neighbour, so the six face neighbours are all that
+  need be asked: the voxels of edge and corner neighbours have been pasted into them.
+
+The paper paints in 8 stages, one per triple of parities (Mishra, Trotta & Viel 2025 (LODI),
+section 2.4). Every voxel that two tiles of one level share has already been painted by a tile of a
+lower level, so the 8 stages collapse into 4 levels with the same result, bit for bit. With an odd
+number of tiles on a periodic axis the last tile has a third colour, and there are up to 7 levels
+or 27 stages.
+"""
+
+from __future__ import annotations
+
+from functools import cache, reduce
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scheduler.tiling import Ints, Tiling
+
+COLOURINGS = ("levels", "paper")
+
+# The 26 neighbours of a tile, as steps on x, y, z.
+OFFSETS = np.array([o for o in product((-1, 0, 1), repeat=3) if o != (0, 0, 0)], np.int64)
+
+
+def check_colouring(colouring: str) -> None:
+    """Refuse a colouring that does not exist."""
+    if colouring not in COLOURINGS:
+        raise ValueError(f"colouring {colouring!r} is not known: choose {' or '.join(COLOURINGS)}")
+
+
+def colours(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
+    """Colour on each axis: (M,) -> uint8 (M, 3), values 0, 1, or 2."""
+    at = tiling.coords(tiles)
+    return np.stack([tiling.colours(a)[at[..., a]] for a in range(3)], axis=-1)
+
+
+def level(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
+    """Sum of the three colours: (M,) -> uint8 (M,), 0 to 6."""
+    return colours(tiling, tiles).sum(axis=-1, dtype=np.uint8)
+
+
+def triples(tiling: Tiling, colouring: str = "levels") -> list[list[tuple[int, int, int]]]:
+    """The colour triples of each stage, in order of the stages."""
+    check_colouring(colouring)
+    rx, ry, rz = (range(int(tiling.colours(a).max()) + 1) for a in range(3))
+    ordered = sorted(product(rx, ry, rz), key=lambda t: (sum(t), t))
+    if colouring == "paper":
+        return [[t] for t in ordered]
+    return [[t for t in ordered if sum(t) == s] for s in range(sum(ordered[-1]) + 1)]
+
+
+@cache
+def stage_of_triple(tiling: Tiling, colouring: str) -> NDArray[np.int64]:
+    """Stage of each colour triple, int64 (3, 3, 3); -1 where the box has no such tile."""
+    table = np.full((3, 3, 3), -1, np.int64)
+    for s, members in enumerate(triples(tiling, colouring)):
+        for t in members:
+            table[t] = s
+    table.setflags(write=False)
+    return table
+
+
+def stages(tiling: Tiling, colouring: str = "levels") -> int:
+    """Number of stages: 4 levels, or the paper's 8; more with odd counts on periodic axes."""
+    return len(triples(tiling, colouring))
+
+
+def stage(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
+    """Stage of each tile: (M,) -> int64 (M,)."""
+    check_colouring(colouring)
+    c = colours(tiling, tiles)
+    return stage_of_triple(tiling, colouring)[c[..., 0], c[..., 1], c[..., 2]]
+
+
+def stage_counts(tiling: Tiling, colouring: str = "levels") -> Ints:
+    """Number of tiles in each stage, int64 (stages,), from the counts per axis alone."""
+    per_axis = [np.bincount(tiling.colours(a), minlength=3) for a in range(3)]
+    counts = [
+        sum(int(per_axis[0][i] * per_axis[1][j] * per_axis[2][k]) for i, j, k in members)
+        for members in triples(tiling, colouring)
+    ]
+    return np.array(counts, np.int64)
+
+
+def known(tiling: Tiling, tiles: ArrayLike) -> Ints:
+    """Widths of the slabs painted before each tile: (M,) -> int64 (M, 3, 2) voxels, 0 if none.
+
+    Axis by axis, side 0 low and 1 high. The same for every colouring.
+    """
+    at = tiling.coords(tiles)
+    sides = [np.stack([w[at[..., a]] for w in tiling.known_widths(a)], axis=-1) for a in range(3)]
+    return np.stack(sides, axis=-2)
+
+
+@cache
+def overlapping(tiling: Tiling, axis: int) -> NDArray[np.bool_]:
+    """Whether a tile shares voxels with the tile at step -1, 0, +1 on one axis: bool (n, 3).
+
+    Where two tiles close a ring, both steps lead to the same tile; only the first that shares
+    voxels is kept, so that no tile is counted twice.
+    """
+    low, high = tiling.widths(axis)
+    up = high > 0
+    if tiling.periodic[axis] and tiling.counts[axis] == 2:
+        up = up & (low == 0)
+    table = np.stack([low > 0, np.ones_like(up), up], axis=-1)
+    table.setflags(write=False)
+    return table
+
+
+@cache
+def _later(tiling: Tiling, colouring: str) -> NDArray[np.bool_]:
+    """later[c, d]: a tile of colours d is painted after one of colours c, over linear triples."""
+    s = stage_of_triple(tiling, colouring).ravel()
+    table = (s[:, None] < s[None, :]) & (s[:, None] >= 0)
+    table.setflags(write=False)
+    return table
+
+
+def _related(tiling: Tiling, tiles: ArrayLike, colouring: str, *, forward: bool) -> Ints:
+    """Tiles in a waiting relation, one column per direction: (M,) -> int64 (M, 6 or 26), -1 none.
+
+    Columns of "levels" are the faces x low, x high, y low ... z high; those of "paper" are
+    `OFFSETS`. `forward` gives who waits for the tile, else for whom it waits.
+    """
+    check_colouring(colouring)
+    tiles = np.asarray(tiles, np.int64)
+    at = tiling.coords(tiles)
+    n = tiling.counts
+    if colouring == "levels":
+        found = tiling.neighbours(tiles)
+        for a in range(3):
+            colour, here = tiling.colours(a), at[..., a]
+            for side, step in enumerate((-1, 1)):
+                there = colour[(here + step) % n[a]]
+                after = there > colour[here] if forward else there < colour[here]
+                meets = overlapping(tiling, a)[here, step + 1]
+                found[..., a, side] = np.where(after & meets, found[..., a, side], -1)
+        return found.reshape(*tiles.shape, 6)
+    near = (at[..., None, :] + OFFSETS) % n
+    meets = reduce(
+        np.logical_and,
+        (overlapping(tiling, a)[at[..., a]][..., OFFSETS[:, a] + 1] for a in range(3)),
+    )
+    mine, theirs = (
+        np.ravel_multi_index(tuple(tiling.colours(a)[c[..., a]] for a in range(3)), (3, 3, 3))
+        for c in (at, near)
+    )
+    later = _later(tiling, colouring)
+    order = later[mine[..., None], theirs] if forward else later[theirs, mine[..., None]]
+    return np.where(meets & order, tiling.index(near), -1)
+
+
+def predecessors(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
+    """The tiles each tile waits for: (M,) -> int64 (M, P), -1 in unused columns, none twice.
+
+    "levels": P = 6, the face neighbours whose slab is known to the tile. "paper": P = 26, every
+    tile of an earlier stage that shares a voxel.
+    """
+    return _related(tiling, tiles, colouring, forward=False)
+
+
+def successors(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
+    """The tiles that wait for each tile: the inverse of `predecessors`, same layout."""
+    return _related(tiling, tiles, colouring, forward=True)
