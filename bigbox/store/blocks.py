@@ -1,0 +1,110 @@
+"""Reading cut-outs of a large array through a cache of whole chunks."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from itertools import product
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from bigbox.errors import BadInput
+
+Float = npt.NDArray[np.float32]
+
+
+class BlockReader:
+    """Cut-outs of (X, Y, Z) or (channels, X, Y, Z) arrays, wrapped around periodic axes.
+
+        chunks    |----|----|----|      read(origin 10, shape 4) on 12 periodic voxels
+        voxels    0    4    8   12  ->  10 11 0 1: two chunks, kept for the next cut-out
+
+    Beyond an open edge the voxel at the edge is repeated.  Thread safe; holds at most
+    `cache_bytes` of chunks besides the cut-outs being made.
+    """
+
+    def __init__(
+        self,
+        array: zarr.Array[Any],
+        periodic: Sequence[bool] = (True, True, True),
+        cache_bytes: int = 256 << 20,
+    ) -> None:
+        if array.ndim not in (3, 4):
+            raise BadInput(f"{array.path or array.store}: {array.ndim} dimensions, must be 3 or 4")
+        self.shape = tuple(int(n) for n in array.shape[-3:])
+        self.chunk = tuple(int(n) for n in array.chunks[-3:])
+        self.cache_bytes = cache_bytes
+        self._array = array
+        self._lead = tuple(int(n) for n in array.shape[:-3])
+        self._periodic = tuple(bool(p) for p in periodic)
+        self._blocks: OrderedDict[tuple[int, ...], Float] = OrderedDict()
+        self._held = 0
+        self._lock = Lock()
+
+    def read(self, origin: Sequence[int], shape: Sequence[int]) -> Float:
+        """The cut-out at voxel `origin` (any integer) of `shape` voxels, float32, C order.
+
+        Raises BadInput naming the array and the chunk where a chunk's checksum is wrong.
+        """
+        inside: list[tuple[int, int]] = []
+        pad: list[tuple[int, int]] = []
+        for axis in range(3):
+            low, high = int(origin[axis]), int(origin[axis]) + int(shape[axis])
+            size = self.shape[axis]
+            if self._periodic[axis]:
+                inside.append((low, high))
+                pad.append((0, 0))
+                continue
+            first, last = min(max(low, 0), size - 1), min(max(high, 1), size)
+            inside.append((first, last))
+            # A cut-out wholly outside keeps the one voxel at the edge and repeats it.
+            before = min(max(0, first - low), high - low - 1)
+            pad.append((before, high - low - (last - first) - before))
+        out = np.empty(self._lead + tuple(b - a for a, b in inside), np.float32)
+        runs = [list(self._runs(axis, *inside[axis])) for axis in range(3)]
+        for (i, xs, xt), (j, ys, yt), (k, zs, zt) in product(*runs):
+            out[..., xt, yt, zt] = self._block((i, j, k))[..., xs, ys, zs]
+        if any(p != (0, 0) for p in pad):
+            out = np.pad(out, [(0, 0)] * len(self._lead) + pad, mode="edge")
+        return out
+
+    def _runs(self, axis: int, low: int, high: int) -> Iterator[tuple[int, slice, slice]]:
+        """Pieces of [low, high) inside one chunk: (chunk, slice in it, slice of the cut-out)."""
+        size, edge = self.shape[axis], self.chunk[axis]
+        at = low
+        while at < high:
+            voxel = at % size
+            chunk, inner = divmod(voxel, edge)
+            take = min(edge - inner, size - voxel, high - at)
+            yield chunk, slice(inner, inner + take), slice(at - low, at - low + take)
+            at += take
+
+    def _block(self, key: tuple[int, ...]) -> Float:
+        with self._lock:
+            block = self._blocks.get(key)
+            if block is not None:
+                self._blocks.move_to_end(key)
+                return block
+        block = self._fetch(key)
+        with self._lock:
+            if key not in self._blocks:
+                self._blocks[key] = block
+                self._held += block.nbytes
+            while self._held > self.cache_bytes and len(self._blocks) > 1:
+                self._held -= self._blocks.popitem(last=False)[1].nbytes
+        return block
+
+    def _fetch(self, key: tuple[int, ...]) -> Float:
+        x, y, z = (slice(k * c, (k + 1) * c) for k, c in zip(key, self.chunk, strict=True))
+        try:
+            return np.ascontiguousarray(self._array[..., x, y, z], dtype=np.float32)
+        except (ValueError, OSError) as error:
+            raise BadInput(
+                f"{self._array.store_path}: chunk {key} (voxels from"
+                f" {(x.start, y.start, z.start)}) is damaged: {error};"
+                " ingest the array again, or restore the file"
+            ) from error

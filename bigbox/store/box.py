@@ -1,0 +1,271 @@
+"""What is stored where: one zarr v3 group per box, its arrays, units and coordinates.
+
+    gpc_box.zarr/     attributes: box_size (Mpc/h), redshift, cosmology, voxel_size, provenance
+      x  y  z         voxel centres, Mpc/h
+      dm              (X, Y, Z)     float32  1 + delta, mean 1
+      halo            (4, X, Y, Z)  float32  (M_sun/h) / (Mpc/h)^3
+      latents/        painted (nx, ny, nz, t, t, t) and steps (nx, ny, nz, T, t, t, t), tile-major
+      tb              (X, Y, Z)     float32  mK, NaN where not painted yet
+      ledger/         who has done what: see `bigbox.store.ledger`
+
+`xarray.open_zarr(path, consolidated=False)` opens it as a labelled data set.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import google_crc32c
+import numpy as np
+import zarr
+
+from bigbox.errors import BadInput
+from bigbox.store.durable import Disk, explained
+from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
+
+AXES = ("x", "y", "z")
+
+# Name, unit and meaning of the arrays that bigbox itself makes.
+KNOWN = {
+    "dm": ("1", "dark-matter density over its mean, 1 + delta"),
+    "halo": ("(M_sun/h) / (Mpc/h)^3", "halo mass per voxel volume, one channel per mass bin"),
+    "tb": ("mK", "21 cm brightness temperature"),
+}
+
+# Relative difference of the voxel's sides that still counts as cubic.
+CUBIC_TOLERANCE = 1e-4
+
+
+class Box:
+    """A box on disk: its geometry and its arrays.  Use `Box.create` or `Box.open`."""
+
+    def __init__(self, path: Path, attributes: Mapping[str, Any], mode: Literal["r", "r+"]) -> None:
+        self.path = path
+        self.mode = mode
+        self.attributes = dict(attributes)
+        shape = tuple(int(n) for n in attributes["shape"])
+        size = tuple(float(s) for s in attributes["box_size"])
+        self.shape: tuple[int, int, int] = (shape[0], shape[1], shape[2])
+        self.box_size: tuple[float, float, float] = (size[0], size[1], size[2])
+        self.redshift = float(attributes["redshift"])
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        shape: Sequence[int],
+        box_size: float | Sequence[float],
+        redshift: float,
+        cosmology: Mapping[str, Any] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        *,
+        disk: Disk | None = None,
+    ) -> Box:
+        """Make a new, empty box.
+
+        shape: voxels per axis; box_size: Mpc/h, one number for the x axis of cubic voxels or one
+        per axis; cosmology and provenance: JSON.  Raises BadInput where something exists at `path`
+        or the geometry cannot be one of cubic voxels.
+        """
+        path = Path(path)
+        disk = disk or Disk()
+        voxels = _three_sizes(path, shape)
+        size = _three_lengths(path, voxels, box_size)
+        if not math.isfinite(redshift) or redshift < 0:
+            raise BadInput(f"{path}: redshift {redshift} must be a finite number of at least 0")
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise BadInput(f"{path}: exists already; remove it or choose another name")
+        attributes = {
+            "format": "bigbox",
+            "format_version": FORMAT_VERSION,
+            "shape": list(voxels),
+            "box_size": list(size),
+            "box_size_units": "Mpc/h",
+            "voxel_size": size[0] / voxels[0],
+            "redshift": float(redshift),
+            "cosmology": dict(cosmology or {}),
+            "provenance": dict(provenance or {}),
+        }
+        with explained(path):
+            disk.mkdir(path)
+            for axis, name in enumerate(AXES):
+                _write_coordinate(disk, path / name, name, voxels[axis], size[axis])
+            # Last: a box that was not made to its end is no box.
+            disk.write_atomic(path / "zarr.json", group_metadata(attributes))
+        return cls(path, attributes, "r+")
+
+    @classmethod
+    def open(cls, path: str | Path, mode: Literal["r", "r+"] = "r") -> Box:
+        """Open an existing box; raises BadInput where there is none or it is not bigbox's."""
+        path = Path(path)
+        if not path.exists():
+            raise BadInput(f"{path}: no such store; make one with: bigbox ingest SOURCE {path}")
+        group = read_json(path / "zarr.json")
+        attributes = (group or {}).get("attributes") or {}
+        if attributes.get("format") != "bigbox":
+            raise BadInput(
+                f"{path}: not a bigbox store (no zarr v3 group with format 'bigbox');"
+                " make one with: bigbox ingest SOURCE BOX"
+            )
+        version = attributes.get("format_version")
+        if version != FORMAT_VERSION:
+            raise BadInput(
+                f"{path}: format version {version}, this bigbox reads {FORMAT_VERSION};"
+                " use the bigbox that made it, or ingest again"
+            )
+        if mode == "r+" and not os.access(path, os.W_OK):
+            raise BadInput(f"{path}: read-only; make the store writable or work on a copy")
+        box = cls(path, attributes, mode)
+        _check_cubic(path, box.shape, box.box_size)
+        return box
+
+    @property
+    def voxel(self) -> float:
+        """Side of a voxel, Mpc/h."""
+        return self.box_size[0] / self.shape[0]
+
+    def has(self, name: str) -> bool:
+        """Whether the box has an array of this name ("dm", "latents/painted", ...)."""
+        return (read_json(self.path / name / "zarr.json") or {}).get("node_type") == "array"
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """The zarr array, opened in the box's mode; raises BadInput where there is none."""
+        if not self.has(name):
+            raise BadInput(
+                f"{self.path}: has no array '{name}' (it has: {', '.join(self.names()) or 'none'})"
+            )
+        return zarr.open_array(self.path / name, mode=self.mode)
+
+    def names(self) -> list[str]:
+        """Names of the box's arrays, coordinates left out."""
+        found = (p.parent.name for p in self.path.glob("*/zarr.json"))
+        return sorted(n for n in found if n not in AXES and self.has(n))
+
+    def require(self, name: str) -> zarr.Array[Any]:
+        """As `array`, checked to span the box: (X, Y, Z), or (channels, X, Y, Z) for halo."""
+        if not self.has(name):
+            way = "bigbox ingest SOURCE BOX" if name == "dm" else f"the command that makes {name}"
+            raise BadInput(f"{self.path}: has no '{name}'; add it with: {way}")
+        array = self.array(name)
+        rank = 4 if name == "halo" else 3
+        if array.ndim != rank:
+            raise BadInput(
+                f"{self.path}/{name}: has {array.ndim} dimensions {array.shape},"
+                f" must have {rank}; ingest it again"
+            )
+        if tuple(array.shape[-3:]) != self.shape:
+            raise BadInput(
+                f"{self.path}/{name}: is {array.shape[-3:]} voxels, the box is {self.shape};"
+                " ingest it again"
+            )
+        return array
+
+    def create_array(
+        self,
+        name: str,
+        *,
+        channels: int | None = None,
+        units: str | None = None,
+        long_name: str | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
+        disk: Disk | None = None,
+    ) -> zarr.Array[Any]:
+        """Make an array over the box, (X, Y, Z) or (channels, X, Y, Z), NaN until written.
+
+        Sharded; write whole shards, one writer each (`array.shards`): two processes that write
+        different chunks of one shard lose data.
+        """
+        disk = disk or Disk()
+        place = self.path / name
+        if place.exists():
+            if not overwrite:
+                raise BadInput(f"{place}: exists already; overwrite it on purpose or keep it")
+            disk.remove_tree(place)
+        known = KNOWN.get(name, ("", ""))
+        chunk, shard = field_chunks(self.shape, channels)
+        names: tuple[str, ...] = AXES if channels is None else ("channel", *AXES)
+        shape = self.shape if channels is None else (channels, *self.shape)
+        meta = array_metadata(
+            shape,
+            chunk,
+            shard=shard,
+            names=names,
+            attributes={
+                "units": known[0] if units is None else units,
+                "long_name": known[1] if long_name is None else long_name,
+                **(attributes or {}),
+            },
+        )
+        with explained(place):
+            disk.make_dir(place)
+            disk.write_atomic(place / "zarr.json", meta)
+        return zarr.open_array(place, mode="r+")
+
+
+def field_chunks(
+    shape: Sequence[int], channels: int | None = None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(inner chunk, shard) of dm or halo: 64³ in 256³, 32³ below 128 voxels; halo half of that.
+
+    A shard is never larger than the box rounded up to whole chunks.
+    """
+    longest = max(shape)
+    edge = 64 if longest >= 128 and channels is None else 32
+    chunk = (edge,) * 3
+    shard = tuple(min(4 * edge, -(-n // edge) * edge) for n in shape)
+    if channels is None:
+        return chunk, shard
+    return (channels, *chunk), (channels, *shard)
+
+
+def _write_coordinate(disk: Disk, place: Path, name: str, count: int, length: float) -> None:
+    centres = ((np.arange(count) + 0.5) * (length / count)).astype("<f8").tobytes()
+    disk.mkdir(place / "c")
+    crc = int(google_crc32c.value(centres)).to_bytes(4, "little")
+    disk.write_atomic(place / "c" / "0", centres + crc)
+    meta = array_metadata(
+        (count,),
+        (count,),
+        names=(name,),
+        dtype="float64",
+        attributes={"units": "Mpc/h", "long_name": f"voxel centres on the {name} axis"},
+    )
+    disk.write_atomic(place / "zarr.json", meta)
+
+
+def _three_sizes(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
+    sizes = tuple(int(n) for n in shape)
+    if len(sizes) != 3:
+        raise BadInput(f"{path}: shape {sizes} has {len(sizes)} axes, a box has 3")
+    if min(sizes) < 1:
+        raise BadInput(f"{path}: shape {sizes} has an axis of less than one voxel")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _three_lengths(
+    path: Path, shape: tuple[int, int, int], box_size: float | Sequence[float]
+) -> tuple[float, float, float]:
+    if isinstance(box_size, (int, float)):
+        # One number means the x axis; the voxels are cubic.
+        lengths = tuple(float(box_size) * n / shape[0] for n in shape)
+    else:
+        lengths = tuple(float(s) for s in box_size)
+    if len(lengths) != 3 or not all(math.isfinite(s) and s > 0 for s in lengths):
+        raise BadInput(f"{path}: box size {box_size} must be one or three lengths > 0 in Mpc/h")
+    size = (lengths[0], lengths[1], lengths[2])
+    _check_cubic(path, shape, size)
+    return size
+
+
+def _check_cubic(path: Path, shape: Sequence[int], size: Sequence[float]) -> None:
+    sides = [s / n for s, n in zip(size, shape, strict=True)]
+    if max(sides) > min(sides) * (1 + CUBIC_TOLERANCE):
+        raise BadInput(
+            f"{path}: voxels of {sides[0]:.6g} x {sides[1]:.6g} x {sides[2]:.6g} Mpc/h are not"
+            " cubic; give a grid and a box size of the same proportions"
+        )
