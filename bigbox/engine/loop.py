@@ -1,0 +1,349 @@
+"""One pass of the engine's loop: receive, collect, hand out. The same loop on 1 rank or on 4096.
+
+    policy ─next batch─► load ───► paint ───► commit ──────────► announce ──► assemble
+             (thread:)   inputs,   the        data, then         slabs to     `tb` shards whose
+                         slabs     device     ledger records     other ranks  tiles are all durable
+
+The engine's own thread never blocks: it speaks with the other ranks, feeds the policy and passes
+work on. One batch is loaded while one is painted and up to two are being committed. Other ranks
+are told of a tile only when its record stands in the ledger, so whatever they build on it can
+never outlive it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict, deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from bigbox.engine.assembly import Assembly
+from bigbox.engine.overlaps import Overlaps
+from bigbox.engine.progress import Progress
+from bigbox.engine.stop import StopRequest
+from bigbox.engine.transport import Kind, Message, Slab, Transport, decode
+from bigbox.engine.workers import Workers
+from bigbox.errors import BigboxError
+from bigbox.painters.base import Painter, TileBatch
+from bigbox.store.blocks import BlockReader
+from bigbox.store.painting import DamagedTile, Painting
+from scheduler import Assignment, Policy, Tiling, stages
+
+# Batches that may wait for the disk before painting pauses: bounds the memory of write-behind.
+COMMITS_WAITING = 2
+
+
+@dataclass
+class Tally:
+    """What one rank did: the numbers behind the report at the end."""
+
+    tiles: int = 0
+    batches: int = 0
+    shards: int = 0
+    painting_s: float = 0.0
+    first_paint: float = float("inf")
+    last_paint: float = 0.0
+
+
+@dataclass
+class _Batch:
+    """A batch on its way: what was painted, and what is owed to other ranks once it is durable."""
+
+    tiles: np.ndarray
+    future: Future[Any]
+    owed: dict[int, list[Slab]] = field(default_factory=lambda: defaultdict(list))
+
+
+class Engine:
+    """One rank of a painting. `run` goes on until everything is done or a stop is asked for."""
+
+    def __init__(
+        self,
+        *,
+        tiling: Tiling,
+        assignment: Assignment,
+        rank: int,
+        policy: Policy,
+        painter: Painter,
+        painting: Painting,
+        reader: BlockReader | None,
+        overlaps: Overlaps,
+        assembly: Assembly,
+        transport: Transport,
+        workers: Workers,
+        batch: int,
+        stop: StopRequest,
+        progress: Progress,
+        seconds_between_polls: float = 0.002,
+        drops: StepDrops | None = None,
+    ):
+        self.tiling, self.assignment, self.rank = tiling, assignment, rank
+        self.policy, self.painter, self.painting = policy, painter, painting
+        self.reader, self.overlaps, self.assembly = reader, overlaps, assembly
+        self.transport, self.workers, self.batch = transport, workers, batch
+        self.stop, self.progress = stop, progress
+        self.tally = Tally()
+        self.failure: BigboxError | None = None
+        self.stopping = ""
+        self._between_polls = seconds_between_polls
+        self._drops = drops
+        self._loading: _Batch | None = None
+        self._painting: _Batch | None = None
+        self._committing: deque[_Batch] = deque()
+        self._assembling: tuple[int, Future[Any]] | None = None
+        self._commit_error: BigboxError | None = None
+        self._told = 0.0
+
+    def run(self) -> Tally:
+        """Passes until this rank, and then every rank, has finished or stopped."""
+        finished = False
+        while not finished:
+            if not self.one_pass():
+                self.workers.wait(self._between_polls)
+            if self.idle():
+                self._report(final=True)
+            finished = self.idle() and self.transport.sent() and self.transport.finished()
+        self.workers.close()
+        return self.tally
+
+    def idle(self) -> bool:
+        """Nothing in flight, and nothing left to do (or a stop is asked for)."""
+        busy = self._painting or self._committing or self._assembling
+        if self.stopping:
+            return not busy and (self._loading is None or self._loading.future.done())
+        return not (busy or self._loading or self.policy.remaining or self.assembly.remaining)
+
+    def one_pass(self) -> bool:
+        """Everything that can be done without waiting, once; True if anything was."""
+        self._look_for_stop()
+        moved = self._receive()
+        moved |= self._collect_painted()
+        moved |= self._collect_committed()
+        moved |= self._collect_assembled()
+        if not self.stopping:
+            moved |= self._start_painting()
+            moved |= self._start_loading()
+            moved |= self._start_assembling()
+            self._report()
+        return moved
+
+    # ---- other ranks -----------------------------------------------------------------------
+
+    def _receive(self) -> bool:
+        blocks = self.transport.poll()
+        for block in blocks:
+            message = decode(block, self.overlaps.slab_shape)
+            if message.kind is Kind.STOP:
+                self.stopping = self.stopping or "another rank"
+            elif message.kind is Kind.PROGRESS:
+                self.progress.update(int(message.tiles[0]), int(message.tiles[1]))
+            else:
+                self.overlaps.keep(message.slabs, durable=True)
+                self.policy.arrived(message.tiles)
+                self._durable_somewhere(message.tiles)
+        return bool(blocks)
+
+    def _durable_somewhere(self, tiles: np.ndarray) -> None:
+        self.assembly.done(tiles)
+        if self._drops:
+            self._drops.done(tiles)
+
+    def _announce(self, done: _Batch) -> None:
+        """Tells every rank that waits for these tiles, with the slabs that it needs."""
+        concerned: dict[int, set[int]] = defaultdict(set)
+        waiting = stages.successors(self.tiling, done.tiles, self.policy.colouring)
+        groups = [np.where(waiting >= 0, self.assignment.rank_of(np.maximum(waiting, 0)), -1)]
+        groups.append(self.assembly.writers(done.tiles))
+        if self._drops:
+            before = stages.predecessors(self.tiling, done.tiles)
+            groups.append(np.where(before >= 0, self.assignment.rank_of(np.maximum(before, 0)), -1))
+        for tile, ranks in zip(done.tiles.tolist(), np.hstack(groups).tolist(), strict=True):
+            for rank in set(ranks) - {-1, self.rank}:
+                concerned[rank].add(tile)
+        for rank in sorted(concerned):
+            tiles = np.array(sorted(concerned[rank]), dtype=np.int64)
+            message = Message(Kind.DONE, tiles, done.owed.get(rank, []))
+            self.transport.send(rank, message.encode())
+
+    def _look_for_stop(self) -> None:
+        if not self.stopping and (why := self.stop.asked()):
+            self._stop(why)
+
+    def _stop(self, why: str) -> None:
+        """Stops all ranks once what they have in flight is durable."""
+        if self.stopping:
+            return
+        self.stopping = why
+        for rank in set(range(self.transport.size)) - {self.rank}:
+            self.transport.send(rank, Message(Kind.STOP, np.array([], np.int64)).encode())
+
+    def _report(self, final: bool = False) -> None:
+        """Tells rank 0 how far this rank is, seldom enough that rank 0 is not flooded."""
+        now = time.monotonic()
+        if final or now - self._told > max(0.5, self.transport.size / 500):
+            self._told = now if not final else float("inf")
+            if self.rank == 0:
+                self.progress.update(0, self.tally.tiles)
+            elif not final:
+                counts = np.array([self.rank, self.tally.tiles], dtype=np.int64)
+                self.transport.send(0, Message(Kind.PROGRESS, counts).encode())
+
+    # ---- what has ended --------------------------------------------------------------------
+
+    def _result(self, future: Future[Any]) -> Any:
+        """What a job returned, or None after a failure that the user can mend."""
+        try:
+            return future.result()
+        except DamagedTile as damage:
+            self.painting.revoke(np.array([damage.tile]))
+            self._fail(damage)
+        except BigboxError as error:
+            self._fail(error)
+        return None
+
+    def _fail(self, error: BigboxError) -> None:
+        self.failure = self.failure or error
+        self._stop("an error")
+
+    def _collect_painted(self) -> bool:
+        batch = self._painting
+        if batch is None or not batch.future.done():
+            return False
+        self._painting = None
+        fields = self._result(batch.future)
+        if fields is not None:
+            mine = []
+            for waiting, slab in self.overlaps.cut(batch.tiles, fields):
+                rank = int(self.assignment.rank_of(np.array([waiting]))[0])
+                if rank == self.rank:
+                    mine.append(slab)
+                else:
+                    batch.owed[rank].append(slab)
+            self.overlaps.keep(mine, durable=False)
+            self.policy.done(batch.tiles)
+            batch.future = self.workers.submit("commit", self._commit, batch.tiles, fields)
+            self._committing.append(batch)
+        return True
+
+    def _collect_committed(self) -> bool:
+        if not self._committing or not self._committing[0].future.done():
+            return False
+        batch = self._committing.popleft()
+        failed_before = self.failure
+        self._result(batch.future)
+        if self.failure is failed_before:
+            self.tally.tiles += len(batch.tiles)
+            self.overlaps.now_durable(batch.tiles)
+            self._announce(batch)
+            self._durable_somewhere(batch.tiles)
+        return True
+
+    def _collect_assembled(self) -> bool:
+        if self._assembling is None or not self._assembling[1].done():
+            return False
+        failed_before = self.failure
+        self._result(self._assembling[1])
+        self._assembling = None
+        if self.failure is failed_before:
+            self.assembly.written()
+            self.tally.shards += 1
+        return True
+
+    # ---- what can start --------------------------------------------------------------------
+
+    def _start_loading(self) -> bool:
+        if self._loading is not None:
+            return False
+        # A batch that is not full would waste the device while one is being painted: the tiles
+        # under way may soon make it full.
+        tiles = self.policy.next_batch(self.batch, partial=self._painting is None)
+        if not len(tiles):
+            return False
+        self._loading = _Batch(tiles, self.workers.submit("load", self._load, tiles))
+        return True
+
+    def _load(self, tiles: np.ndarray) -> TileBatch:
+        """Inputs and known voxels of a batch. Inputs reach `margin` voxels beyond the tile."""
+        origin = self.tiling.origin(tiles)
+        edge = self.tiling.tile + 2 * self.painter.margin
+        if self.reader is None:
+            inputs = np.zeros((len(tiles), 0, edge, edge, edge), dtype=np.float32)
+        else:
+            corner = origin - self.painter.margin
+            inputs = np.stack([self.reader.read(tuple(c), (edge,) * 3) for c in corner.tolist()])
+            inputs = inputs.reshape(len(tiles), -1, edge, edge, edge)
+        known, width = self.overlaps.known(tiles)
+        return TileBatch(tiles=tiles, origin=origin, inputs=inputs, known=known, width=width)
+
+    def _start_painting(self) -> bool:
+        batch = self._loading
+        if self._painting or batch is None or not batch.future.done():
+            return False
+        if len(self._committing) >= COMMITS_WAITING:
+            return False
+        self._loading = None
+        loaded = self._result(batch.future)
+        if loaded is not None:
+            self._painting = _Batch(batch.tiles, self.workers.submit("paint", self._paint, loaded))
+        return True
+
+    def _paint(self, batch: TileBatch) -> np.ndarray:
+        began = time.monotonic()
+        fields = self.painter.paint(batch)
+        ended = time.monotonic()
+        self.tally.batches += 1
+        self.tally.painting_s += ended - began
+        self.tally.first_paint = min(self.tally.first_paint, began)
+        self.tally.last_paint = ended
+        return fields
+
+    def _commit(self, tiles: np.ndarray, fields: np.ndarray) -> None:
+        """Makes a batch durable, unless an earlier one failed: what waits for a tile must never
+        be recorded before it."""
+        if self._commit_error is not None:
+            raise self._commit_error
+        try:
+            self.painting.commit_tiles(tiles, fields)
+        except BigboxError as error:
+            self._commit_error = error
+            raise
+
+    def _start_assembling(self) -> bool:
+        if self._assembling is not None or (shard := self.assembly.next()) is None:
+            return False
+        self._assembling = (
+            shard,
+            self.workers.submit("assemble", self.painting.assemble, shard),
+        )
+        return True
+
+
+class StepDrops:
+    """Per-step latents that no tile needs any more (the `latents` method): dropped at once.
+
+    A tile's latents are needed until every tile that waits for it is durable.
+    """
+
+    def __init__(self, painting: Painting, assignment: Assignment, rank: int):
+        self._painting = painting
+        self._tiling = assignment.bricks.tiling
+        self._assignment = assignment
+        self._rank = rank
+        self._done = np.zeros(self._tiling.size, dtype=bool)
+
+    def done(self, tiles: np.ndarray, drop: bool = True) -> None:
+        """These tiles, of any rank, are durable: drops what that sets free on this rank."""
+        self._done[tiles] = True
+        if not drop:
+            return
+        before = stages.predecessors(self._tiling, tiles)
+        perhaps = np.unique(np.concatenate([tiles, before[before >= 0]]))
+        perhaps = perhaps[self._done[perhaps] & (self._assignment.rank_of(perhaps) == self._rank)]
+        if not len(perhaps):
+            return
+        waiting = stages.successors(self._tiling, perhaps)
+        free = np.all((waiting < 0) | self._done[np.maximum(waiting, 0)], axis=1)
+        self._painting.drop_steps(perhaps[free])

@@ -1,0 +1,188 @@
+"""MPI: which ranks there are, whether the launcher fits, and how blocks of bytes travel.
+
+The only module that imports mpi4py, and only when a launcher started more than one rank.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bigbox.engine.transport import SingleRank, Transport
+from bigbox.errors import BadInput, BigboxError
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+T = TypeVar("T")
+
+# Number of ranks, and the rank, as each launcher tells its processes. SLURM_NTASKS is also set in
+# a batch script that runs no srun, so the step's own count is the one to compare with.
+_LAUNCHERS = {
+    "PMI_SIZE": "PMI_RANK",
+    "PMIX_SIZE": "PMIX_RANK",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+}
+
+
+def launched() -> tuple[str, int, int]:
+    """(variable, size, rank) as the launcher tells it; ("", 1, 0) when there was none."""
+    for size_name, rank_name in _LAUNCHERS.items():
+        size = os.environ.get(size_name, "")
+        if size.isdigit() and int(size) > 1:
+            rank = os.environ.get(rank_name, "0")
+            return size_name, int(size), int(rank) if rank.isdigit() else 0
+    return "", 1, 0
+
+
+class World:
+    """All ranks of this run: agreement among them before and after the painting."""
+
+    def __init__(self, comm: MPI.Comm | None = None):
+        self._comm = comm
+        self.rank = comm.Get_rank() if comm else 0
+        self.size = comm.Get_size() if comm else 1
+        self.local_rank, self.local_size = 0, 1
+        if comm:
+            from mpi4py import MPI
+
+            node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+            self.local_rank, self.local_size = node.Get_rank(), node.Get_size()
+            node.Free()
+
+    def transport(self) -> Transport:
+        """The way this world's ranks speak while they paint."""
+        return MpiTransport(self._comm) if self._comm else SingleRank()
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in rank order, on every rank."""
+        return self._comm.allgather(value) if self._comm else [value]
+
+    def first(self, what: Callable[[], T]) -> T:
+        """Rank 0 does it; every rank gets what it returned, or raises what it raised."""
+        return self._share(what, only_first=True)
+
+    def each(self, what: Callable[[], T]) -> T:
+        """Every rank does it; if any raises, every rank raises the error of the first of them."""
+        return self._share(what, only_first=False)
+
+    def _share(self, what: Callable[[], T], only_first: bool) -> T:
+        value: Any = None
+        error: BaseException | None = None
+        if self.rank == 0 or not only_first:
+            try:
+                value = what()
+            except BigboxError as e:
+                error = e
+            except ValueError as e:  # a tiling that cannot be, and the like
+                error = BadInput(str(e))
+        if self._comm is None:
+            if error:
+                raise error
+            return value
+        if only_first:
+            value, error = self._comm.bcast((value, error))
+        else:
+            error = next((e for e in self._comm.allgather(error) if e), None)
+        if error:
+            raise error
+        return value
+
+    def abort(self, status: int) -> None:
+        """Ends every rank at once: an error on one rank must not leave the others waiting."""
+        if self._comm:
+            self._comm.Abort(status)
+
+
+def join_world() -> World:
+    """The world that the launcher made; refuses a launcher that does not fit mpi4py.
+
+    An mpirun of another MPI than mpi4py's starts N worlds of one rank each, which would all
+    write to the same box.
+    """
+    variable, size, rank = launched()
+    if size == 1:
+        return World()
+    import mpi4py
+
+    mpi4py.rc(initialize=False, finalize=True)  # some libraries abort in Init when they do not fit
+    from mpi4py import MPI
+
+    library = MPI.Get_library_version().splitlines()[0][:40]
+    seen = 1
+    if not variable.startswith("OMPI") or "Open MPI" in library:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # mpi4py's own word on a launcher that does not fit
+            if not MPI.Is_initialized():
+                MPI.Init_thread()
+        seen = MPI.COMM_WORLD.Get_size()
+    if seen != size:
+        if rank > 0:  # every process is rank 0 of its own world: one of them speaks, and first,
+            time.sleep(3)  # since launchers end all ranks when one has ended
+            raise SystemExit(BadInput.exit_status)
+        raise BadInput(
+            f"the launcher started {size} ranks ({variable}={size}) but mpi4py sees {seen} (it is "
+            f"built for {library!r}): use the mpirun that belongs to mpi4py's MPI, or reinstall "
+            "mpi4py for this one"
+        )
+    return World(MPI.COMM_WORLD)
+
+
+def abort_on_error(world: World, what: Callable[[], T]) -> T:
+    """Runs `what`; an unexpected error is printed and ends every rank with status 1."""
+    try:
+        return what()
+    except BigboxError:
+        raise
+    except BaseException:
+        if world.size > 1:
+            traceback.print_exc()
+            world.abort(1)
+        raise
+
+
+class MpiTransport:
+    """Blocks of bytes between ranks: synchronous-mode sends, probes that never block.
+
+    `Issend` completes only when the receiver has taken the message, so that a rank whose sends
+    are complete and that has passed the final barrier leaves nothing under way.
+    """
+
+    _TAG = 21
+
+    def __init__(self, comm: MPI.Comm):
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._comm = comm.Dup()
+        self.rank = comm.Get_rank()
+        self.size = comm.Get_size()
+        self._under_way: list[tuple[MPI.Request, bytearray]] = []
+        self._barrier: MPI.Request | None = None
+
+    def send(self, to: int, block: bytearray) -> None:
+        request = self._comm.Issend([block, self._mpi.BYTE], dest=to, tag=self._TAG)
+        self._under_way.append((request, block))
+
+    def poll(self) -> list[bytearray]:
+        blocks = []
+        status = self._mpi.Status()
+        while (message := self._comm.Improbe(tag=self._TAG, status=status)) is not None:
+            block = bytearray(status.Get_count(self._mpi.BYTE))
+            message.Recv([block, self._mpi.BYTE])
+            blocks.append(block)
+        self._under_way = [s for s in self._under_way if not s[0].Test()]
+        return blocks
+
+    def sent(self) -> bool:
+        return not self._under_way
+
+    def finished(self) -> bool:
+        if self._barrier is None:
+            self._barrier = self._comm.Ibarrier()
+        return bool(self._barrier.Test())

@@ -1,0 +1,155 @@
+"""What tiles hand to each other: slabs cut from painted tiles, kept until their one use.
+
+Across a face whose neighbour has the higher colour, a painted tile owes that neighbour the slab
+that both share, full cross-section (edges and corners come with it, because a tile has the voxels
+of earlier tiles pasted in):
+
+        tile, painted            neighbour across (axis 0, side 1), waiting
+      ┌──────────────┬───┐
+      │              │ s │┬──────────────┐      s: cut as (tile, 0, 1),
+      │              │ l ││              │         used by the neighbour at (0, 0)
+      │              │ a ││              │
+      └──────────────┴───┘┴──────────────┘
+
+Each slab is used once, by one tile. Slabs are held in memory up to a limit; beyond it the oldest
+durable ones are dropped and read back from the store when their turn comes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from bigbox.engine.transport import Slab
+from scheduler import Tiling, stages
+
+Name = tuple[int, int, int]  # tile, axis, side
+
+
+def faces_owed(tiling: Tiling, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours that wait for a slab of `tiles`: ids (M, 3, 2), and a mask of the same shape."""
+    neighbours = tiling.neighbours(tiles)
+    mine = stages.colours(tiling, tiles)[:, :, None]
+    theirs = stages.colours(tiling, np.maximum(neighbours, 0).ravel())
+    axis = np.arange(3)[None, :, None]
+    theirs = theirs.reshape(*neighbours.shape, 3)
+    theirs = np.take_along_axis(theirs, np.broadcast_to(axis, neighbours.shape)[..., None], -1)
+    return neighbours, (neighbours >= 0) & (theirs[..., 0] > mine)
+
+
+def local_slab(tile: int, axis: int, side: int, width: int) -> tuple[slice, ...]:
+    """The slab of `width` voxels at a face, as slices of (fields, tile, tile, tile)."""
+    cut = [slice(None)] * 4
+    cut[1 + axis] = slice(0, width) if side == 0 else slice(tile - width, tile)
+    return tuple(cut)
+
+
+class Overlaps:
+    """Slabs in hand, at most `limit_bytes` of those that the store holds too."""
+
+    def __init__(
+        self,
+        tiling: Tiling,
+        fields: int,
+        limit_bytes: int,
+        read_tile: Callable[[int], np.ndarray],
+    ):
+        self._tiling = tiling
+        self._fields = fields
+        self._limit = limit_bytes
+        self._read_tile = read_tile
+        self._pinned: dict[Name, np.ndarray] = {}
+        self._durable: OrderedDict[Name, np.ndarray] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._widths = [tiling.widths(axis) for axis in range(3)]
+        self.read_back = 0  # slabs that had to come from the store
+
+    def width(self, tile: int, axis: int, side: int) -> int:
+        """Voxels that `tile` shares with its neighbour across a face."""
+        at = int(self._tiling.coords(np.array([tile]))[0, axis])
+        return int(self._widths[axis][side][at])
+
+    def slab_shape(self, tile: int, axis: int, side: int) -> tuple[int, ...]:
+        """(fields, ., ., .) of a slab."""
+        shape = [self._fields] + [self._tiling.tile] * 3
+        shape[1 + axis] = self.width(tile, axis, side)
+        return tuple(shape)
+
+    def cut(self, tiles: np.ndarray, fields: np.ndarray) -> list[tuple[int, Slab]]:
+        """(neighbour that waits, slab) for every slab that newly painted tiles owe.
+
+        fields: float32 (M, F, t, t, t).
+        """
+        neighbours, owed = faces_owed(self._tiling, tiles)
+        out = []
+        for row, axis, side in zip(*(i.tolist() for i in np.nonzero(owed)), strict=True):
+            tile = int(tiles[row])
+            where = local_slab(self._tiling.tile, axis, side, self.width(tile, axis, side))
+            slab = Slab(tile, axis, side, fields[row][where].copy())
+            out.append((int(neighbours[row, axis, side]), slab))
+        return out
+
+    def keep(self, slabs: Iterable[Slab], durable: bool) -> None:
+        """Takes slabs in hand; those of tiles not yet durable are never dropped."""
+        with self._lock:
+            for slab in slabs:
+                name = (slab.tile, slab.axis, slab.side)
+                if durable:
+                    self._hold(name, slab.data)
+                else:
+                    self._pinned[name] = slab.data
+            self._trim()
+
+    def now_durable(self, tiles: np.ndarray) -> None:
+        """The store holds these tiles: their slabs may be dropped when memory is short."""
+        with self._lock:
+            for tile in tiles.tolist():
+                for axis in range(3):
+                    for side in range(2):
+                        data = self._pinned.pop((tile, axis, side), None)
+                        if data is not None:
+                            self._hold((tile, axis, side), data)
+            self._trim()
+
+    def _hold(self, name: Name, data: np.ndarray) -> None:
+        self._durable[name] = data
+        self._bytes += data.nbytes
+
+    def _trim(self) -> None:
+        while self._bytes > self._limit:
+            _, data = self._durable.popitem(last=False)
+            self._bytes -= data.nbytes
+
+    def _take(self, name: Name) -> np.ndarray | None:
+        with self._lock:
+            if name in self._pinned:
+                return self._pinned.pop(name)
+            data = self._durable.pop(name, None)
+            if data is not None:
+                self._bytes -= data.nbytes
+            return data
+
+    def known(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The voxels of `tiles` that earlier tiles have painted, and how wide their slabs are.
+
+        Returns float32 (M, F, t, t, t), zero where unknown, and int64 (M, 3, 2). Takes the slabs
+        out of hand. Raises DamagedTile when one has to be read back and its bytes are wrong.
+        """
+        t = self._tiling.tile
+        width = stages.known(self._tiling, tiles)
+        neighbours = self._tiling.neighbours(tiles)
+        known = np.zeros((len(tiles), self._fields, t, t, t), dtype=np.float32)
+        for row, axis, side in zip(*(i.tolist() for i in np.nonzero(width)), strict=True):
+            here = local_slab(t, axis, side, int(width[row, axis, side]))
+            tile = int(neighbours[row, axis, side])
+            data = self._take((tile, axis, 1 - side))
+            if data is None:
+                self.read_back += 1
+                there = local_slab(t, axis, 1 - side, int(width[row, axis, side]))
+                data = self._read_tile(tile)[there]
+            known[row][here] = data
+        return known, width

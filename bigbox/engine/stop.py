@@ -1,0 +1,43 @@
+"""When to stop early: SIGTERM, SIGUSR2 (a scheduler's warning before preemption), a STOP file.
+
+Python runs signal handlers only between bytecodes of the main thread, so the engine's main
+thread never blocks, and asks here once a pass.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+# SIGUSR1 is left alone: MPICH uses it itself in one of its modes.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+
+class StopRequest:
+    """Asked by the engine once a pass: why to stop, or "" to go on."""
+
+    def __init__(self, file: Path | None = None, seconds_between_looks: float = 1.0):
+        self.reason = ""
+        self._file = file
+        self._between = seconds_between_looks
+        self._looked = 0.0
+
+    def install(self) -> None:
+        """Lets the signals ask for a stop. A second one is dealt with in the usual way."""
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.reason = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)
+
+    def asked(self) -> str:
+        """The reason to stop, or "" to go on; looks for the STOP file once a second."""
+        now = time.monotonic()
+        if not self.reason and self._file and now - self._looked > self._between:
+            self._looked = now
+            if self._file.exists():
+                self.reason = f"the file {self._file}"
+        return self.reason

@@ -1,0 +1,63 @@
+"""Who does the slow work: threads in a real run, the caller itself in a deterministic test."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Protocol
+
+
+class Workers(Protocol):
+    """Runs jobs: `paint`, `load`, `commit` and `assemble` each have a queue of their own."""
+
+    def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Queues a job; jobs of one queue run one after the other in the order of submission."""
+
+    def wait(self, seconds: float) -> None:
+        """Returns when a job has ended, after `seconds` at the latest."""
+
+    def close(self) -> None:
+        """Waits for the jobs that run."""
+
+
+class Threads:
+    """One thread a queue: painting, loading, committing and assembling overlap."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, ThreadPoolExecutor] = {}
+        self._ended = threading.Event()
+
+    def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        pool = self._pools.get(queue)
+        if pool is None:
+            pool = self._pools[queue] = ThreadPoolExecutor(1, thread_name_prefix=queue)
+        future = pool.submit(job, *args)
+        future.add_done_callback(lambda _: self._ended.set())
+        return future
+
+    def wait(self, seconds: float) -> None:
+        self._ended.wait(seconds)
+        self._ended.clear()
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Inline:
+    """Every job runs at once in the caller: the same bytes, and an order that can be repeated."""
+
+    def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(job(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def wait(self, seconds: float) -> None:
+        return
+
+    def close(self) -> None:
+        return
