@@ -1,0 +1,7 @@
+"""`python -m bigbox` is `bigbox`."""
+
+import sys
+
+from bigbox.cli import main
+
+sys.exit(main())

@@ -1,0 +1,93 @@
+"""The command line: one module per command; here is where an error becomes an exit status.
+
+Nothing heavy is imported before a command runs, so that `bigbox --help` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from bigbox import __version__
+from bigbox.errors import BadInput, StoppedEarly
+
+_ABOUT = """\
+bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
+
+  bigbox ingest density.npy box.zarr --box-size 25     a density grid becomes a box
+  bigbox plan box.zarr --ranks 4                       what painting it will take
+  mpirun -n 4 bigbox paint box.zarr                    paint; the same command resumes
+  bigbox status box.zarr                               how far it is
+  bigbox verify box.zarr                               every checksum
+  bigbox plot box.zarr                                 a picture of input and output
+"""
+
+_STATUS = """\
+exit status: 0 done; 2 bad input or usage (one line says what, the limit and the way out);
+75 stopped early, nothing lost, start the same command again; 1 a fault of bigbox
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line, said by the first rank only."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, _line(f"{message} (see {self.prog} --help)") if _first_rank() else None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status. What is unexpected is raised (exit status 1)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except (BadInput, StoppedEarly) as error:
+        sys.stderr.write(_line(str(error)))
+        return error.exit_status
+    except ValueError as error:
+        if not _is_tiling_error(error):
+            raise
+        sys.stderr.write(_line(str(error)))
+        return BadInput.exit_status
+    except BrokenPipeError:
+        # The reader of our output has gone (as in `bigbox plan box | head`); point stdout elsewhere
+        # so that the interpreter does not complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> Parser:
+    from bigbox.cli import ingest, paint, plan, plot, status, verify
+
+    parser = Parser(
+        prog="bigbox",
+        description=_ABOUT,
+        epilog=_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"bigbox {__version__}")
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, title="commands", parser_class=Parser
+    )
+    for command in (ingest, plan, paint, status, verify, plot):
+        command.add(commands)
+    return parser
+
+
+def _is_tiling_error(error: ValueError) -> bool:
+    # The scheduler knows nothing of bigbox.errors; when it raised, it is imported already.
+    tiling = sys.modules.get("scheduler.tiling")
+    return tiling is not None and isinstance(error, tiling.TilingError)
+
+
+def _line(message: str) -> str:
+    return f"bigbox: {' '.join(message.split())}\n"
+
+
+def _first_rank() -> bool:
+    ranks = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)

@@ -1,0 +1,74 @@
+"""How numbers are read from and shown on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any
+
+
+def add_command(commands: Any, name: str, *, summary: str, text: str) -> argparse.ArgumentParser:
+    """A command's parser; `text` is its whole help, of which `summary` is the one line."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def whole(least: int, most: int | None = None) -> Any:
+    """An argparse type: a whole number within limits."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < least or (most is not None and value > most):
+            limits = f"at least {least}" if most is None else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"{value} is out of range: {limits}")
+        return value
+
+    return read
+
+
+def number(least: float, *, above: bool = False) -> Any:
+    """An argparse type: a finite number, at least or above a limit."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not math.isfinite(value) or value < least or (above and value == least):
+            word = "above" if above else "at least"
+            raise argparse.ArgumentTypeError(f"{text} is out of range: {word} {least:g}")
+        return value
+
+    return read
+
+
+def in_bytes(count: float) -> str:
+    """Bytes for people, in powers of ten: 1.5 GB."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(count) < 999.5:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.4g} PB"
+
+
+def in_time(seconds: float) -> str:
+    """A duration for people: 0.2 s, 4 min 10 s, 3 h 5 min, 12 days 4 h."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    for big, small, of_big, of_small in (
+        ("min", "s", 60, 1),
+        ("h", "min", 3600, 60),
+        ("days", "h", 86400, 3600),
+    ):
+        if seconds < {60: 3600, 3600: 2 * 86400}.get(of_big, math.inf):
+            first, rest = divmod(round(seconds / of_small) * of_small, of_big)
+            return f"{first:,} {big} {rest // of_small} {small}"
+    raise ValueError(f"{seconds} is not a duration")

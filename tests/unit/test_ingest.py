@@ -1,0 +1,219 @@
+"""Density grids into boxes: what arrives is the source over its mean, or one clear refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from bigbox.errors import BadInput
+from bigbox.ingest import density
+from bigbox.ingest.density import ingest
+from bigbox.ingest.sources import open_source
+from bigbox.store.box import Box
+
+
+def grid(shape: tuple[int, ...] = (40, 33, 36), seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).gamma(0.5, 3e9, shape).astype(np.float32)
+
+
+def expected(rho: NDArray) -> NDArray[np.float32]:
+    """The slow reference: all in memory."""
+    return (rho.astype(np.float64) / rho.mean(dtype=np.float64)).astype(np.float32)
+
+
+def make(kind: str, folder: Path, rho: NDArray) -> str:
+    path = folder / f"rho.{kind.split('-')[0]}"
+    if kind.startswith("npy"):
+        np.save(path, np.asfortranarray(rho) if kind == "npy-fortran" else rho)
+    elif kind.startswith("hdf5"):
+        with h5py.File(path, "w") as file:
+            file.create_dataset("fields/dm", data=rho, chunks=True, compression="gzip")
+            file.create_dataset("k", data=np.arange(5.0))
+            if kind == "hdf5-named":
+                file.create_dataset("fields/gas", data=2 * rho)
+                return f"{path}:/fields/dm"
+    else:
+        if kind == "zarr-group":
+            group = zarr.create_group(path)
+            group.create_array("dm", data=rho, chunks=(16, 16, 16))
+            group.create_array("x", data=np.arange(5.0))
+        else:
+            zarr.create_array(path, data=rho, chunks=(16, 16, 16))
+    return str(path)
+
+
+KINDS = ("npy", "npy-fortran", "hdf5", "hdf5-named", "zarr", "zarr-group")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_source_gives_the_same_box(kind: str, tmp_path: Path) -> None:
+    rho = grid()
+    done = ingest(
+        make(kind, tmp_path, rho), tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6), redshift=0.5,
+        cosmology={"omega_m": 0.3},
+    )  # fmt: skip
+    box = Box.open(tmp_path / "b.zarr")
+    dm = np.asarray(box.require("dm")[:])
+    np.testing.assert_array_max_ulp(dm, expected(rho), maxulp=1)
+    assert abs(dm.mean(dtype=float) - 1) < 1e-6
+    assert (box.shape, box.box_size, box.redshift) == (rho.shape, (4.0, 3.3, 3.6), 0.5)
+    assert done.warnings == ()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("dtype", ["f2", ">f4", "f8", "u1", "i8"])
+def test_every_dtype(dtype: str, tmp_path: Path) -> None:
+    rho = np.random.default_rng(1).integers(0, 100, (32, 32, 32)).astype(dtype)
+    np.save(tmp_path / "rho.npy", rho)
+    ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(1.0,))
+    dm = np.asarray(Box.open(tmp_path / "b.zarr").array("dm")[:])
+    np.testing.assert_array_max_ulp(dm, expected(rho), maxulp=1)
+
+
+def test_blocks_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four blocks (shards of 256 voxels), one worker or several: the same bytes."""
+    rho = grid((260, 20, 262))
+    np.save(tmp_path / "rho.npy", rho)
+    size = (26.0, 2.0, 26.2)
+    ingest(str(tmp_path / "rho.npy"), tmp_path / "a.zarr", box_size=size)
+    monkeypatch.setattr(density, "_workers", lambda *_: 5)
+    ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=size)
+    a, b = (np.asarray(Box.open(tmp_path / f"{n}.zarr").array("dm")[:]) for n in "ab")
+    assert a.tobytes() == b.tobytes()
+    np.testing.assert_array_max_ulp(a, expected(rho), maxulp=1)
+
+
+def test_camels_file_needs_an_index(tmp_path: Path) -> None:
+    rho = grid((3, 32, 32, 32))
+    np.save(tmp_path / "Grids.npy", rho)
+    with pytest.raises(BadInput, match=r"3 grids of 32x32x32 voxels: choose one with --index 0..2"):
+        ingest(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,))
+    with pytest.raises(BadInput, match=r"--index 3 is outside 0..2"):
+        ingest(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,), index=3)
+    ingest(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,), index=2)
+    dm = np.asarray(Box.open(tmp_path / "b.zarr").array("dm")[:])
+    np.testing.assert_array_max_ulp(dm, expected(rho[2]), maxulp=1)
+
+
+def test_quickstart_grid_is_a_real_box_with_its_provenance(tmp_path: Path) -> None:
+    done = ingest("quickstart", tmp_path / "q.zarr")
+    assert (done.shape, done.box_size, done.redshift) == ((128,) * 3, (12.5,) * 3, 0.0)
+    assert abs(done.mean - 1) < 1e-4 and done.largest > 1000
+    source = open_source("quickstart")
+    assert source.path.stat().st_size < 4_500_000
+    assert {"code", "initial_conditions", "rounding", "omega_m"} <= set(source.attributes)
+    assert Box.open(tmp_path / "q.zarr").attributes["cosmology"]["omega_m"] == 0.3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.25, -7.0])
+def test_the_first_bad_voxel_is_named(kind: str, value: float, tmp_path: Path) -> None:
+    rho = grid((34, 36, 260))  # two blocks on z; the first voxel in C order is in the second
+    rho[33, 0, 0] = rho[5, 30, 258] = rho[5, 31, 1] = value
+    with pytest.raises(BadInput, match=rf"voxel \(5, 30, 258\) has density {value:g}, which is"):
+        ingest(make(kind, tmp_path, rho), tmp_path / "b.zarr", box_size=(3.4, 3.6, 26.0))
+    assert not (tmp_path / "b.zarr").exists() and not list(tmp_path.glob(".*"))
+
+
+def test_an_overdensity_is_recognised(tmp_path: Path) -> None:
+    np.save(tmp_path / "delta.npy", expected(grid((32, 32, 32))) - 1)
+    with pytest.raises(BadInput, match=r"if this is delta, give 1 \+ delta"):
+        ingest(str(tmp_path / "delta.npy"), tmp_path / "b.zarr", box_size=(1.0,))
+
+
+def refused(tmp_path: Path, match: str, rho: NDArray, **options: object) -> None:
+    np.save(tmp_path / "rho.npy", rho)
+    with pytest.raises(BadInput, match=match) as caught:
+        ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", **options)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["rho.npy"]
+
+
+def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
+    rho = grid((32, 32, 32))
+    refused(tmp_path, "give --box-size in Mpc/h", rho)
+    refused(tmp_path, "must be positive", rho, box_size=(0.0,))
+    refused(tmp_path, "one number or three", rho, box_size=(1.0, 2.0))
+    refused(tmp_path, "not cubic; cubic would be, .* 25 25 25", rho, box_size=(25.0, 25.0, 20.0))
+    refused(tmp_path, "not cubic", grid((32, 32, 64)), box_size=(25.0,))
+    refused(tmp_path, r"redshift -1.0", rho, box_size=(1.0,), redshift=-1.0)
+    refused(tmp_path, r"omega_m 0.0", rho, box_size=(1.0,), cosmology={"omega_m": 0.0})
+    refused(tmp_path, r"has shape \(32, 32\)", rho[0], box_size=(1.0,))
+    refused(tmp_path, "leave out --index", rho, box_size=(1.0,), index=1)
+    refused(tmp_path, "every voxel has density 0", 0 * rho, box_size=(1.0,))
+    refused(tmp_path, "holds complex128", rho.astype(complex), box_size=(1.0,))
+    refused(tmp_path, "overflows", np.full((32, 32, 32), 1e307), box_size=(1.0,))
+
+
+def test_a_small_box_is_warned_of(tmp_path: Path) -> None:
+    np.save(tmp_path / "rho.npy", grid((24, 32, 24)))
+    done = ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(2.4, 3.2, 2.4))
+    assert "24 voxels on x and 24 voxels on z, less than a tile of 32" in done.warnings[0]
+
+
+def test_an_existing_box_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "rho.npy", grid((32, 32, 32)))
+    (tmp_path / "b.zarr").mkdir()
+    with pytest.raises(BadInput, match="exists already"):
+        ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(1.0,))
+    with pytest.raises(BadInput, match="there is no folder"):
+        ingest(str(tmp_path / "rho.npy"), tmp_path / "no" / "b.zarr", box_size=(1.0,))
+
+
+@pytest.mark.parametrize("kind", ["npy", "hdf5"])
+@pytest.mark.parametrize("left", [0.9, 0.5, 0.01])
+def test_truncated_files_are_one_line(kind: str, left: float, tmp_path: Path) -> None:
+    source = make(kind, tmp_path, grid())
+    data = Path(source).read_bytes()
+    Path(source).write_bytes(data[: int(left * len(data))])
+    with pytest.raises(BadInput, match="truncated or damaged") as caught:
+        ingest(source, tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6))
+    assert source in str(caught.value) and "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == [Path(source).name]
+
+
+def test_a_damaged_zarr_chunk_is_one_line(tmp_path: Path) -> None:
+    source = Path(make("zarr", tmp_path, grid()))
+    chunk = sorted(p for p in source.rglob("c/*/*/*") if p.is_file())[3]
+    chunk.write_bytes(chunk.read_bytes()[:-9])
+    with pytest.raises(BadInput, match="truncated or damaged"):
+        ingest(str(source), tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6))
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("no.npy", "no such file"),
+        ("rho.npy:/dm", "one array only"),
+        ("rho.txt", "must be a .npy file"),
+        ("many.hdf5", "name the data set, .* are: a, b"),
+        ("many.hdf5:/c", "no data set of this name"),
+        ("many.hdf5:/g", "cannot be read|no data set"),
+        ("empty.zarr", "cannot be read"),
+    ],
+)
+def test_sources_that_cannot_be_found(name: str, match: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rho.npy", grid((32, 32, 32)))
+    (tmp_path / "rho.txt").write_text("0")
+    (tmp_path / "empty.zarr").mkdir()
+    with h5py.File(tmp_path / "many.hdf5", "w") as file:
+        file["a"] = file["b"] = grid((32, 32, 32))
+        file.create_group("g")
+    with pytest.raises(BadInput, match=match) as caught:
+        open_source(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_memory_of_the_blocks_is_bounded() -> None:
+    """Blocks of 256^3 in float64: two fit into 1 GiB, and one is always allowed."""
+    source = open_source("quickstart")
+    wide = type(source)(source.path, "npy", "", None, (4096,) * 3, np.dtype("f8"), 0)
+    block = (256, 256, 256)
+    each = 256**3 * (8 + 12)
+    assert density._workers(wide, block, density.MEMORY) * each <= density.MEMORY
+    assert density._workers(wide, block, 1) == 1
