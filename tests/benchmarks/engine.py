@@ -1,0 +1,187 @@
+"""What the engine costs and how far it scales: one table, from real runs on this machine.
+
+    python -m tests.benchmarks.engine                 every row (about an hour, 30 GB of disk)
+    python -m tests.benchmarks.engine overhead plan   only these
+    python -m tests.benchmarks.engine --scratch /fast/disk --out engine.json
+
+Nothing here is asserted; the numbers are for reading.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbox.store.box import Box
+from scheduler import Assignment, Bricks, Policy, Tiling
+from scheduler.simulate import CostModel, simulate
+
+GPC = 10_240  # voxels on a side of 1 Gpc/h at 0.098 Mpc/h
+Row = tuple[str, str]
+
+
+def flat_box(path: Path, shape: int) -> Path:
+    """A box whose density is 1 + a little keyed structure, written block by block."""
+    box = Box.create(path, (shape,) * 3, box_size=shape * 12.5 / 128, redshift=0.0)
+    dm = box.create_array("dm")
+    edge = (dm.shards or dm.chunks)[0]
+    wave = 1 + 0.5 * np.sin(np.arange(shape) * 0.3).astype(np.float32)
+    for x in range(0, shape, edge):
+        for y in range(0, shape, edge):
+            plane = wave[x : x + edge, None, None] * wave[None, y : y + edge, None]
+            dm[x : x + edge, y : y + edge] = plane * wave
+    return path
+
+
+def paint(path: Path, ranks: int, *options: str, data_limit: int = 0) -> dict[str, Any]:
+    """Runs `bigbox paint` for real; returns the report and the ranks' peak memory in MiB."""
+    report = path.parent / "report.json"
+    command = [sys.executable, "-m", "tests.benchmarks.measured_rank", str(report), "paint"]
+    if ranks > 1:
+        mpirun = Path(sys.executable).parent / "mpirun"
+        command = [str(mpirun if mpirun.exists() else "mpirun"), "-n", str(ranks), *command]
+
+    def cap() -> None:
+        if data_limit:
+            resource.setrlimit(resource.RLIMIT_DATA, (data_limit, data_limit))
+
+    began = time.monotonic()
+    subprocess.run([*command, str(path), *options], check=True, preexec_fn=cap)
+    wall = time.monotonic() - began
+    peaks = [json.loads(f.read_text()) for f in report.parent.glob("report.json.*")]
+    result = json.loads(report.read_text()) | {"wall": wall, "peak_mib": max(peaks)}
+    for file in report.parent.glob("report.json*"):
+        file.unlink()
+    return result
+
+
+def overhead(scratch: Path) -> list[Row]:
+    """Engine, store and ledger beside a painter of 50 ms a tile, one rank, batch 8."""
+    path = flat_box(scratch / "overhead.zarr", 280)  # 10³ tiles
+    options = ("--painter", "trivial", "--seconds-per-tile", "0.05", "--batch", "8", "--quiet")
+    got = paint(path, 1, *options)
+    alone = got["tiles"] * 0.05
+    return [
+        ("tiles, batches", f"{got['tiles']}, {got['batches']}"),
+        ("painter alone (50 ms a tile)", f"{alone:.2f} s"),
+        ("engine + store + ledger, first batch to box complete", f"{got['seconds']:.2f} s"),
+        ("overhead", f"{100 * (got['seconds'] / alone - 1):.2f} %"),
+    ]
+
+
+def ranks64(scratch: Path) -> list[Row]:
+    """64 real MPI ranks, a painter that sleeps 0.2 s a tile, and the simulator's word for it."""
+    shape, ranks, batch = 32 * 28, 64, 1
+    path = flat_box(scratch / "ranks64.zarr", shape)
+    options = ("--painter", "trivial", "--seconds-per-tile", "0.2", "--batch", str(batch))
+    got = paint(path, ranks, *options, "--quiet")
+    tiling = Tiling((shape,) * 3)
+    cost = CostModel(seconds_per_tile=0.2, batch=batch, latency=0.02)
+    said = simulate(tiling, Bricks.default_edge(tiling), ranks, cost)
+    measured = got["tiles"] * 0.2 / (ranks * got["span"])
+    return [
+        ("tiles, ranks", f"{got['tiles']}, {ranks}"),
+        ("measured efficiency", f"{100 * measured:.1f} %"),
+        ("simulated efficiency", f"{100 * said.efficiency:.1f} %"),
+        ("peak memory of a rank", f"{got['peak_mib']:.0f} MiB"),
+    ]
+
+
+def out_of_core(scratch: Path) -> list[Row]:
+    """The Gaussian painter on two ranks, each capped (RLIMIT_DATA) at 1.5 GiB."""
+    rows, peaks = [], []
+    for shape in (512, 1024):
+        path = flat_box(scratch / f"core{shape}.zarr", shape)
+        got = paint(path, 2, "--quiet", "--batch", "16", data_limit=1536 << 20)
+        peaks.append(got["peak_mib"])
+        rows.append((f"{shape}³: {got['tiles']} tiles", f"{got['wall']:.0f} s"))
+        rows.append((f"{shape}³: peak memory of a rank", f"{got['peak_mib']:.0f} MiB"))
+        shutil.rmtree(path)
+    rows.append(("peak at 1024³ over peak at 512³", f"{peaks[1] / peaks[0]:.3f}"))
+    return rows
+
+
+def plan(scratch: Path) -> list[Row]:
+    """`bigbox plan` for 10 240³ on 64 ranks: seconds and peak memory."""
+    command = [sys.executable, "-m", "bigbox", "plan", "--shape", str(GPC), "--box-size", "1000"]
+    began = time.monotonic()
+    done = subprocess.run([*command, "--ranks", "64"], capture_output=True, text=True)
+    seconds = time.monotonic() - began
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    words = "" if done.returncode in (0, 2) else f" (status {done.returncode})"
+    return [("seconds, peak memory", f"{seconds:.2f} s, {peak:.0f} MiB{words}")]
+
+
+def policy(scratch: Path) -> list[Row]:
+    """Decisions a second of the ordering policy on one core."""
+    rows = []
+    for batch in (1, 16, 64):
+        tiling = Tiling((28 * 40,) * 3)
+        one = Policy(Assignment(Bricks(tiling, 8), 1), 0)
+        began = time.monotonic()
+        decided = 0
+        while one.remaining and time.monotonic() - began < 10:
+            tiles = one.next_batch(batch, partial=True)
+            one.done(tiles)
+            decided += len(tiles)
+        rows.append((f"batch {batch}", f"{decided / (time.monotonic() - began):,.0f} tiles/s"))
+    return rows
+
+
+def simulator(scratch: Path) -> list[Row]:
+    """Efficiency of a 10 240³ box (366³ tiles), 20 ms a tile, batch 32, 1 ms latency."""
+    tiling = Tiling((GPC,) * 3)
+    rows = []
+    for ranks in (64, 512, 4096):
+        began = time.monotonic()
+        cost = CostModel(seconds_per_tile=0.02, batch=32, latency=0.001)
+        said = simulate(tiling, Bricks.default_edge(tiling), ranks, cost)
+        took = time.monotonic() - began
+        words = f"{100 * said.efficiency:.2f} %, box in {said.makespan / 3600:.2f} h"
+        rows.append((f"{ranks} ranks", f"{words} (simulated in {took:.0f} s)"))
+    return rows
+
+
+ROWS: dict[str, Callable[[Path], list[Row]]] = {
+    "overhead": overhead,
+    "policy": policy,
+    "plan": plan,
+    "simulator": simulator,
+    "ranks64": ranks64,
+    "out_of_core": out_of_core,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], default=list(ROWS))
+    parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--out", type=Path, help="JSON file for the numbers")
+    options = parser.parse_args()
+    results: dict[str, list[Row]] = {}
+    print(f"{os.cpu_count()} cores\n\n| measurement | value |\n|---|---|", flush=True)
+    for name in options.rows:
+        with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+            results[name] = ROWS[name](Path(folder))
+        first_line = (ROWS[name].__doc__ or "").splitlines()[0]
+        print(f"| **{name}**: {first_line} | |")
+        for row in results[name]:
+            print(f"| {row[0]} | {row[1]} |", flush=True)
+    if options.out:
+        options.out.write_text(json.dumps(results, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

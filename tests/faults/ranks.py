@@ -1,0 +1,148 @@
+"""Many ranks of the real engine in one process, stepped in a seeded order: every interleaving of
+messages, commits and kills can be repeated.
+
+Only the transport is a stand-in (a mock of MPI: in one process there is nothing to launch): it
+holds messages back for a seeded while and keeps the order between two ranks, as MPI does. Store,
+ledger, policy, loop and painter are the real ones, with jobs run in line.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbox.engine.loop import Engine
+from bigbox.engine.run import make_engine
+from bigbox.engine.stop import StopRequest
+from bigbox.engine.workers import Inline
+from bigbox.errors import BigboxError
+from bigbox.painters.base import Painter
+from bigbox.store.box import Box
+from bigbox.store.painting import Painting
+from scheduler import Assignment, Bricks, Tiling
+
+
+class Post:
+    """All messages under way between the ranks of one process."""
+
+    def __init__(self, size: int, rng: np.random.Generator, on_message: Callable[[], None]):
+        self.size = size
+        self.rng = rng
+        self.on_message = on_message
+        self.queues: dict[tuple[int, int], deque[bytearray]] = defaultdict(deque)
+        self.finished: set[int] = set()
+
+
+class PostTransport:
+    """One rank's end of the post."""
+
+    def __init__(self, post: Post, rank: int):
+        self.post, self.rank, self.size = post, rank, post.size
+
+    def send(self, to: int, block: bytearray) -> None:
+        self.post.on_message()
+        self.post.queues[self.rank, to].append(block)
+
+    def poll(self) -> list[bytearray]:
+        blocks = []
+        for sender in range(self.size):
+            queue = self.post.queues[sender, self.rank]
+            for _ in range(int(self.post.rng.integers(0, len(queue) + 1))):
+                self.post.on_message()
+                blocks.append(queue.popleft())
+        return blocks
+
+    def sent(self) -> bool:
+        return not any(self.post.queues[self.rank, to] for to in range(self.size))
+
+    def finished(self) -> bool:
+        self.post.finished.add(self.rank)
+        return len(self.post.finished) == self.size
+
+
+def paint_in_process(
+    path: Path,
+    painter: Painter,
+    tiling: Tiling,
+    edge: int,
+    *,
+    n_ranks: int,
+    batch: int,
+    rng: np.random.Generator,
+    disk: Any = None,
+    colouring: str = "levels",
+    on_message: Callable[[], None] = lambda: None,
+    overlap_bytes: int = 1 << 20,
+) -> None:
+    """A whole run of `bigbox paint`, all ranks in this process.
+
+    Raises what a rank raises (a crash of `disk` or `on_message` ends all ranks, as MPI does), and
+    AssertionError when no rank can go on although tiles are left.
+    """
+    more = {} if disk is None else {"disk": disk}
+    bricks = Bricks(tiling, edge)
+    assignment = Assignment(bricks, n_ranks)
+    identity = {"tiling": tiling.as_dict(), "brick": edge, "painter": painter.identity()}
+    steps = painter.fields - 1
+    paintings: list[Painting] = []
+    try:
+        epoch = Painting.start_run(
+            Box.open(path, "r+"), identity, tiling, bricks, n_ranks=n_ranks, n_steps=steps, **more
+        )
+        for rank in range(n_ranks):
+            paintings.append(
+                Painting.begin(
+                    Box.open(path, "r+"),
+                    identity,
+                    tiling,
+                    bricks,
+                    rank=rank,
+                    n_ranks=n_ranks,
+                    epoch=epoch,
+                    n_steps=steps,
+                    **more,
+                )
+            )
+        post = Post(n_ranks, rng, on_message)
+        engines = []
+        for rank in range(n_ranks):
+            engine, _ = make_engine(
+                tiling,
+                assignment,
+                rank,
+                painter=painter,
+                painting=paintings[rank],
+                box=Box.open(path),
+                transport=PostTransport(post, rank),
+                batch=batch,
+                stop=StopRequest(),
+                workers=Inline(),
+                colouring=colouring,
+                overlap_bytes=overlap_bytes,
+            )
+            engines.append(engine)
+        _step_until_idle(engines, rng)
+        for engine in engines:
+            if engine.failure:
+                raise engine.failure
+        paintings[0].finish()
+    except BigboxError:
+        raise
+    finally:
+        for painting in paintings:
+            painting.close()
+
+
+def _step_until_idle(engines: list[Engine], rng: np.random.Generator) -> None:
+    quiet = 0
+    while not all(e.idle() and e.transport.sent() for e in engines):
+        moved = engines[int(rng.integers(len(engines)))].one_pass()
+        quiet = 0 if moved else quiet + 1
+        assert quiet < 200 * len(engines), (
+            "no rank can go on: "
+            + ", ".join(f"rank {e.rank} has {e.policy.remaining} tiles left" for e in engines)
+        )

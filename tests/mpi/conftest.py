@@ -1,0 +1,95 @@
+"""Real launchers for the MPI tests: the one beside this Python, and Open MPI's where it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigbox.store.box import Box
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """An mpirun and the Python whose mpi4py belongs to it."""
+
+    name: str
+    mpirun: str
+    python: str
+
+    def command(self, ranks: int, *arguments: str | Path) -> list[str]:
+        """The command line of `bigbox ARGUMENTS` on this many ranks."""
+        bigbox = [self.python, "-m", "bigbox", *map(str, arguments)]
+        if ranks == 1:
+            return bigbox
+        extra = ["--oversubscribe", "--allow-run-as-root"] if self.name == "openmpi" else []
+        return [self.mpirun, *extra, "-n", str(ranks), *bigbox]
+
+    def run(self, ranks: int, *arguments: str | Path, ok: int = 0) -> str:
+        """Runs it to its end, checks the exit status, returns stderr."""
+        done = subprocess.run(
+            self.command(ranks, *arguments), capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == ok, f"status {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stderr
+
+
+def launchers() -> list[Launcher]:
+    """MPICH or whatever stands beside this Python, and Open MPI if BIGBOX_OPENMPI names its bin."""
+    here = Path(sys.executable).parent / "mpirun"
+    first = str(here) if here.exists() else (shutil.which("mpirun") or "")
+    found = [Launcher("mpirun", first, sys.executable)] if first else []
+    if bin_dir := os.environ.get("BIGBOX_OPENMPI"):
+        found.append(Launcher("openmpi", f"{bin_dir}/mpirun", f"{bin_dir}/python"))
+    return found
+
+
+@pytest.fixture(scope="session")
+def mpirun() -> Launcher:
+    found = launchers()
+    if not found:
+        pytest.skip("no mpirun: deploy/test.sh installs one")
+    return found[0]
+
+
+@pytest.fixture(scope="session")
+def openmpi() -> Launcher:
+    found = [one for one in launchers() if one.name == "openmpi"]
+    if not found:
+        pytest.skip("BIGBOX_OPENMPI does not name an Open MPI: deploy/test.sh installs one")
+    return found[0]
+
+
+def lognormal_density(n: int, seed: int = 5) -> np.ndarray:
+    """A positive, structured 1+δ of mean 1, float32 (n, n, n)."""
+    rng = np.random.default_rng(seed)
+    k = np.fft.fftfreq(n)
+    k2 = k[:, None, None] ** 2 + k[None, :, None] ** 2 + np.fft.rfftfreq(n)[None, None] ** 2
+    modes = np.fft.rfftn(rng.standard_normal((n, n, n))) * np.exp(-k2 * 200)
+    g = np.fft.irfftn(modes, (n, n, n))
+    density = np.exp(g / g.std())
+    return (density / density.mean()).astype(np.float32)
+
+
+@pytest.fixture
+def make_box(tmp_path: Path):
+    """Makes a fresh box of n³ voxels with a density; returns its path."""
+
+    def make(n: int, name: str = "box.zarr") -> Path:
+        path = tmp_path / name
+        box = Box.create(path, (n,) * 3, box_size=n * 12.5 / 128, redshift=0.0)
+        box.create_array("dm")[...] = lognormal_density(n)
+        return path
+
+    return make
+
+
+def painted(path: Path) -> bytes:
+    """The bytes of T_b of a painted box."""
+    return Box.open(path).array("tb")[...].tobytes()

@@ -1,0 +1,98 @@
+"""The same bytes of T_b however the box was painted: real ranks, real launchers, real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mpi.conftest import Launcher, painted
+
+GRID = 96  # 4 x 4 x 4 tiles; 84 gives the odd 3 x 3 x 3
+GAUSSIAN = ("--painter", "gaussian", "--steps", "8", "--seed", "3", "--quiet")
+TRIVIAL = ("--painter", "trivial", "--seed", "3", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory, mpirun: Launcher):
+    """Paints one box per (grid, options) on one rank, batch 16; remembers the bytes."""
+    from bigbox.store.box import Box
+    from tests.mpi.conftest import lognormal_density
+
+    known: dict[tuple, bytes] = {}
+
+    def get(grid: int, options: tuple[str, ...]) -> bytes:
+        if (grid, options) not in known:
+            path = tmp_path_factory.mktemp("reference") / "box.zarr"
+            box = Box.create(path, (grid,) * 3, box_size=grid * 12.5 / 128, redshift=0.0)
+            box.create_array("dm")[...] = lognormal_density(grid)
+            mpirun.run(1, "paint", path, *options, "--batch", "16")
+            known[grid, options] = painted(path)
+        return known[grid, options]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("ranks", "batch", "more"),
+    [
+        (1, "1", ()),
+        (1, "4", ("--colouring", "paper")),
+        (2, "4", ()),
+        (3, "16", ()),
+        (4, "1", ("--colouring", "paper")),
+        (4, "4", ()),
+    ],
+)
+def test_gaussian(mpirun: Launcher, make_box, reference, ranks: int, batch: str, more) -> None:
+    path = make_box(GRID)
+    mpirun.run(ranks, "paint", path, *GAUSSIAN, "--batch", batch, *more)
+    assert painted(path) == reference(GRID, GAUSSIAN)
+
+
+@pytest.mark.parametrize("method", ["overwrite", "latents"])
+def test_the_papers_methods(mpirun: Launcher, make_box, reference, method: str) -> None:
+    options = (*GAUSSIAN, "--overlap-method", method, "--sampler", "ancestral")
+    path = make_box(GRID)
+    mpirun.run(3, "paint", path, *options, "--batch", "4")
+    assert painted(path) == reference(GRID, options)
+    assert not list((path / "latents" / "steps").glob("c/**/[0-9]*")) or not any(
+        f.is_file() for f in (path / "latents" / "steps" / "c").rglob("*")
+    )
+
+
+@pytest.mark.parametrize("grid", [84, 128])
+def test_odd_numbers_of_tiles(mpirun: Launcher, make_box, reference, grid: int) -> None:
+    path = make_box(grid)
+    mpirun.run(4, "paint", path, *TRIVIAL, "--batch", "2")
+    assert painted(path) == reference(grid, TRIVIAL)
+
+
+def test_more_ranks_than_bricks(mpirun: Launcher, make_box, reference) -> None:
+    path = make_box(56)
+    mpirun.run(12, "paint", path, *TRIVIAL)
+    assert painted(path) == reference(56, TRIVIAL)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_openmpi(openmpi: Launcher, make_box, reference, ranks: int) -> None:
+    path = make_box(GRID)
+    openmpi.run(ranks, "paint", path, *GAUSSIAN, "--batch", "4")
+    assert painted(path) == reference(GRID, GAUSSIAN)
+
+
+def test_painting_again_does_nothing(mpirun: Launcher, make_box) -> None:
+    path = make_box(56)
+    mpirun.run(2, "paint", path, *TRIVIAL)
+    before = {f: f.stat().st_mtime_ns for f in Path(path, "tb").rglob("*") if f.is_file()}
+    said = mpirun.run(2, "paint", path, *TRIVIAL[:-1])
+    after = {f: f.stat().st_mtime_ns for f in Path(path, "tb").rglob("*") if f.is_file()}
+    assert before == after and "nothing was left to do" in said
+
+
+def test_a_launcher_of_another_mpi_is_refused(mpirun: Launcher, openmpi: Launcher, make_box):
+    path = make_box(56)
+    wrong = Launcher(openmpi.name, openmpi.mpirun, mpirun.python)
+    said = wrong.run(2, "paint", path, *TRIVIAL, ok=2)
+    assert "the launcher started 2 ranks" in said and "mpi4py sees 1" in said
+    assert not (path / "latents").exists()

@@ -1,0 +1,187 @@
+"""kill -9 at random moments: a rank, all ranks, the launcher. Resumed with a random number of
+ranks each time, the painting ends with the bytes of one straight run.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bigbox.store.box import Box
+from bigbox.store.ledger import summary as ledger_summary
+from tests.mpi.conftest import Launcher, lognormal_density, painted
+
+GRID = 128  # 5³ = 125 tiles
+BATCHES = (1, 2, 4)
+IN_FLIGHT = 3  # batches begun and not recorded: one painted, one waiting, one being written
+
+
+@dataclass
+class Story:
+    """What happened: one entry a kill."""
+
+    kills: list[str] = field(default_factory=list)
+    runs: int = 0
+
+
+def new_box(path: Path, grid: int = GRID) -> Path:
+    box = Box.create(path, (grid,) * 3, box_size=grid * 12.5 / 128, redshift=0.0)
+    box.create_array("dm")[...] = lognormal_density(grid)
+    return path
+
+
+def ledger_bytes(path: Path) -> int:
+    """Bytes in all record files: grows with every tile that becomes durable."""
+    total = 0
+    for file in (path / "ledger" / "records").glob("*"):
+        try:
+            total += file.stat().st_size
+        except FileNotFoundError:
+            pass
+    return total
+
+
+def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
+    """The Python processes under a launcher (the launcher itself when there is none)."""
+    found = []
+    for process in [launcher, *launcher.children(recursive=True)]:
+        try:
+            if "bigbox" in process.cmdline() and "python" in process.name():
+                found.append(process)
+        except psutil.Error:
+            pass
+    return found
+
+
+def kill(process: psutil.Process, number: int = signal.SIGKILL) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        pass
+
+
+def paint_with_kills(
+    launcher: Launcher,
+    path: Path,
+    options: tuple[str, ...],
+    *,
+    kills: int,
+    seed: int,
+    most_bytes: int,
+    check: Callable[[], None],
+) -> Story:
+    """Paints `path`, killing runs `kills` times in all; each resume has 1 to 4 ranks.
+
+    A run is killed when the ledger has grown by a random number (up to `most_bytes`) of bytes, or,
+    when that is 0, a random while after its start, which also hits the start and the resume
+    themselves. A box that is done before all kills are dealt is checked and painted anew.
+    """
+    rng = random.Random(seed)
+    story = Story()
+    anew = False
+    while True:
+        story.runs += 1
+        ranks = rng.randint(1, 4)
+        batch = rng.choice(BATCHES)
+        command = launcher.command(ranks, "paint", path, *options, "--batch", str(batch))
+        log = path.parent / f"run{story.runs}.log"
+        with open(log, "w") as out:
+            command += ["--discard"] if anew else []
+            run = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+            if len(story.kills) < kills:
+                how = rng.choice(["a rank", "all ranks", "launcher"])
+                if _wait_and_kill(run, path, rng, most_bytes, how):
+                    story.kills.append(f"{how} of {ranks}")
+            status = run.wait(timeout=300)
+        anew = status == 0 and len(story.kills) < kills
+        if status == 0:
+            check()
+            if not anew:
+                return story
+        elif status in (1, 2) and "Traceback" in (text := log.read_text()):
+            raise AssertionError(f"run {story.runs} on {ranks} ranks: status {status}\n{text}")
+        assert story.runs < 5 * kills + 20, f"never done: {story}\n{log.read_text()}"
+
+
+def _wait_and_kill(
+    run: subprocess.Popen, path: Path, rng: random.Random, most_bytes: int, how: str
+) -> bool:
+    grown = rng.choice([0, rng.randint(1, most_bytes), rng.randint(1, most_bytes)])
+    before = ledger_bytes(path)
+    if grown == 0:
+        time.sleep(rng.uniform(0.05, 3.0))
+    while run.poll() is None and ledger_bytes(path) < before + grown:
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, 0.05))
+    if run.poll() is not None:
+        return False
+    process = psutil.Process(run.pid)
+    there = ranks_of(process)
+    if how == "launcher" or not there:
+        kill(process)
+    else:
+        for one in [rng.choice(there)] if how == "a rank" else there:
+            kill(one)
+    return True
+
+
+def painted_again(path: Path) -> list[tuple[int, int, int]]:
+    """(epoch, ranks, tiles begun but never recorded) of every run, from the ledger."""
+    runs = ledger_summary(Box.open(path))["runs"]
+    return [(r["epoch"], r["n_ranks"], r["tiles_begun"] - r["tiles"]) for r in runs]
+
+
+def check_painted_again(path: Path) -> None:
+    """A rank has at most one batch painted and three being committed when it is killed."""
+    for epoch, ranks, lost in painted_again(path):
+        limit = ranks * IN_FLIGHT * max(BATCHES)
+        assert 0 <= lost <= limit, f"run {epoch} on {ranks} ranks lost {lost} tiles > {limit}"
+
+
+@pytest.mark.parametrize(
+    ("painter", "kills"), [(("trivial", "--seconds-per-tile", "0.03"), 20), (("gaussian",), 20)]
+)
+def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, kills: int) -> None:
+    options = ("--painter", *painter, "--seed", "11", "--quiet")
+    straight = new_box(tmp_path / "straight.zarr")
+    mpirun.run(2, "paint", straight, *options)
+    path = new_box(tmp_path / "killed.zarr")
+
+    def check() -> None:
+        assert painted(path) == painted(straight)
+        check_painted_again(path)
+
+    story = paint_with_kills(
+        mpirun, path, options, kills=kills, seed=1, most_bytes=60 * 40, check=check
+    )
+    assert len(story.kills) == kills
+    mpirun.run(1, "verify", path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, "STOP file"])
+def test_asked_to_stop(mpirun: Launcher, tmp_path: Path, number) -> None:
+    path = new_box(tmp_path / "box.zarr")
+    options = ("--painter", "trivial", "--seconds-per-tile", "0.1", "--batch", "2")
+    command = mpirun.command(2, "paint", path, *options)
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while ledger_bytes(path) < 40 and run.poll() is None:
+        time.sleep(0.01)
+    if number == "STOP file":
+        (path / "STOP").touch()
+    else:
+        run.send_signal(number)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 75, said
+    assert "the same command goes on" in said
+    assert not (path / "STOP").exists()
+    lost = [lost for _, _, lost in painted_again(path)]
+    assert lost == [0], "a clean stop loses nothing"
+    assert "going on" in mpirun.run(3, "paint", path, *options[:2])
