@@ -1,0 +1,97 @@
+"""One denoising step (`dpmpp_step`, `ancestral_step`), and the loop over the steps (`sample`).
+
+Tensors are (B, t, t, t); a step changes z in place. Coefficients are computed in double precision
+and rounded once. Both steps are written with the estimate x0 of the clean tile; a network that
+predicts the noise gives x0 = (z - sigma eps) / alpha.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+from bigbox.diffusion.schedule import Schedule
+from bigbox.errors import BadInput
+from bigbox.noise import Purpose
+
+
+class Denoiser(Protocol):
+    """A network (or a closed form), made for one batch's condition and known voxels."""
+
+    def denoise(self, z: Tensor, step: int) -> Tensor:
+        """Estimate of the clean tiles x0 from z at noise level `step`; both (B, t, t, t).
+
+        z is left as it is. The result may be used until the second next call.
+        """
+        ...
+
+
+def dpmpp_step(
+    z: Tensor, x0: Tensor, previous: Tensor | None, step: int, schedule: Schedule
+) -> Tensor:
+    """One step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), from `step` to `step - 1`.
+
+    previous: the estimate of step + 1, none at the first step. The last step to zero noise is of
+    first order and returns x0.
+    """
+    half = schedule.gammas / -2.0  # log of signal over noise amplitude
+    length = half[step - 1] - half[step]
+    decay = float(schedule.sigmas[step - 1] / schedule.sigmas[step])
+    gain = float(-schedule.alphas[step - 1] * math.expm1(-length))
+    z.mul_(decay)
+    if previous is None or math.isinf(length):
+        return z.add_(x0, alpha=gain)
+    forward = float(length / (half[step] - half[step + 1]) / 2.0)
+    z.add_(x0, alpha=gain * (1.0 + forward))
+    return z.add_(previous, alpha=-gain * forward)
+
+
+def ancestral_step(
+    z: Tensor, x0: Tensor, noise: Tensor | None, step: int, schedule: Schedule
+) -> Tensor:
+    """One ancestral step of the variational diffusion model (eq. 14), from `step` to `step - 1`.
+
+    With c = 1 - exp(gamma_s - gamma_t): z_s = (alpha_s / alpha_t) (z_t - c sigma_t eps)
+    + sigma_s sqrt(c) noise; eps is written out in z_t and x0. noise: none at the last step, where
+    the result is z_0 / alpha_0.
+    """
+    s, t = step - 1, step
+    alpha, sigma = schedule.alphas, schedule.sigmas
+    c = -math.expm1(schedule.gammas[s] - schedule.gammas[t])
+    scale = 1.0 if noise is not None else 1.0 / alpha[s]
+    z.mul_(float(scale * alpha[s] / alpha[t] * (1.0 - c)))
+    z.add_(x0, alpha=float(scale * alpha[s] * c))
+    if noise is not None:
+        z.add_(noise, alpha=float(sigma[s] * math.sqrt(c)))
+    return z
+
+
+def sample(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    sampler: str,
+    noise: Callable[[Purpose, int], Tensor],
+    impose: Callable[[Tensor, int], None],
+) -> Tensor:
+    """Denoise a batch from pure noise: schedule.steps network calls; the painted x0 (B, t, t, t).
+
+    sampler: "dpmpp" or "ancestral"; noise(purpose, step): fresh standard normals (B, t, t, t);
+    impose(z, step): called before the denoiser at every step, may change z in place (overlap.py).
+    """
+    if sampler not in ("dpmpp", "ancestral"):
+        raise BadInput(f"sampler: {sampler!r} is not one of dpmpp, ancestral")
+    z = noise(Purpose.INITIAL, 0)
+    previous = None
+    for step in range(schedule.steps, 0, -1):
+        impose(z, step)
+        x0 = denoiser.denoise(z, step)
+        if sampler == "dpmpp":
+            dpmpp_step(z, x0, previous, step, schedule)
+            previous = x0
+        else:
+            fresh = noise(Purpose.ANCESTRAL, step) if step > 1 else None
+            ancestral_step(z, x0, fresh, step, schedule)
+    return z

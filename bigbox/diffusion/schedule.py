@@ -1,0 +1,94 @@
+"""How noisy a tile is at each step: z = alpha x0 + sigma eps, alpha^2 + sigma^2 = 1.
+
+gamma is the log of the noise-to-signal ratio, alpha^2 = sigmoid(-gamma), sigma^2 = sigmoid(gamma)
+(paper section 2.2.3). Step T is almost pure noise, step 0 the painted tile; the network is called
+at the steps T .. 1.
+
+    step    T        T-1   ...          2      1        0
+    gamma   max  >   ...   >            ...  > min    > -inf         to_zero (dpmpp)
+    gamma   max  >   ...   >            ...  > ...    > min          otherwise (ancestral, VDM)
+
+Where the ends and the steps should be was measured with the exact denoiser of a Gaussian field,
+mode by mode, in closed form (tests/unit/test_samplers.py repeats the recursion). A mode of variance
+v (in units of the variance per voxel) keeps these fractions of its power:
+
+    sampler, calls       gamma range    skew    v = 0.05    0.1     1      10     100    240
+    dpmpp, 25            -8 .. 10       0       0.990     1.001  1.014   1.016  1.013  1.009
+    dpmpp, 25            -8 .. 10       0.5     0.991     0.994  1.003   1.008  1.010  1.008
+    dpmpp, 12            -8 .. 10       0       1.010     1.030  1.060   1.065  1.064  1.058
+    dpmpp, 12            -8 .. 10       0.5     0.974     0.981  0.993   1.001  1.004  0.999
+    dpmpp, 25            -8 .. 8        0.5     0.991     0.995  1.003   1.008  0.996  0.960
+    ancestral, 50        -10 .. 8       0       0.846     0.842  0.840   0.840  0.839  0.838
+
+- gamma_max: z starts as unit noise, as if alpha were 0; a mode of variance v starts 1 + alpha^2 v
+  too weak. gamma_max = ln(v_max) + 4.5 keeps that near 1 %.
+- gamma_min: the last call returns the estimate itself, which leaves modes of v < exp(gamma_min) out.
+- skew: dpmpp is of second order but starts with a step of first order, and the modes settle, one
+  after the other, where alpha^2 v = sigma^2. Longer steps in the noise and shorter ones towards the
+  end take half of the error away at 25 calls, four fifths at 12.
+- ancestral sampling loses 15 to 20 % of the power at 50 calls whatever the ends are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bigbox.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The noise levels of `steps` network calls.
+
+    gamma_min, gamma_max: ends of the range; skew in [0, 1): relative to the mean, the steps are
+    1 - skew long at gamma_min and 1 + skew at gamma_max; to_zero: step 0 has no noise at all, and
+    gamma_min belongs to step 1, else gamma_min belongs to step 0. Raises BadInput.
+    """
+
+    steps: int
+    gamma_min: float
+    gamma_max: float
+    skew: float = 0.0
+    to_zero: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise BadInput(f"schedule: {self.steps} steps; at least 1 is needed")
+        if not self.gamma_min < self.gamma_max:
+            raise BadInput(
+                f"schedule: gamma_min {self.gamma_min} is not below gamma_max {self.gamma_max}"
+            )
+        if not 0 <= self.skew < 1:
+            raise BadInput(f"schedule: skew {self.skew} is outside 0 .. 1 (1 excluded)")
+
+    @cached_property
+    def gammas(self) -> np.ndarray:
+        """float64 (steps + 1,), by step: gammas[0] is the end of the denoising."""
+        nodes = self.steps if self.to_zero else self.steps + 1
+        x = np.linspace(0.0, 1.0, nodes) if nodes > 1 else np.ones(1)
+        warped = x - self.skew * x * (1.0 - x)
+        gammas = self.gamma_min + (self.gamma_max - self.gamma_min) * warped
+        return np.concatenate([[-np.inf], gammas]) if self.to_zero else gammas
+
+    @cached_property
+    def alphas(self) -> np.ndarray:
+        """float64 (steps + 1,): the signal's amplitude in z."""
+        return 1.0 / np.sqrt(1.0 + np.exp(self.gammas))
+
+    @cached_property
+    def sigmas(self) -> np.ndarray:
+        """float64 (steps + 1,): the noise's amplitude in z."""
+        return 1.0 / np.sqrt(1.0 + np.exp(-self.gammas))
+
+    def as_dict(self) -> dict[str, float | int | bool]:
+        """As JSON values."""
+        return {
+            "steps": self.steps,
+            "gamma_min": self.gamma_min,
+            "gamma_max": self.gamma_max,
+            "skew": self.skew,
+            "to_zero": self.to_zero,
+        }
