@@ -43,9 +43,30 @@ class GridSource:
 
     def read(self, region: Region) -> NDArray:
         """One region as a C-contiguous array of the source's dtype. BadInput if it cannot be."""
-        where = region if self.index is None else (self.index, *region)
-        with _reading(self), _array(self.path, self.kind, self.dataset) as array:
-            return np.array(array[where], order="C", copy=True)
+        with _reading(self):
+            if self.kind == "npy":
+                return self._read_mapped(region)
+            with _array(self.path, self.kind, self.dataset) as array:
+                return np.ascontiguousarray(array[self._where(region)])
+
+    def _read_mapped(self, region: Region) -> NDArray:
+        # Plane by plane along the slowest axis, each from a mapping of its own: the pages of a
+        # mapping count as memory of this process until it is closed.
+        out = np.empty([cut.stop - cut.start for cut in region], self.dtype)
+        with _array(self.path, "npy", "") as array:
+            slow = int(np.argmax(array.strides[-3:]))
+        first = region[slow].start
+        for i in range(out.shape[slow]):
+            plane = [*region]
+            plane[slow] = slice(first + i, first + i + 1)
+            with _array(self.path, "npy", "") as array:
+                target = (slice(None),) * slow + (slice(i, i + 1),)
+                out[target] = array[self._where((plane[0], plane[1], plane[2]))]
+            del array
+        return out
+
+    def _where(self, region: Region) -> tuple[int | slice, ...]:
+        return region if self.index is None else (self.index, *region)
 
 
 def open_source(text: str, index: int | None = None) -> GridSource:
