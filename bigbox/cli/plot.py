@@ -1,5 +1,58 @@
+"""`bigbox plot`: a picture of input and output side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
 from typing import Any
+
+from bigbox.cli.values import add_command, number
+
+_TEXT = """\
+Writes a PNG of one slab of the box: the density (1 + delta, logarithmic), the halo channels where
+there are any, and the brightness temperature (mK), averaged over the slab. Only the slab is read.
+Voxels that are not painted yet are grey, so it can be used while painting.
+
+example:  bigbox plot box.zarr --axis z --at 6.25 --thickness 0.5 --out slab.png
+"""
 
 
 def add(commands: Any) -> None:
-    pass
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands, "plot", summary="a picture of a slab of input and output", text=_TEXT
+    )
+    parser.add_argument("box", metavar="BOX", type=Path, help="the box")
+    parser.add_argument(
+        "--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)"
+    )
+    parser.add_argument(
+        "--at",
+        type=number(0),
+        metavar="D",
+        help="where the slab's middle is, Mpc/h (default: the middle of the box)",
+    )
+    parser.add_argument(
+        "--thickness",
+        type=number(0, above=True),
+        metavar="D",
+        help="of the slab, Mpc/h (default: one voxel)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="PNG", help="the picture (default: BOX with .png at its end)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the picture and says where it is."""
+    from bigbox.store.box import Box
+
+    box = Box.open(options.box)
+    box.require("dm")
+    from bigbox.plot import plot
+
+    out = options.out or options.box.with_suffix(".png")
+    names = plot(box, out, axis=options.axis, at=options.at, thickness=options.thickness)
+    print(f"{out}: {', '.join(names)}")
+    return 0
