@@ -1,0 +1,290 @@
+"""The table of overlap methods and samplers, measured in 3-D with the exact denoiser.
+
+    python -m tests.benchmarks.oracle --realizations 48 --others 6 --markdown ORACLE.md
+
+A periodic box of 224^3 voxels (8 x 8 x 8 tiles of 32^3, overlap 4) of a Gaussian field without a
+mean is painted tile after tile, by the plainest loop over the stages. The denoiser has no training
+error, so that all that is seen belongs to the sampler and to the stitching.
+
+- seam ratio: mean squared difference of voxels that are neighbours across an owner boundary, over
+  the same inside; 1 where no seam can be seen.
+- power: painted over true, in bins of |k|. The truth is exact: the spectrum of the field on this
+  very grid, averaged over the very modes of a bin. Shown is the resolved range, where the true
+  power is above a thousandth of its largest value.
+- errors: scatter between realizations over the square root of their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbox.painters import Painter, TileBatch, make_painter
+from bigbox.painters.base import unknown_slices
+from bigbox.painters.gaussian import SCATTER_MK, true_power
+from scheduler.stages import known, stage, stages
+from scheduler.tiling import Tiling
+
+BIN_EDGES = (0.5, 5.5, 9.5, 14.5, *np.arange(20.5, 112, 6))  # in units of 2 pi / box
+RESOLVED = 1e-3
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row: how overlaps enter, which sampler, how many network calls (0: no painting)."""
+
+    title: str
+    overlap: str
+    sampler: str
+    calls: int
+
+
+METHODS = (
+    Method("exact draw, no tiles", "", "", 0),
+    Method("independent tiles, dpmpp", "independent", "dpmpp", 25),
+    Method("overwrite, ancestral (the paper)", "overwrite", "ancestral", 50),
+    Method("overwrite, dpmpp", "overwrite", "dpmpp", 25),
+    Method("latents, ancestral", "latents", "ancestral", 50),
+    Method("conditioned, ancestral", "conditioned", "ancestral", 50),
+    Method("conditioned, dpmpp", "conditioned", "dpmpp", 12),
+    Method("conditioned, dpmpp (default)", "conditioned", "dpmpp", 25),
+)
+
+
+def paint_box(painter: Painter, tiling: Tiling) -> np.ndarray:
+    """T_b of the whole box (mK), painted stage by stage; without matter, so that m = 0."""
+    fields = np.zeros((painter.fields, *tiling.shape), np.float32)
+    edge = tiling.tile + 2 * painter.margin
+    everything = np.arange(tiling.size)
+    for number in range(stages(tiling)):
+        for tiles in _batches(everything[stage(tiling, everything) == number]):
+            origin, width = tiling.origin(tiles), known(tiling, tiles)
+            places = [_place(o, tiling) for o in origin]
+            batch = TileBatch(
+                tiles=tiles,
+                origin=origin,
+                inputs=np.zeros((len(tiles), 1, edge, edge, edge), np.float32),
+                known=np.stack([fields[place] for place in places]),
+                width=width,
+            )
+            for b in range(len(tiles)):
+                batch.known[(b, slice(None), *unknown_slices(width[b], tiling.tile))] = 0.0
+            for place, painted in zip(places, painter.paint(batch), strict=True):
+                fields[place] = painted
+    return fields[0]
+
+
+def _batches(tiles: np.ndarray) -> Iterator[np.ndarray]:
+    for first in range(0, len(tiles), BATCH):
+        yield tiles[first : first + BATCH]
+
+
+def _place(origin: np.ndarray, tiling: Tiling) -> tuple[Any, ...]:
+    x, y, z = ((origin[a] + np.arange(tiling.tile)) % tiling.shape[a] for a in range(3))
+    return (slice(None), x[:, None, None], y[None, :, None], z[None, None, :])
+
+
+@lru_cache(maxsize=1)
+def owners(tiling: Tiling) -> np.ndarray:
+    """int32 box: the tile that owns each voxel."""
+    result = np.full(tiling.shape, -1, np.int32)
+    for tile in range(tiling.size):
+        low = tiling.origin(np.array([tile]))[0]
+        axes = [
+            (low[a] + np.arange(tiling.tile)[cut]) % tiling.shape[a]
+            for a, cut in enumerate(tiling.owned(tile))
+        ]
+        result[np.ix_(*axes)] = tile
+    return result
+
+
+def seam_ratio(field: np.ndarray, tiling: Tiling) -> float:
+    """Mean squared difference of neighbours across owner boundaries, over the same inside."""
+    owner = owners(tiling)
+    across = inside = 0.0
+    n_across = 0
+    for axis in range(3):
+        squares = (np.roll(field, -1, axis) - field) ** 2
+        seam = np.roll(owner, -1, axis) != owner
+        at_seam = float(squares[seam].sum(dtype=np.float64))
+        across += at_seam
+        inside += float(squares.sum(dtype=np.float64)) - at_seam
+        n_across += int(seam.sum())
+    return (across / n_across) / (inside / (3 * field.size - n_across))
+
+
+@lru_cache(maxsize=1)
+def bins(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bin of each rfftn mode, its weight, the true power and the mean |k| (rad/voxel) by bin."""
+    kx, ky, kz = (np.fft.fftfreq(n) * n for n in shape)
+    kz = abs(kz[: shape[2] // 2 + 1])
+    length = np.sqrt(kx[:, None, None] ** 2 + ky[None, :, None] ** 2 + kz**2)
+    number = np.digitize(length, BIN_EDGES).ravel()  # bin 0: the mean; the last: beyond the edges
+    weight = np.full(length.shape, 2.0)  # a mode of rfftn stands for its conjugate as well
+    weight[..., 0] = weight[..., shape[2] // 2] = 1.0
+    weight = weight.ravel()
+    count = np.bincount(number, weight)
+    truth = true_power(shape)[..., : len(kz)].ravel()
+    k = np.bincount(number, weight * length.ravel()) / count * 2 * np.pi / shape[0]
+    return number, weight, np.bincount(number, weight * truth) / count, k
+
+
+def power_ratio(field: np.ndarray) -> np.ndarray:
+    """Power of a unit-variance field over the true one, by bin."""
+    number, weight, truth, _ = bins(field.shape)
+    power = (abs(np.fft.rfftn(field)) ** 2).ravel() / field.size
+    measured = np.bincount(number, weight * power) / np.bincount(number, weight)
+    return (measured / truth)[1:-1]
+
+
+def measure(task: tuple[Method, int, Tiling]) -> dict[str, Any]:
+    """Paint one realization of one method and measure it."""
+    import torch
+
+    torch.set_num_threads(1)
+    method, realization, tiling = task
+    start = time.perf_counter()
+    if method.calls:
+        painter = make_painter(
+            "gaussian",
+            seed=21,
+            realization=realization,
+            box_shape=tiling.shape,
+            overlap_method=method.overlap,
+            sampler=method.sampler,
+            steps=method.calls,
+            tile=tiling.tile,
+        )
+        field = paint_box(painter, tiling) / np.float32(SCATTER_MK)
+    else:
+        white = np.random.default_rng(realization).standard_normal(tiling.shape)
+        amplitude = np.sqrt(true_power(tiling.shape)[..., : tiling.shape[2] // 2 + 1])
+        field = np.fft.irfftn(np.fft.rfftn(white) * amplitude, tiling.shape, axes=(0, 1, 2))
+    return {
+        "title": method.title,
+        "calls": method.calls,
+        "realization": realization,
+        "seam": seam_ratio(field, tiling),
+        "power": power_ratio(field).tolist(),
+        "seconds": time.perf_counter() - start,
+    }
+
+
+def summary(results: list[dict[str, Any]], tiling: Tiling) -> dict[str, Any]:
+    """Means and errors of every method, over the resolved bins."""
+    _, _, truth, k = bins(tiling.shape)
+    resolved = truth[1:-1] > RESOLVED * true_power(tiling.shape).max()
+    rows = []
+    for method in METHODS:
+        mine = [r for r in results if (r["title"], r["calls"]) == (method.title, method.calls)]
+        if not mine:
+            continue
+        seam = np.array([r["seam"] for r in mine])
+        power = np.array([r["power"] for r in mine])[:, resolved]
+        root = np.sqrt(len(mine))
+        scatter = 1 if len(mine) > 1 else 0
+        rows.append(
+            {
+                "title": method.title,
+                "calls": method.calls,
+                "realizations": len(mine),
+                "seam": float(seam.mean()),
+                "seam_error": float(seam.std(ddof=scatter) / root),
+                "power": power.mean(axis=0).tolist(),
+                "power_error": (power.std(axis=0, ddof=scatter) / root).tolist(),
+                "seconds_per_tile": float(np.mean([r["seconds"] for r in mine])) / tiling.size,
+            }
+        )
+    return {"tiling": tiling.as_dict(), "k": k[1:-1][resolved].tolist(), "rows": rows}
+
+
+def markdown(table: dict[str, Any], command: str) -> str:
+    """The table as it stands in ORACLE.md."""
+    shape, tile = "x".join(map(str, table["tiling"]["shape"])), table["tiling"]["tile"]
+    lines = [
+        "# Overlap methods and samplers, measured with the exact denoiser",
+        "",
+        f"Box {shape} voxels, periodic; tiles of {tile}^3, overlap {table['tiling']['overlap']}; "
+        "a Gaussian field with a closed-form denoiser (bigbox/painters/gaussian.py), so that there "
+        "is no training error in these numbers. Made by",
+        "",
+        f"    {command}",
+        "",
+        "Seam ratio: mean squared difference of neighbouring voxels across owner boundaries, over "
+        "the same inside. Power: painted over true (the exact spectrum of this grid, averaged over "
+        "the modes of each bin); in brackets the error of the last digits. The bins cover the "
+        f"resolved range, true power above {RESOLVED:g} of its largest value.",
+        "",
+        "| method | calls | realizations | seam ratio | "
+        + " | ".join(f"k = {k:.2f}" for k in table["k"])
+        + " |",
+        "|" + "---|" * (4 + len(table["k"])),
+    ]
+    for row in table["rows"]:
+        power = [
+            f"{p:.3f}({max(1, round(1000 * e))})"
+            for p, e in zip(row["power"], row["power_error"], strict=True)
+        ]
+        cells = [
+            row["title"],
+            str(row["calls"] or "-"),
+            str(row["realizations"]),
+            f"{row['seam']:.4f} ± {row['seam_error']:.4f}",
+            *power,
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "k in radians per voxel (largest on an axis: 3.14).", ""]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure all methods on a pool of processes and write the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--realizations", type=int, default=48, help="of the default method")
+    parser.add_argument("--others", type=int, default=6, help="realizations of the other rows")
+    parser.add_argument("--counts", type=int, default=8, help="tiles on an axis")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--only", help="rows whose title contains this")
+    parser.add_argument("--out", type=Path, help="JSON of every realization and of the table")
+    parser.add_argument("--markdown", type=Path, help="the table")
+    options = parser.parse_args(arguments)
+    edge = 28 * options.counts
+    tiling = Tiling(shape=(edge, edge, edge), tile=32, overlap=4)
+    tasks = []
+    for method in METHODS:
+        if options.only is None or options.only in method.title:
+            n = options.realizations if method in (METHODS[0], METHODS[-1]) else options.others
+            tasks += [(method, realization, tiling) for realization in range(n)]
+    tasks.sort(key=lambda task: -task[0].calls)
+    results = []
+    with get_context("spawn").Pool(options.processes) as pool:
+        for done, result in enumerate(pool.imap_unordered(measure, tasks), 1):
+            results.append(result)
+            print(f"{done}/{len(tasks)} {result['title']}: {result['seconds']:.1f} s", flush=True)
+    table = summary(results, tiling)
+    command = (
+        f"python -m tests.benchmarks.oracle --realizations {options.realizations} "
+        f"--others {options.others} --markdown ORACLE.md"
+    )
+    text = markdown(table, command)
+    print(text)
+    if options.out:
+        options.out.write_text(json.dumps({"table": table, "results": results}, indent=1))
+    if options.markdown:
+        options.markdown.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
