@@ -1,0 +1,502 @@
+"""In which order a rank paints its tiles: one pure object, fed with events, asked for batches.
+
+::
+
+      restore(tiles)  painted by an earlier run ---+
+      done(tiles)     painted by this rank      ---+--> Policy --> next_batch(k)
+      arrived(tiles)  painted by another rank   ---+
+
+A tile of this rank goes through four states::
+
+      WAITING -- last predecessor in hand --> READY -- next_batch --> IN_FLIGHT -- done --> DONE
+
+The order has two classes. First the tiles that another rank's tiles wait for, directly or through
+others, lowest level first: so no rank is kept waiting for long, and the inner tiles are there to
+be painted while overlaps travel. Then the inner tiles brick by brick, level by level in each, so
+that the front of tiles whose overlaps must be kept stays short.
+
+That order never changes, so it is the layout of the state itself: one byte per tile in order of
+priority, and the next ready tile is the next byte of one value (`bytearray.find`). A tile waits on
+a bit per predecessor; clearing a bit twice does nothing, which makes repeated messages harmless.
+Few tiles at a time are handled in plain Python, many in numpy: the results are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from scheduler.bricks import Assignment
+from scheduler.stages import OFFSETS, check_colouring, overlapping, predecessors, stage_of_triple
+from scheduler.stages import level as level_of
+from scheduler.tiling import Ints, Tiling
+
+Places = NDArray[np.int32] | Ints
+
+WAITING, READY, IN_FLIGHT, DONE = range(4)
+STATES = ("waiting", "ready", "in flight", "done")
+
+# Up to this many tiles at once, plain Python is faster than numpy's fixed cost per call.
+FEW = {"levels": 24, "paper": 8}
+
+# Tiles handled together where all tiles of a rank are passed over: bounds the temporary arrays.
+CHUNK = 1 << 17
+
+
+class _Tables:
+    """What every rank's policy looks up, per axis; shared by all policies of one assignment.
+
+    A step leads from a tile to one that waits for it: `shift` is added to the tile's cell (brick *
+    edge^3 + slot), `bit` is the one the waiting tile clears.
+    """
+
+    def __init__(self, assignment: Assignment, colouring: str) -> None:
+        check_colouring(colouring)
+        bricks, tiling = assignment.bricks, assignment.bricks.tiling
+        self.tiling = tiling
+        self.colouring = colouring
+        self.cell = bricks.cell_terms
+        self.colour = [tiling.colours(a).astype(np.int64) for a in range(3)]
+        self.stage = stage_of_triple(tiling, colouring)
+        self.wait_type = np.dtype(np.uint8 if colouring == "levels" else np.uint32)
+        # Per axis (n, 3): shift of the cell, and whether voxels are shared, at steps -1, 0, +1.
+        self.shift = [np.stack([np.roll(c, -s) - c for s in (-1, 0, 1)], -1) for c in self.cell]
+        self.meets = [overlapping(tiling, a) for a in range(3)]
+        # Per axis (n, 3): the step that leads back, plus one. Not always the opposite one: in a
+        # ring of two tiles both steps lead to the other tile and only one of them is counted.
+        self.back = [self._back(tiling, a) for a in range(3)]
+        # Per axis (n, 2): shift and bit to the tiles that wait across the two faces; bit 0: none.
+        faces = [self._faces(a) for a in range(3)]
+        self.face_shift = [shift for shift, _ in faces]
+        self.face_bit = [bit for _, bit in faces]
+        self.face_steps = [
+            [
+                tuple((d, b) for d, b in zip(ds, bs, strict=True) if b)
+                for ds, bs in zip(shift.tolist(), bit.tolist(), strict=True)
+            ]
+            for shift, bit in faces
+        ]
+        # Per axis and tile: shift, step back plus one, and colour, at each step that meets.
+        self.moves = [
+            [
+                tuple(
+                    (int(shift[i, s]), int(back[i, s]), int(colour[(i + s - 1) % len(colour)]))
+                    for s in range(3)
+                    if meets[i, s]
+                )
+                for i in range(len(colour))
+            ]
+            for shift, back, colour, meets in zip(
+                self.shift, self.back, self.colour, self.meets, strict=True
+            )
+        ]
+        self.stage_lists = self.stage.tolist()
+        self.cell_lists = [c.tolist() for c in self.cell]
+        self.place = assignment.place.data
+
+    @staticmethod
+    def _back(tiling: Tiling, axis: int) -> Ints:
+        n, meets = tiling.counts[axis], overlapping(tiling, axis)
+        back = np.tile(np.array([2, 1, 0], np.int64), (n, 1))
+        if tiling.periodic[axis] and n == 2:
+            back[:, [0, 2]] = np.where(meets[::-1, 0], 0, 2)[:, None]
+        return back
+
+    def _faces(self, axis: int) -> tuple[Ints, NDArray[np.uint8]]:
+        colour, meets = self.colour[axis], self.meets[axis]
+        bits = np.zeros((len(colour), 2), np.uint8)
+        for side, step in enumerate((-1, 1)):
+            waits = meets[:, step + 1] & (np.roll(colour, -step) > colour)
+            back = self.back[axis][:, step + 1] // 2
+            bits[:, side] = np.where(waits, 1 << (2 * axis + back), 0)
+        return self.shift[axis][:, [0, 2]], bits
+
+    def initial(self, tiles: Ints) -> NDArray[np.unsignedinteger]:
+        """One bit for each tile that must be painted first."""
+        before = predecessors(self.tiling, tiles, self.colouring) >= 0
+        bits = np.uint32(1) << np.arange(before.shape[1], dtype=np.uint32)
+        return np.where(before, bits, 0).sum(axis=1, dtype=np.uint32).astype(self.wait_type)
+
+    def steps(self, tiles: Ints) -> tuple[Ints, Ints, NDArray[np.unsignedinteger]]:
+        """All tiles that wait for the given ones: row of the given one, cell, bit to clear."""
+        at = np.unravel_index(tiles, self.tiling.counts)
+        cell = self.cell[0][at[0]] + self.cell[1][at[1]] + self.cell[2][at[2]]
+        if self.colouring == "levels":
+            bit = np.concatenate([b[i] for b, i in zip(self.face_bit, at, strict=True)], axis=1)
+            shift = np.concatenate([d[i] for d, i in zip(self.face_shift, at, strict=True)], axis=1)
+            rows, column = np.nonzero(bit)
+            return rows, cell[rows] + shift[rows, column], bit[rows, column]
+        o = OFFSETS + 1
+        n = self.tiling.counts
+        ok = np.ones((len(tiles), len(o)), bool)
+        moved = np.repeat(cell[:, None], len(o), axis=1)
+        back = np.zeros_like(moved)
+        theirs = []
+        for a, i in enumerate(at):
+            ok &= self.meets[a][i][:, o[:, a]]
+            moved += self.shift[a][i][:, o[:, a]]
+            back = back * 3 + self.back[a][i][:, o[:, a]]
+            theirs.append(self.colour[a][(i[:, None] + OFFSETS[:, a]) % n[a]])
+        mine = self.stage[tuple(c[i] for c, i in zip(self.colour, at, strict=True))]
+        ok &= self.stage[tuple(theirs)] > mine[:, None]
+        rows, column = np.nonzero(ok)
+        # Columns of OFFSETS leave out the step (0, 0, 0), which is number 13 of the 27.
+        number = back[rows, column]
+        number -= number > 13
+        return rows, moved[rows, column], np.uint32(1) << number.astype(np.uint32)
+
+    def steps_of(self, tile: int) -> Sequence[tuple[int, int]]:
+        """The same for one tile in plain Python: shift and bit of each tile that waits for it."""
+        _, ny, nz = self.tiling.counts
+        i, j, k = tile // (ny * nz), tile // nz % ny, tile % nz
+        if self.colouring == "levels":
+            x, y, z = self.face_steps
+            return x[i] + y[j] + z[k]
+        mine = self.stage_lists[self.colour[0][i]][self.colour[1][j]][self.colour[2][k]]
+        found = []
+        for shift_x, back_x, colour_x in self.moves[0][i]:
+            for shift_y, back_y, colour_y in self.moves[1][j]:
+                stage = self.stage_lists[colour_x][colour_y]
+                for shift_z, back_z, colour_z in self.moves[2][k]:
+                    if stage[colour_z] > mine:
+                        number = 9 * back_x + 3 * back_y + back_z
+                        found.append((shift_x + shift_y + shift_z, 1 << (number - (number > 13))))
+        return found
+
+    def cone(self, tiles: Ints) -> list[tuple[NDArray[np.bool_], Ints]]:
+        """Tiles at one step on each axis that wait for the given ones, through others too.
+
+        Painting by levels, such a tile has a higher colour on each axis on which it differs.
+        """
+        at = np.unravel_index(tiles, self.tiling.counts)
+        cell = self.cell[0][at[0]] + self.cell[1][at[1]] + self.cell[2][at[2]]
+        ok = [b[i] > 0 for b, i in zip(self.face_bit, at, strict=True)]
+        shift = [d[i] for d, i in zip(self.face_shift, at, strict=True)]
+        found = []
+        for sides in product((None, 0, 1), repeat=3):
+            keep, there = np.ones(len(tiles), bool), cell
+            for a, side in enumerate(sides):
+                if side is not None:
+                    keep = keep & ok[a][:, side]
+                    there = there + shift[a][:, side]
+            found.append((keep, there))
+        return found[1:]
+
+
+@lru_cache(maxsize=4)
+def _tables(assignment: Assignment, colouring: str) -> _Tables:
+    return _Tables(assignment, colouring)
+
+
+class Policy:
+    """The order in which one rank paints its tiles.
+
+    Pure and deterministic: the batches depend on the events and on nothing else. Holds about ten
+    bytes per tile of the rank, and nothing about the tiles of others.
+
+    Args:
+        assignment: which rank paints what.
+        rank: this rank.
+        colouring: "levels" or "paper".
+
+    Raises:
+        ValueError: a rank or a colouring that does not exist; later, an event that contradicts the
+            state. The message names the tile, and the event has had no effect.
+    """
+
+    def __init__(self, assignment: Assignment, rank: int, colouring: str = "levels") -> None:
+        if not 0 <= rank < assignment.n_ranks:
+            raise ValueError(f"rank {rank} does not exist: there are {assignment.n_ranks} ranks")
+        self._assignment = assignment
+        self._rank = rank
+        self._tables = _tables(assignment, colouring)
+        self._few = FEW[colouring]
+        self._slots = assignment.bricks.slots
+        # Addresses of this rank: [first, first + span).
+        start, stop = (int(s) for s in assignment.starts[rank : rank + 2])
+        self._first = start * self._slots
+        self._span = (stop - start) * self._slots
+        tiles = assignment.tiles_of(rank)
+        n = len(tiles)
+        wait = np.empty(n, self._tables.wait_type)
+        level = np.empty(n, np.uint8)
+        awaited = np.zeros(n, bool)
+        local = np.empty(n, np.int64)
+        for i in range(0, n, CHUNK):
+            part = slice(i, i + CHUNK)
+            t = tiles[part]
+            wait[part] = self._tables.initial(t)
+            level[part] = level_of(self._tables.tiling, t)
+            awaited[part] = self._awaited(t)
+            local[part] = assignment.address(t) - self._first
+        first = np.flatnonzero(awaited)
+        inner = np.flatnonzero(~awaited)
+        brick_then_level = local[inner] // self._slots * 8 + level[inner]
+        order = np.concatenate(
+            [
+                first[np.argsort(level[first], kind="stable")],
+                inner[np.argsort(brick_then_level, kind="stable")],
+            ]
+        )
+        # From here on everything is indexed by priority; tiles before `_inner` are awaited.
+        self._inner = len(first)
+        small = assignment.bricks.tiling.size < 2**31
+        self._tile = tiles[order].astype(np.int32 if small else np.int64)
+        self._at: Places = np.full(self._span, -1, np.int32 if n < 2**31 else np.int64)
+        self._at[local[order]] = np.arange(n)
+        self._wait = wait[order]
+        self._state = bytearray(np.where(self._wait == 0, READY, WAITING).astype(np.uint8))
+        self._states = np.frombuffer(self._state, np.uint8)
+        self._ready = int(np.count_nonzero(self._wait == 0))
+        self._in_flight = 0
+        self._remaining = n
+        self._started = False
+        # No tile before these is ready, in either class.
+        self._low_awaited, self._low_inner = 0, self._inner
+        self._at_view, self._wait_view = self._at.data, self._wait.data
+
+    @property
+    def ready(self) -> int:
+        """Own tiles that could be painted now."""
+        return self._ready
+
+    @property
+    def in_flight(self) -> int:
+        """Own tiles handed out and not yet done."""
+        return self._in_flight
+
+    @property
+    def remaining(self) -> int:
+        """Own tiles not yet done."""
+        return self._remaining
+
+    def is_done(self, tiles: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each tile is this rank's own and painted: (M,) -> bool (M,)."""
+        local, own = self._local(np.asarray(tiles, np.int64))
+        found = np.zeros(len(own), bool)
+        found[own] = self._states[self._at[local[own]]] == DONE
+        return found
+
+    def readers(self, tiles: ArrayLike) -> tuple[Ints, NDArray[np.int32]]:
+        """Other ranks that wait for own tiles: the messages to send when these are done.
+
+        Returns rows of `tiles`, int64[K], and ranks, int32[K], no pair twice.
+        """
+        tiles = np.asarray(tiles, np.int64)
+        local, own = self._local(tiles)
+        self._refuse(tiles, ~own, f"is not one of rank {self._rank}")
+        outer = np.flatnonzero(self._at[local] < self._inner)
+        if not outer.size:
+            return outer, np.empty(0, np.int32)
+        rows, cell, _ = self._tables.steps(tiles[outer])
+        ranks = self._assignment.brick_rank[cell // self._slots]
+        other = ranks != self._rank
+        pair = np.unique(outer[rows[other]] * self._assignment.n_ranks + ranks[other])
+        rows, found = np.divmod(pair, self._assignment.n_ranks)
+        return rows, found.astype(np.int32)
+
+    def restore(self, done: ArrayLike) -> None:
+        """Tiles of any rank painted by an earlier run; as often as needed before the first batch.
+
+        Tiles named twice, and tiles that are of no interest to this rank, have no further effect.
+
+        Raises:
+            ValueError: after the first batch, or for a tile that does not exist.
+        """
+        if self._started:
+            raise ValueError("tiles can be restored only before the first batch is handed out")
+        done = np.asarray(done, np.int64)
+        for i in range(0, len(done), CHUNK):
+            part = done[i : i + CHUNK]
+            local, own = self._local(part)
+            p = np.unique(self._at[local[own]])
+            before = self._states[p]
+            self._ready -= int(np.count_nonzero(before == READY))
+            self._remaining -= int(np.count_nonzero(before != DONE))
+            self._states[p] = DONE
+            self._release(part[self._near[self._assignment.bricks.of_tile(part)]])
+
+    def done(self, tiles: ArrayLike) -> None:
+        """Own tiles that are painted.
+
+        Raises:
+            ValueError: a tile of another rank, never handed out, or done already.
+        """
+        tiles = np.asarray(tiles, np.int64)
+        if len(tiles) <= self._few:
+            self._done_few(tiles.tolist())
+            return
+        local, own = self._local(tiles)
+        self._refuse(tiles, ~own, f"is done, but is not one of rank {self._rank}")
+        p = self._at[local]
+        for wrong in np.flatnonzero(self._states[p] != IN_FLIGHT)[:1]:
+            self._contradict(int(tiles[wrong]), self._state[p[wrong]])
+        if len(np.unique(p)) != len(p):
+            values, times = np.unique(tiles, return_counts=True)
+            self._contradict(int(values[times > 1][0]), DONE)
+        self._states[p] = DONE
+        self._in_flight -= len(p)
+        self._remaining -= len(p)
+        self._release(tiles)
+
+    def arrived(self, tiles: ArrayLike) -> None:
+        """Tiles of other ranks whose overlaps are in hand; a tile named again has no effect.
+
+        Raises:
+            ValueError: an own tile, or one that does not exist.
+        """
+        tiles = np.asarray(tiles, np.int64)
+        if len(tiles) <= self._few:
+            numbers = tiles.tolist()
+            cells = [self._cell(t) for t in numbers]
+            for t, cell in zip(numbers, cells, strict=True):
+                if 0 <= self._local_of(cell) < self._span:
+                    raise ValueError(f"tile {t} arrived, but is rank {self._rank}'s own")
+            for t, cell in zip(numbers, cells, strict=True):
+                self._release_one(t, cell)
+            return
+        _, own = self._local(tiles)
+        self._refuse(tiles, own, f"arrived, but is rank {self._rank}'s own")
+        self._release(tiles)
+
+    def next_batch(self, k: int, partial: bool) -> Ints:
+        """The k ready tiles of the highest priority, now in flight: int64[<= k].
+
+        Empty if fewer than k are ready, unless `partial` takes what there is.
+        """
+        if k < 1:
+            raise ValueError(f"a batch of {k} tiles was asked for: at least 1 is needed")
+        if self._ready < k:
+            if not partial or not self._ready:
+                return np.empty(0, np.int64)
+            k = self._ready
+        self._started = True
+        state, find = self._state, self._state.find
+        picked: list[int] = []
+        p = find(READY, self._low_awaited, self._inner)
+        while p >= 0 and len(picked) < k:
+            state[p] = IN_FLIGHT
+            picked.append(p)
+            p = find(READY, p + 1, self._inner)
+        self._low_awaited = self._inner if p < 0 else p
+        if len(picked) < k:
+            p = self._low_inner - 1
+            while len(picked) < k:
+                p = find(READY, p + 1)
+                state[p] = IN_FLIGHT
+                picked.append(p)
+            self._low_inner = p + 1
+        self._ready -= k
+        self._in_flight += k
+        return self._tile[picked].astype(np.int64)
+
+    @cached_property
+    def _near(self) -> NDArray[np.bool_]:
+        """Bricks that are this rank's or touch one of them, bool[bricks]."""
+        bricks = self._assignment.bricks
+        near = np.zeros(bricks.counts, bool)
+        at = bricks.coords(self._assignment.bricks_of(self._rank))
+        for step in product((-1, 0, 1), repeat=3):
+            x, y, z = np.moveaxis((at + np.array(step)) % bricks.counts, -1, 0)
+            near[x, y, z] = True
+        return near.ravel()
+
+    def _awaited(self, tiles: Ints) -> NDArray[np.bool_]:
+        """Whether another rank's tile waits for each of the tiles, through others too."""
+        rank_of = self._assignment.brick_rank
+        found = np.zeros(len(tiles), bool)
+        if self._assignment.n_ranks == 1:
+            return found
+        if self._tables.colouring == "levels":
+            for keep, cell in self._tables.cone(tiles):
+                found[keep] |= rank_of[cell[keep] // self._slots] != self._rank
+        else:
+            rows, cell, _ = self._tables.steps(tiles)
+            found[rows[rank_of[cell // self._slots] != self._rank]] = True
+        return found
+
+    def _local(self, tiles: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Address relative to the rank's first, and whether the tile is the rank's own."""
+        local = self._assignment.address(tiles) - self._first
+        return local, (local >= 0) & (local < self._span)
+
+    def _cell(self, tile: int) -> int:
+        nx, ny, nz = self._tables.tiling.counts
+        if not 0 <= tile < nx * ny * nz:
+            raise ValueError(f"tile {tile} does not exist: there are {nx * ny * nz} tiles")
+        x, y, z = self._tables.cell_lists
+        return int(x[tile // (ny * nz)] + y[tile // nz % ny] + z[tile % nz])
+
+    def _local_of(self, cell: int) -> int:
+        brick, slot = divmod(cell, self._slots)
+        return self._tables.place[brick] * self._slots + slot - self._first
+
+    def _refuse(self, tiles: Ints, wrong: NDArray[np.bool_], why: str) -> None:
+        if wrong.any():
+            raise ValueError(f"tile {tiles[wrong][0]} {why}")
+
+    def _contradict(self, tile: int, state: int) -> None:
+        if state == DONE:
+            raise ValueError(f"tile {tile} is done twice")
+        raise ValueError(f"tile {tile} is done, but was never handed out: it is {STATES[state]}")
+
+    def _done_few(self, tiles: list[int]) -> None:
+        cells, places = [], []
+        for t in tiles:
+            cell = self._cell(t)
+            local = self._local_of(cell)
+            if not 0 <= local < self._span:
+                raise ValueError(f"tile {t} is done, but is not one of rank {self._rank}")
+            p = self._at_view[local]
+            if self._state[p] != IN_FLIGHT:
+                self._contradict(t, self._state[p])
+            if p in places:
+                self._contradict(t, DONE)
+            cells.append(cell)
+            places.append(p)
+        for t, cell, p in zip(tiles, cells, places, strict=True):
+            self._state[p] = DONE
+            self._release_one(t, cell)
+        self._in_flight -= len(tiles)
+        self._remaining -= len(tiles)
+
+    def _release_one(self, tile: int, cell: int) -> None:
+        """Clear the bit of one painted tile in the own tiles that wait for it."""
+        place, slots, first, span = self._tables.place, self._slots, self._first, self._span
+        for shift, bit in self._tables.steps_of(tile):
+            brick, slot = divmod(cell + shift, slots)
+            local = place[brick] * slots + slot - first
+            if not 0 <= local < span:
+                continue
+            p = self._at_view[local]
+            left = self._wait_view[p] & ~bit
+            self._wait_view[p] = left
+            if not left and self._state[p] == WAITING:
+                self._state[p] = READY
+                self._ready += 1
+                if p >= self._inner:
+                    self._low_inner = min(self._low_inner, p)
+                else:
+                    self._low_awaited = min(self._low_awaited, p)
+
+    def _release(self, tiles: Ints) -> None:
+        """The same for many tiles."""
+        _, cell, bit = self._tables.steps(tiles)
+        brick, slot = np.divmod(cell, self._slots)
+        local = self._assignment.place[brick] * np.int64(self._slots) + slot - self._first
+        own = (local >= 0) & (local < self._span)
+        p, bit = self._at[local[own]], bit[own]
+        np.bitwise_and.at(self._wait, p, ~bit)
+        free = np.unique(p[(self._wait[p] == 0) & (self._states[p] == WAITING)])
+        if not free.size:
+            return
+        self._states[free] = READY
+        self._ready += len(free)
+        self._low_awaited = min(self._low_awaited, int(free[0]))
+        inner = np.searchsorted(free, self._inner)
+        if inner < len(free):
+            self._low_inner = min(self._low_inner, int(free[inner]))

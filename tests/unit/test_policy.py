@@ -1,0 +1,255 @@
+"""The policy against a slow one made of sets, and whole runs of many ranks in random order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler import stages
+from scheduler.bricks import Assignment, Bricks
+from scheduler.policy import Policy
+from scheduler.tiling import Tiling
+from tests.unit.tilings import steps, tilings
+
+both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
+# One tile at a time in plain Python, or always numpy.
+PATHS = (0, 10**9)
+
+
+@st.composite
+def assignments(draw: st.DrawFn) -> Assignment:
+    bricks = Bricks(draw(tilings(largest=28, most_tiles=80)), draw(st.integers(1, 4)))
+    return Assignment(bricks, draw(st.integers(1, 9)))
+
+
+def make(assignment: Assignment, rank: int, colouring: str, few: int) -> Policy:
+    policy = Policy(assignment, rank, colouring)
+    policy._few = few
+    return policy
+
+
+class SlowPolicy:
+    """The same order, from sets of tiles and a sort at every batch."""
+
+    def __init__(self, assignment: Assignment, rank: int, colouring: str) -> None:
+        self.tiling = assignment.bricks.tiling
+        tiles = np.arange(self.tiling.size)
+        self.own = {int(t) for t in tiles[assignment.rank_of(tiles) == rank]}
+        self.before = [
+            {int(u) for u in row if u >= 0}
+            for row in stages.predecessors(self.tiling, tiles, colouring)
+        ]
+        self.rank_of = assignment.rank_of(tiles)
+        self.rank = rank
+        self.in_hand: set[int] = set()
+        self.handed: set[int] = set()
+        level = stages.level(self.tiling, tiles)
+        address = assignment.address(tiles)
+        place = address // assignment.bricks.slots
+        self.key = {}
+        for t in self.own:
+            if self.awaited(t, colouring):
+                self.key[t] = (0, 0, level[t], address[t])
+            else:
+                self.key[t] = (1, place[t], level[t], address[t])
+
+    def awaited(self, tile: int, colouring: str) -> bool:
+        """Whether another rank's tile next to this one waits for it, or for one that does."""
+        if colouring == "paper":
+            return any(
+                tile in self.before[u] and self.rank_of[u] != self.rank
+                for u in range(self.tiling.size)
+            )
+        at = self.tiling.coords(tile)
+        for step in steps():
+            there, higher = at.copy(), True
+            for axis, d in enumerate(step):
+                n = self.tiling.counts[axis]
+                low, high = self.tiling.widths(axis)
+                if d == 0:
+                    continue
+                there[axis] = (at[axis] + d) % n
+                colour = self.tiling.colours(axis)
+                meets = (low if d < 0 else high)[at[axis]] > 0
+                higher &= bool(meets and colour[there[axis]] > colour[at[axis]])
+            if higher and self.rank_of[self.tiling.index(there)] != self.rank:
+                return True
+        return False
+
+    def ready(self) -> list[int]:
+        free = [
+            t
+            for t in self.own
+            if t not in self.handed and t not in self.in_hand and self.before[t] <= self.in_hand
+        ]
+        return sorted(free, key=lambda t: self.key[t])
+
+    def next_batch(self, k: int, partial: bool) -> list[int]:
+        ready = self.ready()
+        batch = ready[:k] if partial or len(ready) >= k else []
+        self.handed |= set(batch)
+        return batch
+
+
+def shuffled(tiles: Iterable[int], chance: random.Random) -> list[int]:
+    found = sorted(tiles)
+    chance.shuffle(found)
+    return found
+
+
+@both
+@pytest.mark.parametrize("few", PATHS)
+@given(assignments(), st.randoms(use_true_random=False), st.booleans())
+@settings(max_examples=40)
+def test_batches_are_those_of_the_slow_policy(
+    colouring: str, few: int, assignment: Assignment, chance: random.Random, resume: bool
+) -> None:
+    rank = chance.randrange(assignment.n_ranks)
+    fast, slow = make(assignment, rank, colouring, few), SlowPolicy(assignment, rank, colouring)
+    everything = set(range(assignment.bricks.tiling.size))
+    if resume:
+        done = {t for t in everything if chance.random() < 0.4}
+        restored = shuffled(done, chance)
+        for part in (restored[::2], restored[1::2], restored[:3]):
+            fast.restore(np.array(part, np.int64))
+        slow.in_hand |= done
+    flying: set[int] = set()
+    for _ in range(100):
+        event = chance.choice(("batch", "done", "arrived"))
+        if event == "batch":
+            k, partial = chance.randint(1, 8), chance.random() < 0.7
+            batch = fast.next_batch(k, partial)
+            assert batch.dtype == np.int64
+            assert batch.tolist() == slow.next_batch(k, partial)
+            flying |= set(batch.tolist())
+        elif event == "done":
+            some = shuffled(flying, chance)[: chance.randint(0, 8)]
+            fast.done(np.array(some, np.int64))
+            slow.in_hand |= set(some)
+            flying -= set(some)
+        else:
+            others = shuffled(everything - slow.own, chance)[: chance.randint(0, 12)]
+            fast.arrived(np.array(others + others[:2], np.int64))
+            slow.in_hand |= set(others)
+        assert fast.ready == len(slow.ready())
+        assert fast.in_flight == len(flying)
+        assert fast.remaining == len(slow.own - slow.in_hand)
+    tiles = np.arange(assignment.bricks.tiling.size)
+    expected = [t in slow.own and t in slow.in_hand for t in tiles]
+    np.testing.assert_array_equal(fast.is_done(tiles), expected)
+
+
+@both
+@given(assignments(), st.randoms(use_true_random=False), st.booleans())
+@settings(max_examples=40)
+def test_every_tile_is_painted_once_and_after_its_predecessors(
+    colouring: str, assignment: Assignment, chance: random.Random, resume: bool
+) -> None:
+    """Messages are late, out of order and repeated; batches finish in any order."""
+    tiling = assignment.bricks.tiling
+    tiles = np.arange(tiling.size)
+    before = stages.predecessors(tiling, tiles, colouring)
+    policies = [
+        make(assignment, r, colouring, chance.choice((0, 3, 10**9)))
+        for r in range(assignment.n_ranks)
+    ]
+    painted = np.zeros(tiling.size, int)
+    if resume:
+        done = tiles[[chance.random() < 0.5 for _ in tiles]]
+        painted[done] = 1
+        for policy in policies:
+            policy.restore(done)
+    flying: list[tuple[int, np.ndarray]] = []
+    mail: list[tuple[int, np.ndarray]] = []
+    while True:
+        moves = [("batch", r) for r, p in enumerate(policies) if p.ready]
+        moves += [("done", i) for i in range(len(flying))] + [("mail", i) for i in range(len(mail))]
+        if not moves:
+            break
+        move, i = chance.choice(moves)
+        if move == "batch":
+            batch = policies[i].next_batch(chance.randint(1, 6), True)
+            assert all(painted[u] == 1 for t in batch for u in before[t] if u >= 0)
+            assert (assignment.rank_of(batch) == i).all()
+            flying.append((i, batch))
+        elif move == "done":
+            rank, batch = flying.pop(i)
+            painted[batch] += 1
+            rows, readers = policies[rank].readers(batch)
+            policies[rank].done(batch)
+            mail += [(int(r), batch[rows[readers == r]]) for r in np.unique(readers)]
+        else:
+            rank, arrived = mail.pop(i) if chance.random() < 0.8 else mail[i]
+            policies[rank].arrived(arrived)
+    assert (painted == 1).all()
+    assert all(p.remaining == p.in_flight == p.ready == 0 for p in policies)
+
+
+@both
+@given(assignments())
+@settings(max_examples=40)
+def test_readers_are_the_other_ranks_of_successors(colouring: str, assignment: Assignment) -> None:
+    tiling = assignment.bricks.tiling
+    for rank in range(assignment.n_ranks):
+        own = assignment.tiles_of(rank)
+        rows, ranks = Policy(assignment, rank, colouring).readers(own)
+        found = list(zip(rows.tolist(), ranks.tolist(), strict=True))
+        assert len(found) == len(set(found))
+        after = stages.successors(tiling, own, colouring)
+        assert set(found) == {
+            (i, int(r))
+            for i, row in enumerate(after)
+            for r in assignment.rank_of(row[row >= 0])
+            if r != rank
+        }
+
+
+@pytest.mark.parametrize("few", PATHS)
+def test_contradictions_are_refused_and_change_nothing(few: int) -> None:
+    assignment = Assignment(Bricks(Tiling((8 * 28,) * 3), 2), 4)
+    policy = make(assignment, 1, "levels", few)
+    batch = policy.next_batch(4, True)
+    other = int(assignment.tiles_of(0)[0])
+    waiting = int(np.setdiff1d(assignment.tiles_of(1), batch)[0])
+    before = (policy.ready, policy.in_flight, policy.remaining)
+    for tiles, words in (
+        ([batch[0], batch[0]], f"tile {batch[0]} is done twice"),
+        ([batch[0], other], f"tile {other} is done, but is not one of rank 1"),
+        ([batch[0], waiting], f"tile {waiting} is done, but was never handed out"),
+        ([512], "512"),
+        ([-1], "-1"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            policy.done(tiles)
+        assert (policy.ready, policy.in_flight, policy.remaining) == before
+    for tiles, words in (([other, waiting], f"tile {waiting} arrived, but is"), ([512], "512")):
+        with pytest.raises(ValueError, match=words):
+            policy.arrived(tiles)
+        assert (policy.ready, policy.in_flight, policy.remaining) == before
+    with pytest.raises(ValueError, match="before the first batch"):
+        policy.restore([other])
+    with pytest.raises(ValueError, match=f"tile {other} is not one of rank 1"):
+        policy.readers([other])
+    with pytest.raises(ValueError, match="batch of 0"):
+        policy.next_batch(0, True)
+    policy.done(batch)
+    with pytest.raises(ValueError, match=f"tile {batch[1]} is done twice"):
+        policy.done(batch[1:2])
+    with pytest.raises(ValueError, match="rank 4 does not exist"):
+        Policy(assignment, 4)
+
+
+def test_a_rank_without_tiles_has_nothing_to_do() -> None:
+    assignment = Assignment(Bricks(Tiling((56,) * 3), 2), 5)
+    idle = [r for r in range(5) if assignment.count_of(r) == 0]
+    assert idle
+    policy = Policy(assignment, idle[0])
+    assert policy.remaining == policy.ready == 0
+    assert policy.next_batch(4, True).size == 0
+    policy.restore(np.arange(8))
+    policy.arrived(np.arange(0))

@@ -1,0 +1,69 @@
+"""Random tilings, and the slow, obvious references of the scheduler's arithmetic."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from scheduler.tiling import Tiling, TilingError
+
+
+@st.composite
+def tilings(draw: st.DrawFn, largest: int = 34, most_tiles: int = 150) -> Tiling:
+    """Small boxes with tiles of 3 to 9 voxels, any overlap, and any mix of edges."""
+    tile = draw(st.integers(3, 9))
+    overlap = draw(st.integers(0, (tile - 1) // 2))
+    shape = draw(st.tuples(*[st.integers(tile, largest)] * 3))
+    periodic = draw(st.tuples(*[st.booleans()] * 3))
+    try:
+        tiling = Tiling(shape, tile, overlap, periodic)
+    except TilingError:
+        assume(False)
+    assume(tiling.size <= most_tiles)
+    return tiling
+
+
+def voxels(tiling: Tiling, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The voxels of a tile, as an open mesh into the box."""
+    origin = tiling.origin(np.array([tile]))[0]
+    x, y, z = ((o + np.arange(tiling.tile)) % n for o, n in zip(origin, tiling.shape, strict=True))
+    return np.ix_(x, y, z)
+
+
+def cover(tiling: Tiling) -> list[set[int]]:
+    """For each tile, the tiles (itself too) that share a voxel with it: every pair is compared."""
+
+    def interval(tile: int, axis: int) -> set[int]:
+        start = int(tiling.origin(np.array([tile]))[0, axis])
+        return {(start + i) % tiling.shape[axis] for i in range(tiling.tile)}
+
+    spans = [[interval(t, a) for a in range(3)] for t in range(tiling.size)]
+    return [
+        {u for u in range(tiling.size) if all(spans[t][a] & spans[u][a] for a in range(3))}
+        for t in range(tiling.size)
+    ]
+
+
+def paint_in_order(tiling: Tiling, stage: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Paint the box tile by tile in order of the stages, and look at what each finds painted.
+
+    Returns the first tile to paint each voxel, int64 of the box's shape, and for each tile the
+    first painters (-1: none) of its voxels at the end of all EARLIER stages, (tile, tile, tile).
+    """
+    first = np.full(tiling.shape, -1, np.int64)
+    found: list[np.ndarray] = [np.empty(0)] * tiling.size
+    for s in range(int(stage.max()) + 1):
+        before = first.copy()
+        for t in np.flatnonzero(stage == s):
+            mesh = voxels(tiling, int(t))
+            found[t] = before[mesh]
+            first[mesh] = np.where(first[mesh] < 0, t, first[mesh])
+    return first, found
+
+
+def steps() -> list[tuple[int, int, int]]:
+    """The 26 steps to a neighbour."""
+    return [s for s in product((-1, 0, 1), repeat=3) if s != (0, 0, 0)]
