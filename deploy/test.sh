@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# The whole test suite, with its own set-up: lint, types, unit and fault tests, MPI tests under
+# MPICH and Open MPI, packaging, the quickstart, and the README's commands.
+#   deploy/test.sh             everything (up to 25 minutes on two cores)
+#   deploy/test.sh lint unit   only these parts
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source deploy/env.sh
+
+venv=${BIGBOX_VENV:-$bigbox_root/.venv}
+openmpi=${BIGBOX_VENV_OPENMPI:-$bigbox_root/.venv-openmpi}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+timings=()
+
+setup() { bigbox_env "$venv" '[dev]' mpich; }
+
+lint() {
+    ruff check .
+    ruff format --check .
+    mypy
+}
+
+unit() { python -m pytest -q tests/unit; }
+
+faults() { python -m pytest -q tests/faults; }
+
+# Tests marked `mpi` run inside mpirun, all ranks together; the others start mpirun themselves.
+mpi() {
+    bigbox_env "$openmpi" '[dev]' openmpi
+    local ranks
+    for ranks in 2 4; do
+        mpirun -n "$ranks" python -m pytest -q -p no:cacheprovider --only-mpi tests/mpi \
+            > "$scratch/mpi" 2>&1 || { cat "$scratch/mpi"; return 1; }
+        tail -n 1 "$scratch/mpi"
+    done
+    PATH="$openmpi/bin:$PATH" mpirun -n 2 python -m pytest -q -p no:cacheprovider --only-mpi \
+        tests/mpi > "$scratch/mpi" 2>&1 || { cat "$scratch/mpi"; return 1; }
+    tail -n 1 "$scratch/mpi"
+    BIGBOX_OPENMPI="$openmpi/bin" python -m pytest -q tests/mpi
+}
+
+# What a user gets who installs bigbox without a checkout.
+packaging() {
+    python -m pip install --quiet --no-deps --target "$scratch/installed" .
+    (cd "$scratch" && PYTHONPATH="$scratch/installed" python -P -m bigbox ingest quickstart shipped.zarr)
+}
+
+quickstart() {
+    BIGBOX_VENV=$venv deploy/quickstart.sh "$scratch/first"
+    test -s "$scratch/first/box.png"
+    BIGBOX_VENV=$venv deploy/quickstart.sh "$scratch/first" > "$scratch/again" 2>&1
+    tail -n 1 "$scratch/again"
+}
+
+part() {
+    local began=$SECONDS
+    echo "== $1"
+    "$1"
+    timings+=("$(printf '%-12s%5d s' "$1" $((SECONDS - began)))")
+}
+
+part setup
+export PATH="$venv/bin:$PATH"
+for name in ${@:-lint unit faults mpi packaging quickstart}; do
+    part "$name"
+done
+echo "== all passed"
+printf '%s\n' "${timings[@]}" "$(printf '%-12s%5d s' all $SECONDS)"
