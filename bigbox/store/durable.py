@@ -40,7 +40,13 @@ class File:
 
 
 class Disk:
-    """The file system as the store uses it; every method is one operation that may fail."""
+    """The file system as the store uses it; every method is one operation that may fail.
+
+    `kept` holds leases between the start of a run and its first rank's joining it.
+    """
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[str, int], Any] = {}
 
     def open(self, path: str | Path, *, create: bool = False, exclusive: bool = False) -> File:
         """Open for reading and writing; `exclusive` creates it and fails where it exists."""
@@ -76,8 +82,8 @@ class Disk:
         os.ftruncate(file.fd, size)
 
     def fsync(self, file: File) -> None:
-        """Make the bytes (and the length) of the file durable."""
-        os.fsync(file.fd)
+        """Make the bytes and the length of the file durable (not its times: nobody reads them)."""
+        os.fdatasync(file.fd)
 
     def close(self, file: File) -> None:
         """Close the descriptor; closing twice does nothing."""
@@ -169,6 +175,10 @@ class Disk:
         """Durably make one directory (its parent exists)."""
         self.mkdir(path)
         self.fsync_dir(os.path.dirname(os.fspath(path)) or ".")
+
+
+# The disk of everybody who does not bring one.
+DISK = Disk()
 
 
 @contextmanager

@@ -1,0 +1,159 @@
+"""Who may write: one run at a time holds the lease of a box, and later runs fence off earlier ones.
+
+Two guards, either of which is enough to keep finished work safe:
+
+* `ledger/lease.lock`: every rank of a run holds it shared (flock) for as long as it lives; a new
+  run needs it alone for a moment, so it cannot start while any rank of another one is alive.
+* the number of the run: whoever finds a newer `ledger/epochs/NNNNN.json` stops, and nothing it
+  does from then on counts (its records are sealed, its files are dead, its directory of
+  files-without-a-name is gone, so it can rename nothing into place).
+
+Where the file system has no flock only the second guard is left, and one warning says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+
+from bigbox.errors import BadInput, StoppedEarly
+from bigbox.store.durable import Disk, File
+from bigbox.store.ledger import Ledger
+
+LOG = logging.getLogger(__name__)
+
+# How long a new run waits for the last ranks of an earlier one whose first rank is gone, seconds
+# (the launcher of Open MPI, killed, leaves ranks for ten seconds and more), and how often it looks.
+LINGER = 30.0
+LOOK = 0.1
+
+
+class Lease:
+    """The lock file, held exclusively (starting a run) or shared (a rank of a run)."""
+
+    def __init__(self, disk: Disk, ledger: Ledger, file: File | None) -> None:
+        self._disk = disk
+        self._ledger = ledger
+        self._file = file
+
+    @classmethod
+    def exclusive(cls, disk: Disk, ledger: Ledger, linger: float = LINGER) -> Lease:
+        """Take the lease for starting a run; raises BadInput where another run holds it."""
+        file = disk.open(lock_path(ledger), create=True)
+        deadline = time.monotonic() + linger
+        while True:
+            got = disk.lock(file, exclusive=True)
+            if got is None:
+                LOG.warning(
+                    "%s: no file locks here: never run two paintings of one box at a time",
+                    lock_path(ledger),
+                )
+                disk.close(file)
+                return cls(disk, ledger, None)
+            if got:
+                return cls(disk, ledger, file)
+            holder = Holder.of(ledger)
+            if holder.alive_here() or time.monotonic() > deadline:
+                disk.close(file)
+                raise BadInput(
+                    f"{ledger.path.parent}: another run holds the lease ({holder});"
+                    " wait for its end, or stop it, and run the same command again"
+                )
+            time.sleep(LOOK)
+
+    @classmethod
+    def shared(cls, disk: Disk, ledger: Ledger, epoch: int, linger: float = LINGER) -> Lease:
+        """Join run `epoch` as one of its ranks; raises StoppedEarly where a newer run started."""
+        file = disk.open(lock_path(ledger), create=True)
+        deadline = time.monotonic() + linger
+        while (got := disk.lock(file, exclusive=False)) is False:
+            if time.monotonic() > deadline:
+                disk.close(file)
+                raise StoppedEarly(
+                    f"{ledger.path.parent}: another run is starting; run the same command again"
+                )
+            time.sleep(LOOK)
+        lease = cls(disk, ledger, file)
+        if got is None:
+            lease.close()
+        try:
+            lease.check(epoch)
+        except StoppedEarly:
+            lease.close()
+            raise
+        return lease
+
+    def share(self, epoch: int) -> None:
+        """From exclusive to shared: run `epoch` has begun; kept for its first rank, see `join`."""
+        if self._file is not None:
+            self._disk.lock(self._file, exclusive=False)
+        self._disk.kept[(str(self._ledger.path), epoch)] = self
+
+    @classmethod
+    def join(cls, disk: Disk, ledger: Ledger, epoch: int) -> Lease:
+        """The lease of one rank of run `epoch`: the one its start kept, or another shared one."""
+        kept = disk.kept.pop((str(ledger.path), epoch), None)
+        if not isinstance(kept, Lease):
+            return cls.shared(disk, ledger, epoch)
+        try:
+            kept.check(epoch)
+        except StoppedEarly:
+            kept.close()
+            raise
+        return kept
+
+    def check(self, epoch: int) -> None:
+        """Raise StoppedEarly if a run newer than `epoch` has started: one stat, no reading."""
+        if os.path.exists(self._ledger.epoch_path(epoch + 1)):
+            raise StoppedEarly(
+                f"{self._ledger.path.parent}: run {epoch + 1} has taken over from this one"
+                f" (run {epoch}); nothing that is recorded is lost"
+            )
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._file is not None:
+            self._disk.close(self._file)
+            self._file = None
+
+
+class Holder:
+    """The newest run as its epoch file describes it."""
+
+    def __init__(self, epoch: int, host: str, pid: int, since: str) -> None:
+        self.epoch = epoch
+        self.host = host
+        self.pid = pid
+        self.since = since
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> Holder:
+        """The newest run of a ledger; unknown where a first run is just starting."""
+        epoch = ledger.newest()
+        found = ledger.epoch(epoch) if epoch else {}
+        return cls(
+            epoch, found.get("host", "?"), int(found.get("pid", 0)), found.get("started", "?")
+        )
+
+    def alive_here(self) -> bool:
+        """Whether the first rank of that run is a living process of this machine."""
+        if self.host != socket.gethostname() or self.pid <= 0:
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def __str__(self) -> str:
+        return f"run {self.epoch} on {self.host}, pid {self.pid}, since {self.since}"
+
+
+def lock_path(ledger: Ledger) -> Path:
+    """The file that carries the lock."""
+    return ledger.path / "lease.lock"

@@ -1,0 +1,313 @@
+"""Who has done what: the identity of the painting, its runs, and the records of finished work.
+
+    ledger/
+      run.json                  what is being painted: identity, tiling, bricks, layout
+      epochs/00001.json         each start of a run: host, pid, time, and the sealed lengths
+      records/e00001-r00003.bin what rank 3 of run 1 finished: fixed-size records, append only
+      tmp/e00001/               files that have no name yet; gone as soon as a later run starts
+      lease.lock                see `bigbox.store.lease`
+
+A tile is done when its record stands here, and the record is written after the data is durable.
+A record file ends at its first torn or bad record.  When run k+1 starts it notes how long the
+record files of run k are at that moment: bytes that a lost process of run k adds later are void.
+
+Records are read in the order of the runs.  Within one run a REVOKE takes back every TILE record of
+its tile, whichever rank wrote them, in this run or an earlier one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.errors import BadInput
+from bigbox.store.durable import Disk, File
+from bigbox.store.metadata import read_json
+from bigbox.store.shards import Index, empty_index
+from scheduler.bricks import Bricks
+
+# Kinds of record.
+TILE, SHARD, REVOKE_TILE, REVOKE_SHARD, COMPLETE = 1, 2, 3, 4, 5
+
+# offset, end and crc are those of the chunk in its shard: where it begins, the committed end of
+# the shard after it, and crc32c of its values.  For SHARD: 0, bytes, crc32c of the chunks' crcs.
+RECORD = np.dtype(
+    [
+        ("kind", "u1"),
+        ("zero", "u1", 3),
+        ("epoch", "<u4"),
+        ("index", "<u8"),
+        ("offset", "<u8"),
+        ("end", "<u8"),
+        ("crc", "<u4"),
+        ("check", "<u4"),
+    ]
+)
+CHECKED_BYTES = RECORD.itemsize - 4
+
+Records = npt.NDArray[np.void]
+Bool = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+# Records read at a time: 10 MB.
+BLOCK = 1 << 18
+# Records whose checks are computed at a time, so that they stay in the processor's cache.
+_CHECK_BLOCK = 1 << 13
+
+
+@cache
+def _tables() -> tuple[int, npt.NDArray[np.uint32]]:
+    """crc32c is linear: crc(record) = crc(zeros) xor a table entry for each byte."""
+    zero = int(google_crc32c.value(bytes(CHECKED_BYTES)))
+    tables = np.empty((CHECKED_BYTES, 256), np.uint32)
+    for place in range(CHECKED_BYTES):
+        for value in range(256):
+            message = bytearray(CHECKED_BYTES)
+            message[place] = value
+            tables[place, value] = int(google_crc32c.value(bytes(message))) ^ zero
+    return zero, tables
+
+
+def checks(records: Records) -> npt.NDArray[np.uint32]:
+    """crc32c of everything before `check`, for many records at once."""
+    zero, tables = _tables()
+    raw = np.ascontiguousarray(records).view(np.uint8).reshape(len(records), RECORD.itemsize)
+    out = np.full(len(records), zero, np.uint32)
+    for low in range(0, len(records), _CHECK_BLOCK):
+        part = np.ascontiguousarray(raw[low : low + _CHECK_BLOCK, :CHECKED_BYTES].T)
+        for place in range(CHECKED_BYTES):
+            if part[place].any():
+                out[low : low + _CHECK_BLOCK] ^= tables[place][part[place]]
+    return out
+
+
+def make_records(
+    kind: int,
+    epoch: int,
+    index: npt.ArrayLike,
+    offset: npt.ArrayLike = 0,
+    end: npt.ArrayLike = 0,
+    crc: npt.ArrayLike = 0,
+) -> Records:
+    """Records of one kind, one for each `index`."""
+    places = np.atleast_1d(np.asarray(index))
+    records = np.zeros(len(places), RECORD)
+    records["kind"], records["epoch"], records["index"] = kind, epoch, places
+    records["offset"], records["end"], records["crc"] = offset, end, crc
+    if len(records) < 64:  # below this the table's passes cost more than the plain way
+        raw = records.tobytes()
+        size = RECORD.itemsize
+        records["check"] = [
+            google_crc32c.value(raw[i : i + CHECKED_BYTES]) for i in range(0, len(raw), size)
+        ]
+    else:
+        records["check"] = checks(records)
+    return records
+
+
+@dataclass(frozen=True)
+class Source:
+    """One record file and how many of its bytes count (None: all, its run is the newest)."""
+
+    epoch: int
+    rank: int
+    path: Path
+    sealed: int | None
+
+
+@dataclass
+class State:
+    """What the ledger says is done."""
+
+    done: Bool  # (tiles,)
+    shards: Bool  # (shards of tb,)
+    ends: npt.NDArray[np.uint64]  # (bricks,) committed end of each brick's file
+    complete: bool  # a run has found everything done, and nothing was revoked since
+    painted: int  # TILE records read: more than tiles done where some were painted again
+
+
+class Ledger:
+    """Reading side of the ledger; opening and reading it changes nothing on disk."""
+
+    def __init__(self, box_path: str | Path) -> None:
+        self.path = Path(box_path) / "ledger"
+        self.epochs_path = self.path / "epochs"
+        self.records_path = self.path / "records"
+        self.tmp_path = self.path / "tmp"
+
+    def run(self) -> dict[str, Any] | None:
+        """run.json; None where no painting was begun, or one was discarded or never fully made."""
+        run = read_json(self.path / "run.json")
+        return run if run is not None and run.get("base") == self.base() else None
+
+    def newest(self) -> int:
+        """Number of the newest run, 0 where there is none."""
+        numbers = [int(n[:-5]) for n in _names(self.epochs_path) if re.fullmatch(r"\d+\.json", n)]
+        return max(numbers, default=0)
+
+    def epoch_path(self, epoch: int) -> Path:
+        """The file that says when and where a run started."""
+        return self.epochs_path / f"{epoch:05d}.json"
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """What was noted when a run started; raises BadInput where its file is damaged."""
+        found = read_json(self.epoch_path(epoch))
+        if found is None:
+            raise BadInput(
+                f"{self.epoch_path(epoch)}: missing or damaged; restore it, or give up the painting"
+                " with: bigbox paint --discard"
+            )
+        return found
+
+    def base(self) -> int:
+        """The run that began the present painting: records of earlier ones are void."""
+        for epoch in range(self.newest(), 0, -1):
+            if self.epoch(epoch).get("fresh"):
+                return epoch
+        return 0
+
+    def sources(self) -> list[Source]:
+        """The record files that count, in order of runs and ranks."""
+        base, newest = self.base(), self.newest()
+        seals = {e: self.epoch(e + 1).get("sealed", {}) for e in range(max(base, 1), newest)}
+        found = []
+        for name in _names(self.records_path):
+            match = re.fullmatch(r"e(\d+)-r(\d+)\.bin", name)
+            if not match:
+                continue
+            epoch, rank = int(match[1]), int(match[2])
+            if not base <= epoch <= newest:
+                continue
+            sealed = None if epoch == newest else int(seals[epoch].get(name, 0))
+            found.append(Source(epoch, rank, self.records_path / name, sealed))
+        return sorted(found, key=lambda s: (s.epoch, s.rank))
+
+    def blocks(self, source: Source) -> Iterator[Records]:
+        """The good records of one file, some at a time, up to its first torn or bad one."""
+        left = source.sealed
+        with open(source.path, "rb", buffering=0) as file:
+            while left is None or left >= RECORD.itemsize:
+                want = BLOCK * RECORD.itemsize
+                raw = file.read(want if left is None else min(want, left))
+                records = np.frombuffer(
+                    raw[: len(raw) // RECORD.itemsize * RECORD.itemsize], RECORD
+                )
+                bad = (records["check"] != checks(records)) | (records["epoch"] != source.epoch)
+                if bad.any():
+                    yield records[: int(np.argmax(bad))]
+                    return
+                if len(records):
+                    yield records
+                if len(raw) < want:
+                    return
+                if left is not None:
+                    left -= len(raw)
+
+    def good_bytes(self, source: Source) -> int:
+        """Length of the part of a record file that counts."""
+        return sum(len(block) for block in self.blocks(source)) * RECORD.itemsize
+
+    def state(self, bricks: Bricks, n_shards: int) -> State:
+        """Read the whole ledger, file by file; n_shards: number of shards of tb."""
+        state = State(
+            np.zeros(bricks.tiling.size, np.bool_),
+            np.zeros(n_shards, np.bool_),
+            np.zeros(bricks.size, np.uint64),
+            False,
+            0,
+        )
+        sources = self.sources()
+        for epoch in sorted({s.epoch for s in sources}):
+            taken_back: list[Records] = []
+            complete = False
+            for source in (s for s in sources if s.epoch == epoch):
+                for block in self.blocks(source):
+                    tiles = block[block["kind"] == TILE]
+                    index = tiles["index"].astype(np.int64)
+                    state.done[index] = True
+                    state.painted += len(index)
+                    # In order, so the last append of a brick is what stays; one run has one
+                    # writer per brick.
+                    state.ends[bricks.of_tile(index)] = tiles["end"]
+                    made = block["index"][block["kind"] == SHARD]
+                    state.shards[made.astype(np.int64)] = True
+                    complete |= bool((block["kind"] == COMPLETE).any())
+                    other = block[(block["kind"] == REVOKE_TILE) | (block["kind"] == REVOKE_SHARD)]
+                    if len(other):
+                        taken_back.append(other)
+            state.complete = (state.complete or complete) and not taken_back
+            for other in taken_back:
+                index = other["index"].astype(np.int64)
+                state.done[index[other["kind"] == REVOKE_TILE]] = False
+                state.shards[index[other["kind"] == REVOKE_SHARD]] = False
+        return state
+
+    def crcs(self, n_tiles: int) -> npt.NDArray[np.uint32]:
+        """crc32c of every tile's values after its latest TILE record, 0 where there is none."""
+        found = np.zeros(n_tiles, np.uint32)
+        for source in self.sources():
+            for block in self.blocks(source):
+                tiles = block[block["kind"] == TILE]
+                found[tiles["index"].astype(np.int64)] = tiles["crc"]
+        return found
+
+    def brick_index(self, bricks: Bricks, brick: int, chunk_bytes: int) -> Index:
+        """The index of a brick's file as the records have it, (slots, 2): when its own is lost."""
+        index = empty_index(bricks.slots)
+        for source in self.sources():
+            for block in self.blocks(source):
+                tiles = block[block["kind"] == TILE]
+                cell = bricks.cell(tiles["index"].astype(np.int64))
+                mine = cell // bricks.slots == brick
+                slots = cell[mine] % bricks.slots
+                index[slots, 0] = tiles["offset"][mine]
+                index[slots, 1] = chunk_bytes
+        return index
+
+
+class RecordWriter:
+    """Appends the records of one rank in one run; every `append` is durable when it returns."""
+
+    def __init__(self, disk: Disk, ledger: Ledger, epoch: int, rank: int) -> None:
+        self._disk = disk
+        self._directory = ledger.records_path
+        self.path = ledger.records_path / f"e{epoch:05d}-r{rank:05d}.bin"
+        self._file: File | None = None
+        self._size = 0
+
+    def append(self, records: Records) -> None:
+        """Write and sync; on failure the file is cut back to what stood before."""
+        fresh = self._file is None
+        if self._file is None:
+            # Never opened twice: each start of a run has a number of its own.
+            self._file = self._disk.open(self.path, exclusive=True)
+        try:
+            written = self._disk.write_at(self._file, self._size, [records.view(np.uint8)])
+            self._disk.fsync(self._file)
+            if fresh:
+                self._disk.fsync_dir(self._directory)
+        except OSError:
+            self._disk.truncate(self._file, self._size)
+            raise
+        self._size += written
+
+    def close(self) -> None:
+        """Close the record file."""
+        if self._file is not None:
+            self._disk.close(self._file)
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        return os.listdir(path)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,128 @@
+"""Reading painted tiles back, while they are written by this and other ranks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.store.ledger import Ledger
+from bigbox.store.shards import (
+    CRC_BYTES,
+    EMPTY,
+    DamagedTile,
+    Float,
+    Index,
+    decode_chunk,
+    read_index,
+)
+from scheduler.bricks import Bricks
+
+# Files held open at a time.
+OPEN_FILES = 64
+# An index that is being replaced at this very moment is whole again within microseconds; on a
+# network file system a little later.  Seconds to wait before each further look.
+WAITS = (0.0, 0.0, 0.005, 0.05, 0.2)
+
+
+def brick_path(box_path: Path, bricks: Bricks, brick: int) -> Path:
+    """The shard of latents/painted that holds a brick."""
+    x, y, z = np.unravel_index(brick, bricks.counts)
+    return box_path / "latents" / "painted" / f"c.{x}.{y}.{z}.0.0.0"
+
+
+class TileReader:
+    """Painted tiles by index, thread safe; keeps a bounded number of files open.
+
+    `ends`: (bricks,) committed end of every brick's file when the run began; the owner of the
+    array keeps its own bricks' up to date.
+    """
+
+    def __init__(
+        self, box_path: Path, bricks: Bricks, ends: npt.NDArray[np.uint64], ledger: Ledger
+    ) -> None:
+        self._box_path = box_path
+        self._bricks = bricks
+        self._ends = ends
+        self._ledger = ledger
+        self._shape = (bricks.tiling.tile,) * 3
+        self._bytes = 4 * bricks.tiling.tile**3 + CRC_BYTES
+        self._open: OrderedDict[int, tuple[int, Index | None]] = OrderedDict()
+        self._lock = Lock()
+
+    def read(self, tile: int) -> Float:
+        """T_b of a painted tile, (t, t, t) float32 mK, read-only; DamagedTile if it cannot be had.
+
+        Only for tiles that are known to be done.
+        """
+        cell = int(self._bricks.cell(tile))
+        brick, slot = divmod(cell, self._bricks.slots)
+        with self._lock:
+            why = ""
+            for attempt, wait in enumerate(WAITS):
+                time.sleep(wait)
+                values, why = self._try(brick, slot, again=attempt > 0)
+                if values is not None:
+                    return values
+            # The file's own index may be what is damaged: the records know the places too.
+            index = self._ledger.brick_index(self._bricks, brick, self._bytes)
+            entry = self._open.get(brick)
+            if entry is not None and index[slot, 0] != EMPTY:
+                raw = os.pread(entry[0], self._bytes, int(index[slot, 0]))
+                values = decode_chunk(raw) if len(raw) == self._bytes else None
+                if values is not None:
+                    return values.reshape(self._shape)
+            path = brick_path(self._box_path, self._bricks, brick)
+            raise DamagedTile("latents/painted", tile, str(path), why)
+
+    def close(self) -> None:
+        """Close every file."""
+        with self._lock:
+            while self._open:
+                os.close(self._open.popitem()[1][0])
+
+    def _try(self, brick: int, slot: int, *, again: bool) -> tuple[Float | None, str]:
+        fd, index = self._entry(brick, again)
+        if fd < 0:
+            return None, "file missing"
+        if index is None:
+            return None, "the index of the file is damaged"
+        if index[slot, 0] == EMPTY:
+            return None, "the file does not have it"
+        if int(index[slot, 1]) != self._bytes:
+            return None, f"{int(index[slot, 1])} bytes, {self._bytes} expected"
+        raw = os.pread(fd, self._bytes, int(index[slot, 0]))
+        if len(raw) != self._bytes:
+            return None, f"file cut inside it, at byte {int(index[slot, 0]) + len(raw)}"
+        values = decode_chunk(raw)
+        if values is None:
+            return None, f"checksum wrong at byte {int(index[slot, 0])}"
+        return values.reshape(self._shape), ""
+
+    def _entry(self, brick: int, again: bool) -> tuple[int, Index | None]:
+        entry = self._open.get(brick)
+        if entry is not None and not again:
+            self._open.move_to_end(brick)
+            return entry
+        if entry is not None:
+            os.close(self._open.pop(brick)[0])
+        try:
+            fd = os.open(
+                brick_path(self._box_path, self._bricks, brick), os.O_RDONLY | os.O_CLOEXEC
+            )
+        except FileNotFoundError:
+            return -1, None
+        slots = self._bricks.slots
+        # The newest index stands at the end of the file, unless that is torn or being written.
+        index = read_index(fd, os.fstat(fd).st_size, slots)
+        if index is None:
+            index = read_index(fd, int(self._ends[brick]), slots)
+        self._open[brick] = (fd, index)
+        while len(self._open) > OPEN_FILES:
+            os.close(self._open.popitem(last=False)[1][0])
+        return fd, index

@@ -1,0 +1,303 @@
+"""Starting a run of a painting, or giving one up: the lease, the identity, the arrays, the number.
+
+The order is what makes it safe.  A run first fences off its predecessors (their directory of files
+without a name goes, so they can put nothing into place any more), then notes how far their records
+count, then takes its number; only the one who gets the number goes on.  Whatever is removed is
+first renamed into the run's own directory, which is gone as soon as a later run starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bigbox.errors import BadInput
+from bigbox.store.box import AXES, KNOWN, Box
+from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.lease import LINGER, Lease
+from bigbox.store.ledger import Ledger
+from bigbox.store.metadata import array_metadata, group_metadata
+from bigbox.store.tbshards import TbShards, default_edges
+from scheduler.bricks import Bricks
+from scheduler.tiling import Tiling
+
+LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
+
+
+def start_run(
+    box: Box,
+    identity: Mapping[str, Any],
+    tiling: Tiling,
+    bricks: Bricks,
+    *,
+    n_ranks: int = 1,
+    n_steps: int = 0,
+    device: str = "",
+    disk: Disk | None = None,
+    tb_edges: tuple[int, int] | None = None,
+    linger: float = LINGER,
+) -> int:
+    """Begin a run of the painting that `identity` describes; returns its number (epoch).
+
+    For rank 0 alone, before any rank calls `Painting.begin`.  identity: JSON, everything that
+    decides the bytes; n_steps: per-step latents kept for each tile; tb_edges: (shard, chunk) of tb.
+    Raises BadInput where another run holds the lease, the store cannot be written, or some tiles
+    are painted already with another identity.
+    """
+    disk = disk or DISK
+    shard, chunk = tb_edges or default_edges(max(tiling.shape))
+    wanted = {
+        "identity": json.loads(json.dumps(dict(identity))),
+        "tiling": tiling.as_dict(),
+        "edge": bricks.edge,
+        "n_steps": n_steps,
+        "tb": {"shard": shard, "chunk": chunk},
+    }
+    ledger = Ledger(box.path)
+    with explained(ledger.path):
+        _make_ledger(disk, ledger)
+        lease = Lease.exclusive(disk, ledger, linger)
+        try:
+            run = ledger.run()
+            difference = None if run is None else _difference(run, wanted)
+            if run is not None and difference and painted(ledger, run):
+                key, old, new = difference
+                raise BadInput(
+                    f"{box.path}: is painted with {key} = {old}, this run asks for {new};"
+                    " paint with the old value, or give that painting up with --discard, or use"
+                    " another copy of the box"
+                )
+            fresh = run is None or difference is not None
+            if ledger.base() == 0 and (box.path / "tb").exists():
+                raise BadInput(
+                    f"{box.path}/tb: exists and was not painted by bigbox; rename it, or use"
+                    " another copy of the box"
+                )
+            epoch = claim(
+                disk, ledger, {"kind": "paint", "n_ranks": n_ranks, "device": device}, fresh
+            )
+            if fresh:
+                _put_aside(disk, box, ledger, epoch)
+                _create_arrays(disk, box, wanted, bricks)
+                record = json.dumps({"base": epoch, **wanted}, indent=2).encode()
+                disk.write_atomic(
+                    ledger.path / "run.json", record, tmp_of(ledger, epoch) / "run.json"
+                )
+                _empty_tmp(disk, ledger, epoch)
+        except BaseException:
+            lease.close()
+            raise
+        lease.share(epoch)
+    return epoch
+
+
+def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LINGER) -> bool:
+    """Give up the painting of a box: tb, the latents and every record; dm and halo stay.
+
+    Returns whether there was one.  Raises BadInput while a run holds the lease.
+    """
+    disk = disk or DISK
+    ledger = Ledger(box.path)
+    if not ledger.path.exists():
+        return False
+    with explained(ledger.path):
+        lease = Lease.exclusive(disk, ledger, linger)
+        try:
+            found = (ledger.path / "run.json").exists()
+            epoch = claim(disk, ledger, {"kind": "discard", "n_ranks": 0}, fresh=True)
+            _put_aside(disk, box, ledger, epoch)
+            _empty_tmp(disk, ledger, epoch)
+        finally:
+            lease.close()
+    return found
+
+
+def claim(disk: Disk, ledger: Ledger, about: Mapping[str, Any], fresh: bool = False) -> int:
+    """Take the next number, under the exclusive lease; `fresh` makes all earlier records void."""
+    newest = ledger.newest()
+    for name in os.listdir(ledger.tmp_path):
+        match = re.fullmatch(r"e(\d+)", name)
+        if not match or int(match[1]) <= newest:
+            disk.remove_tree(ledger.tmp_path / name)
+    sealed = {}
+    if not fresh:
+        for source in ledger.sources():
+            if source.epoch == newest:
+                sealed[source.path.name] = ledger.good_bytes(source)
+                # A rank that was killed between writing a record and syncing it left it in the
+                # page cache; it counts from now on, so it must not be lost later.
+                file = disk.open(source.path)
+                disk.fsync(file)
+                disk.close(file)
+        disk.fsync_dir(ledger.records_path)
+    epoch = newest + 1
+    data = json.dumps(
+        {
+            "epoch": epoch,
+            **about,
+            "fresh": fresh,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "libraries": _libraries(),
+            "sealed": sealed,
+        },
+        indent=1,
+    ).encode()
+    mine = ledger.tmp_path.parent / f"start-{socket.gethostname()}-{os.getpid()}.partial"
+    try:
+        disk.create_once(ledger.epoch_path(epoch), data, mine)
+    except FileExistsError:
+        raise BadInput(
+            f"{ledger.path.parent}: another run (run {epoch}) started at this very moment; wait for"
+            " its end, or stop it, and run the same command again"
+        ) from None
+    disk.mkdir(tmp_of(ledger, epoch))
+    return epoch
+
+
+def layout(run: Mapping[str, Any]) -> tuple[Tiling, Bricks, TbShards]:
+    """Tiling, bricks and shards of tb as run.json has them."""
+    tiling = Tiling.from_dict(run["tiling"])
+    tb = TbShards(tiling, int(run["tb"]["shard"]), int(run["tb"]["chunk"]))
+    return tiling, Bricks(tiling, int(run["edge"])), tb
+
+
+def painted(ledger: Ledger, run: Mapping[str, Any]) -> int:
+    """Number of tiles that are done."""
+    _, bricks, tb = layout(run)
+    return int(ledger.state(bricks, tb.size).done.sum())
+
+
+def tmp_of(ledger: Ledger, epoch: int) -> Path:
+    """Directory of the files of one run that have no name yet."""
+    return ledger.tmp_path / f"e{epoch:05d}"
+
+
+def _make_ledger(disk: Disk, ledger: Ledger) -> None:
+    if (ledger.path / "zarr.json").exists():
+        return
+    for path in (ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path):
+        disk.make_dir(path)
+    # A group, so that zarr and xarray pass over it without a warning; last, so that all is there.
+    disk.write_atomic(ledger.path / "zarr.json", group_metadata())
+
+
+def _put_aside(disk: Disk, box: Box, ledger: Ledger, epoch: int) -> None:
+    """Take the painting out of the box by renames."""
+    aside = tmp_of(ledger, epoch)
+    for path in (box.path / "latents", box.path / "tb", ledger.path / "run.json"):
+        with suppress(FileNotFoundError):
+            disk.replace(path, aside / f"old-{path.name}")
+    disk.fsync_dir(box.path)
+    disk.fsync_dir(ledger.path)
+
+
+def _empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
+    """Remove what was put aside, and the record files that are void since."""
+    for name in os.listdir(ledger.records_path):
+        match = re.match(r"e(\d+)-", name)
+        if match and int(match[1]) < epoch:
+            disk.unlink(ledger.records_path / name)
+    place = tmp_of(ledger, epoch)
+    for name in os.listdir(place):
+        path = place / name
+        if path.is_dir():
+            disk.remove_tree(path)
+        else:
+            disk.unlink(path)
+
+
+def _create_arrays(disk: Disk, box: Box, wanted: Mapping[str, Any], bricks: Bricks) -> None:
+    latents, tb = box.path / "latents", box.path / "tb"
+    files = {
+        latents: group_metadata(),
+        latents / "painted": painted_metadata(bricks),
+        tb: tb_metadata(box.shape, wanted["tb"], {"painting": wanted["identity"]}),
+    }
+    if wanted["n_steps"]:
+        files[latents / "steps"] = steps_metadata(bricks.tiling, wanted["n_steps"])
+    for place, data in files.items():
+        disk.make_dir(place)
+        disk.write_atomic(place / "zarr.json", data)
+
+
+def painted_metadata(bricks: Bricks) -> bytes:
+    """zarr.json of latents/painted: the painted tiles, one chunk a tile, one shard a brick."""
+    t = (bricks.tiling.tile,) * 3
+    return array_metadata(
+        (*bricks.tiling.counts, *t),
+        (1, 1, 1, *t),
+        shard=(bricks.edge,) * 3 + t,
+        names=_tile_names(),
+        attributes={"units": "mK", "long_name": "painted tiles, overlaps included"},
+        separator=".",
+    )
+
+
+def steps_metadata(tiling: Tiling, n_steps: int) -> bytes:
+    """zarr.json of latents/steps: per-step latents, one file a tile, removed when not needed."""
+    t = (tiling.tile,) * 3
+    i, j, k, x, y, z = _tile_names()
+    return array_metadata(
+        (*tiling.counts, n_steps, *t),
+        (1, 1, 1, n_steps, *t),
+        names=(i, j, k, "step", x, y, z),
+        attributes={"units": "1", "long_name": "latents of the tiles that are still needed"},
+        separator=".",
+    )
+
+
+def tb_metadata(
+    shape: tuple[int, ...], edges: Mapping[str, int], about: Mapping[str, Any]
+) -> bytes:
+    """zarr.json of tb, NaN where not painted yet."""
+    units, long_name = KNOWN["tb"]
+    return array_metadata(
+        shape,
+        (edges["chunk"],) * 3,
+        shard=(edges["shard"],) * 3,
+        names=AXES,
+        attributes={"units": units, "long_name": long_name, **about},
+        separator=".",
+    )
+
+
+def _tile_names() -> tuple[str, ...]:
+    return ("tile_x", "tile_y", "tile_z", "in_x", "in_y", "in_z")
+
+
+def _difference(run: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """The first key in which two paintings differ, with the old and the new value."""
+    for name, new in wanted.items():
+        prefix = "" if name == "identity" else name
+        found = _first(prefix, run.get(name), new)
+        if found:
+            return found
+    return None
+
+
+def _first(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*new, *(k for k in old if k not in new)]:
+            found = _first(f"{name}.{key}".lstrip("."), old.get(key), new.get(key))
+            if found:
+                return found
+        return None
+    return None if old == new else (name, old, new)
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
