@@ -26,12 +26,6 @@ from numpy.typing import ArrayLike, NDArray
 from scheduler.tiling import Ints, Tiling, Triple
 
 
-def default_edge(tiling: Tiling) -> int:
-    """Tiles along a brick: the largest of 8, 4, 2 that leaves 4 bricks on the longest axis."""
-    longest = max(tiling.counts)
-    return next((e for e in (8, 4, 2) if -(-longest // e) >= 4), 1)
-
-
 def hilbert(coords: ArrayLike, bits: int) -> Ints:
     """Place of each cell on a 3-D Hilbert curve: (M, 3) in [0, 2**bits) -> int64 (M,).
 
@@ -227,3 +221,19 @@ class Assignment:
     def count_of(self, rank: int) -> int:
         """Number of tiles of one rank."""
         return int(self.bricks.tile_counts()[self.bricks_of(rank)].sum())
+
+
+def default_edge(tiling: Tiling, n_ranks: int = 1) -> int:
+    """Tiles along a brick, for a box that so many ranks will mostly paint.
+
+    The largest of 8, 4, 2 that leaves 4 bricks on the longest axis and gives no rank more than
+    1.05 times its share of the tiles; 1 where none does.
+    """
+    longest = max(tiling.counts)
+    for edge in (8, 4, 2):
+        if -(-longest // edge) < 4:
+            continue
+        most = int(Assignment(Bricks(tiling, edge), n_ranks).counts().max())
+        if most * n_ranks <= 1.05 * tiling.size:
+            return edge
+    return 1

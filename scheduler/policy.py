@@ -35,8 +35,6 @@ from scheduler.stages import OFFSETS, check_colouring, overlapping, predecessors
 from scheduler.stages import level as level_of
 from scheduler.tiling import Ints, Tiling
 
-Places = NDArray[np.int32] | Ints
-
 WAITING, READY, IN_FLIGHT, DONE = range(4)
 STATES = ("waiting", "ready", "in flight", "done")
 
@@ -246,7 +244,7 @@ class Policy:
         self._inner = len(first)
         small = assignment.bricks.tiling.size < 2**31
         self._tile = tiles[order].astype(np.int32 if small else np.int64)
-        self._at: Places = np.full(self._span, -1, np.int32 if n < 2**31 else np.int64)
+        self._at = np.full(self._span, -1, np.int32)
         self._at[local[order]] = np.arange(n)
         self._wait = wait[order]
         self._state = bytearray(np.where(self._wait == 0, READY, WAITING).astype(np.uint8))

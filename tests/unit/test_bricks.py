@@ -82,6 +82,13 @@ def test_default_edge(tiles: int, edge: int) -> None:
     assert default_edge(tiling) == edge
 
 
+@given(tilings(), ranks)
+def test_default_edge_shares_out_evenly(tiling: Tiling, n_ranks: int) -> None:
+    edge = default_edge(tiling, n_ranks)
+    counts = Assignment(Bricks(tiling, edge), n_ranks).counts()
+    assert edge == 1 or counts.max() <= 1.05 * tiling.size / n_ranks
+
+
 def test_the_largest_box_on_64_ranks_is_shared_evenly() -> None:
     assignment = Assignment(Bricks(Tiling((10240,) * 3), 8), 64)
     counts = assignment.counts()
