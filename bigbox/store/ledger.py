@@ -251,14 +251,17 @@ class Ledger:
                 state.shards[index[other["kind"] == REVOKE_SHARD]] = False
         return state
 
-    def crcs(self, n_tiles: int) -> npt.NDArray[np.uint32]:
-        """crc32c of every tile's values after its latest TILE record, 0 where there is none."""
-        found = np.zeros(n_tiles, np.uint32)
+    def crcs(
+        self, n_tiles: int, n_shards: int
+    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """The crc of the latest record of every tile and every shard of tb, 0 where none is."""
+        found = {TILE: np.zeros(n_tiles, np.uint32), SHARD: np.zeros(n_shards, np.uint32)}
         for source in self.sources():
             for block in self.blocks(source):
-                tiles = block[block["kind"] == TILE]
-                found[tiles["index"].astype(np.int64)] = tiles["crc"]
-        return found
+                for kind, crcs in found.items():
+                    some = block[block["kind"] == kind]
+                    crcs[some["index"].astype(np.int64)] = some["crc"]
+        return found[TILE], found[SHARD]
 
     def brick_index(self, bricks: Bricks, brick: int, chunk_bytes: int) -> Index:
         """The index of a brick's file as the records have it, (slots, 2): when its own is lost."""

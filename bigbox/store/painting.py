@@ -28,8 +28,6 @@ from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.lease import Lease
 from bigbox.store.ledger import (
     COMPLETE,
-    REVOKE_SHARD,
-    REVOKE_TILE,
     SHARD,
     TILE,
     Ledger,
@@ -37,6 +35,7 @@ from bigbox.store.ledger import (
     make_records,
 )
 from bigbox.store.reader import TileReader, brick_path
+from bigbox.store.revoke import revocation, steps_path, with_needed
 from bigbox.store.run import layout, start_run, tmp_of
 from bigbox.store.shards import (
     CRC_BYTES,
@@ -51,7 +50,6 @@ from bigbox.store.shards import (
 )
 from bigbox.store.tbshards import Slices
 from scheduler.bricks import Assignment, Bricks
-from scheduler.stages import predecessors
 from scheduler.tiling import Tiling
 
 Ints = npt.NDArray[np.int64]
@@ -269,23 +267,9 @@ class Painting:
         Returns the tiles taken back.  In the stored-latents mode these include every earlier tile
         that must be painted again because its per-step latents are gone.
         """
-        taken = np.unique(np.asarray(tiles, np.int64))
-        front = taken
-        while self.n_steps and len(front):
-            before = np.unique(predecessors(self.tiling, front))
-            lost = [t for t in before.tolist() if t >= 0 and not self._steps_path(t).exists()]
-            front = np.setdiff1d(np.array(lost, np.int64), taken)
-            taken = np.union1d(taken, front)
-        shards = np.unique(self.tb.of_tiles(taken)) if len(taken) else taken
+        taken = with_needed(self.box.path, self.tiling, self.n_steps, tiles)
         with self._lock, self._writing(0):
-            self._append_records(
-                np.concatenate(
-                    [
-                        make_records(REVOKE_TILE, self.epoch, taken),
-                        make_records(REVOKE_SHARD, self.epoch, shards[shards >= 0]),
-                    ]
-                )
-            )
+            self._append_records(revocation(self.epoch, self.tb, taken))
         return taken
 
     # ------------------------------------------------------------------------ tb
@@ -395,8 +379,7 @@ class Painting:
             return self._tmp / f"r{self.rank:05d}-{self._made}-{name}"
 
     def _steps_path(self, tile: int) -> Path:
-        x, y, z = self.tiling.coords(tile).tolist()
-        return self.box.path / "latents" / "steps" / f"c.{x}.{y}.{z}.0.0.0.0"
+        return steps_path(self.box.path, self.tiling, tile)
 
     def _write_steps(self, tiles: Ints, steps: npt.NDArray[np.float32]) -> list[tuple[Path, Path]]:
         written = []

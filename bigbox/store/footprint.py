@@ -1,0 +1,71 @@
+"""Bytes and files that a painting takes on disk: arithmetic only, for a box of any size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigbox.store.ledger import RECORD
+from bigbox.store.shards import CRC_BYTES, index_bytes
+from bigbox.store.tbshards import default_edges
+from scheduler.bricks import Bricks
+from scheduler.tiling import Tiling
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What stands on disk when a painting is complete; bytes are upper bounds."""
+
+    painted_bytes: int  # latents/painted, gaps left by older indices included
+    painted_files: int
+    steps_bytes: int  # latents/steps if no tile's were ever dropped
+    steps_bytes_per_tile: int
+    steps_files: int
+    tb_bytes: int
+    tb_files: int
+    ledger_bytes: int
+    brick_bytes: int  # one brick: each rank may need as much again while it resumes
+
+    @property
+    def bytes(self) -> int:
+        """Everything together, per-step latents left out: they come and go."""
+        return self.painted_bytes + self.tb_bytes + self.ledger_bytes
+
+    @property
+    def files(self) -> int:
+        """Files together, per-step latents left out."""
+        return self.painted_files + self.tb_files
+
+
+def footprint(
+    tiling: Tiling,
+    edge: int,
+    *,
+    n_steps: int = 0,
+    tb_edges: tuple[int, int] | None = None,
+    batch: int = 1,
+) -> Footprint:
+    """Size on disk of a painting in bricks of edge³ tiles, committed `batch` tiles of a brick at a
+    time (1 is the worst: an index for every tile); tb_edges: (shard, inner chunk) of tb, voxels.
+    """
+    shard, chunk = tb_edges or default_edges(max(tiling.shape))
+    bricks = Bricks(tiling, edge)
+    tile_bytes = 4 * tiling.tile**3 + CRC_BYTES
+    appends = int((-(-bricks.tile_counts() // batch)).sum())
+    steps = 4 * n_steps * tiling.tile**3 + CRC_BYTES if n_steps else 0
+    tb_files = int(np.prod([-(-n // shard) for n in tiling.shape], dtype=np.int64))
+    tb_chunks = int(np.prod([-(-n // chunk) for n in tiling.shape], dtype=np.int64))
+    return Footprint(
+        painted_bytes=tiling.size * tile_bytes + appends * index_bytes(bricks.slots),
+        painted_files=bricks.size,
+        steps_bytes=tiling.size * steps,
+        steps_bytes_per_tile=steps,
+        steps_files=tiling.size if n_steps else 0,
+        tb_bytes=tb_chunks * (4 * chunk**3 + CRC_BYTES)
+        + tb_files * index_bytes((shard // chunk) ** 3),
+        tb_files=tb_files,
+        ledger_bytes=(tiling.size + tb_files) * RECORD.itemsize,
+        brick_bytes=bricks.slots * tile_bytes
+        + -(-bricks.slots // batch) * index_bytes(bricks.slots),
+    )

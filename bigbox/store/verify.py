@@ -1,0 +1,244 @@
+"""Checking every stored byte of a painting against its checksums, and the ledger for holes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import dask
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.errors import BadInput
+from bigbox.store.box import Box
+from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.lease import Lease
+from bigbox.store.ledger import Ledger, RecordWriter, State
+from bigbox.store.reader import brick_path
+from bigbox.store.revoke import revocation, with_needed
+from bigbox.store.run import claim, layout
+from bigbox.store.shards import (
+    CRC_BYTES,
+    EMPTY,
+    check_shard,
+    decode_chunk,
+    read_index,
+)
+from bigbox.store.tbshards import TbShards
+from scheduler.bricks import Bricks
+
+# Tasks given to dask at a time: it spends 200 microseconds on each.
+TASKS = 1024
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One damaged thing: the array, the tile, shard or chunk in it, the file, and what is wrong."""
+
+    array: str
+    what: str
+    file: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.array}: {self.what}: {self.why} ({self.file})"
+
+
+@dataclass
+class Report:
+    """What `verify` found."""
+
+    tiles: int
+    tiles_done: int
+    shards: int
+    shards_done: int
+    damage: list[Damage] = field(default_factory=list)
+    revoked_tiles: int = 0  # taken back, so that the next paint makes them again
+    revoked_shards: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing that is recorded as done is damaged."""
+        return not self.damage
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tile and every shard of tb is done and intact."""
+        return self.intact and self.tiles_done == self.tiles and self.shards_done == self.shards
+
+
+@dataclass
+class _Found:
+    damage: list[Damage]
+    tiles: list[int]
+    shards: list[int]
+
+
+def verify(box: Box, *, repair: bool = True, disk: Disk | None = None) -> Report:
+    """Read all painted tiles and all of tb; what is damaged is taken back for the next paint.
+
+    Nothing is recorded when `repair` is off, the store is read-only, or a run holds the lease.
+    Raises BadInput where the box has no painting.
+    """
+    disk = disk or DISK
+    ledger = Ledger(box.path)
+    run = ledger.run()
+    if run is None:
+        raise BadInput(f"{box.path}: has no painting; make one with: bigbox paint {box.path}")
+    newest = ledger.newest()
+    _, bricks, tb = layout(run)
+    state = ledger.state(bricks, tb.size)
+    report = Report(bricks.tiling.size, int(state.done.sum()), tb.size, int(state.shards.sum()))
+    tile_crcs, shard_crcs = ledger.crcs(bricks.tiling.size, tb.size)
+    found = _Found([], [], [])
+    latents = (box.path / "latents" / "painted" / "zarr.json").exists()
+    if latents:
+        of_tile = bricks.of_tile(np.flatnonzero(state.done))
+        for part in _threads(
+            _check_bricks, np.unique(of_tile), box, bricks, state, tile_crcs, ledger
+        ):
+            _merge(found, part)
+    else:
+        report.notes.append("latents were removed: only tb is checked")
+    for part in _threads(_check_shards, np.flatnonzero(state.shards), box, tb, shard_crcs):
+        _merge(found, part)
+    report.damage = found.damage
+    if not found.damage or not repair:
+        return report
+    if not latents:
+        report.notes.append("tb cannot be made again without the latents: paint with --discard")
+        return report
+    tiles = with_needed(box.path, bricks.tiling, int(run["n_steps"]), found.tiles)
+    why_not = _record(box, disk, ledger, newest, tb, tiles, found.shards)
+    if why_not:
+        report.notes.append(f"nothing recorded: {why_not}")
+        return report
+    after = ledger.state(bricks, tb.size)
+    report.revoked_tiles = report.tiles_done - int(after.done.sum())
+    report.revoked_shards = report.shards_done - int(after.shards.sum())
+    return report
+
+
+def _record(
+    box: Box,
+    disk: Disk,
+    ledger: Ledger,
+    newest: int,
+    tb: TbShards,
+    tiles: Ints,
+    shards: list[int],
+) -> str:
+    """Write the REVOKE records as a run of its own; returns why that could not be."""
+    if not os.access(ledger.path, os.W_OK):
+        return "the store is read-only"
+    try:
+        with explained(ledger.path):
+            lease = Lease.exclusive(disk, ledger, linger=0.0)
+    except BadInput as error:
+        return str(error)
+    try:
+        if ledger.newest() != newest:
+            return "a run painted meanwhile; verify again"
+        with explained(ledger.path):
+            epoch = claim(disk, ledger, {"kind": "verify", "n_ranks": 1})
+            writer = RecordWriter(disk, ledger, epoch, 0)
+            try:
+                writer.append(revocation(epoch, tb, tiles, shards))
+            finally:
+                writer.close()
+    finally:
+        lease.close()
+    return ""
+
+
+def _threads(check: object, work: Ints, *arguments: object) -> list[_Found]:
+    """Run `check` over pieces of `work` on dask's threads."""
+    pieces = np.array_split(work, min(len(work), TASKS)) if len(work) else []
+    task = dask.delayed(check, pure=False)
+    # Wrapped so that dask does not look into (or copy) the big arguments.
+    rest = [dask.delayed(a, pure=False, traverse=False) for a in arguments]
+    return list(dask.compute(*[task(p, *rest) for p in pieces], scheduler="threads"))
+
+
+def _merge(found: _Found, part: _Found) -> None:
+    found.damage += part.damage
+    found.tiles += part.tiles
+    found.shards += part.shards
+
+
+def _check_bricks(
+    work: Ints,
+    box: Box,
+    bricks: Bricks,
+    state: State,
+    crcs: npt.NDArray[np.uint32],
+    ledger: Ledger,
+) -> _Found:
+    found = _Found([], [], [])
+    size = 4 * bricks.tiling.tile**3 + CRC_BYTES
+    for brick in work.tolist():
+        tiles = bricks.tiles(brick)
+        tiles = tiles[state.done[tiles]]
+        path = brick_path(box.path, bricks, brick)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            for tile in tiles.tolist():
+                _bad_tile(found, bricks, tile, str(path), "file missing")
+            continue
+        try:
+            index = read_index(fd, int(state.ends[brick]), bricks.slots)
+            if index is None:
+                # One tile taken back is enough: when it is appended again the file gets a new
+                # index, made from the records; the other chunks are checked by theirs.
+                _bad_tile(found, bricks, int(tiles[0]), str(path), "index cut or checksum wrong")
+                index = ledger.brick_index(bricks, brick, size)
+            for tile, slot in zip(tiles.tolist(), bricks.slot(tiles).tolist(), strict=True):
+                why = _chunk_fault(fd, int(index[slot, 0]), size, int(crcs[tile]))
+                if why:
+                    _bad_tile(found, bricks, tile, str(path), why)
+        finally:
+            os.close(fd)
+    return found
+
+
+def _chunk_fault(fd: int, offset: int, size: int, crc: int) -> str:
+    if offset == int(EMPTY):
+        return "not in the file's index"
+    raw = os.pread(fd, size, offset)
+    if len(raw) < size:
+        return f"file cut inside it, at byte {offset + len(raw)}"
+    if decode_chunk(raw) is None:
+        return f"checksum wrong at byte {offset}"
+    if int.from_bytes(raw[-CRC_BYTES:], "little") != crc:
+        return f"not the bytes that were recorded, at byte {offset}"
+    return ""
+
+
+def _bad_tile(found: _Found, bricks: Bricks, tile: int, file: str, why: str) -> None:
+    at = tuple(bricks.tiling.coords(tile).tolist())
+    found.damage.append(Damage("latents/painted", f"tile {tile} {at}", file, why))
+    found.tiles.append(tile)
+
+
+def _check_shards(work: Ints, box: Box, tb: TbShards, crcs: npt.NDArray[np.uint32]) -> _Found:
+    found = _Found([], [], [])
+    side = tb.shard // tb.chunk
+    for i in work.tolist():
+        at = tb.coords(i)
+        path = box.path / "tb" / "c.{}.{}.{}".format(*at)
+        bad, _, crc, fault = check_shard(path, side**3)
+        if not bad and not fault and crc != int(crcs[i]):
+            fault = "not the bytes that were recorded"
+        for slot in bad:
+            inner = np.unravel_index(slot, (side,) * 3)
+            chunk = tuple(int(a * side + b) for a, b in zip(at, inner, strict=True))
+            found.damage.append(Damage("tb", f"chunk {chunk}", str(path), "checksum wrong"))
+        if fault:
+            found.damage.append(Damage("tb", f"shard {at}", str(path), fault))
+        if bad or fault:
+            found.shards.append(i)
+    return found
