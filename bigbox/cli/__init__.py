@@ -23,6 +23,7 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox status box.zarr                               how far it is
   bigbox verify box.zarr                               every checksum
   bigbox plot box.zarr                                 a picture of input and output
+  bigbox export box.zarr --to hdf5                     numpy, HDF5 or OME-Zarr files
 """
 
 _STATUS = """\
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    from bigbox.cli import ingest, paint, plan, plot, status, verify
+    from bigbox.cli import export, ingest, paint, plan, plot, status, verify
 
     parser = Parser(
         prog="bigbox",
@@ -73,7 +74,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
-    for command in (ingest, plan, paint, status, verify, plot):
+    for command in (ingest, plan, paint, status, verify, plot, export):
         command.add(commands)
     return parser
 

@@ -1,0 +1,110 @@
+"""`bigbox export`: arrays of a box as numpy, HDF5 or OME-Zarr files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bigbox.cli.values import add_command, in_bytes, number
+
+# Three lines each for those who read the files.
+EXAMPLES = {
+    "npy": """\
+import numpy as np
+tb = np.load("box_tb.npy", mmap_mode="r")  # mK, (X, Y, Z)
+print(tb.shape, tb[0].mean())
+""",
+    "hdf5": """\
+import h5py
+with h5py.File("box.hdf5") as f:  # then Pk_library.Pk(tb, size, 0, "None") of Pylians
+    tb, size = f["tb"][:], float(f["Header"].attrs["BoxSize"])  # mK, Mpc/h
+""",
+    "ome-zarr": """\
+from ome_zarr.io import parse_url  # or: napari box_tb.ome.zarr
+from ome_zarr.reader import Reader
+levels = list(Reader(parse_url("box_tb.ome.zarr"))())[0].data  # dask arrays, finest first
+""",
+}
+
+_TEXT = """\
+Writes arrays of a box in a format that other programs read. The box may be far larger than memory.
+
+  npy        one C-ordered float32 array a file: BOX_tb.npy
+  hdf5       all chosen arrays in one file, with x, y, z in Mpc/h and a Header (BoxSize in Mpc/h,
+             Redshift, cosmology): BOX.hdf5
+  ome-zarr   one image pyramid a folder, of means over 2^3, 4^3, ... voxels, with lengths in Mpc/h:
+             BOX_tb.ome.zarr
+
+{examples}
+The store itself needs no export for xarray:
+
+    import bigbox
+    box = bigbox.open("box.zarr")  # xarray.Dataset on dask
+    print(box.tb.sel(z=1.2, method="nearest").mean().compute())
+
+example:  bigbox export box.zarr --to hdf5 --array dm tb
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands, "export", summary="arrays as numpy, HDF5 or OME-Zarr files", text=_text()
+    )
+    parser.add_argument("box", metavar="BOX", type=Path, help="the box")
+    parser.add_argument("--to", required=True, choices=("npy", "hdf5", "ome-zarr"), help="format")
+    parser.add_argument(
+        "--array",
+        nargs="+",
+        metavar="NAME",
+        help="arrays of the box (default: tb where there is one, else dm)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file (default: beside the box, see above)"
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="also a tb that is not painted to its end; NaN where it is not",
+    )
+    parser.add_argument(
+        "--ome-version",
+        choices=("0.5", "0.4"),
+        default="0.5",
+        help="of OME-Zarr: 0.5 is zarr v3 and sharded, 0.4 is zarr v2 for older readers (0.5)",
+    )
+    parser.add_argument(
+        "--memory",
+        type=number(0, above=True),
+        default=1.0,
+        metavar="GIB",
+        help="memory that the blocks in work may take, GiB (1)",
+    )
+    parser.set_defaults(run=run)
+
+
+def _text() -> str:
+    shown = []
+    for name, code in EXAMPLES.items():
+        shown.append(f"{name} is read with\n\n" + "".join(f"    {c}\n" for c in code.splitlines()))
+    return _TEXT.format(examples="\n".join(shown))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the files and says where they are."""
+    from bigbox.export import export
+    from bigbox.store.box import Box
+
+    done = export(
+        Box.open(options.box),
+        options.to,
+        options.array,
+        options.out,
+        partial=options.partial,
+        ome_version=options.ome_version,
+        memory=int(options.memory * 2**30),
+    )
+    for file in done:
+        print(f"{file.path}: {', '.join(file.arrays)}, {in_bytes(file.bytes)}")
+    return 0

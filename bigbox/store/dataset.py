@@ -1,0 +1,109 @@
+"""A box as an xarray data set backed by dask, and what is known about how it was painted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bigbox.errors import BadInput
+from bigbox.store.box import AXES, Box
+from bigbox.store.ledger import Ledger
+from bigbox.store.run import layout
+from scheduler.tiling import Tiling
+
+if TYPE_CHECKING:
+    import xarray
+
+# Painters that no trained network stands behind: their maps are for tests, not for science.
+STAND_INS = {
+    "gaussian": "a Gaussian random field around the smoothed matter density",
+    "trivial": "the matter density plus white noise",
+}
+
+
+@dataclass(frozen=True)
+class Painted:
+    """What the ledger tells of a box's ``tb``. tiles_done and shards_done count what is durable."""
+
+    tiling: Tiling
+    identity: dict[str, Any]
+    tiles_done: int
+    shards_done: int
+    shards: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether every voxel of tb is there."""
+        return self.shards_done == self.shards
+
+    @property
+    def painter(self) -> str:
+        """Name of the painter ("gaussian", "trivial", or the model's)."""
+        return str(self.identity.get("painter", "unknown"))
+
+    @property
+    def stand_in(self) -> str | None:
+        """What the painter paints in place of 21 cm brightness; None for a trained one."""
+        return STAND_INS.get(self.painter)
+
+
+def painted(box: Box) -> Painted | None:
+    """The painting of a box after its ledger; None where nothing was painted by bigbox."""
+    ledger = Ledger(box.path)
+    run = ledger.run()
+    if run is None:
+        return None
+    tiling, bricks, tb = layout(run)
+    state = ledger.state(bricks, tb.size)
+    return Painted(
+        tiling, dict(run["identity"]), int(state.done.sum()), int(state.shards.sum()), tb.size
+    )
+
+
+def require_whole(box: Box, name: str) -> Any:
+    """The array, refused with BadInput where the painting that makes it has not come to its end."""
+    array = box.require(name)
+    about = painted(box) if name == "tb" else None
+    if about is not None and not about.whole:
+        raise BadInput(
+            f"{box.path}/tb: {about.tiles_done:,} of {about.tiling.size:,} tiles are painted and"
+            f" {about.shards_done} of {about.shards} shards assembled; run the same bigbox paint"
+            " command to its end first"
+        )
+    return array
+
+
+def open_dataset(path: str | Path, chunks: Mapping[str, int] | None = None) -> xarray.Dataset:
+    """Open a box as an `xarray.Dataset`; nothing is read before it is asked for.
+
+    chunks: voxels of a dask block by dimension; a shard of the store if None, which reads fastest.
+
+    The data set has the box's arrays (dm: 1; halo: (M_sun/h)/(Mpc/h)^3; tb: mK) over the voxel
+    centres x, y, z in Mpc/h, and the box's attributes (box_size, redshift, cosmology, ...).
+    Raises BadInput where `path` is no box.
+    """
+    import dask.array as da
+    import xarray
+    import zarr
+
+    box = Box.open(path)
+    variables: dict[str, Any] = {}
+    for name in box.names():
+        array = box.require(name) if name in ("dm", "halo", "tb") else box.array(name)
+        dims = getattr(array.metadata, "dimension_names", None) or ()
+        if tuple(dims[-3:]) != AXES:
+            continue
+        edges = array.shards or array.chunks
+        blocks = tuple(
+            (chunks or {}).get(str(dim), edge) for dim, edge in zip(dims, edges, strict=True)
+        )
+        attributes = {k: v for k, v in array.attrs.items() if k != "_FillValue"}
+        variables[name] = (dims, da.from_array(array, chunks=blocks, asarray=True), attributes)
+    coordinates = {}
+    for axis in AXES:
+        at = zarr.open_array(box.path / axis, mode="r")
+        attributes = {k: v for k, v in at.attrs.items() if k != "_FillValue"}
+        coordinates[axis] = ((axis,), at[:], attributes)
+    return xarray.Dataset(variables, coordinates, box.attributes)
