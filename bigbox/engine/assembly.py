@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from bigbox.store.painting import Painting
-from scheduler import Assignment, Tiling
+from scheduler.bricks import Assignment
+from scheduler.tiling import Tiling
 
 
 class Assembly:

@@ -29,8 +29,12 @@ from bigbox.engine.workers import Workers
 from bigbox.errors import BigboxError
 from bigbox.painters.base import Painter, TileBatch
 from bigbox.store.blocks import BlockReader
-from bigbox.store.painting import DamagedTile, Painting
-from scheduler import Assignment, Policy, Tiling, stages
+from bigbox.store.painting import Painting
+from bigbox.store.shards import DamagedTile
+from scheduler.bricks import Assignment
+from scheduler.policy import Policy
+from scheduler.stages import predecessors, successors
+from scheduler.tiling import Tiling
 
 # Batches that may wait for the disk before painting pauses: bounds the memory of write-behind.
 COMMITS_WAITING = 2
@@ -79,6 +83,7 @@ class Engine:
         progress: Progress,
         seconds_between_polls: float = 0.002,
         drops: StepDrops | None = None,
+        colouring: str = "levels",
     ):
         self.tiling, self.assignment, self.rank = tiling, assignment, rank
         self.policy, self.painter, self.painting = policy, painter, painting
@@ -90,6 +95,7 @@ class Engine:
         self.stopping = ""
         self._between_polls = seconds_between_polls
         self._drops = drops
+        self._colouring = colouring
         self._loading: _Batch | None = None
         self._painting: _Batch | None = None
         self._committing: deque[_Batch] = deque()
@@ -154,11 +160,11 @@ class Engine:
     def _announce(self, done: _Batch) -> None:
         """Tells every rank that waits for these tiles, with the slabs that it needs."""
         concerned: dict[int, set[int]] = defaultdict(set)
-        waiting = stages.successors(self.tiling, done.tiles, self.policy.colouring)
+        waiting = successors(self.tiling, done.tiles, self._colouring)
         groups = [np.where(waiting >= 0, self.assignment.rank_of(np.maximum(waiting, 0)), -1)]
         groups.append(self.assembly.writers(done.tiles))
         if self._drops:
-            before = stages.predecessors(self.tiling, done.tiles)
+            before = predecessors(self.tiling, done.tiles)
             groups.append(np.where(before >= 0, self.assignment.rank_of(np.maximum(before, 0)), -1))
         for tile, ranks in zip(done.tiles.tolist(), np.hstack(groups).tolist(), strict=True):
             for rank in set(ranks) - {-1, self.rank}:
@@ -339,11 +345,11 @@ class StepDrops:
         self._done[tiles] = True
         if not drop:
             return
-        before = stages.predecessors(self._tiling, tiles)
+        before = predecessors(self._tiling, tiles)
         perhaps = np.unique(np.concatenate([tiles, before[before >= 0]]))
         perhaps = perhaps[self._done[perhaps] & (self._assignment.rank_of(perhaps) == self._rank)]
         if not len(perhaps):
             return
-        waiting = stages.successors(self._tiling, perhaps)
+        waiting = successors(self._tiling, perhaps)
         free = np.all((waiting < 0) | self._done[np.maximum(waiting, 0)], axis=1)
         self._painting.drop_steps(perhaps[free])

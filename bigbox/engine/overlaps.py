@@ -24,7 +24,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from bigbox.engine.transport import Slab
-from scheduler import Tiling, stages
+from scheduler.stages import colours
+from scheduler.stages import known as known_widths
+from scheduler.tiling import Tiling
 
 Name = tuple[int, int, int]  # tile, axis, side
 
@@ -32,8 +34,8 @@ Name = tuple[int, int, int]  # tile, axis, side
 def faces_owed(tiling: Tiling, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Neighbours that wait for a slab of `tiles`: ids (M, 3, 2), and a mask of the same shape."""
     neighbours = tiling.neighbours(tiles)
-    mine = stages.colours(tiling, tiles)[:, :, None]
-    theirs = stages.colours(tiling, np.maximum(neighbours, 0).ravel())
+    mine = colours(tiling, tiles)[:, :, None]
+    theirs = colours(tiling, np.maximum(neighbours, 0).ravel())
     axis = np.arange(3)[None, :, None]
     theirs = theirs.reshape(*neighbours.shape, 3)
     theirs = np.take_along_axis(theirs, np.broadcast_to(axis, neighbours.shape)[..., None], -1)
@@ -140,7 +142,7 @@ class Overlaps:
         out of hand. Raises DamagedTile when one has to be read back and its bytes are wrong.
         """
         t = self._tiling.tile
-        width = stages.known(self._tiling, tiles)
+        width = known_widths(self._tiling, tiles)
         neighbours = self._tiling.neighbours(tiles)
         known = np.zeros((len(tiles), self._fields, t, t, t), dtype=np.float32)
         for row, axis, side in zip(*(i.tolist() for i in np.nonzero(width)), strict=True):

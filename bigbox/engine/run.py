@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from bigbox.engine.assembly import Assembly
 from bigbox.engine.loop import Engine, StepDrops, Tally
@@ -25,8 +21,13 @@ from bigbox.painters import make_painter
 from bigbox.painters.base import Painter
 from bigbox.store.blocks import BlockReader
 from bigbox.store.box import Box
-from bigbox.store.painting import DamagedTile, Painting, discard_painting
-from scheduler import Assignment, Bricks, Policy, Tiling
+from bigbox.store.ledger import Ledger
+from bigbox.store.painting import Painting
+from bigbox.store.run import discard_painting, layout
+from bigbox.store.shards import DamagedTile
+from scheduler.bricks import Assignment, Bricks, default_edge
+from scheduler.policy import Policy
+from scheduler.tiling import Tiling
 
 # Limits of what one rank keeps in hand; bigbox.plan adds them up.
 OVERLAP_BYTES = 64 << 20
@@ -76,11 +77,12 @@ def paint(options: PaintOptions) -> dict[str, Any]:
 
 def _paint(options: PaintOptions, world: World) -> dict[str, Any]:
     threads = options.threads or max(1, len(os.sched_getaffinity(0)) // world.local_size)
-    tiling = world.first(lambda: _tiling(options))
-    bricks = Bricks(tiling, _brick_edge(options, tiling))
+    bricks = world.first(lambda: _bricks(options, world.size))
+    tiling = bricks.tiling
     assignment = Assignment(bricks, world.size)
-    painter = world.each(lambda: _painter(options, world, tiling, threads))
-    identity = {"tiling": tiling.as_dict(), "brick": bricks.edge, "painter": painter.identity()}
+    device = world.each(lambda: _device(options, world, threads))
+    painter = world.each(lambda: _painter(options, tiling, device))
+    identity = painter.identity()
 
     def start() -> int:
         if options.discard:
@@ -92,6 +94,7 @@ def _paint(options: PaintOptions, world: World) -> dict[str, Any]:
             bricks,
             n_ranks=world.size,
             n_steps=painter.fields - 1,
+            device=device,
         )
 
     epoch = world.first(start)
@@ -158,7 +161,7 @@ def _run(
             f"stopped by {why} with {left} of {tiling.size} tiles left; everything painted is "
             "safe, the same command goes on from here"
         )
-    world.first(lambda: painting.finish(drop_latents=options.drop_latents))
+    world.first(painting.finish)
     if world.rank == 0 and not options.quiet:
         print(describe(report, options.box), file=sys.stderr)
     return report
@@ -212,22 +215,43 @@ def make_engine(
         progress=Progress(tiling.size, already, transport.size, show),
         seconds_between_polls=seconds_between_polls,
         drops=drops,
+        colouring=colouring,
     )
     return engine, already
 
 
-def _tiling(options: PaintOptions) -> Tiling:
-    """The box cut into tiles; every box of this version is periodic."""
+def _bricks(options: PaintOptions, n_ranks: int) -> Bricks:
+    """The box cut into tiles and bricks; a painting that has begun keeps its bricks."""
     box = Box.open(options.box)
     box.require("dm")
-    return Tiling(box.shape, options.tile, options.overlap, (True, True, True))
+    tiling = Tiling(box.shape, options.tile, options.overlap)
+    run = Ledger(box.path).run()
+    if run is not None and not options.discard:
+        begun, bricks, _ = layout(run)
+        if begun == tiling:
+            return bricks
+    return Bricks(tiling, default_edge(tiling, n_ranks))
 
 
-def _brick_edge(options: PaintOptions, tiling: Tiling) -> int:
-    return Bricks.default_edge(tiling)
+def _device(options: PaintOptions, world: World, threads: int) -> str:
+    """The device of this rank's painter: one GPU a rank by local rank, or the CPU's share."""
+    if options.painter == "trivial":
+        return "cpu"
+    import torch
+
+    torch.set_num_threads(threads)
+    if options.device != "auto":
+        try:
+            torch.empty(1, device=options.device)
+        except (RuntimeError, AssertionError) as error:
+            raise BadInput(f"device {options.device}: {str(error).splitlines()[0]}") from None
+        return options.device
+    if torch.cuda.is_available():
+        return f"cuda:{world.local_rank % torch.cuda.device_count()}"
+    return "cpu"
 
 
-def _painter(options: PaintOptions, world: World, tiling: Tiling, threads: int) -> Painter:
+def _painter(options: PaintOptions, tiling: Tiling, device: str) -> Painter:
     return make_painter(
         options.painter,
         seed=options.seed,
@@ -237,9 +261,7 @@ def _painter(options: PaintOptions, world: World, tiling: Tiling, threads: int) 
         steps=options.steps,
         tile=tiling.tile,
         box_shape=tiling.shape,
-        device=options.device,
-        local_rank=world.local_rank,
-        threads=threads,
+        device=device,
         seconds_per_tile=options.seconds_per_tile,
     )
 

@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 
 from bigbox.store.box import Box
-from scheduler import Assignment, Bricks, Policy, Tiling
+from scheduler.bricks import Assignment, Bricks, default_edge
+from scheduler.policy import Policy
 from scheduler.simulate import CostModel, simulate
+from scheduler.tiling import Tiling
 
 GPC = 10_240  # voxels on a side of 1 Gpc/h at 0.098 Mpc/h
 Row = tuple[str, str]
@@ -89,7 +91,7 @@ def ranks64(scratch: Path) -> list[Row]:
     got = paint(path, ranks, *options, "--quiet")
     tiling = Tiling((shape,) * 3)
     cost = CostModel(seconds_per_tile=0.2, batch=batch, latency=0.02)
-    said = simulate(tiling, Bricks.default_edge(tiling), ranks, cost)
+    said = simulate(tiling, default_edge(tiling, ranks), ranks, cost)
     measured = got["tiles"] * 0.2 / (ranks * got["span"])
     return [
         ("tiles, ranks", f"{got['tiles']}, {ranks}"),
@@ -147,7 +149,7 @@ def simulator(scratch: Path) -> list[Row]:
     for ranks in (64, 512, 4096):
         began = time.monotonic()
         cost = CostModel(seconds_per_tile=0.02, batch=32, latency=0.001)
-        said = simulate(tiling, Bricks.default_edge(tiling), ranks, cost)
+        said = simulate(tiling, default_edge(tiling, ranks), ranks, cost)
         took = time.monotonic() - began
         words = f"{100 * said.efficiency:.2f} %, box in {said.makespan / 3600:.2f} h"
         rows.append((f"{ranks} ranks", f"{words} (simulated in {took:.0f} s)"))

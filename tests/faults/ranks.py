@@ -23,7 +23,8 @@ from bigbox.errors import BigboxError
 from bigbox.painters.base import Painter
 from bigbox.store.box import Box
 from bigbox.store.painting import Painting
-from scheduler import Assignment, Bricks, Tiling
+from scheduler.bricks import Assignment, Bricks
+from scheduler.tiling import Tiling
 
 
 class Post:
@@ -86,7 +87,7 @@ def paint_in_process(
     more = {} if disk is None else {"disk": disk}
     bricks = Bricks(tiling, edge)
     assignment = Assignment(bricks, n_ranks)
-    identity = {"tiling": tiling.as_dict(), "brick": edge, "painter": painter.identity()}
+    identity = painter.identity()
     steps = painter.fields - 1
     paintings: list[Painting] = []
     try:
@@ -142,7 +143,6 @@ def _step_until_idle(engines: list[Engine], rng: np.random.Generator) -> None:
     while not all(e.idle() and e.transport.sent() for e in engines):
         moved = engines[int(rng.integers(len(engines)))].one_pass()
         quiet = 0 if moved else quiet + 1
-        assert quiet < 200 * len(engines), (
-            "no rank can go on: "
-            + ", ".join(f"rank {e.rank} has {e.policy.remaining} tiles left" for e in engines)
+        assert quiet < 200 * len(engines), "no rank can go on: " + ", ".join(
+            f"rank {e.rank} has {e.policy.remaining} tiles left" for e in engines
         )
