@@ -293,6 +293,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _slow(pairs: list[str], n_ranks: int) -> dict[int, float]:
+    found = {}
+    for pair in pairs:
+        rank, colon, factor = pair.partition(":")
+        if not colon or not rank.isdigit():
+            raise ValueError(f"--slow {pair} is not understood: write RANK:FACTOR, such as 3:1.5")
+        if int(rank) >= n_ranks:
+            raise ValueError(f"--slow {pair}: rank {rank} does not exist among {n_ranks} ranks")
+        found[int(rank)] = float(factor)
+    return found
+
+
 def _show(done: int, total: int) -> None:
     print(f"\r{done / total:6.1%} of {total:,} tiles", end="", file=sys.stderr, flush=True)
 
@@ -304,7 +316,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         shape = tuple(args.shape) * (3 if len(args.shape) == 1 else 1)
         tiling = Tiling(shape, args.tile, args.overlap, (not args.open,) * 3)
-        slow = {int(r): float(f) for r, f in (pair.split(":") for pair in args.slow)}
+        slow = _slow(args.slow, max(args.ranks))
         cost = CostModel(args.seconds, args.batch, args.latency, args.fixed, slow)
         edges = [args.edge or default_edge(tiling, n) for n in args.ranks]
         for n, edge in zip(args.ranks, edges, strict=True):
@@ -329,8 +341,8 @@ def main(argv: list[str] | None = None) -> int:
             continue
         print(
             f"{n:7d} {edge:4d} {tiling.size / n:10.0f} {report.makespan:11.1f} "
-            f"{report.efficiency:10.4f} {report.critical_path:11.2f} {report.peak_pending_tiles:10,d} "
-            f"{report.peak_pending_rank:9,d} {took:6.1f}"
+            f"{report.efficiency:10.4f} {report.critical_path:11.2f} "
+            f"{report.peak_pending_tiles:10,d} {report.peak_pending_rank:9,d} {took:6.1f}"
         )
     return 0
 

@@ -101,14 +101,18 @@ def stage_counts(tiling: Tiling, colouring: str = "levels") -> Ints:
     return np.array(counts, np.int64)
 
 
+@cache
+def _known_table(tiling: Tiling, axis: int) -> Ints:
+    return np.stack(tiling.known_widths(axis), axis=-1)
+
+
 def known(tiling: Tiling, tiles: ArrayLike) -> Ints:
     """Widths of the slabs painted before each tile: (M,) -> int64 (M, 3, 2) voxels, 0 if none.
 
     Axis by axis, side 0 low and 1 high. The same for every colouring.
     """
-    at = tiling.coords(tiles)
-    sides = [np.stack([w[at[..., a]] for w in tiling.known_widths(a)], axis=-1) for a in range(3)]
-    return np.stack(sides, axis=-2)
+    at = np.unravel_index(np.asarray(tiles, np.int64), tiling.counts)
+    return np.stack([_known_table(tiling, a)[i] for a, i in enumerate(at)], axis=-2)
 
 
 @cache
@@ -128,12 +132,36 @@ def overlapping(tiling: Tiling, axis: int) -> NDArray[np.bool_]:
 
 
 @cache
-def _later(tiling: Tiling, colouring: str) -> NDArray[np.bool_]:
-    """later[c, d]: a tile of colours d is painted after one of colours c, over linear triples."""
-    s = stage_of_triple(tiling, colouring).ravel()
-    table = (s[:, None] < s[None, :]) & (s[:, None] >= 0)
-    table.setflags(write=False)
-    return table
+def _face_shifts(tiling: Tiling, forward: bool) -> tuple[Ints, Ints, Ints]:
+    """Per axis, int64 (n, 2): from a tile to the one it waits for (or that waits for it) across
+    its two faces, as a difference of linear indices; 0 where there is none.
+    """
+    found = []
+    for a, n in enumerate(tiling.counts):
+        colour, here = tiling.colours(a), np.arange(n)
+        stride = int(np.prod(tiling.counts[a + 1 :]))
+        shifts = np.zeros((n, 2), np.int64)
+        for side, step in enumerate((-1, 1)):
+            there = (here + step) % n
+            order = colour[there] > colour if forward else colour[there] < colour
+            waits = order & overlapping(tiling, a)[:, step + 1]
+            shifts[:, side] = np.where(waits, (there - here) * stride, 0)
+        shifts.setflags(write=False)
+        found.append(shifts)
+    return found[0], found[1], found[2]
+
+
+@cache
+def _all_shifts(tiling: Tiling, axis: int) -> tuple[Ints, NDArray[np.bool_], Ints]:
+    """Along one axis, (n, 26) for the `OFFSETS`: shift of the index, whether voxels are shared, and
+    the neighbour's colour as a digit of its triple. The triple of a tile is the sum of its digits.
+    """
+    n = tiling.counts[axis]
+    here = np.arange(n)[:, None]
+    there = (here + OFFSETS[:, axis]) % n
+    shift = (there - here) * int(np.prod(tiling.counts[axis + 1 :]))
+    digit = tiling.colours(axis)[there].astype(np.int64) * 3 ** (2 - axis)
+    return shift, overlapping(tiling, axis)[:, OFFSETS[:, axis] + 1], digit
 
 
 def _related(tiling: Tiling, tiles: ArrayLike, colouring: str, *, forward: bool) -> Ints:
@@ -144,30 +172,21 @@ def _related(tiling: Tiling, tiles: ArrayLike, colouring: str, *, forward: bool)
     """
     check_colouring(colouring)
     tiles = np.asarray(tiles, np.int64)
-    at = tiling.coords(tiles)
-    n = tiling.counts
+    at = np.unravel_index(tiles, tiling.counts)
     if colouring == "levels":
-        found = tiling.neighbours(tiles)
-        for a in range(3):
-            colour, here = tiling.colours(a), at[..., a]
-            for side, step in enumerate((-1, 1)):
-                there = colour[(here + step) % n[a]]
-                after = there > colour[here] if forward else there < colour[here]
-                meets = overlapping(tiling, a)[here, step + 1]
-                found[..., a, side] = np.where(after & meets, found[..., a, side], -1)
-        return found.reshape(*tiles.shape, 6)
-    near = (at[..., None, :] + OFFSETS) % n
-    meets = reduce(
-        np.logical_and,
-        (overlapping(tiling, a)[at[..., a]][..., OFFSETS[:, a] + 1] for a in range(3)),
+        shift = np.concatenate(
+            [s[i] for s, i in zip(_face_shifts(tiling, forward), at, strict=True)], axis=-1
+        )
+        return np.where(shift != 0, tiles[..., None] + shift, -1)
+    tables = [_all_shifts(tiling, a) for a in range(3)]
+    near, meets, theirs = (
+        reduce(combine, (table[part][i] for table, i in zip(tables, at, strict=True)))
+        for part, combine in enumerate((np.add, np.logical_and, np.add))
     )
-    mine, theirs = (
-        np.ravel_multi_index(tuple(tiling.colours(a)[c[..., a]] for a in range(3)), (3, 3, 3))
-        for c in (at, near)
-    )
-    later = _later(tiling, colouring)
-    order = later[mine[..., None], theirs] if forward else later[theirs, mine[..., None]]
-    return np.where(meets & order, tiling.index(near), -1)
+    stage_of = stage_of_triple(tiling, colouring).ravel()
+    mine = stage(tiling, tiles, colouring)[..., None]
+    order = stage_of[theirs] > mine if forward else stage_of[theirs] < mine
+    return np.where(meets & order, tiles[..., None] + near, -1)
 
 
 def predecessors(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
