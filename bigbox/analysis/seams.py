@@ -28,7 +28,7 @@ MEMORY = 1 << 30
 
 
 @dataclass(frozen=True)
-class Test:
+class Finding:
     """One question: `value` beside `expected` without seams, its significance z and tail p.
 
     z is the number of standard deviations of a Gaussian with the same p (two-sided).
@@ -65,7 +65,7 @@ class Harmonics:
     """Power of the planes' means at multiples of the tile frequency over that of its neighbours.
 
     order: (m,) in units of 1 / tile (1/2: alternate tiles); k: h/Mpc if the box size is known,
-    else per voxel; ratio: (m,) 1 without seams; z, p as in `Test`. quantity: "mean" or "variance".
+    else per voxel; ratio: (m,) 1 without seams; z, p as in `Finding`. quantity: "mean" or "variance".
     """
 
     axis: str
@@ -95,11 +95,11 @@ class SeamReport:
     kink_error: Float
     profiles: tuple[Profile, ...]
     harmonics: tuple[Harmonics, ...]
-    tests: tuple[Test, ...]
+    tests: tuple[Finding, ...]
     false_alarm_rate: float
     p_value: float
     alarm: bool
-    strongest: Test
+    strongest: Finding
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON; NaN becomes null."""
