@@ -67,7 +67,7 @@ class Lease:
     @classmethod
     def shared(cls, disk: Disk, ledger: Ledger, epoch: int, linger: float = LINGER) -> Lease:
         """Join run `epoch` as one of its ranks; raises StoppedEarly where a newer run started."""
-        file = disk.open(lock_path(ledger), create=True)
+        file = disk.open(lock_path(ledger))
         deadline = time.monotonic() + linger
         while (got := disk.lock(file, exclusive=False)) is False:
             if time.monotonic() > deadline:

@@ -249,7 +249,8 @@ class Painting:
 
     def drop_steps(self, tiles: npt.ArrayLike) -> None:
         """Remove the per-step latents of tiles that no tile needs any more."""
-        with self._lock:
+        place = self.box.path / "latents" / "steps"
+        with self._lock, explained(place):
             for tile in np.atleast_1d(np.asarray(tiles, np.int64)).tolist():
                 # By way of this run's own directory, so that a run that lost the lease removes
                 # nothing of its successor's.

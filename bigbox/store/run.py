@@ -15,6 +15,7 @@ import socket
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,7 @@ def _first(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
     return None if old == new else (name, old, new)
 
 
+@cache
 def _libraries() -> dict[str, str]:
     found = {}
     for name in LIBRARIES:

@@ -1,0 +1,334 @@
+"""A disk that dies: the store's own `Disk` with crash points and loss of what was not synced.
+
+The model.  Everything happens in a real directory; `World` remembers what could still be undone.
+
+* A **kill** ends all processes of a run between two operations, or in the middle of a write (of
+  which a part is then done).  The operating system lives: all that was done stays, synced or not,
+  and so remains to be lost by a later power loss.  Locks are gone.
+* A **power loss** is a kill after which what was not synced is, file by file and directory by
+  directory, kept, lost, or kept in part:
+    - bytes written since the last fsync of their file: all there, all gone, cut at any length, or
+      of full length with stretches of zeros;
+    - names changed since the last fsync of their directory (create, rename, link, unlink, mkdir):
+      a prefix of the changes of each directory survives, independently of other directories.  An
+      undone rename brings the file that was replaced back.
+* A **full disk** fails every write, creation and rename from one operation on, the first write
+  after a part of it; the process lives and may clean up behind itself.  Later it is free again.
+
+fsync of a file never makes its name durable, and nothing becomes durable by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bigbox.store.durable import Disk, File
+
+
+class Killed(BaseException):
+    """The process is gone; no code of it runs after this (nothing may catch it)."""
+
+
+class World:
+    """What several processes share: the directory, what is not durable in it, and the fault."""
+
+    def __init__(self, root: Path, *, locks: bool = True) -> None:
+        self.root = root
+        self.locks = locks
+        self.grave = root / "grave"
+        self.grave.mkdir(parents=True)
+        self.buried = 0
+        self.names: list[tuple[str, Callable[[], None]]] = []
+        self.data: dict[tuple[int, int], Pending] = {}
+        self.files: list[File] = []
+        self.count = 0
+        self.trace: list[str] = []
+        self.hits: Counter[str] = Counter()
+        self.at = 0
+        self.mode = ""
+        self.phase = ""
+        self.dead = False
+        self.full = False
+
+    def arm(self, at: int, mode: str, phase: str) -> None:
+        """Let the fault happen at operation `at` from now on (0: never)."""
+        self.count, self.trace = 0, []
+        self.at, self.mode, self.phase = at, mode, phase
+        self.dead = self.full = False
+
+    def after(self, rng: random.Random) -> None:
+        """The processes are gone; after a power loss so is some of what they did."""
+        self.close()
+        if self.mode == "power":
+            self.lose(rng)
+
+    def close(self) -> None:
+        """Close what the processes had open: their locks go with it."""
+        for file in self.files:
+            Disk.close(DISK, file)
+        self.files.clear()
+
+    def lose(self, rng: random.Random) -> None:
+        """Undo what was not durable, as a seeded choice."""
+        for pending in self.data.values():
+            pending.lose(rng)
+        self.data.clear()
+        keep: dict[str, int] = {}
+        for directory in dict.fromkeys(d for d, _ in self.names):
+            many = sum(d == directory for d, _ in self.names)
+            keep[directory] = rng.choice([0, many, rng.randint(0, many)])
+        left = Counter(d for d, _ in self.names)
+        for directory, undo in reversed(self.names):
+            left[directory] -= 1
+            if left[directory] >= keep[directory]:
+                undo()
+        self.names.clear()
+
+    def bury(self, path: str) -> str:
+        """Move a file or directory out of sight, to where an undo can bring it back from."""
+        self.buried += 1
+        place = str(self.grave / str(self.buried))
+        os.rename(path, place)
+        return place
+
+
+DISK = Disk()
+
+
+class Pending:
+    """Writes to one inode since its last fsync, each with what it replaced."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = os.dup(fd)
+        self.undo: list[tuple[int, bytes, int, int]] = []  # offset, old bytes, old size, length
+
+    def note(self, offset: int, length: int) -> None:
+        old = os.pread(self.fd, length, offset)
+        self.undo.append((offset, old, os.fstat(self.fd).st_size, length))
+
+    def lose(self, rng: random.Random) -> None:
+        how = rng.choice(["keep", "lose", "cut", "zeros"])
+        if how in ("lose", "cut"):
+            stay = 0 if how == "lose" else rng.randint(0, len(self.undo) - 1)
+            offset, _, before, length = self.undo[stay]
+            for place, old, size, _ in reversed(self.undo[stay + (how == "cut") :]):
+                os.pwrite(self.fd, old, place)
+                os.ftruncate(self.fd, size)
+            if how == "cut":
+                size = os.fstat(self.fd).st_size
+                os.ftruncate(self.fd, max(before, min(size, offset + rng.randint(0, length))))
+        elif how == "zeros":
+            for offset, _, _, length in self.undo:
+                size = os.fstat(self.fd).st_size
+                low = offset + rng.randint(0, max(length - 1, 0))
+                high = min(offset + length, size, low + rng.randint(1, 4096))
+                if high > low:
+                    os.pwrite(self.fd, bytes(high - low), low)
+        self.close()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class CrashDisk(Disk):
+    """The store's disk, every operation of it a crash point of the world it lives in."""
+
+    def __init__(self, world: World, before: Callable[[int], None] | None = None) -> None:
+        super().__init__()
+        self.world = world
+        self.count = 0
+        self.before = before  # called before each operation with its number, for interleaving
+
+    # ---------------------------------------------------------------- operations
+
+    def open(self, path: str | Path, *, create: bool = False, exclusive: bool = False) -> File:
+        def do() -> File:
+            fresh = (create or exclusive) and not os.path.exists(path)
+            file = super(CrashDisk, self).open(path, create=create, exclusive=exclusive)
+            self.world.files.append(file)
+            if fresh:
+                self._named(path, lambda: self._gone(path))
+            return file
+
+        makes = exclusive or (create and not os.path.exists(path))
+        return self._point("create" if makes else "open", path, do, allocates=makes)
+
+    def write_at(self, file: File, offset: int, buffers: Sequence[Any]) -> int:
+        raw = b"".join(bytes(memoryview(b).cast("B")) for b in buffers)
+
+        def part(length: int) -> int:
+            self._changing(file).note(offset, length)
+            return super(CrashDisk, self).write_at(file, offset, [raw[:length]])
+
+        return self._point(
+            "write",
+            file.path,
+            lambda: part(len(raw)),
+            half=lambda: part(max(1, len(raw) * (self.world.count % 7) // 7)),
+            allocates=True,
+        )
+
+    def truncate(self, file: File, size: int) -> None:
+        def do() -> None:
+            old = os.fstat(file.fd).st_size
+            self._changing(file).note(min(size, old), abs(old - size))
+            super(CrashDisk, self).truncate(file, size)
+
+        self._point("truncate", file.path, do)
+
+    def fsync(self, file: File) -> None:
+        def do() -> None:
+            state = os.fstat(file.fd)
+            pending = self.world.data.pop((state.st_dev, state.st_ino), None)
+            if pending:
+                pending.close()
+
+        self._point("fsync", file.path, do, allocates=True)
+
+    def fsync_dir(self, path: str | Path) -> None:
+        def do() -> None:
+            here = os.path.realpath(path)
+            self.world.names = [n for n in self.world.names if n[0] != here]
+
+        self._point("fsync_dir", path, do)
+
+    def replace(self, source: str | Path, target: str | Path) -> None:
+        def do() -> None:
+            shadow = ""
+            if os.path.isfile(target):
+                self.world.buried += 1
+                shadow = str(self.world.grave / str(self.world.buried))
+                os.link(target, shadow)
+            super(CrashDisk, self).replace(source, target)
+
+            def undo() -> None:
+                if os.path.lexists(target):
+                    try:
+                        os.rename(target, source)
+                    except OSError:
+                        self.world.bury(os.fspath(target))
+                if shadow:
+                    os.link(shadow, target)
+
+            self._named(target, undo)
+
+        self._point("rename", target, do, allocates=True)
+
+    def link(self, source: str | Path, target: str | Path) -> None:
+        def do() -> None:
+            super(CrashDisk, self).link(source, target)
+            self._named(target, lambda: self._gone(target))
+
+        self._point("link", target, do, allocates=True)
+
+    def unlink(self, path: str | Path) -> None:
+        self._point("unlink", path, lambda: self._away(path))
+
+    def remove_tree(self, path: str | Path) -> None:
+        self._point("remove_tree", path, lambda: self._away(path))
+
+    def mkdir(self, path: str | Path) -> None:
+        def do() -> None:
+            if not os.path.isdir(path):
+                super(CrashDisk, self).mkdir(path)
+                self._named(path, lambda: self._gone(path))
+
+        self._point("mkdir", path, do, allocates=True)
+
+    def close(self, file: File) -> None:
+        if not self.world.dead:
+            super().close(file)
+
+    def lock(self, file: File, *, exclusive: bool) -> bool | None:
+        return super().lock(file, exclusive=exclusive) if self.world.locks else None
+
+    # ---------------------------------------------------------------- how they fail
+
+    def _point(
+        self,
+        name: str,
+        path: str | Path,
+        do: Callable[[], Any],
+        *,
+        half: Callable[[], Any] | None = None,
+        allocates: bool = False,
+    ) -> Any:
+        world = self.world
+        if world.dead:
+            raise Killed
+        world.count += 1
+        self.count += 1
+        if self.before:
+            self.before(self.count)
+        label = f"{name} {kind_of(path)}"
+        world.trace.append(label)
+        if world.mode == "full":
+            world.full |= bool(world.at) and world.count >= world.at
+            if world.full and allocates:
+                if half and world.hits.get(f"full {label}", 0) % 2:
+                    half()
+                world.hits[f"full {label}"] += 1
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(path))
+            return do()
+        if world.at != world.count:
+            return do()
+        world.hits[f"{world.mode} {label}"] += 1
+        with suppress(OSError):
+            if world.phase == "after":
+                do()
+            elif world.phase == "half" and half:
+                half()
+        world.dead = True
+        raise Killed
+
+    # ---------------------------------------------------------------- what could be undone
+
+    def _changing(self, file: File) -> Pending:
+        state = os.fstat(file.fd)
+        key = (state.st_dev, state.st_ino)
+        if key not in self.world.data:
+            self.world.data[key] = Pending(file.fd)
+        return self.world.data[key]
+
+    def _named(self, path: str | Path, undo: Callable[[], None]) -> None:
+        self.world.names.append((os.path.realpath(os.path.dirname(os.fspath(path))), undo))
+
+    def _gone(self, path: str | Path) -> None:
+        if os.path.lexists(path):
+            self.world.bury(os.fspath(path))
+
+    def _away(self, path: str | Path) -> None:
+        if not os.path.lexists(path):
+            return
+        place = self.world.bury(os.fspath(path))
+
+        def undo() -> None:
+            if not os.path.lexists(path) and os.path.isdir(os.path.dirname(os.fspath(path))):
+                os.rename(place, path)
+
+        self._named(path, undo)
+
+
+def kind_of(path: str | Path) -> str:
+    """What sort of thing of the store a path is, for counting crash points."""
+    parts = Path(path).parts
+    name = parts[-1]
+    if name.endswith((".partial", "zarr.json", "run.json", "lease.lock")):
+        return "start" if "start-" in name else name.removesuffix(".partial")
+    if name.startswith("old-"):
+        return "aside"
+    for sort in ("brick", "steps", "dead", "tb"):
+        if name.endswith(f"-{sort}"):
+            return f"temporary {sort}"
+    if name.startswith("c."):
+        return parts[-2]
+    if parts[-2] in ("records", "epochs", "tmp") and "." in name:
+        return parts[-2]
+    return "directory"
