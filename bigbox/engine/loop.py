@@ -297,6 +297,7 @@ class Engine:
         return True
 
     def _paint(self, batch: TileBatch) -> np.ndarray:
+        self.painting.begin_tiles(batch.tiles)
         began = time.monotonic()
         fields = self.painter.paint(batch)
         ended = time.monotonic()

@@ -35,8 +35,9 @@ from bigbox.store.metadata import read_json
 from bigbox.store.shards import Index, empty_index
 from scheduler.bricks import Bricks
 
-# Kinds of record.
-TILE, SHARD, REVOKE_TILE, REVOKE_SHARD, COMPLETE = 1, 2, 3, 4, 5
+# Kinds of record.  BEGUN says that a tile is being painted; it is not synced and decides nothing,
+# but tells how much a killed run lost.
+TILE, SHARD, REVOKE_TILE, REVOKE_SHARD, COMPLETE, BEGUN = 1, 2, 3, 4, 5, 6
 
 # offset, end and crc are those of the chunk in its shard: where it begins, the committed end of
 # the shard after it, and crc32c of its values.  For SHARD: 0, bytes, crc32c of the chunks' crcs.
@@ -278,7 +279,7 @@ class Ledger:
 
 
 class RecordWriter:
-    """Appends the records of one rank in one run; every `append` is durable when it returns."""
+    """Appends the records of one rank in one run."""
 
     def __init__(self, disk: Disk, ledger: Ledger, epoch: int, rank: int) -> None:
         self._disk = disk
@@ -287,15 +288,19 @@ class RecordWriter:
         self._file: File | None = None
         self._size = 0
 
-    def append(self, records: Records) -> None:
-        """Write and sync; on failure the file is cut back to what stood before."""
+    def append(self, records: Records, sync: bool = True) -> None:
+        """Write and sync: durable when it returns; on failure the file is cut back to what stood.
+
+        Without `sync` the records are as durable as the next append makes them.
+        """
         fresh = self._file is None
         if self._file is None:
             # Never opened twice: each start of a run has a number of its own.
             self._file = self._disk.open(self.path, exclusive=True)
         try:
             written = self._disk.write_at(self._file, self._size, [records.view(np.uint8)])
-            self._disk.fsync(self._file)
+            if sync:
+                self._disk.fsync(self._file)
             if fresh:
                 self._disk.fsync_dir(self._directory)
         except OSError:

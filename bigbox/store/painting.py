@@ -27,6 +27,7 @@ from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.lease import Lease
 from bigbox.store.ledger import (
+    BEGUN,
     COMPLETE,
     SHARD,
     TILE,
@@ -170,6 +171,11 @@ class Painting:
         return self.tb.of_tiles(tiles)
 
     # ------------------------------------------------------------------------ tiles
+
+    def begin_tiles(self, tiles: npt.ArrayLike) -> None:
+        """Note that these tiles are being painted, so that the ledger tells what a kill costs."""
+        with self._lock, self._writing(0):
+            self._records.append(make_records(BEGUN, self.epoch, tiles), sync=False)
 
     def commit_tiles(self, tiles: npt.ArrayLike, fields: npt.NDArray[np.float32]) -> None:
         """Store painted tiles for good: they are done when this returns.

@@ -72,7 +72,7 @@ def lognormal_density(n: int, seed: int = 5) -> np.ndarray:
     k = np.fft.fftfreq(n)
     k2 = k[:, None, None] ** 2 + k[None, :, None] ** 2 + np.fft.rfftfreq(n)[None, None] ** 2
     modes = np.fft.rfftn(rng.standard_normal((n, n, n))) * np.exp(-k2 * 200)
-    g = np.fft.irfftn(modes, (n, n, n))
+    g = np.fft.irfftn(modes, (n, n, n), axes=(0, 1, 2))
     density = np.exp(g / g.std())
     return (density / density.mean()).astype(np.float32)
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from bigbox.store.box import Box
-from bigbox.store.ledger import summary as ledger_summary
+from bigbox.store.status import status
 from tests.mpi.conftest import Launcher, lognormal_density, painted
 
 GRID = 128  # 5³ = 125 tiles
@@ -135,7 +135,7 @@ def _wait_and_kill(
 
 def painted_again(path: Path) -> list[tuple[int, int, int]]:
     """(epoch, ranks, tiles begun but never recorded) of every run, from the ledger."""
-    runs = ledger_summary(Box.open(path))["runs"]
+    runs = [r for r in status(Box.open(path))["runs"] if r["kind"] == "paint"]
     return [(r["epoch"], r["n_ranks"], r["tiles_begun"] - r["tiles"]) for r in runs]
 
 
