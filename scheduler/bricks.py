@@ -103,9 +103,9 @@ class Bricks:
 
     def cell(self, tiles: ArrayLike) -> Ints:
         """brick * edge^3 + slot: (M,) -> int64 (M,)."""
-        at = self.tiling.coords(tiles)
+        i, j, k = np.unravel_index(np.asarray(tiles, np.int64), self.tiling.counts)
         x, y, z = self.cell_terms
-        return x[at[..., 0]] + y[at[..., 1]] + z[at[..., 2]]
+        return x[i] + y[j] + z[k]
 
     def of_tile(self, tiles: ArrayLike) -> Ints:
         """The brick of each tile: (M,) -> int64 (M,)."""

@@ -23,7 +23,7 @@ PATHS = (0, 10**9)
 
 @st.composite
 def assignments(draw: st.DrawFn) -> Assignment:
-    bricks = Bricks(draw(tilings(largest=28, most_tiles=80)), draw(st.integers(1, 4)))
+    bricks = Bricks(draw(tilings(largest=28, most_tiles=64)), draw(st.integers(1, 4)))
     return Assignment(bricks, draw(st.integers(1, 9)))
 
 
@@ -105,7 +105,7 @@ def shuffled(tiles: Iterable[int], chance: random.Random) -> list[int]:
 @both
 @pytest.mark.parametrize("few", PATHS)
 @given(assignments(), st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_batches_are_those_of_the_slow_policy(
     colouring: str, few: int, assignment: Assignment, chance: random.Random, resume: bool
 ) -> None:
@@ -146,7 +146,7 @@ def test_batches_are_those_of_the_slow_policy(
 
 @both
 @given(assignments(), st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_every_tile_is_painted_once_and_after_its_predecessors(
     colouring: str, assignment: Assignment, chance: random.Random, resume: bool
 ) -> None:
@@ -192,7 +192,7 @@ def test_every_tile_is_painted_once_and_after_its_predecessors(
 
 @both
 @given(assignments())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_readers_are_the_other_ranks_of_successors(colouring: str, assignment: Assignment) -> None:
     tiling = assignment.bricks.tiling
     for rank in range(assignment.n_ranks):

@@ -29,8 +29,8 @@ costs = st.builds(
 
 
 @both
-@given(tilings(largest=28, most_tiles=80), st.integers(1, 3), st.integers(1, 6), costs)
-@settings(max_examples=60)
+@given(tilings(largest=28, most_tiles=64), st.integers(1, 3), st.integers(1, 6), costs)
+@settings(max_examples=25)
 def test_bounds(colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: CostModel) -> None:
     report = simulate(tiling, edge, n_ranks, cost, colouring)
     again = simulate(tiling, edge, n_ranks, cost, colouring)
@@ -46,8 +46,8 @@ def test_bounds(colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: C
 
 
 @both
-@given(tilings(largest=28, most_tiles=80), st.integers(1, 3), st.integers(1, 6), costs)
-@settings(max_examples=40)
+@given(tilings(largest=28, most_tiles=64), st.integers(1, 3), st.integers(1, 6), costs)
+@settings(max_examples=25)
 def test_critical_path_is_the_longest_chain(
     colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: CostModel
 ) -> None:
@@ -65,8 +65,8 @@ def test_critical_path_is_the_longest_chain(
 
 
 @both
-@given(tilings(largest=28, most_tiles=80), st.integers(1, 3), st.integers(1, 6), st.data())
-@settings(max_examples=40)
+@given(tilings(largest=28, most_tiles=64), st.integers(1, 3), st.integers(1, 6), st.data())
+@settings(max_examples=25)
 def test_kept_tiles_against_a_replay(
     colouring: str, tiling: Tiling, edge: int, n_ranks: int, data: st.DataObject
 ) -> None:

@@ -12,7 +12,7 @@ from scheduler.tiling import Tiling, TilingError
 
 
 @st.composite
-def tilings(draw: st.DrawFn, largest: int = 34, most_tiles: int = 150) -> Tiling:
+def tilings(draw: st.DrawFn, largest: int = 34, most_tiles: int = 100) -> Tiling:
     """Small boxes with tiles of 3 to 9 voxels, any overlap, and any mix of edges."""
     tile = draw(st.integers(3, 9))
     overlap = draw(st.integers(0, (tile - 1) // 2))
