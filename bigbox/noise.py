@@ -108,7 +108,7 @@ def normal(
         if index[b, -1] - first == shape[2] - 1:
             filled[b] = fields[0, :, :, first : first + shape[2]]
         else:
-            np.take(fields[0], index[b], axis=2, out=filled[b])
+            filled[b] = np.take(fields[0], index[b], axis=2)
     result = filled if corner.ndim == 2 else filled[0]
     if device is None:
         return result
@@ -150,13 +150,12 @@ def _normal_torch(
 
     xs, ys, zs, where = (torch.from_numpy(a).to(device) for a in (x, y, blocks, index))
     fields = _fields(seed, word, xs, ys, zs)
-    return torch.gather(
-        fields, 3, where[:, None, None, :].expand(*fields.shape[:3], where.shape[1])
-    )
+    where = where[:, None, None, :].expand(*fields.shape[:3], where.shape[1])
+    return torch.gather(fields, 3, where).float()
 
 
 def _fields(seed: int, word: int, x: Any, y: Any, blocks: Any) -> Any:
-    """Normals float32 (B, nx, ny, 4 m) of whole blocks; x, y, blocks: int64 (B, n) of one kind."""
+    """Normals float64 (B, nx, ny, 4 m) of whole blocks; x, y, blocks: int64 (B, n) of one kind."""
     # The axes stay apart until the rounds mix them: broadcasting makes the first two rounds cheap.
     counter = (
         blocks[:, None, None, :],
@@ -165,17 +164,14 @@ def _fields(seed: int, word: int, x: Any, y: Any, blocks: Any) -> Any:
         (blocks * 0 + word)[:, None, None, :],
     )
     words = philox((seed & MASK, seed >> 32), counter)
-    shape = (x.shape[0], x.shape[1], y.shape[1], blocks.shape[1], 4)
-    out: Any
+    voxels: Any
     if isinstance(x, np.ndarray):
-        out = np.empty(shape, np.float32)
+        voxels = np.stack(words, axis=-1)
     else:
         import torch
 
-        out = torch.empty(shape, dtype=torch.float32, device=x.device)
-    for lane in range(4):
-        out[..., lane] = gaussian(words[lane])
-    return out.reshape(*shape[:3], 4 * shape[3])
+        voxels = torch.stack(words, dim=-1)
+    return gaussian(voxels.reshape(*voxels.shape[:3], -1))
 
 
 def philox(key: tuple[int, int], counter: tuple[Any, Any, Any, Any]) -> tuple[Any, ...]:
@@ -215,6 +211,7 @@ def gaussian(words: Any) -> Any:
     value = _polynomial(_A, r)
     value *= q
     value /= _polynomial(_B, r)
+    value, q = value.reshape(-1), q.reshape(-1)
     tail = abs(q) > _CENTRE
     outer = q[tail]
     r = _sqrt(_minus_log(0.5 - abs(outer)))
@@ -223,7 +220,7 @@ def gaussian(words: Any) -> Any:
     far /= _polynomial(_D, r)
     far *= 1.0 - 2.0 * (outer < 0.0)
     value[tail] = far
-    return value
+    return value.reshape(words.shape)
 
 
 def _polynomial(coefficients: tuple[float, ...], r: Any) -> Any:

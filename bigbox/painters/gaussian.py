@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from bigbox.diffusion import Context, Known, Schedule, impose, sample, told
+from bigbox.errors import BadInput
 from bigbox.noise import Purpose, normal
 from bigbox.painters.base import TileBatch, check_batch, paste_known
 
@@ -83,7 +84,7 @@ def true_power(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def axis_precision(tile: int) -> np.ndarray:
-    """Inverse of the covariance (tile, tile) of g along one axis, float64.
+    """Inverse of the covariance (tile, tile) of g along one axis, float64; tile >= 4.
 
     Gohberg-Semencul: banded (A A^T - B B^T) / innovation variance, no inversion needed. A and B are
     lower triangular Toeplitz matrices of the coefficients, and of them in reverse.
@@ -92,7 +93,7 @@ def axis_precision(tile: int) -> np.ndarray:
     forward, backward = np.zeros((tile, tile)), np.zeros((tile, tile))
     for lag in range(min(ORDER + 1, tile)):
         forward += a[lag] * np.eye(tile, k=-lag)
-    for lag in range(max(1, tile - ORDER), tile):
+    for lag in range(max(0, tile - ORDER), tile):
         backward += a[tile - lag] * np.eye(tile, k=-lag)
     return (forward @ forward.T - backward @ backward.T) / innovation
 
@@ -209,6 +210,8 @@ class GaussianPainter:
     margin: ClassVar[int] = MARGIN
 
     def __post_init__(self) -> None:
+        if self.tile < ORDER:
+            raise BadInput(f"gaussian painter: tile {self.tile} is below {ORDER}; use larger tiles")
         settings: dict[str, Any] = SCHEDULES[self.sampler]
         object.__setattr__(self, "schedule", Schedule(self.steps, **settings))
 

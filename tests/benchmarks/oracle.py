@@ -1,6 +1,8 @@
 """The table of overlap methods and samplers, measured in 3-D with the exact denoiser.
 
-    python -m tests.benchmarks.oracle --realizations 40 --others 3 --markdown ORACLE.md
+    python -m tests.benchmarks.oracle --realizations 40 --others 3 --out oracle.json
+
+Each realization goes to the file as it is done; the same command goes on from there.
 
 A periodic box of 224^3 voxels (8 x 8 x 8 tiles of 32^3, overlap 4) of a Gaussian field without a
 mean is painted tile after tile, by the plainest loop over the stages. The denoiser has no training
@@ -257,31 +259,34 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--counts", type=int, default=8, help="tiles on an axis")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", help="rows whose title contains this")
-    parser.add_argument("--out", type=Path, help="JSON of every realization and of the table")
-    parser.add_argument("--markdown", type=Path, help="the table")
+    parser.add_argument("--out", type=Path, default=Path("oracle.json"), help="every realization")
+    parser.add_argument("--markdown", type=Path, help="the table, as a file")
     options = parser.parse_args(arguments)
     edge = 28 * options.counts
     tiling = Tiling(shape=(edge, edge, edge), tile=32, overlap=4)
-    tasks = []
+    wanted: list[tuple[int, Method]] = []
     for method in METHODS:
         if options.only is None or options.only in method.title:
             n = options.realizations if method == METHODS[-1] else options.others
-            tasks += [(method, realization, tiling) for realization in range(n)]
-    tasks.sort(key=lambda task: -task[0].calls)
-    results = []
+            wanted += [(realization, method) for realization in range(n)]
+    results = json.loads(options.out.read_text()) if options.out.exists() else []
+    done = {(r["title"], r["calls"], r["realization"]) for r in results}
+    tasks = [
+        (method, realization, tiling)
+        for realization, method in sorted(wanted, key=lambda task: task[0])
+        if (method.title, method.calls, realization) not in done
+    ]
     with get_context("spawn").Pool(options.processes) as pool:
-        for done, result in enumerate(pool.imap_unordered(measure, tasks), 1):
+        for result in pool.imap_unordered(measure, tasks):
             results.append(result)
-            print(f"{done}/{len(tasks)} {result['title']}: {result['seconds']:.1f} s", flush=True)
-    table = summary(results, tiling)
+            options.out.write_text(json.dumps(results, indent=1))
+            print(f"{len(results)}: {result['title']}: {result['seconds']:.1f} s", flush=True)
     command = (
         f"python -m tests.benchmarks.oracle --realizations {options.realizations} "
-        f"--others {options.others} --markdown ORACLE.md"
+        f"--others {options.others}"
     )
-    text = markdown(table, command)
+    text = markdown(summary(results, tiling), command)
     print(text)
-    if options.out:
-        options.out.write_text(json.dumps({"table": table, "results": results}, indent=1))
     if options.markdown:
         options.markdown.write_text(text)
 
