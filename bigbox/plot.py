@@ -9,6 +9,7 @@ can be shown.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.store.box import AXES, Box
+from bigbox.store.box import AXES, KNOWN, Box
+from bigbox.store.ledger import Ledger
+from scheduler.tiling import Tiling
 
 matplotlib.use("Agg")
 
@@ -33,6 +36,7 @@ LABELS = {
     "halo": r"$\rho_h$  [$(M_\odot/h)\,/\,(\mathrm{Mpc}/h)^3$]",
     "tb": r"$T_b$  [mK]",
 }
+MARK = "#00ff7f"  # tile corners: seen on every colour of the maps
 MAPS = {"dm": "cividis", "halo": "cividis", "tb": "magma"}  # readable by the colour-blind
 
 
@@ -88,7 +92,13 @@ def slab_image(array: Any, slab: Slab, pixels: int = PIXELS) -> NDArray[np.float
             {0: factor, 1: factor},
             trim_excess=True,
         )
-    (done,) = dask.compute(image, num_workers=2)
+    try:
+        (done,) = dask.compute(image, num_workers=2)
+    except (ValueError, OSError) as error:  # what zarr raises for a chunk that is damaged
+        why = " ".join(str(error).split())
+        raise BadInput(
+            f"a chunk under the slab cannot be read ({why}): bigbox verify tells which"
+        ) from None
     return np.asarray(done, dtype=np.float32)
 
 
@@ -97,20 +107,41 @@ def _aligned(image: Any, factor: int) -> tuple[int, ...]:
     return tuple(max(factor, size[0] // factor * factor) for size in image.chunks)
 
 
-def panels(box: Box, slab: Slab) -> dict[str, NDArray[np.float32]]:
-    """What the box has to show, by the panel's name: dm, halo 0..3, tb."""
-    box.require("dm")
-    found = {"dm": slab_image(box.array("dm"), slab)}
-    if box.has("halo"):
-        halo = box.require("halo")
-        for channel in range(halo.shape[0]):
-            found[f"halo {channel}"] = slab_image(_Channel(halo, channel), slab)
-    if box.has("tb"):
-        found["tb"] = slab_image(box.require("tb"), slab)
+def panels(
+    box: Box, slab: Slab, arrays: Sequence[str] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Slabs by the panel's name, a channel a panel: of `arrays`, or of dm, halo and tb."""
+    if arrays is None:
+        box.require("dm")
+        arrays = [name for name in KNOWN if box.has(name)]
+    found = {}
+    for name in arrays:
+        array = box.require(name) if name in KNOWN else box.array(name)
+        if tuple(array.shape[-3:]) != box.shape or array.ndim > 4:
+            raise BadInput(f"{box.path}/{name}: has shape {array.shape}, no field over the box")
+        if array.ndim == 3:
+            found[name] = slab_image(array, slab)
+            continue
+        for channel in range(array.shape[0]):
+            found[f"{name} {channel}"] = slab_image(Channel(array, channel), slab)
     return found
 
 
-class _Channel:
+def owner_edges(tiling: Tiling, axis: int) -> NDArray[np.int64]:
+    """First voxel of each run of voxels that one tile owns, along one axis: where seams would be.
+
+    owners   0 0 0 0 1 1 2 2 2 3      edges  0 (a periodic box), 4, 6, 9
+    """
+    voxels = np.zeros((tiling.shape[axis], 3), np.int64)
+    voxels[:, axis] = np.arange(tiling.shape[axis])
+    owner = tiling.coords(tiling.owner(voxels))[:, axis]
+    before = np.roll(owner, 1)
+    if not tiling.periodic[axis]:
+        before[0] = owner[0]
+    return np.flatnonzero(owner != before).astype(np.int64)
+
+
+class Channel:
     """One channel of a (channels, nx, ny, nz) array, as an array of its own that dask can cut."""
 
     def __init__(self, array: Any, channel: int):
@@ -129,12 +160,22 @@ def plot(
     axis: str = "z",
     at: float | None = None,
     thickness: float | None = None,
+    arrays: Sequence[str] | None = None,
+    log: bool = False,
+    mark_tiles: bool = False,
 ) -> list[str]:
-    """Write the picture; returns the names of its panels. ``at``, ``thickness``: Mpc/h."""
+    """Write the picture; returns the names of its panels. ``at``, ``thickness``: Mpc/h.
+
+    arrays: names of arrays, dm, halo and tb if None; log: logarithmic colours for all of them;
+    mark_tiles: crosses at the corners of the tiles that tb was painted in.
+    """
     from matplotlib.figure import Figure
 
     slab = slab_of(box, axis, at, thickness)
-    images = panels(box, slab)
+    run = Ledger(box.path).run() if mark_tiles else None
+    if mark_tiles and run is None:
+        raise BadInput(f"{box.path}: is not painted, so it has no tiles to mark")
+    images = panels(box, slab, arrays)
     across, up = (i for i in range(3) if i != slab.axis)
     extent = (0.0, box.box_size[across], 0.0, box.box_size[up])
     figure = Figure(figsize=(5.2 * len(images), 5.2), layout="constrained")
@@ -145,18 +186,23 @@ def plot(
             np.ma.masked_invalid(image.T),
             origin="lower",
             extent=extent,
-            norm=_norm(kind, image),
-            cmap=matplotlib.colormaps[MAPS[kind]].with_extremes(bad="0.75"),
+            norm=norm_of(kind, image, log),
+            cmap=matplotlib.colormaps[MAPS.get(kind, "cividis")].with_extremes(bad="0.75"),
             interpolation="nearest",
         )
-        place.set_title(TITLES.get(name, f"haloes, mass bin {name.split()[-1]}"))
+        place.set_title(_title(box, name))
         place.set_xlabel(f"{AXES[across]}  [Mpc/h]")
-        figure.colorbar(shown, ax=place, label=LABELS[kind], shrink=0.85, extend="both")
+        figure.colorbar(shown, ax=place, label=_label(box, kind), shrink=0.85, extend="both")
+        if run is not None:
+            tiling = Tiling.from_dict(run["tiling"])
+            corners = np.meshgrid(*(owner_edges(tiling, a) * box.voxel for a in (across, up)))
+            mark_corners(place, corners[0], corners[1])
     axes[0].set_ylabel(f"{AXES[up]}  [Mpc/h]")
     low, high = slab.first * box.voxel, (slab.first + slab.count) * box.voxel
     unpainted = "tb" in images and bool(np.isnan(images["tb"]).any())
     figure.suptitle(
-        f"{box.path.name}, z = {box.redshift:g}: mean over {axis} = {low:.4g} to {high:.4g} Mpc/h"
+        f"{box.path.name}, redshift {box.redshift:g}: "
+        f"mean over {axis} = {low:.4g} to {high:.4g} Mpc/h"
         + (" (grey: not painted yet)" if unpainted else "")
     )
     try:
@@ -166,12 +212,43 @@ def plot(
     return list(images)
 
 
-def _norm(kind: str, image: NDArray[np.float32]) -> Any:
-    """The scale of a panel: logarithmic for densities, linear in the bulk of T_b."""
-    from matplotlib.colors import AsinhNorm, LogNorm
+def _title(box: Box, name: str) -> str:
+    if name == "tb" and (run := Ledger(box.path).run()):
+        return f"{TITLES[name]} ({run['identity'].get('painter', 'unknown')} painter)"
+    if name.startswith("halo "):
+        return f"haloes, mass bin {name.split()[-1]}"
+    return TITLES.get(name, name)
+
+
+def _label(box: Box, kind: str) -> str:
+    """What the colours mean, with its unit."""
+    if kind in LABELS:
+        return LABELS[kind]
+    about = box.array(kind).attrs
+    return f"{about.get('long_name') or kind}  [{about.get('units') or '1'}]"
+
+
+def mark_corners(place: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    """Crosses at the corners of tiles (paper's figure 8), which leave the panel's limits alone."""
+    limits = place.get_xlim(), place.get_ylim()
+    place.plot(x.ravel(), y.ravel(), "+", color=MARK, markersize=6, markeredgewidth=1)
+    place.set(xlim=limits[0], ylim=limits[1])
+
+
+def norm_of(kind: str, image: NDArray[np.float32], log: bool = False) -> Any:
+    """The scale of a panel: logarithmic for densities, linear in the bulk of T_b, else linear.
+
+    log: logarithmic whatever it is; values of zero and less get the colour of the least shown.
+    """
+    from matplotlib.colors import AsinhNorm, LogNorm, Normalize
 
     seen = image[np.isfinite(image)]
-    if kind == "tb":
+    if kind not in LABELS and not log:
+        if not seen.size:
+            return None
+        low, high = np.percentile(seen, (0.5, 99.5))
+        return Normalize(float(low), max(float(high), float(low) + 1e-30))
+    if kind == "tb" and not log:
         if not seen.size:
             return None
         low, middle, high = np.percentile(seen, (0.5, 50, 99.8))
@@ -180,5 +257,5 @@ def _norm(kind: str, image: NDArray[np.float32]) -> Any:
     positive = seen[seen > 0]
     if not positive.size:
         return None
-    low, high = np.percentile(positive, (1, 99.9))
+    low, high = np.percentile(positive, (10, 99.9))
     return LogNorm(float(low), max(float(high), 1.01 * float(low)), clip=True)

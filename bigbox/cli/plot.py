@@ -14,6 +14,7 @@ there are any, and the brightness temperature (mK), averaged over the slab. Only
 Voxels that are not painted yet are grey, so it can be used while painting.
 
 example:  bigbox plot box.zarr --axis z --at 6.25 --thickness 0.5 --out slab.png
+          bigbox plot box.zarr --array tb --log --mark-tiles
 """
 
 
@@ -41,6 +42,20 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="PNG", help="the picture (default: BOX with .png at its end)"
     )
+    parser.add_argument(
+        "--array",
+        nargs="+",
+        metavar="NAME",
+        help="arrays of the box to show (default: dm, halo and tb, those that are there)",
+    )
+    parser.add_argument(
+        "--log",
+        action="store_true",
+        help="logarithmic colours (default: for dm and halo; T_b is linear in its bulk)",
+    )
+    parser.add_argument(
+        "--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles"
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,10 +64,20 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.store.box import Box
 
     box = Box.open(options.box)
-    box.require("dm")
+    if options.array is None:
+        box.require("dm")
     from bigbox.plot import plot
 
     out = options.out or options.box.with_suffix(".png")
-    names = plot(box, out, axis=options.axis, at=options.at, thickness=options.thickness)
+    names = plot(
+        box,
+        out,
+        axis=options.axis,
+        at=options.at,
+        thickness=options.thickness,
+        arrays=options.array,
+        log=options.log,
+        mark_tiles=options.mark_tiles,
+    )
     print(f"{out}: {', '.join(names)}")
     return 0

@@ -9,8 +9,9 @@ import pytest
 import zarr
 
 from bigbox.errors import BadInput
-from bigbox.plot import Slab, panels, plot, slab_image, slab_of
+from bigbox.plot import Slab, owner_edges, panels, plot, slab_image, slab_of
 from bigbox.store.box import Box
+from scheduler import Tiling
 
 
 @pytest.fixture
@@ -99,3 +100,28 @@ def test_a_picture_with_every_panel(box: Box, tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_one_line(box: Box, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot be written"):
         plot(box, tmp_path / "no" / "p.png")
+
+
+def test_any_array_can_be_shown(box: Box, tmp_path: Path) -> None:
+    gas = box.create_array("gas", units="K", long_name="temperature of the gas")
+    gas[:] = np.random.default_rng(1).random(box.shape, dtype=np.float32)
+    out = tmp_path / "gas.png"
+    assert plot(box, out, arrays=["gas"]) == ["gas"]
+    assert plot(box, out, arrays=["gas", "dm"], log=True) == ["gas", "dm"]
+    with pytest.raises(BadInput, match="no array 'rain'"):
+        plot(box, out, arrays=["rain"])
+    with pytest.raises(BadInput, match="not painted"):
+        plot(box, out, mark_tiles=True)
+
+
+@pytest.mark.parametrize("periodic", [True, False])
+def test_owner_edges_are_where_the_owner_changes(periodic: bool) -> None:
+    tiling = Tiling((60, 50, 41), 16, 3, (periodic,) * 3)
+    for axis in range(3):
+        line = np.zeros((tiling.shape[axis], 3), np.int64)
+        line[:, axis] = np.arange(tiling.shape[axis])
+        owner = tiling.owner(line)
+        slow = [i for i in range(1, len(owner)) if owner[i] != owner[i - 1]]
+        if periodic and owner[0] != owner[-1]:
+            slow = [0, *slow]
+        assert owner_edges(tiling, axis).tolist() == slow
