@@ -12,7 +12,6 @@ The field is not changed by default; `normalise=True` takes T_b / <T_b> (Mishra,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,8 +19,17 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from bigbox.analysis.shells import WINDOWS, Shells, Window, default_edges, label, log_edges
-from bigbox.analysis.spectrum import Float, Pair, Spectrum, correlation, delta2, transfer
+from bigbox.analysis.shells import (
+    WINDOWS,
+    ModeSums,
+    Shells,
+    Window,
+    default_edges,
+    label,
+    log_edges,
+    mean_of,
+)
+from bigbox.analysis.spectrum import Pair, Spectrum, correlation, delta2, transfer
 from bigbox.errors import BadInput
 
 __all__ = [
@@ -65,9 +73,8 @@ def power(
     arrays that are not 3-D, not alike, not finite, or constant.
     """
     fields = [field] if other is None else [field, other]
-    shells, sums = _measure(fields, box_size, edges, window, shot_noise, normalise, workers)
-    kind = "auto" if other is None else "cross"
-    return shells.spectrum(sums[-1], kind, label(unit, normalise))
+    found = _measure(fields, box_size, edges, window, shot_noise, normalise, unit, workers)
+    return found[-1]
 
 
 def pair(
@@ -82,21 +89,8 @@ def pair(
     workers: int = 1,
 ) -> Pair:
     """The auto spectra of two fields and their cross spectrum; arguments as in `power`."""
-    shells, sums = _measure([first, second], box_size, edges, window, 0.0, normalise, workers)
-    units = label(unit, normalise)
-    return Pair(
-        shells.spectrum(sums[0], "auto", units),
-        shells.spectrum(sums[1], "auto", units),
-        shells.spectrum(sums[2], "cross", units),
-    )
-
-
-def mean_of(total: float, count: int, normalise: bool, name: str) -> float:
-    """The mean that `normalise` divides by; raises BadInput where it is zero."""
-    mean = total / count
-    if normalise and (mean == 0 or not math.isfinite(1.0 / mean)):
-        raise BadInput(f"{name}: has mean {mean:g}; T_b / <T_b> needs a mean that is not zero")
-    return mean
+    found = _measure([first, second], box_size, edges, window, 0.0, normalise, unit, workers)
+    return Pair(*found)
 
 
 def _contrast(field: npt.ArrayLike, normalise: bool, name: str) -> npt.NDArray[Any]:
@@ -115,7 +109,7 @@ def _contrast(field: npt.ArrayLike, normalise: bool, name: str) -> npt.NDArray[A
         )
     if values.min() == values.max():
         raise BadInput(f"{name}: is constant ({values.flat[0]:g} everywhere): it has no spectrum")
-    mean = mean_of(float(total), values.size, normalise, name)
+    mean = mean_of(float(total) / values.size, normalise, name)
     # The zero mode is left out anyway; without it the float32 transform loses no digits to it.
     values = values - values.dtype.type(mean)
     if normalise:
@@ -130,35 +124,21 @@ def _measure(
     window: Window | tuple[Window, Window],
     shot_noise: float,
     normalise: bool,
+    unit: str,
     workers: int,
-) -> tuple[Shells, list[Float]]:
-    """Binned sums of the products 11 (one field) or 11, 22, 12 (two fields)."""
+) -> list[Spectrum]:
+    """The auto spectrum of one field, or 11, 22 and 12 of two."""
     shapes = [np.shape(f) for f in fields]
     if len(set(shapes)) > 1:
         raise BadInput(f"fields have shapes {shapes[0]} and {shapes[1]}: they must be alike")
-    products = 3 if len(fields) == 2 else 1
+    names = ["field"] if len(fields) == 1 else ["first field", "second field"]
     modes = []
-    for i, one in enumerate(fields):
-        contrast = _contrast(one, normalise, f"field {i + 1}" if len(fields) > 1 else "field")
+    for name, one in zip(names, fields, strict=True):
+        contrast = _contrast(one, normalise, name)
         modes.append(scipy.fft.rfftn(contrast, workers=workers, overwrite_x=True))
         del contrast
-    shells = Shells(shapes[0], box_size, edges, window, shot_noise, products)
-    sums = [np.zeros(len(shells.edges) - 1) for _ in range(products)]
+    shells = Shells(default_edges(shapes[0], box_size) if edges is None else edges)
+    sums = ModeSums(shapes[0], box_size, shells, window, shot_noise, 2 * len(fields) - 1)
     everything = slice(None)
-    planes = max(1, (1 << 20) // modes[0][0].size)
-    for first in range(0, shapes[0][0], planes):
-        rows = slice(first, min(first + planes, shapes[0][0]))
-        found = shells.add((rows, everything, everything), products_of([m[rows] for m in modes]))
-        for total, part in zip(sums, found, strict=True):
-            total += part
-    return shells, sums
-
-
-def products_of(modes: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """|FFT|^2 of one block of modes; of two: both, and Re(FFT1 FFT2*)."""
-    autos = [m.real.astype(np.float64) ** 2 + m.imag.astype(np.float64) ** 2 for m in modes]
-    if len(modes) == 1:
-        return autos
-    a, b = modes
-    cross = a.real.astype(np.float64) * b.real + a.imag.astype(np.float64) * b.imag
-    return [*autos, cross]
+    sums.add((everything, everything, everything), modes)
+    return sums.spectra(shells.edges, label(unit, normalise))

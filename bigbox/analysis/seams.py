@@ -65,7 +65,8 @@ class Harmonics:
     """Power of the planes' means at multiples of the tile frequency over that of its neighbours.
 
     order: (m,) in units of 1 / tile (1/2: alternate tiles); k: h/Mpc if the box size is known,
-    else per voxel; ratio: (m,) 1 without seams; z, p as in `Finding`. quantity: "mean" or "variance".
+    else per voxel; ratio: (m,) 1 without seams; z, p as in `Finding`. quantity: "mean" or
+    "variance".
     """
 
     axis: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,13 @@ from bigbox.analysis.spectrum import Float, Spectrum
 from bigbox.errors import BadInput
 
 Window = str | None
+Axes = tuple[Float, Float, Float]
 
 # Mass assignment schemes and the power of sinc in their window (Hockney & Eastwood 1981).
 WINDOWS = {"ngp": 1, "cic": 2, "tsc": 3}
+
+# Modes whose bins are found at a time: about 60 bytes each of temporary memory.
+CHUNK_MODES = 1 << 18
 
 
 def default_edges(shape: Sequence[int], box_size: float | Sequence[float]) -> Float:
@@ -64,25 +68,66 @@ def label(unit: str, normalise: bool) -> str:
     return "(Mpc/h)^3" if normalise or unit in ("", "1") else f"(Mpc/h)^3 {unit}^2"
 
 
+class Bins(Protocol):
+    """Which bin a mode falls into."""
+
+    size: int
+
+    def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
+        """Bins of a block of modes, 1 .. size (0 and size + 1: none), and what to average there.
+
+        k: wavenumbers of the block's rows on each axis; all arrays are flat, in C order.
+        """
+        ...
+
+
 class Shells:
-    """Sums of mode power in bins of |k|, taken block by block over the half-space of an rfftn.
+    """Bins of |k| between ascending edges in h/Mpc. The zero mode is in none of them."""
+
+    def __init__(self, edges: npt.ArrayLike) -> None:
+        self.edges = check_edges(edges)
+        self.size = len(self.edges) - 1
+        steps = np.diff(self.edges)
+        self._step = float(steps.mean()) if np.ptp(steps) < 1e-9 * steps[0] else 0.0
+
+    def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
+        """Bin and |k| of each mode."""
+        kx, ky, kz = k
+        length = np.sqrt((kx[:, None] ** 2 + ky**2)[:, :, None] + kz**2).ravel()
+        return self.number(length), (length,)
+
+    def number(self, length: Float) -> npt.NDArray[np.int64]:
+        """Bin of each wavenumber."""
+        if self._step:
+            # Equal steps are counted off, which takes a tenth of the time of a search.
+            number = ((length - (self.edges[0] - self._step)) * (1 / self._step)).astype(np.int64)
+            np.clip(number, 0, self.size + 1, out=number)
+        else:
+            number = np.searchsorted(self.edges, length, side="right").astype(np.int64)
+        number[length == 0] = 0
+        return number
+
+
+class ModeSums:
+    """Sums of mode power in bins, taken block by block over the half-space of an rfftn.
 
     Modes with k_z = 0 or k_z = Nyquist stand for themselves, all others for their conjugate too.
-    Shared by the spectra in memory and out of core, so that they bin alike.
+    Shared by the spectra in memory and out of core, so that they bin alike. The sums of blocks
+    can be taken apart and merged.
     """
 
     def __init__(
         self,
         shape: Sequence[int],
         box_size: float | Sequence[float],
-        edges: npt.ArrayLike | None = None,
+        bins: Bins,
         window: Window | tuple[Window, Window] = None,
         shot_noise: float = 0.0,
         products: int = 1,
     ) -> None:
         self.shape = tuple(int(n) for n in shape)
         self.sides = box_sides(shape, box_size)
-        self.edges = check_edges(default_edges(shape, box_size) if edges is None else edges)
+        self.bins = bins
         self.windows = check_windows(window)
         self.shot_noise = float(shot_noise)
         if self.shot_noise and self.windows[0] != self.windows[1]:
@@ -91,99 +136,123 @@ class Shells:
                 " two different windows have no shot noise in common; set it to 0"
             )
         # Two fields give products 11, 22, 12: the first window twice, the second twice, both.
-        first, second = self._order(0), self._order(1)
+        first, second = (0 if w is None else WINDOWS[w] for w in self.windows)
         self._orders = [(first, first), (second, second), (first, second)][-products:]
-        steps = np.diff(self.edges)
-        self._step = float(steps.mean()) if np.ptp(steps) < 1e-9 * steps[0] else 0.0
-        n = len(self.edges) - 1
-        self.modes = np.zeros(n, np.int64)
-        self.k_sum = np.zeros(n)
-        volume = math.prod(self.sides)
-        self._scale = volume / float(math.prod(self.shape)) ** 2
+        self.modes = np.zeros(bins.size)
+        self.coordinates: list[Float] = []
+        self.power = [np.zeros(bins.size) for _ in range(products)]
+        self._scale = math.prod(self.sides) / float(math.prod(self.shape)) ** 2
 
-    def _order(self, which: int) -> int:
-        name = self.windows[which]
-        return 0 if name is None else WINDOWS[name]
+    @property
+    def nyquist(self) -> float:
+        """The least Nyquist wavenumber of the three axes, h/Mpc."""
+        return nyquist(self.shape, self.sides)
 
-    def axes(self) -> tuple[Float, Float, Float]:
-        """Wavenumbers (h/Mpc) of the rows of an rfftn on each axis; Nyquist counts as positive."""
-        (nx, ny, nz), (lx, ly, lz) = self.shape, self.sides
-        kx, ky = (
-            np.asarray(2 * np.pi / s * np.fft.fftfreq(n, 1.0 / n), np.float64)
-            for n, s in ((nx, lx), (ny, ly))
-        )
-        return kx, ky, np.asarray(2 * np.pi / lz * np.arange(nz // 2 + 1), np.float64)
+    def add(self, at: tuple[slice, slice, slice], modes: Sequence[npt.NDArray[Any]]) -> None:
+        """Add a block: `at` is its place in the rfftn, `modes` the one or two fields' modes."""
+        rows = modes[0].shape[0]
+        step = max(1, CHUNK_MODES // modes[0][0].size)
+        first = at[0].indices(self.shape[0])[0]
+        for low in range(0, rows, step):
+            high = min(low + step, rows)
+            place = (slice(first + low, first + high), at[1], at[2])
+            self._add(place, _products([m[low:high] for m in modes], len(self.power)))
 
-    def add(
-        self, at: tuple[slice, slice, slice], products: Sequence[npt.NDArray[Any]]
-    ) -> list[Float]:
-        """Sums over the modes of one block, (bins,) for each of `products`; counts the modes.
-
-        at: the block's place in the rfftn; products: |FFT|^2 or Re(FFT1 FFT2*) of the block.
-        """
-        kx, ky, kz = (k[s] for k, s in zip(self.axes(), at, strict=True))
-        length = np.sqrt(kx[:, None, None] ** 2 + ky[None, :, None] ** 2 + kz**2).ravel()
-        number = self._bin(length)
-        weight = np.full(len(kz), 2.0)
+    def _add(self, at: tuple[slice, slice, slice], products: Sequence[Float]) -> None:
+        axes = wavenumbers(self.shape, self.sides)
+        k = (axes[0][at[0]], axes[1][at[1]], axes[2][at[2]])
+        number, coordinates = self.bins.place(k)
+        weight = np.full(len(k[2]), 2.0)
         first, nz = at[2].indices(self.shape[2] // 2 + 1)[0], self.shape[2]
         for own in (0, nz // 2) if nz % 2 == 0 else (0,):
-            if first <= own < first + len(kz):
+            if first <= own < first + len(weight):
                 weight[own - first] = 1.0
-        weight = np.broadcast_to(weight, (len(kx), len(ky), len(kz))).ravel()
-        inside = slice(1, len(self.edges))
-        size = len(self.edges) + 1
-
-        def total(values: npt.NDArray[Any]) -> Float:
-            return np.asarray(np.bincount(number, values, minlength=size)[inside], np.float64)
-
-        self.modes += np.rint(total(weight)).astype(np.int64)
-        self.k_sum += total(weight * length)
-        sums = []
-        for product, orders in zip(products, self._orders, strict=True):
-            mode = product.astype(np.float64) * self._scale
+        flat = np.broadcast_to(weight, tuple(map(len, k))).ravel()
+        self.modes += self._total(number, flat)
+        sums = [self._total(number, flat * c) for c in coordinates]
+        self._add_coordinates(sums)
+        for total, product, orders in zip(self.power, products, self._orders, strict=True):
+            product *= self._scale * weight
             if self.shot_noise:
-                mode -= self.shot_noise * self._per_axis(at, _aliased, orders[0])
+                product -= self.shot_noise * weight * self._per_axis(k, _aliased, orders[0])
             if any(orders):
-                mode /= self._per_axis(at, _sinc, sum(orders))
-            sums.append(total(weight * mode.ravel()))
-        return sums
+                product /= self._per_axis(k, _sinc, sum(orders))
+            total += self._total(number, product.ravel())
 
-    def _per_axis(
-        self, at: tuple[slice, slice, slice], of: Callable[[Float, int], Float], order: int
-    ) -> Float:
+    def _add_coordinates(self, sums: Sequence[Float]) -> None:
+        known = self.coordinates or [np.zeros(self.bins.size) for _ in sums]
+        self.coordinates = [a + b for a, b in zip(known, sums, strict=True)]
+
+    def _total(self, number: npt.NDArray[np.int64], values: Float) -> Float:
+        sums = np.bincount(number, values, minlength=self.bins.size + 2)
+        return np.asarray(sums[1 : self.bins.size + 1], np.float64)
+
+    def _per_axis(self, k: Axes, of: Callable[[Float, int], Float], order: int) -> Float:
         """Product over the axes of a function of the half phase k h / 2 and the order."""
         x, y, z = (
-            of(k[s] * (side / n) / 2, order)
-            for k, s, side, n in zip(self.axes(), at, self.sides, self.shape, strict=True)
+            of(row * (side / n) / 2, order)
+            for row, side, n in zip(k, self.sides, self.shape, strict=True)
         )
         return x[:, None, None] * y[None, :, None] * z[None, None, :]
 
-    def _bin(self, length: Float) -> npt.NDArray[np.int64]:
-        """Bin 1 .. n of each |k|, 0 below the edges, n + 1 above; the zero mode is always 0."""
-        if self._step:
-            number = np.floor((length - self.edges[0]) / self._step) + 1
-            number = np.clip(number, 0, len(self.edges)).astype(np.int64)
-        else:
-            number = np.searchsorted(self.edges, length, side="right")
-        number[length == 0] = 0
-        return number
+    def merge(self, other: ModeSums) -> None:
+        """Add the sums of other blocks of the same box."""
+        self.modes += other.modes
+        self._add_coordinates(other.coordinates)
+        for mine, theirs in zip(self.power, other.power, strict=True):
+            mine += theirs
 
-    def spectrum(self, total: Float, kind: str, units: str) -> Spectrum:
-        """The spectrum from the sums of all blocks."""
-        filled = self.modes > 0
-        count = np.where(filled, self.modes, 1)
+    def means(self) -> tuple[npt.NDArray[np.int64], list[Float], list[Float]]:
+        """Number of modes, mean coordinates and mean power of each bin; NaN where it has none."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            coordinates = [c / self.modes for c in self.coordinates]
+            power = [p / self.modes for p in self.power]
+        return np.rint(self.modes).astype(np.int64), coordinates, power
+
+    def spectra(self, edges: Float, units: str, factor: float = 1.0) -> list[Spectrum]:
+        """One spectrum for each product, times `factor`; for bins in |k|."""
+        modes, (k, *_), power = self.means()
         names = [w for w in dict.fromkeys(self.windows) if w]
-        return Spectrum(
-            k=np.where(filled, self.k_sum / count, np.nan),
-            power=np.where(filled, total / count, np.nan),
-            modes=self.modes.copy(),
-            edges=self.edges,
-            kind=kind,
-            units=units,
-            k_nyquist=float(nyquist(self.shape, self.sides)),
-            window=" x ".join(names),
-            shot_noise=self.shot_noise,
-        )
+        kinds = ["auto", "auto", "cross"] if len(power) == 3 else ["auto"]
+        return [
+            Spectrum(
+                k=k,
+                power=p * factor,
+                modes=modes,
+                edges=edges,
+                kind=kind,
+                units=units,
+                k_nyquist=self.nyquist,
+                window=" x ".join(names),
+                shot_noise=self.shot_noise,
+            )
+            for p, kind in zip(power, kinds, strict=True)
+        ]
+
+
+def wavenumbers(shape: Sequence[int], sides: Sequence[float]) -> Axes:
+    """Wavenumbers (h/Mpc) of the rows of an rfftn on each axis, the z axis halved."""
+    kx, ky = (
+        np.asarray(2 * np.pi / s * np.fft.fftfreq(n, 1.0 / n), np.float64)
+        for n, s in zip(shape[:2], sides[:2], strict=True)
+    )
+    return kx, ky, np.asarray(2 * np.pi / sides[2] * np.arange(shape[2] // 2 + 1), np.float64)
+
+
+def _products(modes: Sequence[npt.NDArray[Any]], count: int) -> list[Float]:
+    """|FFT|^2 of one block of modes; of two, both and Re(FFT1 FFT2*), or this alone."""
+    if len(modes) == 1:
+        a = modes[0]
+        return [_square(a.real) + _square(a.imag)]
+    a, b = modes
+    cross = a.real.astype(np.float64) * b.real + a.imag.astype(np.float64) * b.imag
+    if count == 1:
+        return [cross]
+    return [_square(a.real) + _square(a.imag), _square(b.real) + _square(b.imag), cross]
+
+
+def _square(values: npt.NDArray[Any]) -> Float:
+    return np.square(values, dtype=np.float64)
 
 
 def _sinc(phase: Float, order: int) -> Float:
@@ -215,3 +284,10 @@ def check_windows(window: Window | tuple[Window, Window]) -> tuple[Window, Windo
         if name is not None and name not in WINDOWS:
             raise BadInput(f"window {name!r} is not known: choose {', '.join(WINDOWS)} or none")
     return both[0], both[1]
+
+
+def mean_of(mean: float, normalise: bool, name: str) -> float:
+    """The mean that `normalise` divides by; raises BadInput where it is zero."""
+    if normalise and (mean == 0 or not math.isfinite(1.0 / mean)):
+        raise BadInput(f"{name}: has mean {mean:g}; T_b / <T_b> needs a mean that is not zero")
+    return mean
