@@ -45,7 +45,7 @@ def test_known_answers(counter: str, key: str, answer: str) -> None:
     k = tuple(words(key))
     assert slow_philox(k, tuple(words(counter))) == words(answer)  # type: ignore[arg-type]
     for kind in (np.array, torch.tensor):
-        arrays = tuple(kind([c]) for c in words(counter))  # type: ignore[operator]
+        arrays = tuple(kind([c]) for c in words(counter))
         assert [int(w[0]) for w in philox(k, arrays)] == words(answer)  # type: ignore[arg-type]
 
 

@@ -352,7 +352,7 @@ def test_painted_tiles_have_the_conditional_law() -> None:
     In the eigenbasis of the conditional covariance the painted modes are independent with variance
     1; the sampler is allowed the two per cent that its recursion foretells.
     """
-    tile, size = 8, 600
+    tile, size = 8, 300
     painter = plain(steps=25, tile=tile, box_shape=(65536, 16, 16))
     one = pick(batch_for(painter, tile, 1), np.array([0]))
     one.inputs[:] = 0
