@@ -1,6 +1,6 @@
 """The table of overlap methods and samplers, measured in 3-D with the exact denoiser.
 
-    python -m tests.benchmarks.oracle --realizations 40 --others 3 --out oracle.json
+    python -m tests.benchmarks.oracle --realizations 20 --others 2 --out oracle.json
 
 Each realization goes to the file as it is done; the same command goes on from there.
 
@@ -36,7 +36,7 @@ from bigbox.painters.gaussian import SCATTER_MK, true_power
 from scheduler.stages import known, stage, stages
 from scheduler.tiling import Tiling
 
-BIN_EDGES = (0.5, 5.5, 9.5, 14.5, *np.arange(20.5, 112, 6))  # in units of 2 pi / box
+BIN_EDGES = (0.5, 8.5, 14.5, *np.arange(20.5, 112, 6))  # in units of 2 pi / box
 RESOLVED = 1e-3
 BATCH = 16
 
@@ -254,8 +254,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--realizations", type=int, default=40, help="of the default method")
-    parser.add_argument("--others", type=int, default=3, help="realizations of the other rows")
+    parser.add_argument("--realizations", type=int, default=20, help="of the default method")
+    parser.add_argument("--others", type=int, default=2, help="realizations of the other rows")
     parser.add_argument("--counts", type=int, default=8, help="tiles on an axis")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", help="rows whose title contains this")
