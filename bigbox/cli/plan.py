@@ -1,5 +1,170 @@
-from typing import Any
+"""`bigbox plan`: what painting a box will take, and whether it fits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
+from bigbox.errors import BadInput
+
+if TYPE_CHECKING:
+    from bigbox.plan import Plan
+
+_TEXT = """\
+Tells what painting a box will take: stages, batches, time, memory of a rank, disk and files; for a
+box that exists, or for one that is only thought of (--shape and --box-size). Writes nothing.
+
+What cannot fit is refused with exit status 2, after the plan is shown: ranks that need more memory
+than a node has, or more disk than is free. The limits are those of this machine, with all ranks on
+it; to plan for another one, tell its nodes with --ranks-per-node, --memory and --disk.
+
+example:  bigbox plan box.zarr --ranks 4
+example:  bigbox plan --shape 10240 --box-size 1000 --ranks 64 \\
+              --ranks-per-node 4 --memory 512 --disk 20000
+next:     mpirun -n 4 bigbox paint box.zarr
+"""
 
 
 def add(commands: Any) -> None:
-    pass
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands, "plan", summary="what painting a box will take, and whether it fits", text=_TEXT
+    )
+    parser.add_argument("box", metavar="BOX", type=Path, nargs="?", help="the box")
+    parser.add_argument(
+        "--shape",
+        type=whole(1),
+        nargs="+",
+        metavar="N",
+        help="voxels on a side, or on three sides, instead of BOX",
+    )
+    parser.add_argument(
+        "--box-size",
+        type=number(0, above=True),
+        metavar="L",
+        help="side of that box on x, comoving Mpc/h",
+    )
+    run_with = parser.add_argument_group("how it would be painted, as for bigbox paint")
+    run_with.add_argument("--ranks", type=whole(1), default=1, metavar="N", help="MPI ranks (1)")
+    run_with.add_argument(
+        "--batch", type=whole(1), default=16, metavar="K", help="tiles painted at once (16)"
+    )
+    run_with.add_argument("--painter", choices=("gaussian", "trivial"), default="gaussian")
+    run_with.add_argument("--sampler", choices=("dpmpp", "ancestral"), default="dpmpp")
+    run_with.add_argument("--steps", type=whole(1, 4095), metavar="T")
+    run_with.add_argument(
+        "--overlap-method", choices=("conditioned", "overwrite", "latents"), default="conditioned"
+    )
+    run_with.add_argument("--colouring", choices=("levels", "paper"), default="levels")
+    run_with.add_argument("--tile", type=whole(4), default=32, metavar="N")
+    run_with.add_argument("--overlap", type=whole(0), default=4, metavar="N")
+    run_with.add_argument(
+        "--seconds-per-tile",
+        type=number(0, above=True),
+        metavar="X",
+        help="as measured where it will run (default: measured on one core of an AMD EPYC)",
+    )
+    limits = parser.add_argument_group("limits, when not those of this machine")
+    limits.add_argument(
+        "--ranks-per-node", type=whole(1), metavar="N", help="ranks that share a node's memory"
+    )
+    limits.add_argument(
+        "--memory", type=number(0, above=True), metavar="GB", help="memory of a node"
+    )
+    limits.add_argument("--disk", type=number(0, above=True), metavar="GB", help="free disk")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Shows the plan, then refuses what does not fit."""
+    from bigbox import plan as planning
+    from scheduler.tiling import Tiling
+
+    shape, box_size, place = _geometry(options)
+    made = planning.make_plan(
+        Tiling(shape, options.tile, options.overlap),
+        box_size,
+        ranks=options.ranks,
+        batch=options.batch,
+        painter=options.painter,
+        sampler=options.sampler,
+        steps=options.steps,
+        overlap_method=options.overlap_method,
+        colouring=options.colouring,
+        seconds_per_tile=options.seconds_per_tile,
+    )
+    print(_text(made, options.seconds_per_tile is None))
+    free_memory, free_disk = planning.available_memory(), planning.available_disk(place)
+    planning.refuse(
+        made,
+        memory=free_memory if options.memory is None else options.memory * 1e9,
+        disk=free_disk if options.disk is None else options.disk * 1e9,
+        written=planning.written_bytes(options.box) if options.box else 0,
+        ranks_per_node=options.ranks_per_node,
+    )
+    if options.box is not None:
+        launcher = f"mpirun -n {options.ranks} " if options.ranks > 1 else ""
+        print(f"next: {launcher}bigbox paint {options.box}")
+    return 0
+
+
+def _geometry(
+    options: argparse.Namespace,
+) -> tuple[tuple[int, int, int], tuple[float, float, float], Path]:
+    """Voxels, Mpc/h, and where the box is or would be."""
+    if (options.box is None) == (options.shape is None):
+        raise BadInput("plan takes a BOX, or --shape N with --box-size L, and not both")
+    if options.box is not None:
+        if options.box_size is not None:
+            raise BadInput(f"{options.box} tells its own size; leave out --box-size")
+        from bigbox.store.box import Box
+
+        box = Box.open(options.box)
+        box.require("dm")
+        return box.shape, box.box_size, options.box
+    if len(options.shape) not in (1, 3):
+        raise BadInput(f"--shape takes one number or three, not {len(options.shape)}")
+    if options.box_size is None:
+        raise BadInput("--shape needs --box-size, the side of the box on x in Mpc/h")
+    x, y, z = options.shape * 3 if len(options.shape) == 1 else options.shape
+    voxel = options.box_size / x
+    return (x, y, z), (x * voxel, y * voxel, z * voxel), Path.cwd()
+
+
+def _text(plan: Plan, is_estimate: bool) -> str:
+    tiling = plan.tiling
+    sides = " x ".join(f"{side:g}" for side in plan.box_size)
+    voxel = plan.box_size[0] / tiling.shape[0]
+    own = f"{plan.most_tiles:,}"
+    if plan.least_tiles != plan.most_tiles:
+        own = f"{plan.least_tiles:,} to {own}"
+    kind = "an estimate; measure it and use --seconds-per-tile" if is_estimate else "as given"
+    lines = [
+        ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
+        ("tiles", tiling.describe()),
+        ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
+        ("ranks", f"{plan.ranks:,}, each {own} tiles in about {plan.batches:,} batches of "
+                  f"{plan.batch}"),
+        ("time", f"{in_time(plan.seconds)} at {plan.seconds_per_tile:.3g} s a tile ({kind})"),
+        ("memory", f"{in_bytes(plan.memory_per_rank)} a rank: "
+                   + ", ".join(f"{term} {in_bytes(n)}" for term, n in plan.memory.items())),
+        ("disk", _disk(plan)),
+    ]  # fmt: skip
+    return "\n".join(f"{name:8}{text}" for name, text in lines)
+
+
+def _disk(plan: Plan) -> str:
+    disk = plan.disk
+    text = (
+        f"{in_bytes(plan.dm_bytes + disk.bytes)}: dm {in_bytes(plan.dm_bytes)}, "
+        f"painted tiles {in_bytes(disk.painted_bytes)}, tb {in_bytes(disk.tb_bytes)}, "
+        f"ledger {in_bytes(disk.ledger_bytes)}; {disk.files:,} files"
+    )
+    if disk.steps_bytes:
+        text += (
+            f"; per-step latents up to {in_bytes(disk.steps_bytes)} more, "
+            "dropped as soon as no tile needs them"
+        )
+    return text

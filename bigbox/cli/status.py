@@ -1,5 +1,114 @@
+"""`bigbox status`: how far a painting is, from the ledger."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+from datetime import datetime
+from pathlib import Path
 from typing import Any
+
+from bigbox.cli.values import add_command, in_time
+
+_TEXT = """\
+Tells from the ledger how far a painting is: tiles and shards of tb that are safe on the disk, every
+run that worked on it with its rate, tiles that had to be painted again after a kill, and whether a
+run is at work now. Reads only, and can be used while painting. Times are UTC.
+
+example:  bigbox status box.zarr
+example:  bigbox status box.zarr --json
+"""
 
 
 def add(commands: Any) -> None:
-    pass
+    """Adds the command to the command line."""
+    parser = add_command(commands, "status", summary="how far a painting is", text=_TEXT)
+    parser.add_argument("box", metavar="BOX", type=Path, help="the box")
+    parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Shows the table, or the JSON."""
+    from bigbox.store.box import Box
+    from bigbox.store.status import status
+
+    found = status(Box.open(options.box))
+    found["at_work"] = at_work(options.box)
+    print(json.dumps(found, indent=2) if options.json else table(options.box, found))
+    return 0
+
+
+def at_work(box: Path) -> bool:
+    """Whether a process of this machine holds the lease; asks without touching the lock."""
+    try:
+        lock = (box / "ledger" / "lease.lock").stat()
+        held = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    device = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
+    return any(device in line.split() for line in held.splitlines())
+
+
+def table(box: Path, found: dict[str, Any]) -> str:
+    """A status for people."""
+    if found["painting"] is None:
+        return f"{box}: nothing is painted; begin with: bigbox paint {box}"
+    identity = found["identity"]
+    told = [
+        f"{name} {identity[key]}"
+        for key, name in (
+            ("seed", "seed"),
+            ("realization", "realization"),
+            ("overlap_method", "overlaps"),
+            ("sampler", "sampler"),
+        )
+        if key in identity
+    ]
+    lines = [
+        ("box", found["description"]),
+        ("painter", ", ".join([str(identity.get("painter", "unknown")), *told])),
+        ("tiles", _of(found["tiles_done"], found["tiles"])
+                  + f", {found['painted_again']:,} painted more than once"),
+        ("tb", _of(found["tb_shards_done"], found["tb_shards"]) + " of the shards"),
+        ("now", _now(found)),
+    ]  # fmt: skip
+    heads = ("run", "kind", "started", "worked", "ranks", "tiles", "tiles/s", "where")
+    rows = [heads, *(_row(run) for run in found["runs"])]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    runs = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(
+        [*(f"{name:9}{text}" for name, text in lines), "", *(line.rstrip() for line in runs)]
+    )
+
+
+def _of(done: int, total: int) -> str:
+    return f"{done:,} of {total:,} ({100 * done / total:.1f} %)"
+
+
+def _now(found: dict[str, Any]) -> str:
+    if found["at_work"]:
+        return "a run is at work"
+    state = "complete" if found["complete"] else "not complete: the same bigbox paint goes on"
+    last = found["runs"][-1] if found["runs"] else {}
+    elsewhere = last.get("host") not in (None, socket.gethostname()) and not found["complete"]
+    return state + (f" (the last run was on {last['host']}, not this machine)" if elsewhere else "")
+
+
+def _row(run: dict[str, Any]) -> tuple[str, ...]:
+    began, last = (datetime.fromisoformat(run[key]) for key in ("started", "last"))
+    seconds = (last - began).total_seconds()
+    # Times are whole seconds: a rate over fewer than a few of them would mean nothing.
+    rate = f"{run['tiles'] / seconds:.1f}" if run["tiles"] and seconds >= 3 else "-"
+    return (
+        str(run["epoch"]),
+        str(run["kind"] or ""),
+        began.strftime("%Y-%m-%d %H:%M:%S"),
+        in_time(seconds) if seconds else "-",
+        str(run["n_ranks"] or "-"),
+        f"{run['tiles']:,}",
+        rate,
+        f"{run['host']}{', ' + run['device'] if run['device'] else ''}",
+    )

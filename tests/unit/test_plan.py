@@ -1,0 +1,166 @@
+"""Plans: counts are those of the tiling, memory is above what is measured, and limits are kept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bigbox import plan as planning
+from bigbox.errors import BadInput
+from bigbox.plan import least_rounds, make_plan, refuse
+from bigbox.store.box import Box
+from scheduler import Tiling
+from scheduler.stages import COLOURINGS, stage
+from tests.unit.tilings import tilings
+
+ENGINE = planning.EngineShape(64 << 20, 64 << 20, 2)
+
+
+def plan_of(n: int, **options: object) -> planning.Plan:
+    side = n * 12.5 / 128
+    tiling = Tiling((n, n, n))
+    return make_plan(tiling, (side,) * 3, engine=ENGINE, **options)  # type: ignore[arg-type]
+
+
+@given(tiling=tilings(), colouring=st.sampled_from(COLOURINGS))
+@settings(max_examples=30, deadline=None)
+def test_stages_hold_every_tile_once(tiling: Tiling, colouring: str) -> None:
+    made = make_plan(tiling, (1.0,) * 3, colouring=colouring, engine=ENGINE)
+    slow = np.bincount(stage(tiling, np.arange(tiling.size), colouring), minlength=len(made.stages))
+    assert list(made.stages) == slow.tolist()
+    assert sum(made.stages) == tiling.size == made.most_tiles
+
+
+@pytest.mark.parametrize(("ranks", "n"), [(1, 128), (3, 128), (7, 256), (64, 512)])
+def test_ranks_share_the_tiles(ranks: int, n: int) -> None:
+    made = plan_of(n, ranks=ranks)
+    assert made.least_tiles <= made.tiling.size / ranks <= made.most_tiles
+    assert made.seconds >= made.seconds_per_tile * made.tiling.size / ranks
+    assert made.batches * made.batch >= made.most_tiles
+
+
+def test_no_run_is_shorter_than_its_stages_allow() -> None:
+    assert least_rounds((8, 24, 24, 8), 64, 1) == 4
+    assert least_rounds((8, 24, 24, 8), 1, 64) == 64
+    assert least_rounds((100, 100), 10, 30) == 30
+
+
+def test_more_ranks_than_bricks_are_refused() -> None:
+    with pytest.raises(BadInput, match="at most 125 ranks have something to paint"):
+        plan_of(128, ranks=126)
+
+
+@pytest.mark.parametrize("option", [{"batch": 32}, {"overlap_method": "latents"}])
+def test_memory_grows_with_what_is_asked(option: dict) -> None:
+    assert plan_of(256, **option).memory_per_rank > plan_of(256).memory_per_rank
+
+
+def test_memory_hardly_grows_with_the_box() -> None:
+    """The policy's bytes and the larger shards of tb, nothing else: a box of 8 times the voxels."""
+    small, large = plan_of(512, ranks=4), plan_of(1024, ranks=4)
+    grown = {k for k in small.memory if large.memory[k] > small.memory[k]}
+    assert grown <= {"tb shard", "order"}
+    assert large.memory_per_rank < 1.1 * small.memory_per_rank
+
+
+def test_limits_are_kept_and_named() -> None:
+    made = plan_of(256, ranks=4)
+    one = made.memory_per_rank
+    refuse(made, memory=4 * one, disk=1e12)
+    refuse(made, memory=2 * one, disk=1e12, ranks_per_node=2)
+    refuse(made, memory=None, disk=None)
+    with pytest.raises(BadInput, match=r"memory: 4 ranks .* at most 3 ranks a node") as caught:
+        refuse(made, memory=4 * one - 1, disk=None)
+    assert f"{4 * one / 1e9:.1f} GB" in str(caught.value)
+    with pytest.raises(BadInput, match="a smaller --batch"):
+        refuse(made, memory=one // 2, disk=None)
+    total = made.dm_bytes + made.disk.bytes
+    refuse(made, memory=None, disk=total)
+    refuse(made, memory=None, disk=0, written=total)
+    with pytest.raises(BadInput, match="disk: 0.3 GB are still to be written, 0.1 GB are free"):
+        refuse(made, memory=None, disk=1e8)
+
+
+def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_control_groups", lambda: [(3 << 30, 1 << 30), (1 << 50, 0)])
+    assert planning.available_memory() <= 2 << 30
+    monkeypatch.setattr(planning, "_control_groups", lambda: [(1, 2)])
+    assert planning.available_memory() == 0
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory.max": "1000", "memory.current": "600", "stat": "inactive_file 100"}, (1000, 500)),
+        ({"memory.max": "max", "memory.current": "600", "stat": "inactive_file 100"}, None),
+        (
+            {"memory.limit_in_bytes": "9", "memory.usage_in_bytes": "4", "stat": "cache 2"},
+            (9, 4),
+        ),
+    ],
+)
+def test_control_groups_are_read(
+    files: dict[str, str], expected: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / ("memory.stat" if name == "stat" else name)).write_text(text + "\n")
+    found = planning._control_groups(tmp_path)
+    assert found == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize("painter", ["trivial", "gaussian"])
+def test_projected_memory_is_above_the_measured(painter: str, tmp_path: Path) -> None:
+    box = Box.create(tmp_path / "b.zarr", (64,) * 3, 6.25, 0.0)
+    box.create_array("dm")[:] = np.float32(1)
+    options = ["--painter", painter, "--batch", "8", "--steps", "2", "--threads", "1", "--quiet"]
+    code = (
+        "import resource, sys; from bigbox.cli import main; status = main(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "paint", str(box.path), *options],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured = 1024 * int(done.stdout)
+    projected = plan_of(64, painter=painter, batch=8).memory_per_rank
+    assert measured < projected
+
+
+def test_files_and_bytes_are_above_the_written(tmp_path: Path) -> None:
+    box = Box.create(tmp_path / "b.zarr", (64,) * 3, 6.25, 0.0)
+    box.create_array("dm")[:] = np.float32(1)
+    before = planning.written_bytes(box.path)
+    options = ["--painter", "trivial", "--quiet"]
+    subprocess.run([sys.executable, "-m", "bigbox", "paint", str(box.path), *options], check=True)
+    made = plan_of(64, painter="trivial")
+    tb = [p for p in (box.path / "tb").iterdir() if p.name.startswith("c.")]
+    tiles = [p for p in (box.path / "latents" / "painted").iterdir() if p.name.startswith("c.")]
+    assert len(tb) + len(tiles) == made.disk.files
+    assert sum(p.stat().st_size for p in tb + tiles) <= made.disk.bytes
+    assert planning.written_bytes(box.path) > before
+
+
+def test_a_gigaparsec_is_planned_without_torch() -> None:
+    code = (
+        "import sys; from bigbox.cli import main;"
+        "status = main(['plan', '--shape', '10240', '--box-size', '1000', '--ranks', '64',"
+        " '--ranks-per-node', '1', '--memory', '100', '--disk', '100000']);"
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "366 x 366 x 366 = 49,027,896 tiles" in done.stdout
+
+
+def test_steps_and_tiles_scale_the_time() -> None:
+    base = plan_of(128)
+    assert plan_of(128, steps=50).seconds_per_tile == 2 * base.seconds_per_tile
+    assert replace(base, batch=4).batches == -(-125 // 4)
