@@ -22,13 +22,15 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   mpirun -n 4 bigbox paint box.zarr                    paint; the same command resumes
   bigbox status box.zarr                               how far it is
   bigbox verify box.zarr                               every checksum
+  bigbox validate box.zarr                             spectra, seams, distributions: one page
   bigbox plot box.zarr                                 a picture of input and output
   bigbox export box.zarr --to hdf5                     numpy, HDF5 or OME-Zarr files
 """
 
 _STATUS = """\
 exit status: 0 done; 2 bad input or usage (one line says what, the limit and the way out);
-75 stopped early, nothing lost, start the same command again; 1 a fault of bigbox
+75 stopped early, nothing lost, start the same command again; 3 validate: the box fails;
+1 a fault of bigbox
 """
 
 
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    from bigbox.cli import export, ingest, paint, plan, plot, status, verify
+    from bigbox.cli import export, ingest, paint, plan, plot, status, validate, verify
 
     parser = Parser(
         prog="bigbox",
@@ -74,7 +76,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
-    for command in (ingest, plan, paint, status, verify, plot, export):
+    for command in (ingest, plan, paint, status, verify, validate, plot, export):
         command.add(commands)
     return parser
 

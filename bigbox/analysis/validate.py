@@ -1,0 +1,314 @@
+"""Is a painted box right, and are there seams? All diagnostics, their numbers and the verdict.
+
+    box (truth) (realizations) ──► survey, spectra, distribution, seams ──► numbers ──► checks
+                                                                               └──► report
+
+The numbers are plain JSON: what the figures and the page show is what stands in numbers.json.
+Everything is read out of core; the blocks in work take at most the memory that the caller states.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bigbox
+from bigbox.analysis import measure
+from bigbox.analysis.fields import Field, open_field, open_realizations, open_truth, survey
+from bigbox.analysis.report import View, make_folder, write_report
+from bigbox.analysis.shells import log_edges, nyquist
+from bigbox.errors import BadInput
+from scheduler.tiling import Tiling, TilingError
+
+MEMORY = 1 << 30
+PER_DECADE = 20  # bins of k in a report
+PAPER_K_MAX = 10.0  # h/Mpc, up to which the paper claims its accuracy (section 4)
+SIGMA = 2.0  # a check fails where the limit is passed by more than this many errors
+TEST_RATE = 0.001  # false-alarm rate at which seams are looked for when none of them is judged
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a box must keep to for `bigbox validate` to pass it.
+
+    A value fails where it is beyond its limit by more than two of its own standard deviations.
+
+    min_seam_ratio, max_seam_ratio  of every axis; 1 is no seam, less is too smooth at the edges
+    false_alarm_rate    a seam is "found" where chance alone gives as much in this part of all
+                        seamless boxes; 0: a seam that is found is reported but is no failure
+    max_power_error     |P / P_truth - 1| in every bin up to k_max (paper: 10 %, section 4)
+    max_mean_error      |<T_b> / <T_b>_truth - 1|
+    min_correlation     r(k) with the truth in every bin up to k_max; None: not judged, since two
+                        realizations of one box need not agree on small scales
+    k_max               h/Mpc; None: 10, or half of the Nyquist wavenumber where that is less
+    """
+
+    min_seam_ratio: float = 0.75
+    max_seam_ratio: float = 1.25
+    false_alarm_rate: float = 0.001
+    max_power_error: float = 0.10
+    max_mean_error: float = 0.05
+    min_correlation: float | None = None
+    k_max: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_seam_ratio <= 1 <= self.max_seam_ratio:
+            raise BadInput(
+                f"seam ratio limits {self.min_seam_ratio:g} and {self.max_seam_ratio:g}: must lie"
+                " on both sides of 1, the ratio without seams"
+            )
+        if not 0 <= self.false_alarm_rate < 1:
+            raise BadInput(f"false-alarm rate {self.false_alarm_rate:g}: must be in [0, 1)")
+        if self.k_max is not None and not self.k_max > 0:
+            raise BadInput(f"k_max {self.k_max:g} h/Mpc: must be above 0")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the verdict: what was asked, what was found, what is allowed."""
+
+    name: str
+    what: str
+    found: str
+    allowed: str
+    value: float
+    passed: bool
+
+
+def validate(
+    path: str | Path,
+    *,
+    truth: str | None = None,
+    realizations: Sequence[str | Path] = (),
+    array: str = "tb",
+    out: str | Path | None = None,
+    limits: Limits | None = None,
+    view: View | None = None,
+    memory: int = MEMORY,
+    scratch: str | Path | None = None,
+) -> dict[str, Any]:
+    """Validate a painted box; returns the numbers, with "pass" and "checks" among them.
+
+    truth         a box, or an array file (.npy, HDF5, zarr) of the same grid and unit
+    realizations  other paintings of the same matter: they give the error bars
+    array         which array of the box
+    out           folder of numbers.json, the figures and index.html; None: nothing is written
+    view          the slab that the maps show
+    memory        bytes that the blocks in work may take together, beside the libraries (0.3 GB)
+    scratch       folder for half-transformed fields, 4 bytes a voxel each; None: the system's
+
+    Raises BadInput in one line, before anything is written, for a box that is not painted to its
+    end, a truth of another shape or box size, constant fields, and NaN.
+    """
+    limits = limits or Limits()
+    field = open_field(path, array)
+    against = None if truth is None else open_truth(truth, array, field)
+    others = open_realizations(realizations, array, field)
+    ranges = [survey(one, memory) for one in [field, *([against] if against else []), *others]]
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        make_folder(folder)
+    work = measure.Work(memory, scratch)
+    tiling, whence = tiling_of(field)
+    edges = log_edges(field.shape, field.box_size, PER_DECADE)
+    rate = limits.false_alarm_rate or TEST_RATE
+    found: dict[str, Any] = {
+        **_about(field, array),
+        "truth": None if against is None else against.name,
+        "realizations": [one.name for one in others],
+        "limits": {**asdict(limits), "k_max": _k_max(limits, field), "sigma": SIGMA},
+        "notes": notes(field, against),
+        "spectra": measure.spectra(field, against, others, edges, work),
+        "cylinder": measure.cylindrical(field, work),
+        "onepoint": measure.distributions(field, against, ranges, work),
+        "seams": None,
+        "halo": measure.halo_distributions(field, against, work),
+    }
+    if tiling is not None:
+        found["seams"] = measure.seam_numbers(field, against, tiling, rate, work)
+    found["seam_words"] = whence
+    found["errors"] = found["spectra"]["error_words"]
+    checks = judge(found, limits)
+    found["checks"] = [asdict(check) for check in checks]
+    found["pass"] = all(check.passed for check in checks)
+    found["verdict"] = verdict(checks)
+    if folder is not None:
+        write_report(folder, found, field, against, tiling, view or View())
+    return found
+
+
+def tiling_of(field: Field) -> tuple[Tiling | None, str]:
+    """The tiling that the field was painted with, and words that say where it is known from."""
+    if field.painted is not None:
+        return field.painted.tiling, f"Tiles as painted: {field.painted.tiling.describe()}."
+    try:
+        tiling = Tiling(field.shape)
+    except TilingError as error:
+        return None, f"Seams were not looked for: no tiling is known, and {error}."
+    return tiling, (
+        "This box has no record of its painting: the tiles are those that bigbox would paint by"
+        f" default, {tiling.describe()}."
+    )
+
+
+def notes(field: Field, truth: Field | None) -> list[str]:
+    """What a reader must know before the first number."""
+    found = []
+    for name, one in (("This box", field), ("The truth", truth)):
+        if one is not None and one.painted is not None and one.painted.stand_in:
+            found.append(
+                f"{name} was painted by the stand-in painter '{one.painted.painter}', which paints"
+                f" {one.painted.stand_in}. It tests the machinery; it is not a prediction of the"
+                " 21 cm signal, and nothing here should be read as astrophysics."
+            )
+    if truth is not None and truth.box is not None and field.box is not None:
+        if abs(truth.box.redshift - field.box.redshift) > 1e-3:
+            found.append(
+                f"The truth is at redshift {truth.box.redshift:g}, this box at"
+                f" {field.box.redshift:g}."
+            )
+    return found
+
+
+def judge(found: dict[str, Any], limits: Limits) -> list[Check]:
+    """The checks that the numbers allow, in the order of the page."""
+    checks = []
+    if found["seams"] is not None:
+        checks.append(_seam_ratio(found["seams"], limits))
+        if limits.false_alarm_rate:
+            checks.append(_seam_alarm(found["seams"]))
+    if found["truth"] is not None:
+        checks.append(_power(found, limits))
+        checks.append(_mean(found["onepoint"], limits))
+        if limits.min_correlation is not None:
+            checks.append(_correlation(found, limits.min_correlation))
+    if not checks:
+        raise BadInput(
+            f"{found['box']['path']}: {found['seam_words']} There is nothing to judge it by; give"
+            " --truth"
+        )
+    return checks
+
+
+def verdict(checks: Sequence[Check]) -> str:
+    """The line under the verdict: how many checks, and which of them fail."""
+    bad = [check for check in checks if not check.passed]
+    if not bad:
+        return f"all {len(checks)} checks are within their limits."
+    return f"{len(bad)} of {len(checks)} checks: " + "; ".join(
+        f"{check.what} is {check.found}, allowed {check.allowed}" for check in bad
+    )
+
+
+def _seam_ratio(seams: dict[str, Any], limits: Limits) -> Check:
+    low, high = limits.min_seam_ratio, limits.max_seam_ratio
+    axes = seams["axes"]
+    # The axis that is furthest outside, or nearest to its limit.
+    worst = max(axes, key=lambda a: max(*_beyond(axes[a]["ratio"], axes[a]["error"], low, high)))
+    ratio, error = axes[worst]["ratio"], axes[worst]["error"]
+    return Check(
+        "seam_ratio",
+        "seam ratio, worst axis",
+        f"{ratio:.3f} ± {error:.3f} on {worst}",
+        f"{low:g} to {high:g}",
+        ratio,
+        max(_beyond(ratio, error, low, high)) <= 0,
+    )
+
+
+def _beyond(value: float, error: float, low: float, high: float) -> tuple[float, float]:
+    """How far a value is certainly below and above its limits; negative inside."""
+    margin = SIGMA * error if math.isfinite(error) else 0.0
+    return low - value - margin, value - high - margin
+
+
+def _seam_alarm(seams: dict[str, Any]) -> Check:
+    strongest = seams["strongest"]
+    return Check(
+        "seam_found",
+        "chance of so strong a seam signal without seams",
+        f"{seams['p_value']:.2g} ({strongest['name']} on {strongest['axis']})",
+        f"at least {seams['false_alarm_rate']:g}",
+        seams["p_value"],
+        not seams["alarm"],
+    )
+
+
+def _power(found: dict[str, Any], limits: Limits) -> Check:
+    k, k_max = np.array(found["spectra"]["k"], float), found["limits"]["k_max"]
+    ratio = np.array(found["spectra"]["ratio"]["value"], float)
+    error = np.nan_to_num(np.array(found["spectra"]["ratio"]["error"], float))
+    inside = (k <= k_max) & np.isfinite(ratio)
+    if not inside.any():
+        raise BadInput(f"k_max {k_max:g} h/Mpc: is below the box's first bin {np.nanmin(k):.3g}")
+    off = np.where(inside, abs(ratio - 1) - SIGMA * error, -np.inf)
+    worst = int(off.argmax())
+    return Check(
+        "power",
+        f"P / P_truth, worst bin up to {k_max:.3g} h/Mpc",
+        f"{ratio[worst]:.3f} ± {error[worst]:.3f} at {k[worst]:.3g} h/Mpc",
+        f"{1 - limits.max_power_error:g} to {1 + limits.max_power_error:g}",
+        float(ratio[worst]),
+        bool(off[worst] <= limits.max_power_error),
+    )
+
+
+def _mean(onepoint: dict[str, Any], limits: Limits) -> Check:
+    ratio = onepoint["box"]["mean"] / onepoint["truth"]["mean"]
+    return Check(
+        "mean",
+        "mean / mean of the truth",
+        f"{ratio:.4f}",
+        f"{1 - limits.max_mean_error:g} to {1 + limits.max_mean_error:g}",
+        ratio,
+        abs(ratio - 1) <= limits.max_mean_error,
+    )
+
+
+def _correlation(found: dict[str, Any], least: float) -> Check:
+    k = np.array(found["spectra"]["k"], float)
+    r = np.array(found["spectra"]["correlation"], float)
+    worst = int(np.nanargmin(np.where(k <= found["limits"]["k_max"], r, np.nan)))
+    return Check(
+        "correlation",
+        f"r(k) with the truth, worst bin up to {found['limits']['k_max']:.3g} h/Mpc",
+        f"{r[worst]:.3f} at {k[worst]:.3g} h/Mpc",
+        f"at least {least:g}",
+        float(r[worst]),
+        bool(r[worst] >= least),
+    )
+
+
+def _k_max(limits: Limits, field: Field) -> float:
+    if limits.k_max is not None:
+        return limits.k_max
+    return float(min(PAPER_K_MAX, 0.5 * nyquist(field.shape, field.box_size)))
+
+
+def _about(field: Field, array: str) -> dict[str, Any]:
+    redshift = 0.0 if field.box is None else field.box.redshift
+    path = Path(field.name if field.box is None else field.box.path)
+    size = " × ".join(f"{side:g}" for side in field.box_size)
+    return {
+        "bigbox": bigbox.__version__,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "box": {
+            "name": path.name,
+            "path": str(path),
+            "array": array,
+            "unit": field.unit,
+            "shape": list(field.shape),
+            "box_size": list(field.box_size),
+            "voxel": field.voxel,
+            "redshift": redshift,
+        },
+        "headline": f"{array} on {' × '.join(map(str, field.shape))} voxels, {size} Mpc/h,"
+        f" redshift {redshift:g}",
+        "painting": None if field.painted is None else field.painted.identity,
+    }

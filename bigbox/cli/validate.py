@@ -1,0 +1,143 @@
+"""`bigbox validate`: is a painted box right, and are there seams?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bigbox.cli.values import add_command, number
+
+FAILED = 3
+
+_TEXT = """\
+Measures a painted box and judges it: power spectra, one-point distribution, seams at the tiles'
+edges, and, with a truth, how far the box is from it. Writes a folder with
+
+  index.html      all of it on one page that needs no other file: start here
+  numbers.json    every number         *.png    every figure
+
+and prints one line: pass, or fail and why. The box may be far larger than memory.
+
+What is judged (a limit is passed when a value is beyond it by more than two of its errors):
+  seams           the ratio of squared differences across tile edges to those inside, and a test of
+                  the profiles and harmonics of the tile period with a stated false-alarm rate
+  with a truth    P(k) / P_truth(k) in every bin up to --k-max, and the ratio of the means
+Error bars are the scatter of --realizations where there are any, else those of a Gaussian field.
+
+exit status: 0 pass; 3 fail, the report is written all the same; 2 bad input, nothing written
+
+example:  bigbox validate box.zarr --truth hydro.zarr --realizations box1.zarr box2.zarr
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands, "validate", summary="spectra, seams, distributions; pass or fail", text=_TEXT
+    )
+    parser.add_argument("box", metavar="BOX", type=Path, help="the painted box")
+    parser.add_argument(
+        "--truth",
+        metavar="BOX|ARRAY",
+        help="what the box should be: a box, or an array (.npy, HDF5 file:/name, zarr) of the same"
+        " grid, in the same unit",
+    )
+    parser.add_argument(
+        "--realizations",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="BOX",
+        help="other paintings of the same matter, for the error bars",
+    )
+    parser.add_argument("--array", default="tb", metavar="NAME", help="array of the box (tb)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the report (BOX_validate beside BOX)"
+    )
+
+    judged = parser.add_argument_group("limits")
+    for flag, default, text in (
+        ("--max-seam-ratio", 1.25, "largest seam ratio of an axis; 1 is no seam"),
+        ("--min-seam-ratio", 0.75, "least seam ratio of an axis: less is too smooth at the edges"),
+        ("--false-alarm-rate", 0.001, "chance at which a seam counts as found; 0: never fails"),
+        ("--max-power-error", 0.10, "largest |P / P_truth - 1|, as in the paper"),
+        ("--max-mean-error", 0.05, "largest |mean / mean of the truth - 1|"),
+    ):
+        judged.add_argument(
+            flag, type=number(0), default=default, metavar="X", help=f"{text} ({default:g})"
+        )
+    judged.add_argument(
+        "--min-correlation",
+        type=number(-1),
+        metavar="X",
+        help="least r(k) with the truth (not judged: realizations differ on small scales)",
+    )
+    judged.add_argument(
+        "--k-max",
+        type=number(0, above=True),
+        metavar="K",
+        help="largest k that is judged, h/Mpc (10, or half of Nyquist where that is less)",
+    )
+
+    maps = parser.add_argument_group("maps")
+    maps.add_argument(
+        "--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)"
+    )
+    maps.add_argument("--at", type=number(0), metavar="D", help="its middle, Mpc/h (the box's)")
+    maps.add_argument(
+        "--thickness", type=number(0, above=True), metavar="D", help="of the slab, Mpc/h (0.9)"
+    )
+    maps.add_argument(
+        "--mark-tiles", action="store_true", help="crosses at the corners of the tiles"
+    )
+
+    how = parser.add_argument_group("resources")
+    how.add_argument(
+        "--memory",
+        type=number(0, above=True),
+        default=1.0,
+        metavar="GIB",
+        help="memory that the blocks in work may take, GiB (1)",
+    )
+    how.add_argument(
+        "--scratch",
+        type=Path,
+        metavar="DIR",
+        help="folder for 4 bytes a voxel and field, removed afterwards (the system's)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the report; says pass or fail."""
+    from bigbox.analysis.report import View
+    from bigbox.analysis.validate import Limits, validate
+
+    place = options.box.resolve()
+    out = options.out or place.with_name(f"{place.stem}_validate")
+    found = validate(
+        options.box,
+        truth=options.truth,
+        realizations=options.realizations,
+        array=options.array,
+        out=out,
+        limits=Limits(
+            min_seam_ratio=options.min_seam_ratio,
+            max_seam_ratio=options.max_seam_ratio,
+            false_alarm_rate=options.false_alarm_rate,
+            max_power_error=options.max_power_error,
+            max_mean_error=options.max_mean_error,
+            min_correlation=options.min_correlation,
+            k_max=options.k_max,
+        ),
+        view=View(options.axis, options.at, options.thickness, options.mark_tiles),
+        memory=int(options.memory * 2**30),
+        scratch=options.scratch,
+    )
+    word = "pass" if found["pass"] else "fail"
+    for note in found["notes"]:
+        print(f"note: {note}")
+    print(f"{options.box}: {word}: {found['verdict']}")
+    print(f"report: {out / 'index.html'}")
+    return 0 if found["pass"] else FAILED
