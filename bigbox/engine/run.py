@@ -144,16 +144,16 @@ def _run(
     tally = engine.run()
     engine.progress.close()
     seconds = time.monotonic() - began
-    failures = [f for f in world.gather(engine.failure) if f]
+    failure = engine.failure
+    if isinstance(failure, DamagedTile):
+        failure = StoppedEarly(f"{failure}; it is marked: the same command paints it again")
+    failures = [f for f in world.gather(failure) if f]
     stops = [s for s in world.gather(engine.stopping) if s]
     report = summary(world.gather(tally), already, tiling.size, seconds)
     if world.rank == 0:
         (options.box / STOP_FILE).unlink(missing_ok=True)
     if failures:
-        error = failures[0]
-        if isinstance(error, DamagedTile):
-            raise StoppedEarly(f"{error}; it is marked: the same command paints it again")
-        raise error
+        raise failures[0]
     if stops:
         why = next((s for s in stops if s != "another rank"), stops[0])
         left = tiling.size - already - report["tiles"]
@@ -162,6 +162,8 @@ def _run(
             "safe, the same command goes on from here"
         )
     world.first(painting.finish)
+    if options.drop_latents:
+        world.first(painting.drop_latents)
     if world.rank == 0 and not options.quiet:
         print(describe(report, options.box), file=sys.stderr)
     return report

@@ -338,6 +338,15 @@ class Painting:
                         self._disk.unlink(place / name)
             self._append_records(make_records(COMPLETE, self.epoch, 0))
 
+    def drop_latents(self) -> None:
+        """Remove the painted tiles of a painting that is complete: tb stays, and can no longer be
+        made again from them."""
+        with self._lock, self._writing(0):
+            with suppress(FileNotFoundError):
+                self._disk.replace(self.box.path / "latents", self._tmp / "latents")
+                self._disk.fsync_dir(self.box.path)
+            self._disk.remove_tree(self._tmp / "latents")
+
     def close(self) -> None:
         """Close every file and let go of the lease."""
         with self._lock:
