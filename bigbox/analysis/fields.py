@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bigbox.store.metadata import read_json
 SAME_SIZE = 1e-4
 # Voxels of an edge of the blocks in which a file that has no chunks is read.
 EDGE = 128
+SAMPLES = 16  # blocks that the scale of a field is taken from
 
 
 @dataclass(frozen=True)
@@ -130,11 +131,18 @@ def survey(field: Field, memory: int) -> tuple[float, float]:
 
     Raises BadInput, naming the field, where a voxel is not finite or all are the same.
     """
-    import dask
+    least, most = extent(field, memory)
+    if least == most:
+        raise BadInput(
+            f"{field.name}: is {least:g} in every voxel; a constant field has neither spectrum nor"
+            " seams: paint it again"
+        )
+    return least, most
 
-    regions = list(blocks(field))
-    largest = max(math.prod(s.stop - s.start for s in region) for region in regions)
-    workers = max(1, min(len(os.sched_getaffinity(0)), memory // (16 * largest)))
+
+def extent(field: Field, memory: int) -> tuple[float, float]:
+    """As `survey`, but a constant field is no error."""
+    import dask
 
     def look(region: tuple[slice, ...]) -> tuple[float, float, int, int]:
         values = read(field, region)
@@ -146,7 +154,8 @@ def survey(field: Field, memory: int) -> tuple[float, float]:
         at = tuple(int(i) + s.start for i, s in zip(local, region, strict=True))
         return least, most, int(bad.sum()), int(np.ravel_multi_index(at, field.shape))
 
-    found = dask.compute(*[dask.delayed(look)(r) for r in regions], num_workers=workers)
+    work = [dask.delayed(look)(region) for region in blocks(field)]
+    found = dask.compute(*work, num_workers=threads(field, memory, 4))
     count = sum(f[2] for f in found)
     if count:
         first = min(f[3] for f in found if f[2])
@@ -155,13 +164,39 @@ def survey(field: Field, memory: int) -> tuple[float, float]:
             f"{field.name}: {count:,} voxels are not finite, the first at {where}; paint the box to"
             " its end, or repair the array"
         )
-    least, most = min(f[0] for f in found), max(f[1] for f in found)
-    if least == most:
-        raise BadInput(
-            f"{field.name}: is {least:g} in every voxel; a constant field has neither spectrum nor"
-            " seams: paint it again"
-        )
-    return least, most
+    return min(f[0] for f in found), max(f[1] for f in found)
+
+
+def threads(field: Field, memory: int, copies: int) -> int:
+    """Blocks in work at once, each held `copies` times as float32."""
+    largest = max(math.prod(s.stop - s.start for s in region) for region in blocks(field))
+    return max(1, min(len(os.sched_getaffinity(0)), memory // (4 * copies * largest)))
+
+
+def residual(field: Field, other: Field) -> Field:
+    """field - other, computed where it is read."""
+    name = f"{field.name} - {other.name}"
+    array = _Computed((field.array, other.array), np.subtract)
+    return replace(field, name=name, array=array, box=None, painted=None)
+
+
+def compressed(field: Field) -> Field:
+    """arcsinh((field - median) / scatter), computed where it is read; without unit.
+
+    Median and scatter (median absolute deviation) are those of a few of the field's voxels: their
+    own error changes the function a little, but nothing that is the same everywhere.
+    """
+    taken = blocks(field)
+    few = [taken[round(i)] for i in np.linspace(0, len(taken) - 1, min(len(taken), SAMPLES))]
+    sample = np.concatenate([read(field, region)[::3, ::3, ::3].ravel() for region in few])
+    middle = np.float32(np.median(sample))
+    scatter = np.float32(np.median(np.abs(sample - middle)) or sample.std() or 1.0)
+
+    def compress(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.arcsinh((values - middle) / scatter)
+
+    array = _Computed((field.array,), compress)
+    return replace(field, name=f"arcsinh of {field.name}", array=array, unit="")
 
 
 def blocks(field: Field) -> list[tuple[slice, ...]]:
@@ -183,6 +218,22 @@ def read(field: Field, region: tuple[slice, ...]) -> NDArray[np.float32]:
             f"{field.name}: is damaged in the block from voxel {tuple(s.start for s in region)} on"
             f" ({' '.join(str(error).split())}); find the chunk with: bigbox verify"
         ) from error
+
+
+class _Computed:
+    """A function of arrays, voxel by voxel, as an array that dask and the diagnostics can cut."""
+
+    ndim = 3
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, arrays: tuple[Any, ...], function: Callable[..., Any]):
+        self._arrays, self._function = arrays, function
+        self.shape, self.chunks = arrays[0].shape, arrays[0].chunks
+        self.shards = getattr(arrays[0], "shards", None)
+
+    def __getitem__(self, cut: Any) -> NDArray[np.float32]:
+        parts = (np.asarray(array[cut], np.float32) for array in self._arrays)
+        return np.asarray(self._function(*parts), np.float32)
 
 
 class _Source:

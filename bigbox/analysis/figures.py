@@ -24,8 +24,8 @@ matplotlib.use("Agg")
 Numbers = Mapping[str, Any]
 
 BOX, TRUTH, OTHER, FOURTH = "#0072B2", "#000000", "#D55E00", "#009E73"
-AXIS_COLOURS = (BOX, OTHER, FOURTH)
-AXIS_MARKS = ("o", "s", "^")
+COLOURS = (BOX, OTHER, FOURTH)
+MARKS = ("o", "s", "^")
 WIDTH, DPI = 4.8, 160
 STYLE: Any = {
     "font.size": 10,
@@ -88,9 +88,11 @@ def maps(
 
     across, up = (a for a in range(3) if a != axis)
     extent = (0.0, sides[across], 0.0, sides[up])
+    where = f"{slab[0]:.3g} to {slab[1]:.3g} Mpc/h"
     norm = norm_of(kind, np.stack(list(images.values())) if scale is None else scale)
     colours = matplotlib.colormaps[MAPS.get(kind, "cividis")].with_extremes(bad="0.75")
-    with matplotlib.rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
+    plain: Any = {"axes.titlesize": 9.5, "axes.spines.top": True, "axes.spines.right": True}
+    with matplotlib.rc_context({**STYLE, **plain}):
         tall = min(1.6, max(0.6, sides[up] / sides[across]))
         figure = Figure(
             figsize=(0.2 + (WIDTH - 1.0) * len(images) + 0.8, 0.9 + (WIDTH - 1.2) * tall),
@@ -106,24 +108,15 @@ def maps(
                 cmap=colours,
                 interpolation="nearest",
             )
-            place.set_title(title)
+            place.set_title(f"{title}, mean over {AXES[axis]} = {where}")
             place.set_xlabel(rf"${AXES[across]}$  [Mpc/$h$]")
             if corners is not None:
                 x, y = np.meshgrid(*corners)
                 mark_corners(place, x, y)
         axes[0].set_ylabel(rf"${AXES[up]}$  [Mpc/$h$]")
         words = label or LABELS.get(kind, kind)
-        bar = figure.colorbar(shown, ax=list(axes), label=words, extend="both", pad=0.02)
-        bar.ax.tick_params(labelsize=9)
-        figure.text(
-            0.995,
-            0.005,
-            f"mean over {AXES[axis]} = {slab[0]:.3g} to {slab[1]:.3g} Mpc/h",
-            ha="right",
-            va="bottom",
-            fontsize=7.5,
-            color="0.35",
-        )
+        bar = axes[-1].inset_axes((1.04, 0, 0.05, 1))
+        figure.colorbar(shown, cax=bar, label=words, extend="both").ax.tick_params(labelsize=9)
         figure.savefig(out, dpi=DPI)
 
 
@@ -285,26 +278,35 @@ def halo_distribution(out: Path, channel: Numbers) -> None:
 
 def seam_ratio(out: Path, numbers: Numbers) -> None:
     """Squared differences across tile edges over those inside, per axis, with error bars."""
-    found, limits = numbers["seams"]["axes"], numbers["limits"]
-    with _Sheet(out, 3.2) as place:
+    views, limits = numbers["seams"]["views"], numbers["limits"]
+    with _Sheet(out, 3.6) as place:
         place.axhspan(limits["min_seam_ratio"], limits["max_seam_ratio"], color="0.9", lw=0)
         place.axhline(1, color=TRUTH, lw=1, ls="--")
-        for at, one in enumerate(found.values()):
+        ends = [limits["min_seam_ratio"], limits["max_seam_ratio"]]
+        for number, view in enumerate(views.values()):
+            axes = list(view["axes"])
+            value = _array([view["axes"][axis]["ratio"] for axis in axes])
+            error = _array([view["axes"][axis]["error"] for axis in axes])
             place.errorbar(
-                at,
-                one["ratio"],
-                one["error"],
-                fmt=AXIS_MARKS[at],
-                color=AXIS_COLOURS[at],
-                capsize=4,
-                markersize=7,
+                np.arange(len(axes)) + 0.18 * (number - 0.5 * (len(views) - 1)),
+                value,
+                error,
+                fmt=MARKS[number],
+                color=COLOURS[number],
+                capsize=3,
+                markersize=6,
+                label=view["words"],
             )
-        place.set_xticks(range(len(found)), [f"${axis}$" for axis in found])
-        place.set(xlim=(-0.6, len(found) - 0.4), xlabel="axis", ylabel="seam ratio  [1]")
-        values = [one["ratio"] + s * one["error"] for one in found.values() for s in (-1, 1)]
-        low = min([limits["min_seam_ratio"], *values])
-        high = max([limits["max_seam_ratio"], *values])
-        place.set_ylim(low - 0.1 * (high - low), high + 0.1 * (high - low))
+            ends += [*(value - error), *(value + error)]
+            place.set_xticks(range(len(axes)), axes)
+        low, high = max(0.0, float(np.nanmin(ends))), float(np.nanmax(ends))
+        if high > 5:
+            place.set_yscale("log")
+            place.set_ylim(0.5, 1.5 * high)
+        else:
+            place.set_ylim(max(0.0, low - 0.1 * (high - low)), high + 0.1 * (high - low))
+        place.set(xlim=(-0.5, 2.5), xlabel="axis", ylabel="seam ratio  [1]")
+        _above(place)
 
 
 def seam_profile(out: Path, numbers: Numbers, what: str) -> None:
@@ -316,39 +318,40 @@ def seam_profile(out: Path, numbers: Numbers, what: str) -> None:
     with _Sheet(out, 3.4) as place:
         place.axhline({"mean": 0, "variance": 1}[what], color="0.6", lw=0.8)
         place.axvline(0, color="0.6", lw=0.8, ls=":")
-        for at, (axis, one) in enumerate(numbers["seams"]["axes"].items()):
+        for at, (axis, one) in enumerate(_best(numbers)["axes"].items()):
             profile = one["profiles"][what]
             place.errorbar(
                 _array(profile["distance"]) + 0.12 * (at - 1),
                 _array(profile["value"]),
                 _array(profile["error"]),
-                fmt=AXIS_MARKS[at] + "-",
-                color=AXIS_COLOURS[at],
+                fmt=MARKS[at] + "-",
+                color=COLOURS[at],
                 markersize=3,
                 lw=1,
                 elinewidth=0.7,
                 label=f"${axis}$",
             )
         place.set(xlabel="distance from the tile edge  [voxels]", ylabel=label)
-        place.legend(loc="best", ncols=3)
+        _above(place)
 
 
 def seam_harmonics(out: Path, numbers: Numbers) -> None:
     """Excess power of the planes' means at the tile frequency and its multiples, in sigma."""
-    limit = numbers["seams"]["z_limit"]
+    limit = _best(numbers)["z_limit"]
     with _Sheet(out, 3.4) as place:
         place.axhline(0, color="0.6", lw=0.8)
         place.axhline(limit, color=OTHER, lw=1, ls="--", label="limit")
-        highest = limit
-        for at, (axis, one) in enumerate(numbers["seams"]["axes"].items()):
+        highest, orders = limit, set[float]()
+        for at, (axis, one) in enumerate(_best(numbers)["axes"].items()):
             harmonics = one["harmonics"]["mean"]
             z = _array(harmonics["z"])
+            orders |= set(harmonics["order"])
             highest = max(highest, float(np.nanmax(z, initial=0.0)))
             place.plot(
                 _array(harmonics["order"]) + 0.08 * (at - 1),
                 z,
-                AXIS_MARKS[at],
-                color=AXIS_COLOURS[at],
+                MARKS[at],
+                color=COLOURS[at],
                 label=f"${axis}$",
                 markersize=5,
                 linestyle="none",
@@ -358,8 +361,9 @@ def seam_harmonics(out: Path, numbers: Numbers) -> None:
         )
         if highest > 20:
             place.set_yscale("symlog", linthresh=5)
-        place.set_ylim(top=1.35 * highest)
-        place.legend(loc="upper right", ncols=4, columnspacing=1, handletextpad=0.3)
+        place.set_ylim(top=1.15 * highest)
+        place.set_xticks(sorted(orders))
+        _above(place)
 
 
 def stages(out: Path, numbers: Numbers) -> None:
@@ -377,7 +381,25 @@ def stages(out: Path, numbers: Numbers) -> None:
         place.set_xticks(at)
         place.set(xlabel="stage of the tile that owns the voxel", ylabel="rms of box - truth  [mK]")
         place.set_ylim(bottom=0)
-        place.legend(loc="lower right")
+        _above(place)
+
+
+def _best(numbers: Numbers) -> Numbers:
+    """The view of the field that shows seams best."""
+    found: Numbers = numbers["seams"]["views"][numbers["seams"]["shown"]]
+    return found
+
+
+def _above(place: Any) -> None:
+    """The legend above the panel, where it covers nothing."""
+    place.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=4,
+        borderaxespad=0.2,
+        columnspacing=1,
+        handletextpad=0.4,
+    )
 
 
 def _band(place: Any, k: NDArray[Any], one: Numbers, colour: str, label: str) -> None:

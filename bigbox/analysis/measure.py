@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from bigbox.analysis.cylinder import cylinder
-from bigbox.analysis.fields import Field, blocks, read
+from bigbox.analysis.fields import Field, blocks, compressed, extent, read, residual
 from bigbox.analysis.large import Layout, pair_large, power_large
 from bigbox.analysis.seams import seams, stage_residuals
 from bigbox.analysis.spectrum import Pair, Spectrum, numbers
 from bigbox.errors import BadInput
 from bigbox.plot import Channel
+from bigbox.store.box import AXES
 from scheduler.tiling import Tiling
 
 Numbers = dict[str, Any]
@@ -167,18 +168,52 @@ def cylindrical(field: Field, work: Work) -> Numbers:
 
 
 def seam_numbers(
-    field: Field, truth: Field | None, tiling: Tiling, rate: float, work: Work
+    field: Field,
+    truth: Field | None,
+    others: Sequence[Field],
+    tiling: Tiling,
+    rate: float,
+    work: Work,
 ) -> Numbers:
-    """Everything about seams, by axis; profiles over the field's mean and rms."""
+    """Seams of the field and of what shows them better; by axis, profiles over mean and rms.
+
+    field       the field itself: a few bright voxels decide its differences, its errors are large
+    compressed  arcsinh of the field over its typical scatter: seams in the faint parts count too.
+                A field that is statistically the same everywhere stays so under any such function
+    residual    field less truth, or less another realization of the same matter: the structure
+                that both share is gone, what was painted is left
+
+    The false-alarm rate is shared out between them.
+    """
+    views: dict[str, tuple[str, Field]] = {"field": ("the field", field)}
+    views["compressed"] = ("arcsinh of the field", compressed(field))
+    against = truth or (others[0] if others else None)
+    if against is not None:
+        rest = residual(field, against)
+        if extent(rest, work.memory)[0] < extent(rest, work.memory)[1]:
+            words = "truth" if truth is not None else "another realization"
+            views["residual"] = (f"the field less {words}", rest)
+    each = {
+        name: {"words": words, **_seams(one, tiling, rate / len(views), work)}
+        for name, (words, one) in views.items()
+    }
+    return {
+        "views": each,
+        "shown": "residual" if "residual" in each else "compressed",
+        "false_alarm_rate": rate,
+        "tiles": list(tiling.counts),
+        "stages": None if truth is None else _stages(field, truth, tiling, work),
+    }
+
+
+def _seams(field: Field, tiling: Tiling, rate: float, work: Work) -> Numbers:
     found = seams(
         field.array, tiling, box_size=field.box_size, false_alarm_rate=rate, memory=work.memory
     )
     axes: Numbers = {}
-    for at, axis in enumerate("xyz"):
-        profile = next((p for p in found.profiles if p.axis == axis), None)
-        if profile is None:
-            continue
-        axes[axis] = {
+    for profile in found.profiles:
+        at = AXES.index(profile.axis)
+        axes[profile.axis] = {
             "ratio": float(found.ratio[at]),
             "error": float(found.ratio_error[at]),
             "kink": float(found.kink[at]),
@@ -202,7 +237,7 @@ def seam_numbers(
                     "z": numbers(h.z),
                 }
                 for h in found.harmonics
-                if h.axis == axis
+                if h.axis == profile.axis
             },
         }
     return {
@@ -213,9 +248,6 @@ def seam_numbers(
         "z_limit": float(norm.isf(0.5 * rate / max(1, len(found.tests)))),
         "strongest": asdict(found.strongest),
         "tests": [asdict(test) for test in found.tests],
-        "tiles": list(tiling.counts),
-        "stages": None if truth is None else _stages(field, truth, tiling, work),
-        "report": found.as_dict(),
     }
 
 

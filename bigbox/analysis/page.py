@@ -78,7 +78,7 @@ p { max-width: 72ch; margin: 8px 0; }
 .verdict { margin: 16px 0; padding: 12px 16px; border-left: 6px solid; border-radius: 4px;
            background: #f6f8fa; }
 .verdict strong { font-size: 1.15rem; }
-.pass { border-color: var(--good); } .fail { border-color: var(--bad); }
+.verdict.pass { border-color: var(--good); } .verdict.fail { border-color: var(--bad); }
 .pass strong, td.pass { color: var(--good); } .fail strong, td.fail { color: var(--bad); }
 td.pass, td.fail { font-weight: 600; }
 .note { margin: 16px 0; padding: 12px 16px; border-radius: 4px; background: var(--warn-bg);

@@ -262,6 +262,7 @@ def _distribution(out: Path, numbers: Numbers) -> Section:
 
 def _seams(out: Path, numbers: Numbers) -> Section:
     found = numbers["seams"]
+    best = found["views"][found["shown"]]
     shown = [
         _draw(
             out,
@@ -273,13 +274,7 @@ def _seams(out: Path, numbers: Numbers) -> Section:
             " tiles: 1 without seams. The grey band is the limit.",
         )
     ]
-    for what, text in (
-        (
-            "mean",
-            "Mean of the field by distance from the nearest tile edge, folded over all tiles.",
-        ),
-        ("variance", "Variance of the field by distance from the nearest tile edge."),
-    ):
+    for what in ("mean", "variance"):
         shown.append(
             _draw(
                 out,
@@ -287,7 +282,8 @@ def _seams(out: Path, numbers: Numbers) -> Section:
                 lambda file, n, what=what: figures.seam_profile(file, n, what),
                 numbers,
                 f"{what} by distance from the tile edge",
-                text,
+                f"{what.capitalize()} of {best['words']} by distance from the nearest tile edge,"
+                " folded over all tiles; to the right is the tile that was painted later.",
             )
         )
     shown.append(
@@ -297,7 +293,8 @@ def _seams(out: Path, numbers: Numbers) -> Section:
             figures.seam_harmonics,
             numbers,
             "excess power at the tile period",
-            "Excess power at the tile period, its harmonics and its half, along each axis.",
+            f"Excess power of {best['words']} at the tile period and its harmonics, along each"
+            " axis.",
         )
     )
     if found["stages"] is not None:
@@ -312,13 +309,18 @@ def _seams(out: Path, numbers: Numbers) -> Section:
                 " more neighbours and should be no worse.",
             )
         )
-    table = [["Test", "Axis", "Found", "Expected", "Significance [σ]"]]
-    for one in sorted(found["tests"], key=lambda t: t["p"])[:6]:
+    table = [["Strongest signals", "of", "axis", "found", "no seam", "σ"]]
+    tests = [(view["words"], one) for view in found["views"].values() for one in view["tests"]]
+    for words, one in sorted(tests, key=lambda t: t[1]["p"])[:6]:
         table.append(
-            [one["name"], one["axis"], f"{one['value']:.4g}", f"{one['expected']:.4g}"]
+            [one["name"], words, one["axis"], f"{one['value']:.4g}", f"{one['expected']:.4g}"]
             + [f"{one['z']:+.1f}"]
         )
-    return Section("Seams", numbers["seam_words"], table, shown)
+    words = (
+        f"{numbers['seam_words']} Looked for in"
+        f" {', '.join(view['words'] for view in found['views'].values())}; of all boxes without seams {found['false_alarm_rate']:.2g} would raise an alarm."
+    )
+    return Section("Seams", words, table, shown)
 
 
 def _halo(out: Path, numbers: Numbers, field: Field, truth: Field | None, view: View) -> Section:

@@ -131,7 +131,7 @@ def validate(
         "halo": measure.halo_distributions(field, against, work),
     }
     if tiling is not None:
-        found["seams"] = measure.seam_numbers(field, against, tiling, rate, work)
+        found["seams"] = measure.seam_numbers(field, against, others, tiling, rate, work)
     found["seam_words"] = whence
     found["errors"] = found["spectra"]["error_words"]
     checks = judge(found, limits)
@@ -180,9 +180,10 @@ def judge(found: dict[str, Any], limits: Limits) -> list[Check]:
     """The checks that the numbers allow, in the order of the page."""
     checks = []
     if found["seams"] is not None:
-        checks.append(_seam_ratio(found["seams"], limits))
+        for view in found["seams"]["views"].values():
+            checks.append(_seam_ratio(view, limits))
         if limits.false_alarm_rate:
-            checks.append(_seam_alarm(found["seams"]))
+            checks += [_seam_alarm(view) for view in found["seams"]["views"].values()]
     if found["truth"] is not None:
         checks.append(_power(found, limits))
         checks.append(_mean(found["onepoint"], limits))
@@ -214,7 +215,7 @@ def _seam_ratio(seams: dict[str, Any], limits: Limits) -> Check:
     ratio, error = axes[worst]["ratio"], axes[worst]["error"]
     return Check(
         "seam_ratio",
-        "seam ratio, worst axis",
+        f"seam ratio of {seams['words']}, worst axis",
         f"{ratio:.3f} ± {error:.3f} on {worst}",
         f"{low:g} to {high:g}",
         ratio,
@@ -232,12 +233,16 @@ def _seam_alarm(seams: dict[str, Any]) -> Check:
     strongest = seams["strongest"]
     return Check(
         "seam_found",
-        "chance of so strong a seam signal without seams",
-        f"{seams['p_value']:.2g} ({strongest['name']} on {strongest['axis']})",
-        f"at least {seams['false_alarm_rate']:g}",
+        f"chance that {seams['words']} looks so without seams",
+        f"{seams['p_value']:.2g} ({strongest['name']}, {_on(strongest['axis'])})",
+        f"at least {seams['false_alarm_rate']:.1g}",
         seams["p_value"],
         not seams["alarm"],
     )
+
+
+def _on(axis: str) -> str:
+    return "all axes" if axis == "all" else f"{axis} axis"
 
 
 def _power(found: dict[str, Any], limits: Limits) -> Check:
