@@ -1,0 +1,81 @@
+"""Every command and every program text of the README is run, in its order, in an empty folder.
+
+The two that set up an environment (`deploy/quickstart.sh`, `deploy/test.sh`) are what runs this
+test: deploy/test.sh runs the quickstart, and the unit tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BY_ITSELF = ("deploy/quickstart.sh", "deploy/test.sh")
+
+
+def blocks() -> list[tuple[str, str]]:
+    """(language, text) of every fenced block that has a language."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a reader would be: `bigbox` on the path, and a density grid of their own."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "bigbox").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bigbox "$@"\n')
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    beside_python = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", f"{programs}:{beside_python}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    if shutil.which("mpirun") is None:
+        pytest.skip("no mpirun: deploy/test.sh installs one")
+    work = tmp_path / "work"
+    work.mkdir()
+    np.save(work / "density.npy", np.random.default_rng(0).gamma(0.5, 2.0, (64, 64, 64)))
+    return work
+
+
+def test_every_command_of_the_readme_runs(folder: Path) -> None:
+    run = 0
+    for language, text in blocks():
+        if language == "python":
+            commands = [[sys.executable, "-c", text]]
+        else:
+            assert language == "sh", f"a block of {language} that no test runs"
+            lines = [line for line in text.splitlines() if line not in BY_ITSELF]
+            commands = [["sh", "-c", line] for line in lines]
+        for command in commands:
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
+            run += 1
+    assert run >= 10
+    assert (folder / "first.png").exists()
+
+
+def test_what_the_readme_names_exists() -> None:
+    named = re.findall(r"`((?:bigbox|scheduler|deploy|tests)/[\w./-]*)`", README)
+    assert named
+    for name in named:
+        assert (ROOT / name).exists(), f"the README names {name}"
+    for module in re.findall(r"python -m ([\w.]+)", README):
+        assert (ROOT / (module.replace(".", "/") + ".py")).exists(), f"the README names {module}"
+
+
+def test_the_scripts_run_what_the_readme_promises() -> None:
+    suite = (ROOT / "deploy" / "test.sh").read_text()
+    assert "deploy/quickstart.sh" in suite and "tests/unit" in suite
+    for script in BY_ITSELF:
+        assert script in README
+        assert os.access(ROOT / script, os.X_OK)
+    assert "deploy/test.sh" in (ROOT / ".ci" / "run").read_text()
