@@ -192,7 +192,14 @@ def plot(
         )
         place.set_title(_title(box, name))
         place.set_xlabel(f"{AXES[across]}  [Mpc/h]")
-        figure.colorbar(shown, ax=place, label=_label(box, kind), shrink=0.85, extend="both")
+        figure.colorbar(
+            shown,
+            ax=place,
+            label=_label(box, kind),
+            shrink=0.85,
+            extend="both",
+            ticks=ticks_of(shown.norm),
+        )
         if run is not None:
             tiling = Tiling.from_dict(run["tiling"])
             corners = np.meshgrid(*(owner_edges(tiling, a) * box.voxel for a in (across, up)))
@@ -233,6 +240,27 @@ def mark_corners(place: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> 
     limits = place.get_xlim(), place.get_ylim()
     place.plot(x.ravel(), y.ravel(), "+", color=MARK, markersize=6, markeredgewidth=1)
     place.set(xlim=limits[0], ylim=limits[1])
+
+
+def ticks_of(norm: Any, apart: float = 0.08) -> list[float] | None:
+    """Ticks of an arcsinh scale, at least `apart` of its length from each other; else None.
+
+    Zero, and powers of ten of both signs, the larger ones first: near zero the scale is linear, and
+    matplotlib's own ticks print over each other there.
+    """
+    from matplotlib.colors import AsinhNorm
+
+    if not isinstance(norm, AsinhNorm) or norm.vmin is None or norm.vmax is None:
+        return None
+    largest = math.ceil(math.log10(max(abs(norm.vmin), abs(norm.vmax))))
+    powers = [10.0**n for n in range(largest, largest - 6, -1)]
+    wanted = [0.0, *(sign * power for power in powers for sign in (1, -1))]
+    ticks: list[float] = []
+    for tick in wanted:
+        place = float(norm(tick))
+        if norm.vmin <= tick <= norm.vmax and all(abs(place - norm(t)) >= apart for t in ticks):
+            ticks.append(tick)
+    return sorted(ticks)
 
 
 def norm_of(kind: str, image: NDArray[np.float32], log: bool = False) -> Any:

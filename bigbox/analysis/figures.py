@@ -16,7 +16,7 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.plot import LABELS, MAPS, mark_corners, norm_of
+from bigbox.plot import LABELS, MAPS, mark_corners, norm_of, ticks_of
 from bigbox.store.box import AXES
 
 matplotlib.use("Agg")
@@ -93,11 +93,9 @@ def maps(
     colours = matplotlib.colormaps[MAPS.get(kind, "cividis")].with_extremes(bad="0.75")
     plain: Any = {"axes.titlesize": 9.5, "axes.spines.top": True, "axes.spines.right": True}
     with matplotlib.rc_context({**STYLE, **plain}):
-        tall = min(1.6, max(0.6, sides[up] / sides[across]))
-        figure = Figure(
-            figsize=(0.2 + (WIDTH - 1.0) * len(images) + 0.8, 0.9 + (WIDTH - 1.2) * tall),
-            layout="constrained",
-        )
+        # A map is 3.2 inches wide; beside it stand the ticks of y and the colour bar.
+        size = (WIDTH + 3.35 * (len(images) - 1), 0.85 + 3.2 * sides[up] / sides[across])
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(1, len(images), sharey=True, squeeze=False)[0]
         for place, (title, image) in zip(axes, images.items(), strict=True):
             shown = place.imshow(
@@ -116,7 +114,8 @@ def maps(
         axes[0].set_ylabel(rf"${AXES[up]}$  [Mpc/$h$]")
         words = label or LABELS.get(kind, kind)
         bar = axes[-1].inset_axes((1.04, 0, 0.05, 1))
-        figure.colorbar(shown, cax=bar, label=words, extend="both").ax.tick_params(labelsize=9)
+        figure.colorbar(shown, cax=bar, label=words, extend="both", ticks=ticks_of(norm))
+        bar.tick_params(labelsize=9)
         figure.savefig(out, dpi=DPI)
 
 
@@ -295,7 +294,7 @@ def seam_ratio(out: Path, numbers: Numbers) -> None:
                 color=COLOURS[number],
                 capsize=3,
                 markersize=6,
-                label=view["words"],
+                label=view["label"],
             )
             ends += [*(value - error), *(value + error)]
             place.set_xticks(range(len(axes)), axes)
@@ -372,8 +371,8 @@ def stages(out: Path, numbers: Numbers) -> None:
     with _Sheet(out, 3.2) as place:
         at = _array([one["stage"] for one in found["each"]])
         for key, mark, colour, label in (
-            ("rms", "o", BOX, "all voxels of the stage"),
-            ("rms_at_seams", "s", OTHER, "those next to a seam"),
+            ("rms", "o", BOX, "all voxels"),
+            ("rms_at_seams", "s", OTHER, "next to a seam"),
         ):
             values = _array([one[key] for one in found["each"]])
             place.plot(at, values, mark, color=colour, label=label)

@@ -185,17 +185,21 @@ def seam_numbers(
 
     The false-alarm rate is shared out between them.
     """
-    views: dict[str, tuple[str, Field]] = {"field": ("the field", field)}
-    views["compressed"] = ("arcsinh of the field", compressed(field))
+    views = {
+        "field": ("field", "the field itself", field),
+        "compressed": ("arcsinh", "the arcsinh of the field", compressed(field)),
+    }
     against = truth or (others[0] if others else None)
     if against is not None:
         rest = residual(field, against)
-        if extent(rest, work.memory)[0] < extent(rest, work.memory)[1]:
-            words = "truth" if truth is not None else "another realization"
-            views["residual"] = (f"the field less {words}", rest)
+        least, most = extent(rest, work.memory)
+        if least < most:
+            other = "truth" if truth is not None else "realization"
+            words = f"the field less {'the' if truth is not None else 'another'} {other}"
+            views["residual"] = (f"less {other}", words, rest)
     each = {
-        name: {"words": words, **_seams(one, tiling, rate / len(views), work)}
-        for name, (words, one) in views.items()
+        name: {"label": label, "words": words, **_seams(one, tiling, rate / len(views), work)}
+        for name, (label, words, one) in views.items()
     }
     return {
         "views": each,

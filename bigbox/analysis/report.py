@@ -309,16 +309,18 @@ def _seams(out: Path, numbers: Numbers) -> Section:
                 " more neighbours and should be no worse.",
             )
         )
-    table = [["Strongest signals", "of", "axis", "found", "no seam", "σ"]]
-    tests = [(view["words"], one) for view in found["views"].values() for one in view["tests"]]
-    for words, one in sorted(tests, key=lambda t: t[1]["p"])[:6]:
+    table = [["strongest signals", "axis", "found", "no seam", "σ"]]
+    tests = [(view["label"], one) for view in found["views"].values() for one in view["tests"]]
+    for label, one in sorted(tests, key=lambda t: t[1]["p"])[:6]:
         table.append(
-            [one["name"], words, one["axis"], f"{one['value']:.4g}", f"{one['expected']:.4g}"]
-            + [f"{one['z']:+.1f}"]
+            [f"{one['name']} ({label})", one["axis"], f"{one['value']:.3g}"]
+            + [f"{one['expected']:.3g}", f"{one['z']:+.1f}"]
         )
+    looked = ", ".join(view["words"] for view in found["views"].values())
     words = (
-        f"{numbers['seam_words']} Looked for in"
-        f" {', '.join(view['words'] for view in found['views'].values())}; of all boxes without seams {found['false_alarm_rate']:.2g} would raise an alarm."
+        f"{numbers['seam_words']} Looked for in {looked}. Of all boxes without seams a part of"
+        f" {found['false_alarm_rate']:.2g} would raise an alarm. Orders are multiples of the tile"
+        " frequency."
     )
     return Section("Seams", words, table, shown)
 

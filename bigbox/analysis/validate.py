@@ -215,7 +215,7 @@ def _seam_ratio(seams: dict[str, Any], limits: Limits) -> Check:
     ratio, error = axes[worst]["ratio"], axes[worst]["error"]
     return Check(
         "seam_ratio",
-        f"seam ratio of {seams['words']}, worst axis",
+        f"seam ratio ({seams['label']}), worst axis",
         f"{ratio:.3f} ± {error:.3f} on {worst}",
         f"{low:g} to {high:g}",
         ratio,
@@ -233,7 +233,7 @@ def _seam_alarm(seams: dict[str, Any]) -> Check:
     strongest = seams["strongest"]
     return Check(
         "seam_found",
-        f"chance that {seams['words']} looks so without seams",
+        f"seam tests ({seams['label']}), chance of this without seams",
         f"{seams['p_value']:.2g} ({strongest['name']}, {_on(strongest['axis'])})",
         f"at least {seams['false_alarm_rate']:.1g}",
         seams["p_value"],

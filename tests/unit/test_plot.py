@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from bigbox.errors import BadInput
-from bigbox.plot import Slab, owner_edges, panels, plot, slab_image, slab_of
+from bigbox.plot import Slab, norm_of, owner_edges, panels, plot, slab_image, slab_of, ticks_of
 from bigbox.store.box import Box
 from scheduler import Tiling
 
@@ -125,3 +125,10 @@ def test_owner_edges_are_where_the_owner_changes(periodic: bool) -> None:
         if periodic and owner[0] != owner[-1]:
             slow = [0, *slow]
         assert owner_edges(tiling, axis).tolist() == slow
+
+
+def test_ticks_of_the_brightness_scale_are_apart() -> None:
+    norm = norm_of("tb", np.random.default_rng(0).lognormal(0, 3, 10**4).astype(np.float32) - 0.5)
+    ticks = ticks_of(norm)
+    assert ticks is not None and len(ticks) > 3 and 0.0 in ticks
+    assert np.diff([float(norm(t)) for t in ticks]).min() >= 0.08
