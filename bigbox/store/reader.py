@@ -65,7 +65,8 @@ class TileReader:
         with self._lock:
             why = ""
             for attempt, wait in enumerate(WAITS):
-                time.sleep(wait)
+                if wait:
+                    time.sleep(wait)
                 values, why = self._try(brick, slot, again=attempt > 0)
                 if values is not None:
                     return values

@@ -10,8 +10,9 @@ The model.  Everything happens in a real directory; `World` remembers what could
     - bytes written since the last fsync of their file: all there, all gone, cut at any length, or
       of full length with stretches of zeros;
     - names changed since the last fsync of their directory (create, rename, link, unlink, mkdir):
-      a prefix of the changes of each directory survives, independently of other directories.  An
-      undone rename brings the file that was replaced back.
+      a prefix of the changes of each directory survives, independently of other directories.  A
+      rename of a file from one directory to another is a change of each: the file may then have
+      both names or neither, and the one that it replaced may be back.
 * A **full disk** fails every write, creation and rename from one operation on, the first write
   after a part of it; the process lives and may clean up behind itself.  Later it is free again.
 
@@ -194,30 +195,28 @@ class CrashDisk(Disk):
 
     def fsync_dir(self, path: str | Path) -> None:
         def do() -> None:
-            here = os.path.realpath(path)
+            here = os.path.abspath(path)
             self.world.names = [n for n in self.world.names if n[0] != here]
 
         self._point("fsync_dir", path, do)
 
     def replace(self, source: str | Path, target: str | Path) -> None:
         def do() -> None:
-            shadow = ""
-            if os.path.isfile(target):
-                self.world.buried += 1
-                shadow = str(self.world.grave / str(self.world.buried))
-                os.link(target, shadow)
+            if os.path.isdir(source):
+                super(CrashDisk, self).replace(source, target)
+                self._named(source, lambda: self._back(target, source))
+                return
+            # Two names change, and each is durable when its own directory is synced.
+            moved, over = self._shadow(source), self._shadow(target)
             super(CrashDisk, self).replace(source, target)
 
-            def undo() -> None:
-                if os.path.lexists(target):
-                    try:
-                        os.rename(target, source)
-                    except OSError:
-                        self.world.bury(os.fspath(target))
-                if shadow:
-                    os.link(shadow, target)
+            def undo_target() -> None:
+                self._gone(target)
+                if over:
+                    os.link(over, target)
 
-            self._named(target, undo)
+            self._named(target, undo_target)
+            self._named(source, lambda: self._again(moved, source))
 
         self._point("rename", target, do, allocates=True)
 
@@ -298,11 +297,28 @@ class CrashDisk(Disk):
         return self.world.data[key]
 
     def _named(self, path: str | Path, undo: Callable[[], None]) -> None:
-        self.world.names.append((os.path.realpath(os.path.dirname(os.fspath(path))), undo))
+        self.world.names.append((os.path.abspath(os.path.dirname(os.fspath(path))), undo))
+
+    def _shadow(self, path: str | Path) -> str:
+        """Another name for a file, under which its bytes outlive the first one."""
+        if not os.path.isfile(path):
+            return ""
+        self.world.buried += 1
+        place = str(self.world.grave / str(self.world.buried))
+        os.link(path, place)
+        return place
 
     def _gone(self, path: str | Path) -> None:
         if os.path.lexists(path):
             self.world.bury(os.fspath(path))
+
+    def _again(self, shadow: str, path: str | Path) -> None:
+        if shadow and not os.path.lexists(path) and os.path.isdir(os.path.dirname(path)):
+            os.link(shadow, path)
+
+    def _back(self, target: str | Path, source: str | Path) -> None:
+        if os.path.isdir(target) and not os.path.lexists(source):
+            os.rename(target, source)
 
     def _away(self, path: str | Path) -> None:
         if not os.path.lexists(path):
@@ -310,7 +326,7 @@ class CrashDisk(Disk):
         place = self.world.bury(os.fspath(path))
 
         def undo() -> None:
-            if not os.path.lexists(path) and os.path.isdir(os.path.dirname(os.fspath(path))):
+            if not os.path.lexists(path) and os.path.isdir(os.path.dirname(path)):
                 os.rename(place, path)
 
         self._named(path, undo)

@@ -62,6 +62,12 @@ def painted(tiling: Tiling, tile: int, seed: int, fields_of: Callable[[int], Flo
 
 
 @lru_cache(maxsize=32)
+def waits_for(tiling: Tiling) -> list[set[int]]:
+    """The tiles that each tile waits for."""
+    return [{p for p in row if p >= 0} for row in predecessors(tiling, range(tiling.size)).tolist()]
+
+
+@lru_cache(maxsize=32)
 def reference(tiling: Tiling, seed: int, n_steps: int) -> tuple[Float, Float]:
     """(fields of all tiles (tiles, 1 + n_steps, t, t, t), tb), painted with no store at all."""
     t = tiling.tile
@@ -167,11 +173,9 @@ class Run:
     def step(self) -> bool:
         """Paint a few tiles, or make a shard of tb, or finish; False when all is done."""
         case, rng = self.case, self.rng
-        before = predecessors(case.tiling, np.arange(case.tiling.size))
+        before = waits_for(case.tiling)
         ready = [
-            t
-            for t in range(case.tiling.size)
-            if t not in self.done and all(p < 0 or int(p) in self.done for p in before[t])
+            t for t in range(case.tiling.size) if t not in self.done and before[t] <= self.done
         ]
         shards = [
             i
