@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from bigbox.engine.loop import Engine
 from bigbox.engine.run import make_engine
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.workers import Inline
-from bigbox.errors import BigboxError
 from bigbox.painters.base import Painter
 from bigbox.store.box import Box
 from bigbox.store.painting import Painting
@@ -78,6 +78,7 @@ def paint_in_process(
     colouring: str = "levels",
     on_message: Callable[[], None] = lambda: None,
     overlap_bytes: int = 1 << 20,
+    tb_edges: tuple[int, int] | None = None,
 ) -> None:
     """A whole run of `bigbox paint`, all ranks in this process.
 
@@ -92,7 +93,15 @@ def paint_in_process(
     paintings: list[Painting] = []
     try:
         epoch = Painting.start_run(
-            Box.open(path, "r+"), identity, tiling, bricks, n_ranks=n_ranks, n_steps=steps, **more
+            Box.open(path, "r+"),
+            identity,
+            tiling,
+            bricks,
+            n_ranks=n_ranks,
+            n_steps=steps,
+            tb_edges=tb_edges,
+            linger=0.0,
+            **more,
         )
         for rank in range(n_ranks):
             paintings.append(
@@ -131,11 +140,17 @@ def paint_in_process(
             if engine.failure:
                 raise engine.failure
         paintings[0].finish()
-    except BigboxError:
-        raise
-    finally:
+    except Exception:
         for painting in paintings:
-            painting.close()
+            with suppress(OSError):
+                painting.close()
+        raise
+    except BaseException:  # killed: no code of the ranks runs any more
+        for painting in paintings:
+            painting._reader.close()
+        raise
+    for painting in paintings:
+        painting.close()
 
 
 def _step_until_idle(engines: list[Engine], rng: np.random.Generator) -> None:
