@@ -10,10 +10,12 @@ A tile of this rank goes through four states::
 
       WAITING -- last predecessor in hand --> READY -- next_batch --> IN_FLIGHT -- done --> DONE
 
-The order has two classes. First the tiles that another rank's tiles wait for, directly or through
-others, lowest level first: so no rank is kept waiting for long, and the inner tiles are there to
-be painted while overlaps travel. Then the inner tiles brick by brick, level by level in each, so
-that the front of tiles whose overlaps must be kept stays short.
+The order has three classes. First the tiles for which a starved rank waits, directly or through
+others: one with few tiles that it can paint before others have painted theirs, as next to the last,
+odd tile of a ring. Then the tiles for which any other rank waits, so that none is kept waiting for
+long, and last the inner tiles, which are there to be painted while overlaps travel. Each class goes
+brick by brick, level by level in each brick, so that whole chains are finished early and the front
+of tiles whose overlaps must be kept stays short.
 
 That order never changes, so it is the layout of the state itself: one byte per tile in order of
 priority, and the next ready tile is the next byte of one value (`bytearray.find`). A tile waits on
@@ -23,7 +25,7 @@ Few tiles at a time are handled in plain Python, many in numpy: the results are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import product
 from typing import TypeVar
@@ -109,6 +111,19 @@ class _Tables:
         self.stage_lists = self.stage.tolist()
         self.cell_lists = [c.tolist() for c in self.cell]
         self.place = assignment.place.data
+        self.starved = self._starved(assignment)
+
+    @staticmethod
+    def _starved(assignment: Assignment) -> NDArray[np.bool_]:
+        """Ranks with less than half the usual share, an eighth, of tiles that wait for nothing."""
+        bricks, tiling = assignment.bricks, assignment.bricks.tiling
+        x, y, z = (
+            np.add.reduceat(tiling.colours(a) == 0, np.arange(0, n, bricks.edge), dtype=np.int64)
+            for a, n in enumerate(tiling.counts)
+        )
+        free = (x[:, None, None] * y[:, None] * z).ravel()
+        per_rank = np.bincount(assignment.brick_rank, free, assignment.n_ranks)
+        return 16 * per_rank < assignment.counts()
 
     @staticmethod
     def _back(tiling: Tiling, axis: int) -> Ints:
@@ -179,24 +194,38 @@ class _Tables:
                         found.append((shift_x + shift_y + shift_z, 1 << (number - (number > 13))))
         return found
 
-    def cone(self, tiles: Ints) -> list[tuple[NDArray[np.bool_], Ints]]:
-        """Tiles at one step on each axis that wait for the given ones, through others too.
+    @cached_property
+    def _chains(self) -> list[list[tuple[Ints, NDArray[np.bool_]]]]:
+        """Per axis: shifts along which a painted tile is waited for, and whether they lead on.
+
+        One step down, one step up, or two steps up through the colours 0, 1, 2 where a ring of
+        tiles has an odd count.
+        """
+        found = []
+        for shift, bit in zip(self.face_shift, self.face_bit, strict=True):
+            waits = bit > 0
+            through = np.roll(waits[:, 1], -1) & waits[:, 1]
+            twice = shift[:, 1] + np.roll(shift[:, 1], -1)
+            chains = [(shift[:, 0], waits[:, 0]), (shift[:, 1], waits[:, 1]), (twice, through)]
+            found.append([(d, ok) for d, ok in chains if ok.any()])
+        return found
+
+    def cone(self, tiles: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """All tiles that wait for the given ones, through others too: rows, cells, in pieces.
 
         Painting by levels, such a tile has a higher colour on each axis on which it differs.
         """
         at = np.unravel_index(tiles, self.tiling.counts)
         cell = self.cell[0][at[0]] + self.cell[1][at[1]] + self.cell[2][at[2]]
-        ok = [b[i] > 0 for b, i in zip(self.face_bit, at, strict=True)]
-        shift = [d[i] for d, i in zip(self.face_shift, at, strict=True)]
-        found = []
-        for sides in product((None, 0, 1), repeat=3):
-            keep, there = np.ones(len(tiles), bool), cell
-            for a, side in enumerate(sides):
-                if side is not None:
-                    keep = keep & ok[a][:, side]
-                    there = there + shift[a][:, side]
-            found.append((keep, there))
-        return found[1:]
+        for chains in product(*([None, *axis] for axis in self._chains)):
+            rows, there = np.arange(len(tiles)), cell
+            for i, chain in zip(at, chains, strict=True):
+                if chain is not None:
+                    ok = chain[1][i[rows]]
+                    rows, there = rows[ok], there[ok]
+                    there = there + chain[0][i[rows]]
+            if any(chains):
+                yield rows, there
 
 
 @lru_cache(maxsize=4)
@@ -236,26 +265,21 @@ class Policy:
         n = len(tiles)
         wait = np.empty(n, self._tables.wait_type)
         level = np.empty(n, np.uint8)
-        awaited = np.zeros(n, bool)
+        urgency = np.zeros(n, np.uint8)
         local = np.empty(n, np.int64)
         for i in range(0, n, CHUNK):
             part = slice(i, i + CHUNK)
             t = tiles[part]
             wait[part] = self._tables.initial(t)
             level[part] = level_of(self._tables.tiling, t)
-            awaited[part] = self._awaited(t)
+            urgency[part] = self._urgency(t)
             local[part] = assignment.address(t) - self._first
-        first = np.flatnonzero(awaited)
-        inner = np.flatnonzero(~awaited)
-        brick_then_level = local[inner] // self._slots * 8 + level[inner]
-        order = np.concatenate(
-            [
-                first[np.argsort(level[first], kind="stable")],
-                inner[np.argsort(brick_then_level, kind="stable")],
-            ]
-        )
+        bricks_here = stop - start
+        key = (urgency.max(initial=0) - urgency.astype(np.int64)) * bricks_here
+        key = (key + local // self._slots) * 8 + level
+        order = np.argsort(key, kind="stable")
         # From here on everything is indexed by priority; tiles before `_inner` are awaited.
-        self._inner = len(first)
+        self._inner = int(np.count_nonzero(urgency))
         small = assignment.bricks.tiling.size < 2**31
         self._tile = tiles[order].astype(np.int32 if small else np.int64)
         self._at = np.full(self._span, -1, np.int32)
@@ -417,18 +441,21 @@ class Policy:
             near[x, y, z] = True
         return near.ravel()
 
-    def _awaited(self, tiles: Ints) -> NDArray[np.bool_]:
-        """Whether another rank's tile waits for each of the tiles, through others too."""
-        rank_of = self._assignment.brick_rank
-        found = np.zeros(len(tiles), bool)
+    def _urgency(self, tiles: Ints) -> NDArray[np.uint8]:
+        """2 where a starved rank waits for the tile, through others too, 1 where another does."""
+        rank_of, starved = self._assignment.brick_rank, self._tables.starved
+        found = np.zeros(len(tiles), np.uint8)
         if self._assignment.n_ranks == 1:
             return found
         if self._tables.colouring == "levels":
-            for keep, cell in self._tables.cone(tiles):
-                found[keep] |= rank_of[cell[keep] // self._slots] != self._rank
+            waiting = self._tables.cone(tiles)
         else:
             rows, cell, _ = self._tables.steps(tiles)
-            found[rows[rank_of[cell // self._slots] != self._rank]] = True
+            waiting = iter([(rows, cell)])
+        for rows, cell in waiting:
+            rank = rank_of[cell // self._slots]
+            urgency = np.where(rank == self._rank, 0, 1 + starved[rank]).astype(np.uint8)
+            np.maximum.at(found, rows, urgency)
         return found
 
     def _local(self, tiles: Ints) -> tuple[Ints, NDArray[np.bool_]]:

@@ -14,7 +14,7 @@ from scheduler import stages
 from scheduler.bricks import Assignment, Bricks
 from scheduler.policy import Policy
 from scheduler.tiling import Tiling
-from tests.unit.tilings import steps, tilings
+from tests.unit.tilings import tilings
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
 # One tile at a time in plain Python, or always numpy.
@@ -49,37 +49,28 @@ class SlowPolicy:
         self.in_hand: set[int] = set()
         self.handed: set[int] = set()
         level = stages.level(self.tiling, tiles)
+        self.ancestors: list[set[int]] = [set()] * self.tiling.size
+        for t in np.argsort(level, kind="stable"):
+            self.ancestors[t] = self.before[t].union(*(self.ancestors[u] for u in self.before[t]))
         address = assignment.address(tiles)
         place = address // assignment.bricks.slots
         self.key = {}
         for t in self.own:
-            if self.awaited(t, colouring):
-                self.key[t] = (0, 0, level[t], address[t])
-            else:
-                self.key[t] = (1, place[t], level[t], address[t])
+            urgency = self.urgency(t, colouring)
+            self.key[t] = (-urgency, place[t], level[t], address[t])
 
-    def awaited(self, tile: int, colouring: str) -> bool:
-        """Whether another rank's tile next to this one waits for it, or for one that does."""
-        if colouring == "paper":
-            return any(
-                tile in self.before[u] and self.rank_of[u] != self.rank
-                for u in range(self.tiling.size)
-            )
-        at = self.tiling.coords(tile)
-        for step in steps():
-            there, higher = at.copy(), True
-            for axis, d in enumerate(step):
-                n = self.tiling.counts[axis]
-                low, high = self.tiling.widths(axis)
-                if d == 0:
-                    continue
-                there[axis] = (at[axis] + d) % n
-                colour = self.tiling.colours(axis)
-                meets = (low if d < 0 else high)[at[axis]] > 0
-                higher &= bool(meets and colour[there[axis]] > colour[at[axis]])
-            if higher and self.rank_of[self.tiling.index(there)] != self.rank:
-                return True
-        return False
+    def urgency(self, tile: int, colouring: str) -> int:
+        """2 if a starved rank waits for this tile, or for one that waits for it; 1 if any other."""
+        found = {
+            int(self.rank_of[u])
+            for u in range(self.tiling.size)
+            if tile in (self.before[u] if colouring == "paper" else self.ancestors[u])
+        } - {self.rank}
+        return 0 if not found else 2 if any(self.starved(r) for r in found) else 1
+
+    def starved(self, rank: int) -> bool:
+        own = np.flatnonzero(self.rank_of == rank)
+        return 16 * int((stages.level(self.tiling, own) == 0).sum()) < len(own)
 
     def ready(self) -> list[int]:
         free = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
@@ -62,8 +60,3 @@ def paint_in_order(tiling: Tiling, stage: np.ndarray) -> tuple[np.ndarray, list[
             found[t] = before[mesh]
             first[mesh] = np.where(first[mesh] < 0, t, first[mesh])
     return first, found
-
-
-def steps() -> list[tuple[int, int, int]]:
-    """The 26 steps to a neighbour."""
-    return [s for s in product((-1, 0, 1), repeat=3) if s != (0, 0, 0)]
