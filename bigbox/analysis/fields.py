@@ -55,7 +55,7 @@ def open_field(path: str | Path, name: str = "tb") -> Field:
     about = painted(box)
     if name == "tb" and not box.has("tb"):
         raise BadInput(f"{path}: is not painted yet; paint it first: bigbox paint {path}")
-    array = box.require(name)
+    array = box.require(name) if box.has(name) else box.array(name)
     if array.ndim != 3:
         raise BadInput(f"{path}/{name}: has {array.ndim} dimensions; one field (X, Y, Z) is needed")
     if name == "tb" and about is not None and not about.whole:

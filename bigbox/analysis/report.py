@@ -6,7 +6,8 @@ out/  numbers.json   every number     *.png   the figures     index.html   all o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,16 @@ class View:
     mark_tiles: bool = False
 
 
-def make_folder(out: Path) -> None:
-    """The folder of a report, made now so that a long run does not end at a closed door."""
+@contextmanager
+def made_folder(out: Path | None) -> Iterator[None]:
+    """The folder of a report, made now so that a long run does not end at a closed door.
+
+    Removed again where the work inside ends in an error and nothing was written.
+    """
+    if out is None:
+        yield
+        return
+    existed = out.is_dir()
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
@@ -50,6 +59,13 @@ def make_folder(out: Path) -> None:
             f"{out}: is no folder that can be written to ({error.strerror or error});"
             " choose another with --out"
         ) from None
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                out.rmdir()
+        raise
 
 
 def write_report(

@@ -21,7 +21,7 @@ import numpy as np
 import bigbox
 from bigbox.analysis import measure
 from bigbox.analysis.fields import Field, open_field, open_realizations, open_truth, survey
-from bigbox.analysis.report import View, make_folder, write_report
+from bigbox.analysis.report import View, made_folder, write_report
 from bigbox.analysis.shells import log_edges, nyquist
 from bigbox.errors import BadInput
 from scheduler.tiling import Tiling, TilingError
@@ -110,36 +110,52 @@ def validate(
     field = open_field(path, array)
     against = None if truth is None else open_truth(truth, array, field)
     others = open_realizations(realizations, array, field)
-    ranges = [survey(one, memory) for one in [field, *([against] if against else []), *others]]
     folder = None if out is None else Path(out)
-    if folder is not None:
-        make_folder(folder)
-    work = measure.Work(memory, scratch)
-    tiling, whence = tiling_of(field)
+    with made_folder(folder):
+        return _validate(
+            field, against, others, folder, limits, view or View(), measure.Work(memory, scratch)
+        )
+
+
+def _validate(
+    field: Field,
+    truth: Field | None,
+    others: Sequence[Field],
+    out: Path | None,
+    limits: Limits,
+    view: View,
+    work: measure.Work,
+) -> dict[str, Any]:
     edges = log_edges(field.shape, field.box_size, PER_DECADE)
-    rate = limits.false_alarm_rate or TEST_RATE
+    k_max = _k_max(limits, field)
+    if k_max < edges[0]:
+        raise BadInput(f"k_max {k_max:g} h/Mpc: is below the box's first bin, {edges[0]:.3g} h/Mpc")
+    fields = [field, *([truth] if truth else []), *others]
+    ranges = [survey(one, work.memory) for one in fields]
+    tiling, whence = tiling_of(field)
     found: dict[str, Any] = {
-        **_about(field, array),
-        "truth": None if against is None else against.name,
+        **_about(field),
+        "truth": None if truth is None else truth.name,
         "realizations": [one.name for one in others],
-        "limits": {**asdict(limits), "k_max": _k_max(limits, field), "sigma": SIGMA},
-        "notes": notes(field, against),
-        "spectra": measure.spectra(field, against, others, edges, work),
+        "limits": {**asdict(limits), "k_max": k_max, "sigma": SIGMA},
+        "notes": notes(field, truth),
+        "spectra": measure.spectra(field, truth, others, edges, work),
         "cylinder": measure.cylindrical(field, work),
-        "onepoint": measure.distributions(field, against, ranges, work),
+        "onepoint": measure.distributions(field, truth, ranges, work),
         "seams": None,
-        "halo": measure.halo_distributions(field, against, work),
+        "seam_words": whence,
+        "halo": measure.halo_distributions(field, truth, work),
     }
-    if tiling is not None:
-        found["seams"] = measure.seam_numbers(field, against, others, tiling, rate, work)
-    found["seam_words"] = whence
     found["errors"] = found["spectra"]["error_words"]
+    if tiling is not None:
+        rate = limits.false_alarm_rate or TEST_RATE
+        found["seams"] = measure.seam_numbers(field, truth, others, tiling, rate, work)
     checks = judge(found, limits)
     found["checks"] = [asdict(check) for check in checks]
     found["pass"] = all(check.passed for check in checks)
     found["verdict"] = verdict(checks)
-    if folder is not None:
-        write_report(folder, found, field, against, tiling, view or View())
+    if out is not None:
+        write_report(out, found, field, truth, tiling, view)
     return found
 
 
@@ -250,8 +266,6 @@ def _power(found: dict[str, Any], limits: Limits) -> Check:
     ratio = np.array(found["spectra"]["ratio"]["value"], float)
     error = np.nan_to_num(np.array(found["spectra"]["ratio"]["error"], float))
     inside = (k <= k_max) & np.isfinite(ratio)
-    if not inside.any():
-        raise BadInput(f"k_max {k_max:g} h/Mpc: is below the box's first bin {np.nanmin(k):.3g}")
     off = np.where(inside, abs(ratio - 1) - SIGMA * error, -np.inf)
     worst = int(off.argmax())
     return Check(
@@ -296,7 +310,8 @@ def _k_max(limits: Limits, field: Field) -> float:
     return float(min(PAPER_K_MAX, 0.5 * nyquist(field.shape, field.box_size)))
 
 
-def _about(field: Field, array: str) -> dict[str, Any]:
+def _about(field: Field) -> dict[str, Any]:
+    array = Path(field.name).name
     redshift = 0.0 if field.box is None else field.box.redshift
     path = Path(field.name if field.box is None else field.box.path)
     size = " × ".join(f"{side:g}" for side in field.box_size)
