@@ -91,7 +91,9 @@ class Box:
             "provenance": dict(provenance or {}),
         }
         with explained(path):
-            disk.mkdir(path)
+            for place in (*reversed(path.parents), path):
+                if not place.exists():
+                    disk.mkdir(place)
             for axis, name in enumerate(AXES):
                 _write_coordinate(disk, path / name, name, voxels[axis], size[axis])
             # Last: a box that was not made to its end is no box.
@@ -225,6 +227,7 @@ def field_chunks(
 
 def _write_coordinate(disk: Disk, place: Path, name: str, count: int, length: float) -> None:
     centres = ((np.arange(count) + 0.5) * (length / count)).astype("<f8").tobytes()
+    disk.mkdir(place)
     disk.mkdir(place / "c")
     crc = int(google_crc32c.value(centres)).to_bytes(4, "little")
     disk.write_atomic(place / "c" / "0", centres + crc)

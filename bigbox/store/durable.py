@@ -121,8 +121,9 @@ class Disk:
             os.unlink(path)
 
     def mkdir(self, path: str | Path) -> None:
-        """Make a directory and its parents; an existing one is no error."""
-        os.makedirs(path, exist_ok=True)
+        """Make one directory; an existing one is no error, a missing parent is."""
+        with suppress(FileExistsError):
+            os.mkdir(path)
 
     def remove_tree(self, path: str | Path) -> None:
         """Remove a directory and everything in it; a missing one is no error."""
@@ -172,7 +173,7 @@ class Disk:
         self.fsync_dir(os.path.dirname(os.fspath(path)) or ".")
 
     def make_dir(self, path: str | Path) -> None:
-        """Durably make one directory (its parent exists)."""
+        """Durably make one directory; its parent must exist."""
         self.mkdir(path)
         self.fsync_dir(os.path.dirname(os.fspath(path)) or ".")
 

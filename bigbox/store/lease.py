@@ -17,6 +17,8 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bigbox.errors import BadInput, StoppedEarly
@@ -112,6 +114,20 @@ class Lease:
                 f"{self._ledger.path.parent}: run {epoch + 1} has taken over from this one"
                 f" (run {epoch}); nothing that is recorded is lost"
             )
+
+    @contextmanager
+    def fenced(self, epoch: int) -> Iterator[None]:
+        """What a newer run took away from under this one (its directory) means StoppedEarly."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            self.check(epoch)
+            if self._ledger.tmp_of(epoch).exists():
+                raise
+            raise StoppedEarly(
+                f"{self._ledger.path.parent}: another run is starting in place of this one"
+                f" (run {epoch}); nothing that is recorded is lost"
+            ) from error
 
     def close(self) -> None:
         """Let go of the lock."""

@@ -159,6 +159,10 @@ class Ledger:
         """The file that says when and where a run started."""
         return self.epochs_path / f"{epoch:05d}.json"
 
+    def tmp_of(self, epoch: int) -> Path:
+        """Directory of the files of one run that have no name yet."""
+        return self.tmp_path / f"e{epoch:05d}"
+
     def epoch(self, epoch: int) -> dict[str, Any]:
         """What was noted when a run started; raises BadInput where its file is damaged."""
         found = read_json(self.epoch_path(epoch))

@@ -37,7 +37,7 @@ from bigbox.store.ledger import (
 )
 from bigbox.store.reader import TileReader, brick_path
 from bigbox.store.revoke import revocation, steps_path, with_needed
-from bigbox.store.run import layout, start_run, tmp_of
+from bigbox.store.run import layout, start_run
 from bigbox.store.shards import (
     CRC_BYTES,
     AppendShard,
@@ -83,7 +83,7 @@ class Painting:
         self.epoch = epoch
         self._disk = disk
         self._ledger = Ledger(box.path)
-        self._tmp = tmp_of(self._ledger, epoch)
+        self._tmp = self._ledger.tmp_of(epoch)
         self._lock = RLock()
         self._broken = ""
         self._made = 0
@@ -106,7 +106,7 @@ class Painting:
             self._bricks_open: OrderedDict[int, AppendShard] = OrderedDict()
             self._records = RecordWriter(disk, self._ledger, epoch, rank)
             self._reader = TileReader(box.path, bricks, self._ends, self._ledger)
-            with explained(box.path / "latents"):
+            with explained(box.path / "latents"), self._lease.fenced(epoch):
                 self._cut_torn_tails()
         except BaseException:
             self._lease.close()
@@ -371,13 +371,10 @@ class Painting:
         """While something is written: the lease is checked, a failure ends the writing for good."""
         self._check()
         try:
-            with explained(self.box.path, needed):
+            with explained(self.box.path, needed), self._lease.fenced(self.epoch):
                 yield
         except BaseException as error:
             self._broken = str(error) or type(error).__name__
-            if isinstance(error, FileNotFoundError):
-                # A newer run took this one's directory away.
-                self._lease.check(self.epoch)
             raise
 
     def _check(self) -> None:

@@ -86,13 +86,14 @@ def start_run(
                 disk, ledger, {"kind": "paint", "n_ranks": n_ranks, "device": device}, fresh
             )
             if fresh:
-                _put_aside(disk, box, ledger, epoch)
-                _create_arrays(disk, box, wanted, bricks)
-                record = json.dumps({"base": epoch, **wanted}, indent=2).encode()
-                disk.write_atomic(
-                    ledger.path / "run.json", record, tmp_of(ledger, epoch) / "run.json"
-                )
-                _empty_tmp(disk, ledger, epoch)
+                with lease.fenced(epoch):
+                    _put_aside(disk, box, ledger, epoch)
+                    _create_arrays(disk, box, ledger.tmp_of(epoch), wanted, bricks)
+                    record = json.dumps({"base": epoch, **wanted}, indent=2).encode()
+                    disk.write_atomic(
+                        ledger.path / "run.json", record, ledger.tmp_of(epoch) / "run.json"
+                    )
+                    _empty_tmp(disk, ledger, epoch)
         except BaseException:
             lease.close()
             raise
@@ -114,8 +115,9 @@ def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LING
         try:
             found = (ledger.path / "run.json").exists()
             epoch = claim(disk, ledger, {"kind": "discard", "n_ranks": 0}, fresh=True)
-            _put_aside(disk, box, ledger, epoch)
-            _empty_tmp(disk, ledger, epoch)
+            with lease.fenced(epoch):
+                _put_aside(disk, box, ledger, epoch)
+                _empty_tmp(disk, ledger, epoch)
         finally:
             lease.close()
     return found
@@ -124,10 +126,7 @@ def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LING
 def claim(disk: Disk, ledger: Ledger, about: Mapping[str, Any], fresh: bool = False) -> int:
     """Take the next number, under the exclusive lease; `fresh` makes all earlier records void."""
     newest = ledger.newest()
-    for name in os.listdir(ledger.tmp_path):
-        match = re.fullmatch(r"e(\d+)", name)
-        if not match or int(match[1]) <= newest:
-            disk.remove_tree(ledger.tmp_path / name)
+    _fence_off(disk, ledger, newest)
     sealed = {}
     if not fresh:
         for source in ledger.sources():
@@ -153,15 +152,17 @@ def claim(disk: Disk, ledger: Ledger, about: Mapping[str, Any], fresh: bool = Fa
         },
         indent=1,
     ).encode()
-    mine = ledger.tmp_path.parent / f"start-{socket.gethostname()}-{os.getpid()}.partial"
+    mine = ledger.tmp_path / f"start-{os.urandom(8).hex()}.partial"
+    # Made before the number is ours: made later, a process that slept in between would make it
+    # again after its successor had taken it away.
+    disk.mkdir(ledger.tmp_of(epoch))
     try:
         disk.create_once(ledger.epoch_path(epoch), data, mine)
-    except FileExistsError:
+    except (FileExistsError, FileNotFoundError):
         raise BadInput(
             f"{ledger.path.parent}: another run (run {epoch}) started at this very moment; wait for"
             " its end, or stop it, and run the same command again"
         ) from None
-    disk.mkdir(tmp_of(ledger, epoch))
     return epoch
 
 
@@ -178,9 +179,23 @@ def painted(ledger: Ledger, run: Mapping[str, Any]) -> int:
     return int(ledger.state(bricks, tb.size).done.sum())
 
 
-def tmp_of(ledger: Ledger, epoch: int) -> Path:
-    """Directory of the files of one run that have no name yet."""
-    return ledger.tmp_path / f"e{epoch:05d}"
+def _fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
+    """From here on no run up to `newest` can put a file into place: its directory is gone."""
+    for name in os.listdir(ledger.tmp_path):
+        match = re.fullmatch(r"e(\d+)", name)
+        if match and int(match[1]) > newest:
+            continue
+        path = ledger.tmp_path / name
+        if match:
+            # At once, whatever is being made in it.
+            gone = ledger.tmp_path / f"gone-{os.urandom(8).hex()}"
+            with suppress(FileNotFoundError):
+                disk.replace(path, gone)
+            path = gone
+        if path.is_dir():
+            disk.remove_tree(path)
+        else:
+            disk.unlink(path)
 
 
 def _make_ledger(disk: Disk, ledger: Ledger) -> None:
@@ -189,12 +204,13 @@ def _make_ledger(disk: Disk, ledger: Ledger) -> None:
     for path in (ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path):
         disk.make_dir(path)
     # A group, so that zarr and xarray pass over it without a warning; last, so that all is there.
-    disk.write_atomic(ledger.path / "zarr.json", group_metadata())
+    mine = ledger.path / f"start-{os.urandom(8).hex()}.partial"
+    disk.write_atomic(ledger.path / "zarr.json", group_metadata(), mine)
 
 
 def _put_aside(disk: Disk, box: Box, ledger: Ledger, epoch: int) -> None:
     """Take the painting out of the box by renames."""
-    aside = tmp_of(ledger, epoch)
+    aside = ledger.tmp_of(epoch)
     for path in (box.path / "latents", box.path / "tb", ledger.path / "run.json"):
         with suppress(FileNotFoundError):
             disk.replace(path, aside / f"old-{path.name}")
@@ -208,7 +224,7 @@ def _empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
         match = re.match(r"e(\d+)-", name)
         if match and int(match[1]) < epoch:
             disk.unlink(ledger.records_path / name)
-    place = tmp_of(ledger, epoch)
+    place = ledger.tmp_of(epoch)
     for name in os.listdir(place):
         path = place / name
         if path.is_dir():
@@ -217,8 +233,11 @@ def _empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
             disk.unlink(path)
 
 
-def _create_arrays(disk: Disk, box: Box, wanted: Mapping[str, Any], bricks: Bricks) -> None:
-    latents, tb = box.path / "latents", box.path / "tb"
+def _create_arrays(
+    disk: Disk, box: Box, tmp: Path, wanted: Mapping[str, Any], bricks: Bricks
+) -> None:
+    """Make the empty arrays without a name, then give them one: also this only the newest can."""
+    latents, tb = tmp / "latents", tmp / "tb"
     files = {
         latents: group_metadata(),
         latents / "painted": painted_metadata(bricks),
@@ -229,6 +248,9 @@ def _create_arrays(disk: Disk, box: Box, wanted: Mapping[str, Any], bricks: Bric
     for place, data in files.items():
         disk.make_dir(place)
         disk.write_atomic(place / "zarr.json", data)
+    for place in (latents, tb):
+        disk.replace(place, box.path / place.name)
+    disk.fsync_dir(box.path)
 
 
 def painted_metadata(bricks: Bricks) -> bytes:

@@ -204,7 +204,8 @@ class CrashDisk(Disk):
         def do() -> None:
             if os.path.isdir(source):
                 super(CrashDisk, self).replace(source, target)
-                self._named(source, lambda: self._back(target, source))
+                for changed in (target, source):
+                    self._named(changed, lambda: self._back(target, source))
                 return
             # Two names change, and each is durable when its own directory is synced.
             moved, over = self._shadow(source), self._shadow(target)
@@ -338,8 +339,8 @@ def kind_of(path: str | Path) -> str:
     name = parts[-1]
     if name.endswith((".partial", "zarr.json", "run.json", "lease.lock")):
         return "start" if "start-" in name else name.removesuffix(".partial")
-    if name.startswith("old-"):
-        return "aside"
+    if name.startswith(("old-", "gone-")):
+        return name.split("-")[0]
     for sort in ("brick", "steps", "dead", "tb"):
         if name.endswith(f"-{sort}"):
             return f"temporary {sort}"

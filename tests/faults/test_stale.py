@@ -21,7 +21,7 @@ from tests.faults.disk import CrashDisk, World
 from tests.faults.paint import Case, Run, check_complete, make_box
 from tests.faults.test_crashes import SCENARIOS, place, trace_of  # noqa: F401
 
-SCHEDULES = 300
+SCHEDULES = 150
 
 
 class Earlier:
@@ -98,7 +98,8 @@ def test_a_stale_rank_harms_nothing(place: Path, n_steps: int) -> None:  # noqa:
         earlier.go_on()
         kind = type(earlier.stopped).__name__
         ended[kind] = ended.get(kind, 0) + 1
-        assert earlier.stopped is None or isinstance(earlier.stopped, BigboxError), earlier.stopped
+        if earlier.stopped and not isinstance(earlier.stopped, BigboxError):
+            raise earlier.stopped
         # Whoever won, the next run completes it, over what the winner was told.
         final = Case(box, tiling, edge, n_steps=n_steps)
         final.committed = set(case.committed)
