@@ -330,10 +330,17 @@ def _fill_level(source: Any, level: Any, shard: tuple[int, ...], halve: bool, me
         if not halve:
             level[part] = _read(source, part)
             return
-        finer = part[:-3] + tuple(slice(2 * s.start, 2 * s.stop) for s in part[-3:])
-        level[part] = mean_of_eight(_read(source, finer))
+        # Chunk by chunk: the finer voxels under a whole shard are eight times its size.
+        out = np.empty([s.stop - s.start for s in part], np.float32)
+        for piece in regions(out.shape, level.chunks, 0):
+            at = tuple(
+                slice(p.start + c.start, p.start + c.stop) for p, c in zip(part, piece, strict=True)
+            )
+            finer = at[:-3] + tuple(slice(2 * s.start, 2 * s.stop) for s in at[-3:])
+            out[piece] = mean_of_eight(_read(source, finer))
+        level[part] = out
 
-    _in_parallel(fill, parts, math.prod(shard) * (8 if halve else 1), memory)
+    _in_parallel(fill, parts, math.prod(shard), memory)
 
 
 def mean_of_eight(block: NDArray[np.float32]) -> NDArray[np.float32]:
