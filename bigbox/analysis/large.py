@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, TypeVar
 
 import dask
 import numpy as np
@@ -29,7 +29,6 @@ from bigbox.analysis.shells import (
     ModeSums,
     Shells,
     Window,
-    box_sides,
     default_edges,
     label,
     mean_of,
@@ -123,20 +122,51 @@ def mode_sums(
 ) -> ModeSums:
     """The sums over all modes in any bins, for one array or two; see `power_large`."""
     shape = tuple(int(n) for n in arrays[0].shape)
+
+    def empty() -> ModeSums:
+        return ModeSums(shape, box_size, bins, window, shot_noise, products=2 * len(arrays) - 1)
+
+    empty()
+    return collect(
+        arrays, empty, normalise=normalise, memory=memory, scratch=scratch, workers=workers
+    )
+
+
+class Collector(Protocol):
+    """What is kept of the modes: see ModeSums."""
+
+    def add(self, at: tuple[slice, slice, slice], modes: Sequence[npt.NDArray[Any]]) -> None:
+        """Take a block: `at` is its place in the rfftn, `modes` those of each field."""
+        ...
+
+    def merge(self, other: Self) -> None:
+        """Add what was kept of other blocks."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=Collector)
+
+
+def collect(
+    arrays: Sequence[Any],
+    empty: Callable[[], Kept],
+    *,
+    normalise: bool = False,
+    memory: int = MEMORY,
+    scratch: str | Path | None = None,
+    workers: int = 1,
+) -> Kept:
+    """Transform the arrays and show every mode once to collectors made by `empty`, merged."""
+    shape = tuple(int(n) for n in arrays[0].shape)
     for other in arrays[1:]:
         if tuple(other.shape) != shape:
             raise BadInput(f"fields have shapes {shape} and {other.shape}: they must be alike")
-    box_sides(shape, box_size)
     layout = Layout.choose(arrays, memory, workers)
     folder = Path(tempfile.gettempdir() if scratch is None else scratch)
     _check_disk(folder, layout.scratch_bytes)
     work = Path(tempfile.mkdtemp(prefix="bigbox-spectra-", dir=folder))
     try:
         halves = [_planes(a, i, layout, work, normalise) for i, a in enumerate(arrays)]
-
-        def empty() -> ModeSums:
-            return ModeSums(shape, box_size, bins, window, shot_noise, products=2 * len(arrays) - 1)
-
         return _pencils(halves, layout, empty)
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -248,11 +278,11 @@ def _planes(array: Any, number: int, layout: Layout, work: Path, normalise: bool
     return _Half(modes, means - means.mean(), 1.0 / mean if normalise else 1.0)
 
 
-def _pencils(halves: Sequence[_Half], layout: Layout, empty: Callable[[], ModeSums]) -> ModeSums:
+def _pencils(halves: Sequence[_Half], layout: Layout, empty: Callable[[], Kept]) -> Kept:
     """Pass 2: transform along x and bin."""
     _, y, z = layout.shape
 
-    def one(first: int) -> ModeSums:
+    def one(first: int) -> Kept:
         last = min(first + layout.pencil, y)
         blocks = []
         for half in halves:

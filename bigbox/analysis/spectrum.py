@@ -79,6 +79,17 @@ class Pair:
         return correlation(self.first, self.second, self.cross)
 
     @property
+    def cross_errors(self) -> Float:
+        """Scatter of the cross spectrum of Gaussian fields: sqrt((P11 P22 + P12^2) / modes)."""
+        square = abs(self.first.power * self.second.power) + self.cross.power**2
+        return np.asarray(np.sqrt(square / np.maximum(self.cross.modes, 1)), np.float64)
+
+    @property
+    def correlation_errors(self) -> Float:
+        """Scatter of r(k) of Gaussian fields: (1 - r^2) / sqrt(modes)."""
+        return (1 - self.correlation**2) / np.sqrt(np.maximum(self.cross.modes, 1))
+
+    @property
     def transfer(self) -> Float:
         """sqrt(P11 / P22): the amplitude of the first field over the second's."""
         return transfer(self.first, self.second)

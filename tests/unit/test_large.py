@@ -49,11 +49,11 @@ def test_same_as_in_memory(
 def test_same_switches(fields: tuple[np.ndarray, np.ndarray]) -> None:
     a, b = fields
     edges = log_edges(SHAPE, 8.0, 8)
-    options: dict[str, Any]
-    for options in (
+    tried: list[dict[str, Any]] = [
         {"window": "cic", "shot_noise": 1e-7, "unit": "mK"},
         {"edges": edges, "other": b, "window": ("tsc", None)},
-    ):
+    ]
+    for options in tried:
         found = power_large(a, 8.0, **options)
         expected = power(a.astype(np.float64), 8.0, **options)
         alike(found, expected)

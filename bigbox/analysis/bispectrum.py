@@ -1,0 +1,205 @@
+"""The bispectrum of a few triangle shapes, by FFT, in memory or out of core.
+
+    B(k1, k2, k3) = V^2 <delta_q1 delta_q2 delta_q3>,  q1 + q2 + q3 = 0, q_i in the shell around k_i
+
+The sum over all closed triangles of three shells is the mean over space of the product of three
+fields, each made of one shell's modes (Scoccimarro 2000); the same with all modes 1 counts them.
+Only the modes up to the largest k are needed: they are put on a grid just fine enough for their
+triple product, which keeps the transforms small. Public codes for this (Pylians, PolyBin3D) do not
+install from PyPI without a compiler or at all, hence these few lines.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from bigbox.analysis.large import MEMORY, collect
+from bigbox.analysis.shells import box_sides, nyquist, wavenumbers
+from bigbox.analysis.spectrum import Float, numbers
+from bigbox.errors import BadInput
+
+Complex = npt.NDArray[np.complex64]
+
+
+@dataclass(frozen=True)
+class Bispectrum:
+    """One value per triangle.
+
+    k: (n, 3) h/Mpc, as asked; value: (Mpc/h)^6 x unit^3; reduced: Q = B / (P1 P2 + P2 P3 + P3 P1);
+    triangles: number of closed triples of modes (ordered, conjugates too); errors: of a Gaussian
+    field with the shells' powers; width: of the shells, h/Mpc.
+    """
+
+    k: Float
+    value: Float
+    reduced: Float
+    triangles: npt.NDArray[np.int64]
+    errors: Float
+    width: float
+    units: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The bispectrum as JSON; NaN becomes null."""
+        return {
+            "k": self.k.tolist(),
+            "value": numbers(self.value),
+            "reduced": numbers(self.reduced),
+            "triangles": self.triangles.tolist(),
+            "errors": numbers(self.errors),
+            "width": self.width,
+            "units": {"k": "h/Mpc", "value": self.units},
+        }
+
+
+class LowModes:
+    """The modes of an rfftn with indices of at most `most` on each axis, (2 m + 1, 2 m + 1, m + 1).
+
+    Index i of the first two axes is the mode i - m. The zero mode is left out.
+    """
+
+    def __init__(self, shape: Sequence[int], most: Sequence[int]) -> None:
+        self.shape, self.most = tuple(shape), tuple(most)
+        mx, my, mz = self.most
+        self.modes = np.zeros((2 * mx + 1, 2 * my + 1, mz + 1), np.complex128)
+
+    def add(self, at: tuple[slice, slice, slice], modes: Sequence[npt.NDArray[Any]]) -> None:
+        """Keep what is wanted of a block; one field."""
+        places, kept = [], []
+        for axis, (where, n, m) in enumerate(zip(at, self.shape, self.most, strict=True)):
+            rows = np.arange(*where.indices(n if axis < 2 else n // 2 + 1))
+            index = (rows + n // 2) % n - n // 2 if axis < 2 else rows
+            keep = np.flatnonzero(abs(index) <= m)
+            kept.append(keep)
+            places.append(index[keep] + (m if axis < 2 else 0))
+        self.modes[np.ix_(*places)] += modes[0][np.ix_(*kept)]
+        self.modes[self.most[0], self.most[1], 0] = 0
+
+    def merge(self, other: LowModes) -> None:
+        """Add the modes of other blocks."""
+        self.modes += other.modes
+
+
+def bispectrum(
+    array: Any,
+    box_size: float | Sequence[float],
+    triangles: npt.ArrayLike | None = None,
+    *,
+    width: float | None = None,
+    normalise: bool = False,
+    unit: str = "",
+    memory: int = MEMORY,
+    scratch: str | Path | None = None,
+    workers: int = 1,
+) -> Bispectrum:
+    """Bispectrum of a periodic array (X, Y, Z) for triangles (n, 3) of sides in h/Mpc.
+
+    triangles  None: `common_triangles`
+    width      of the shells, h/Mpc; None: the fundamental mode
+    normalise  of field / <field>
+
+    memory, scratch, workers: see `bigbox.analysis.large`. Raises BadInput for sides that close no
+    triangle or reach beyond Nyquist.
+    """
+    shape = tuple(int(n) for n in array.shape)
+    sides = box_sides(shape, box_size)
+    step = 2 * np.pi / max(sides)
+    thick = step if width is None else float(width)
+    wanted = common_triangles(shape, sides) if triangles is None else triangles
+    k = np.atleast_2d(np.asarray(wanted, np.float64))
+    _check_triangles(k, thick, nyquist(shape, sides))
+    top = float(k.max()) + thick / 2
+    most = [math.ceil(top * s / (2 * np.pi)) for s in sides]
+    low = collect(
+        [array],
+        lambda: LowModes(shape, most),
+        normalise=normalise,
+        memory=memory,
+        scratch=scratch,
+        workers=workers,
+    )
+    shells = _Shells(low, sides, thick)
+    volume, count = math.prod(sides), math.prod(shape)
+    rows = [shells.triangle(triple, volume, count) for triple in k]
+    value, reduced, number, error = (np.array(c) for c in zip(*rows, strict=True))
+    units = "(Mpc/h)^6" if normalise or unit in ("", "1") else f"(Mpc/h)^6 {unit}^3"
+    return Bispectrum(k, value, reduced, number.astype(np.int64), error, thick, units)
+
+
+def common_triangles(shape: Sequence[int], box_size: float | Sequence[float]) -> Float:
+    """Equilateral, squeezed (1, 1, 1/4) and flat (1, 1/2, 1/2) ones at four scales, h/Mpc."""
+    sides = box_sides(shape, box_size)
+    low, high = 8 * np.pi / max(sides), nyquist(shape, sides) / 2
+    scales = np.geomspace(low, max(high, low), 4)
+    shapes = np.array([(1, 1, 1), (1, 1, 0.25), (1, 0.5, 0.5)])
+    return (scales[None, :, None] * shapes[:, None, :]).reshape(-1, 3)
+
+
+def _check_triangles(k: Float, width: float, top: float) -> None:
+    if k.ndim != 2 or k.shape[1] != 3 or not np.isfinite(k).all() or not width > 0:
+        raise BadInput("triangles: must be rows of three sides in h/Mpc, and shells of width > 0")
+    for sides in k:
+        longest, name = float(sides.max()), f"triangle {sides.round(5).tolist()} h/Mpc"
+        if float(sides.min()) <= 0 or longest > sides.sum() - longest + 1.5 * width:
+            raise BadInput(f"{name}: these sides close no triangle")
+        if longest + width / 2 > top * (1 + 1e-9):
+            raise BadInput(
+                f"{name}: the longest side may be {top - width / 2:.4g}, Nyquist less half a shell"
+            )
+
+
+class _Shells:
+    """Fields of one shell each, on a grid fine enough for products of three."""
+
+    def __init__(self, low: LowModes, sides: Sequence[float], width: float) -> None:
+        self.low, self.width = low, width
+        # Sums of three indices reach 3 m: they must not come back as another sum's 0.
+        self.grid = tuple(scipy.fft.next_fast_len(3 * m + 1, real=True) for m in low.most)
+        kx, ky, _ = wavenumbers([2 * m + 1 for m in low.most], sides)
+        kz = 2 * np.pi / sides[2] * np.arange(low.most[2] + 1)
+        kx, ky = np.sort(kx), np.sort(ky)
+        self.length = np.sqrt(kx[:, None, None] ** 2 + ky[None, :, None] ** 2 + kz**2)
+        self._made: dict[float, tuple[Float, Float, float, float]] = {}
+
+    def shell(self, k: float) -> tuple[Float, Float, float, float]:
+        """The shell's field, that of its modes all 1, its number of modes and summed |mode|^2."""
+        if k not in self._made:
+            inside = abs(self.length - k) < self.width / 2
+            inside &= self.length > 0
+            weight = np.where(np.arange(self.length.shape[2]) == 0, 1.0, 2.0) * inside
+            squares = float((abs(self.low.modes) ** 2 * weight).sum())
+            self._made[k] = (
+                self._field(np.where(inside, self.low.modes, 0)),
+                self._field(inside.astype(np.complex128)),
+                float(weight.sum()),
+                squares,
+            )
+        return self._made[k]
+
+    def _field(self, modes: npt.NDArray[Any]) -> Float:
+        full = np.zeros((*self.grid[:2], self.grid[2] // 2 + 1), np.complex128)
+        mx, my, mz = self.low.most
+        rows = np.ix_(np.arange(-mx, mx + 1) % self.grid[0], np.arange(-my, my + 1) % self.grid[1])
+        full[(*rows, slice(0, mz + 1))] = modes
+        return np.asarray(scipy.fft.irfftn(full, s=self.grid, norm="forward", overwrite_x=True))
+
+    def triangle(self, k: Float, volume: float, count: int) -> tuple[float, float, float, float]:
+        """B, Q, number of triangles, Gaussian error."""
+        shells = [self.shell(float(side)) for side in k]
+        number = float(np.mean(shells[0][1] * shells[1][1] * shells[2][1]))
+        if number < 0.5:
+            return np.nan, np.nan, 0.0, np.nan
+        total = float(np.mean(shells[0][0] * shells[1][0] * shells[2][0]))
+        value = volume**2 * total / count**3 / number
+        p = [volume * squares / count**2 / modes for _, _, modes, squares in shells]
+        alike = {1: 6, 2: 2, 3: 1}[len(set(k.tolist()))]
+        error = math.sqrt(alike * volume * p[0] * p[1] * p[2] / number)
+        against = p[0] * p[1] + p[1] * p[2] + p[2] * p[0]
+        return value, value / against if against > 0 else np.nan, round(number), error

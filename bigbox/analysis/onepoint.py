@@ -1,0 +1,176 @@
+"""The one-point distribution of a field and of its logarithm, with moments, out of core on dask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.analysis.spectrum import Float, numbers
+from bigbox.errors import BadInput
+
+MEMORY = 1 << 30
+
+# Voxels of a block, and the bytes it takes as float64 with its powers.
+EDGE = 128
+_BYTES = 24 * EDGE**3
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Histogram and moments of the values of a field, or of its log10.
+
+    edges: (n + 1,), in `unit`, or its log10 where log is True; pdf: (n,) probability per unit of
+    the edges, over the voxels that have a value; counts: int64 (n,). below, above: voxels outside
+    the edges; without: voxels that have no logarithm (<= 0). skewness, kurtosis: of the
+    standardised value, 0 for a Gaussian.
+    """
+
+    edges: Float
+    pdf: Float
+    counts: npt.NDArray[np.int64]
+    mean: float
+    variance: float
+    skewness: float
+    kurtosis: float
+    least: float
+    most: float
+    voxels: int
+    without: int
+    below: int
+    above: int
+    log: bool
+    unit: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The distribution as JSON."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name in ("mean", "variance", "skewness", "kurtosis", "least", "most"):
+            found[name] = found[name] if math.isfinite(found[name]) else None
+        return found | {
+            "edges": self.edges.tolist(),
+            "pdf": numbers(self.pdf),
+            "counts": self.counts.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over a block: values, their central moments about `centre`, and the range."""
+
+    count: int
+    total: float
+    least: float
+    most: float
+    without: int
+
+
+def distribution(
+    array: Any,
+    *,
+    bins: int | npt.ArrayLike = 100,
+    log: bool = False,
+    unit: str = "",
+    memory: int = MEMORY,
+    workers: int = 1,
+) -> Distribution:
+    """Distribution of an array of any shape: numpy, zarr or dask, in two passes.
+
+    bins: a number of equal bins from the least to the largest value, or ascending edges; log: of
+    log10 of the values, those <= 0 counted apart; memory: bytes that the blocks in work may take.
+    Raises BadInput where values are not finite, or none is positive with log.
+    """
+    blocks = _blocks(array)
+    threads = max(1, min(workers, memory // _BYTES))
+    found: list[_Sums] = _each(blocks, lambda v: _first(v, log), threads)
+    count = sum(s.count for s in found)
+    if not math.isfinite(sum(s.total for s in found)):
+        raise BadInput("field: some voxels are not finite; paint or repair them first")
+    if count == 0:
+        raise BadInput("field: no voxel is positive: it has no logarithm; take it without log")
+    mean = math.fsum(s.total for s in found) / count
+    least, most = min(s.least for s in found), max(s.most for s in found)
+    edges = _edges(bins, least, most)
+
+    def second(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Float, int]:
+        kept = _kept(values, log)
+        d = kept - mean
+        powers = np.array([(d**2).sum(), (d**3).sum(), (d**4).sum()])
+        return np.histogram(kept, edges)[0], powers, int((kept < edges[0]).sum())
+
+    parts = _each(blocks, second, threads)
+    counts = np.sum([p[0] for p in parts], axis=0).astype(np.int64)
+    m2, m3, m4 = np.sum([p[1] for p in parts], axis=0) / count
+    below = sum(p[2] for p in parts)
+    return Distribution(
+        edges=edges,
+        pdf=counts / (count * np.diff(edges)),
+        counts=counts,
+        mean=mean,
+        variance=float(m2),
+        skewness=float(m3 / m2**1.5) if m2 > 0 else math.nan,
+        kurtosis=float(m4 / m2**2 - 3) if m2 > 0 else math.nan,
+        least=least,
+        most=most,
+        voxels=count,
+        without=sum(s.without for s in found),
+        below=below,
+        above=count - below - int(counts.sum()),
+        log=log,
+        unit=unit,
+    )
+
+
+def _edges(bins: int | npt.ArrayLike, least: float, most: float) -> Float:
+    if isinstance(bins, (int, np.integer)):
+        if bins < 1:
+            raise BadInput(f"{bins} bins: at least 1 is needed")
+        # A field of one value still has its one bin around it.
+        half = 0.5 * abs(most) * 1e-6 + 1e-30 if most == least else 0.0
+        return np.linspace(least - half, most + half, int(bins) + 1)
+    edges = np.asarray(bins, np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise BadInput(f"bin edges {edges}: must be two or more ascending values")
+    return edges
+
+
+def _kept(values: npt.NDArray[Any], log: bool) -> Float:
+    flat = np.asarray(values, np.float64).ravel()
+    return np.log10(flat[flat > 0]) if log else flat
+
+
+def _first(values: npt.NDArray[Any], log: bool) -> _Sums:
+    if not np.isfinite(values).all():
+        return _Sums(0, math.nan, math.inf, -math.inf, 0)
+    kept = _kept(values, log)
+    if not len(kept):
+        return _Sums(0, 0.0, math.inf, -math.inf, values.size)
+    return _Sums(
+        len(kept), float(kept.sum()), float(kept.min()), float(kept.max()), values.size - len(kept)
+    )
+
+
+def _blocks(array: Any) -> list[Any]:
+    lazy = array
+    if not isinstance(array, dask.array.Array):
+        lazy = dask.array.from_array(array, chunks=EDGE, meta=np.empty(0, np.float32))
+    return list(lazy.to_delayed().ravel())
+
+
+def _each(
+    blocks: Sequence[Any], work: Callable[[npt.NDArray[Any]], Any], workers: int
+) -> list[Any]:
+    """Work on each block, a few at a time, so that no more than they are held."""
+    done: list[Any] = []
+    scheduler = "synchronous" if workers == 1 else "threads"
+    task = dask.delayed(work, pure=False)
+    for first in range(0, len(blocks), 16 * workers):
+        part = [task(block) for block in blocks[first : first + 16 * workers]]
+        done += dask.compute(*part, scheduler=scheduler, num_workers=workers)
+    return done
