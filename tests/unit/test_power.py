@@ -96,7 +96,6 @@ def test_independent_fields_do_not_correlate() -> None:
     shape = (48, 48, 48)
     a, b = (draw(isotropic(shape), shape, s) for s in (1, 2))
     both = pair(a, b, 10.0)
-    # Modes and their conjugates are one: r scatters by 1 / sqrt(modes / 2 * 2).
     for pull in (
         both.correlation / both.correlation_errors,
         both.cross.power / both.cross_errors,
