@@ -396,10 +396,12 @@ class Look:
         ratio, ps = [], []
         for order in orders:
             line = round(order * count)
+            # In pairs: between two frequencies a spectrum that falls with k lies below their mean.
             beside = [
-                line + d
-                for d in range(-NEIGHBOURS, NEIGHBOURS + 1)
-                if line + d > 0 and line + d not in lines
+                line + d * side
+                for d in range(1, min(NEIGHBOURS, line - 1) + 1)
+                for side in (-1, 1)
+                if not lines & {line - d, line + d}
             ]
             around = [power(j / count) for j in beside]
             if len(around) < 2 or not sum(around) > 0:

@@ -175,6 +175,22 @@ def test_a_wave_of_the_tile_period_is_its_harmonic() -> None:
     assert found.k[at] == pytest.approx(2 * np.pi * 2 * count / 23.0)
 
 
+@pytest.mark.parametrize("n", [64, 84, 96])
+def test_a_red_field_in_a_small_box_is_no_seam(n: int) -> None:
+    tiling = Tiling((n, n, n))
+    field = draw(isotropic(tiling.shape, 1.0, -3.0), tiling.shape, 5)
+    found = seams(field, tiling)
+    assert not found.alarm and found.p_value > 0.05
+
+
+def test_an_axis_of_one_tile_has_no_seams() -> None:
+    tiling = Tiling((32, 112, 112), periodic=(False, True, True))
+    field = np.random.default_rng(3).standard_normal(tiling.shape)
+    found = seams(field, tiling)
+    assert np.isnan(found.ratio[0]) and np.isfinite(found.ratio[1:]).all()
+    assert not found.alarm
+
+
 def test_no_alarm_without_seams(smooth: np.ndarray, rough: np.ndarray) -> None:
     for field in (smooth, rough, np.exp(rough)):
         report = seams(field, BOX)
