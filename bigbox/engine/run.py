@@ -81,7 +81,7 @@ def _paint(options: PaintOptions, world: World) -> dict[str, Any]:
     tiling = bricks.tiling
     assignment = Assignment(bricks, world.size)
     device = world.each(lambda: _device(options, world, threads))
-    painter = world.each(lambda: _painter(options, tiling, device))
+    painter = world.each(lambda: _painter(options, tiling, device, threads))
     identity = painter.identity()
 
     def start() -> int:
@@ -253,7 +253,7 @@ def _device(options: PaintOptions, world: World, threads: int) -> str:
     return "cpu"
 
 
-def _painter(options: PaintOptions, tiling: Tiling, device: str) -> Painter:
+def _painter(options: PaintOptions, tiling: Tiling, device: str, threads: int) -> Painter:
     return make_painter(
         options.painter,
         seed=options.seed,
@@ -264,6 +264,7 @@ def _painter(options: PaintOptions, tiling: Tiling, device: str) -> Painter:
         tile=tiling.tile,
         box_shape=tiling.shape,
         device=device,
+        threads=threads,
         seconds_per_tile=options.seconds_per_tile,
     )
 

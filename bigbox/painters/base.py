@@ -132,14 +132,15 @@ def make_painter(
     steps: int | None = None,
     tile: int = 32,
     device: str = "cpu",
+    threads: int = 1,
     seconds_per_tile: float = 0.0,
 ) -> Painter:
     """The painter of that name, ready to paint.
 
     box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default 25
-    for dpmpp and 50 for ancestral; device: a torch device; seconds_per_tile: the trivial painter's
-    least time for one tile. The trivial painter imports no torch, so that many ranks fit on one
-    machine. Raises BadInput.
+    for dpmpp and 50 for ancestral; device: a torch device; threads: of the CPU, for one painter;
+    seconds_per_tile: the trivial painter's least time for one tile. The trivial painter imports no
+    torch, so that many ranks fit on one machine. Raises BadInput.
     """
     if sampler not in SAMPLERS:
         raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")
@@ -173,6 +174,7 @@ def make_painter(
             sampler=sampler,
             steps=steps,
             device=device,
+            threads=threads,
         )
     raise BadInput(f"painter: {name!r} is not one of {', '.join(PAINTERS)}")
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -101,6 +102,8 @@ def test_bytes_do_not_depend_on_batch_slot_companions_or_threads(kind: str, tile
         for first in range(0, size, step):
             chosen = order[first : first + step]
             assert np.array_equal(painter.paint(pick(batch, chosen)), whole[chosen])
+    if isinstance(painter, GaussianPainter):
+        assert np.array_equal(replace(painter, threads=3).paint(batch), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
