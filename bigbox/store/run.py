@@ -111,6 +111,7 @@ def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LING
     if not ledger.path.exists():
         return False
     with explained(ledger.path):
+        _make_ledger(disk, ledger)  # where a kill left half of it
         lease = Lease.exclusive(disk, ledger, linger)
         try:
             found = (ledger.path / "run.json").exists()

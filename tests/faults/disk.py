@@ -12,7 +12,8 @@ The model.  Everything happens in a real directory; `World` remembers what could
     - names changed since the last fsync of their directory (create, rename, link, unlink, mkdir):
       a prefix of the changes of each directory survives, independently of other directories.  A
       rename of a file from one directory to another is a change of each: the file may then have
-      both names or neither, and the one that it replaced may be back.
+      both names or neither, and the one that it replaced may be back.  A directory is renamed
+      for good when either of the two is synced.
 * A **full disk** fails every write, creation and rename from one operation on, the first write
   after a part of it; the process lives and may clean up behind itself.  Later it is free again.
 
@@ -46,7 +47,7 @@ class World:
         self.grave = root / "grave"
         self.grave.mkdir(parents=True)
         self.buried = 0
-        self.names: list[tuple[str, Callable[[], None]]] = []
+        self.names: list[tuple[str, Callable[[], None], list[str]]] = []
         self.data: dict[tuple[int, int], Pending] = {}
         self.files: list[File] = []
         self.count = 0
@@ -82,11 +83,11 @@ class World:
             pending.lose(rng)
         self.data.clear()
         keep: dict[str, int] = {}
-        for directory in dict.fromkeys(d for d, _ in self.names):
-            many = sum(d == directory for d, _ in self.names)
+        for directory in dict.fromkeys(d for d, _, _ in self.names):
+            many = sum(d == directory for d, _, _ in self.names)
             keep[directory] = rng.choice([0, many, rng.randint(0, many)])
-        left = Counter(d for d, _ in self.names)
-        for directory, undo in reversed(self.names):
+        left = Counter(d for d, _, _ in self.names)
+        for directory, undo, _ in reversed(self.names):
             left[directory] -= 1
             if left[directory] >= keep[directory]:
                 undo()
@@ -196,6 +197,9 @@ class CrashDisk(Disk):
     def fsync_dir(self, path: str | Path) -> None:
         def do() -> None:
             here = os.path.abspath(path)
+            for directory, _, durable in self.world.names:
+                if directory == here:
+                    durable.append(here)
             self.world.names = [n for n in self.world.names if n[0] != here]
 
         self._point("fsync_dir", path, do)
@@ -204,8 +208,10 @@ class CrashDisk(Disk):
         def do() -> None:
             if os.path.isdir(source):
                 super(CrashDisk, self).replace(source, target)
+                # One change of two directories, durable with either: it cannot have two names.
+                durable: list[str] = []
                 for changed in (target, source):
-                    self._named(changed, lambda: self._back(target, source))
+                    self._named(changed, lambda: self._back(target, source, durable), durable)
                 return
             # Two names change, and each is durable when its own directory is synced.
             moved, over = self._shadow(source), self._shadow(target)
@@ -297,8 +303,11 @@ class CrashDisk(Disk):
             self.world.data[key] = Pending(file.fd)
         return self.world.data[key]
 
-    def _named(self, path: str | Path, undo: Callable[[], None]) -> None:
-        self.world.names.append((os.path.abspath(os.path.dirname(os.fspath(path))), undo))
+    def _named(
+        self, path: str | Path, undo: Callable[[], None], durable: list[str] | None = None
+    ) -> None:
+        directory = os.path.abspath(os.path.dirname(os.fspath(path)))
+        self.world.names.append((directory, undo, [] if durable is None else durable))
 
     def _shadow(self, path: str | Path) -> str:
         """Another name for a file, under which its bytes outlive the first one."""
@@ -317,8 +326,8 @@ class CrashDisk(Disk):
         if shadow and not os.path.lexists(path) and os.path.isdir(os.path.dirname(path)):
             os.link(shadow, path)
 
-    def _back(self, target: str | Path, source: str | Path) -> None:
-        if os.path.isdir(target) and not os.path.lexists(source):
+    def _back(self, target: str | Path, source: str | Path, durable: list[str]) -> None:
+        if not durable and os.path.isdir(target) and not os.path.lexists(source):
             os.rename(target, source)
 
     def _away(self, path: str | Path) -> None:
