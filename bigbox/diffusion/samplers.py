@@ -35,14 +35,19 @@ def dpmpp_step(
     """One step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), from `step` to `step - 1`.
 
     previous: the estimate of step + 1, none at the first step. The last step to zero noise is of
-    first order and returns x0.
+    first order and returns x0. The first step is of first order too, and starts from infinite
+    gamma: there z is pure noise, without alpha x0. Taking it for a z of step T would cost modes of
+    variance v a share alpha_T sqrt(v) of their mean, see schedule.py.
     """
+    if previous is None:
+        z.mul_(float(schedule.sigmas[step - 1]))
+        return z.add_(x0, alpha=float(schedule.alphas[step - 1]))
     half = schedule.gammas / -2.0  # log of signal over noise amplitude
     length = half[step - 1] - half[step]
     decay = float(schedule.sigmas[step - 1] / schedule.sigmas[step])
     gain = float(-schedule.alphas[step - 1] * math.expm1(-length))
     z.mul_(decay)
-    if previous is None or math.isinf(length):
+    if math.isinf(length):
         return z.add_(x0, alpha=gain)
     forward = float(length / (half[step] - half[step + 1]) / 2.0)
     z.add_(x0, alpha=gain * (1.0 + forward))
@@ -83,6 +88,8 @@ def sample(
     """
     if sampler not in ("dpmpp", "ancestral"):
         raise BadInput(f"sampler: {sampler!r} is not one of dpmpp, ancestral")
+    if sampler == "dpmpp" and not schedule.to_zero:
+        raise BadInput("sampler: dpmpp needs a schedule that ends without noise (to_zero)")
     z = noise(Purpose.INITIAL, 0)
     previous = None
     for step in range(schedule.steps, 0, -1):

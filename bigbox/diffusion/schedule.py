@@ -10,19 +10,25 @@ at the steps T .. 1.
 
 Where the ends and the steps should be was measured with the exact denoiser of a Gaussian field,
 mode by mode, in closed form (tests/unit/test_samplers.py repeats the recursion). A mode of variance
-v (in units of the variance per voxel) keeps these fractions of its power:
+v (in units of the variance per voxel) keeps these fractions of its power and of its mean, the mean
+being what the denoiser is told by its condition or by known voxels:
 
-    sampler, calls    gamma range   skew   v = 0.05    0.1      1       10     100     240
-    dpmpp, 25         -8 .. 10      0          1.009  1.013   1.016   1.016   1.012   1.005
-    dpmpp, 25         -8 .. 10      0.5        0.995  0.999   1.006   1.009   1.008   1.002
-    dpmpp, 25         -8 .. 8       0.5        0.995  0.999   1.005   1.005   0.975   0.929
-    dpmpp, 12         -8 .. 10      0          1.031  1.043   1.059   1.062   1.056   1.046
-    dpmpp, 12         -8 .. 10      0.5        0.979  0.986   0.997   1.002   0.999   0.988
-    ancestral, 50     -10 .. 8      0          0.840  0.840   0.840   0.840   0.839   0.835
-    ancestral, 50     -13.3 .. 5    0          0.837  0.837   0.837   0.835   0.705   0.522
+    sampler, calls    gamma range   skew          v = 0.05    0.1      1       10     100     240
+    dpmpp, 25         -8 .. 11      0      power    1.010  1.014   1.018   1.019   1.020   1.022
+    dpmpp, 25         -8 .. 11      0.5    power    0.995  1.000   1.006   1.011   1.015   1.019
+                                           mean     1.000  1.000   1.000   1.000   1.000   1.000
+    dpmpp, 25         -8 .. 8       0.5    power    0.995  0.999   1.006   1.012   1.039   1.070
+                                           mean     1.000  1.000   1.000   1.000   0.993   0.976
+    dpmpp, 12         -8 .. 11      0      power    1.029  1.043   1.063   1.067   1.068   1.069
+    dpmpp, 12         -8 .. 11      0.5    power    0.978  0.984   0.996   1.002   1.005   1.007
+    ancestral, 50     -10 .. 8      0      power    0.840  0.840   0.840   0.840   0.839   0.835
+    ancestral, 50     -13.3 .. 5    0      power    0.837  0.837   0.837   0.835   0.705   0.522
 
-- gamma_max: z starts as unit noise, as if alpha were 0, which is wrong by alpha^2 v for a mode of
-  variance v. gamma_max = ln(v_max) + 4.5 keeps that near 1 %; at 8 the largest scales lose 7 %.
+- gamma_max: z starts as pure noise, as if alpha were 0. For a mode of variance v that is wrong by
+  alpha^2 v in power; gamma_max = ln(v_max) + 5.5 keeps that below 1 %.
+- The first step of dpmpp starts from alpha = 0 as well (see samplers.py). Were it to start from
+  alpha at gamma_max, modes would lose alpha sqrt(v) of their mean: 6 % at v = 240 with
+  gamma_max = 11, 10 % with 10.
 - gamma_min: the last call returns the estimate itself, without the modes of v < exp(gamma_min).
 - skew: dpmpp is of second order, and a mode settles where alpha^2 v = sigma^2. Longer steps in the
   noise and shorter ones towards the end take half of the error away at 25 calls, and more at 12.

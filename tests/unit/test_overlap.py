@@ -119,6 +119,7 @@ def test_two_tiles_share_every_latent_of_their_overlap(sampler: str) -> None:
     +-----------+         |
               +-----------+
     """
+    schedule = Schedule(T, -8, 8, to_zero=sampler == "dpmpp")
     whole = {p: field(p, 1, 13, 8, 8) for p in range(20)}
 
     def cut(low: int):  # type: ignore[no-untyped-def]
@@ -127,16 +128,16 @@ def test_two_tiles_share_every_latent_of_their_overlap(sampler: str) -> None:
     nothing = Known(
         torch.zeros(1, 8, 8, 8), np.zeros((1, 3, 2), int), torch.zeros(1, T - 1, 8, 8, 8)
     )
-    imposition = impose("latents", nothing, SCHEDULE, cut(0))
+    imposition = impose("latents", nothing, schedule, cut(0))
     first = Watched()
-    x0 = sample(first, SCHEDULE, sampler, cut(0), imposition)
+    x0 = sample(first, schedule, sampler, cut(0), imposition)
     assert imposition.latents is not None
     width = np.array([[[3, 0], [0, 0], [0, 0]]])
     slab, steps = torch.zeros(1, 8, 8, 8), torch.zeros(1, T - 1, 8, 8, 8)
     slab[:, :3], steps[:, :, :3] = x0[:, 5:], imposition.latents[:, :, 5:]
     known = Known(slab, width, steps)
     second = Watched()
-    sample(second, SCHEDULE, sampler, cut(5), impose("latents", known, SCHEDULE, cut(5)))
+    sample(second, schedule, sampler, cut(5), impose("latents", known, schedule, cut(5)))
     for step in range(T, 0, -1):
         assert torch.equal(second.seen[step][:, :3], first.seen[step][:, 5:])
 

@@ -17,21 +17,34 @@ from bigbox.noise import Purpose
 LEVELS = np.array([0.05, 0.1, 1.0, 10.0, 100.0, 240.0])
 
 
-def kept_by_dpmpp(variance: np.ndarray, schedule: Schedule) -> np.ndarray:
-    """Power that dpmpp keeps of modes of that variance, denoised exactly: a scalar recursion."""
+def by_dpmpp(variance: np.ndarray, schedule: Schedule, start: float, mean: float) -> np.ndarray:
+    """What dpmpp makes of modes of that variance and mean, denoised exactly: a scalar recursion."""
     gamma = schedule.gammas
     signal = 1 / (1 + np.exp(gamma))
-    z, previous = np.ones_like(variance), None
+    z, previous = np.full_like(variance, start), None
     for t in range(len(gamma) - 1, 1, -1):
         a, s2 = np.sqrt(signal[t]), 1 - signal[t]
-        estimate = variance * a / (a * a * variance + s2) * z
-        h = (gamma[t] - gamma[t - 1]) / 2
-        slope = 0.0 if previous is None else (estimate - previous) / (gamma[t + 1] - gamma[t]) * h
+        estimate = mean + variance * a / (a * a * variance + s2) * (z - a * mean)
+        if previous is None:  # a first-order step from infinite gamma, where z is pure noise
+            z = np.sqrt(1 - signal[t - 1]) * z + np.sqrt(signal[t - 1]) * estimate
+        else:
+            h = (gamma[t] - gamma[t - 1]) / 2
+            slope = (estimate - previous) / (gamma[t + 1] - gamma[t]) * h
+            ratio = np.sqrt((1 - signal[t - 1]) / s2)
+            z = ratio * z + np.sqrt(signal[t - 1]) * (1 - np.exp(-h)) * (estimate + slope)
         previous = estimate
-        ratio = np.sqrt((1 - signal[t - 1]) / s2)
-        z = ratio * z + np.sqrt(signal[t - 1]) * (1 - np.exp(-h)) * (estimate + slope)
     a, s2 = np.sqrt(signal[1]), 1 - signal[1]
-    return (variance * a / (a * a * variance + s2) * z) ** 2 / variance
+    return mean + variance * a / (a * a * variance + s2) * (z - a * mean)
+
+
+def kept_by_dpmpp(variance: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """The share of their power that modes of that variance keep."""
+    return by_dpmpp(variance, schedule, start=1.0, mean=0.0) ** 2 / variance
+
+
+def mean_kept_by_dpmpp(variance: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """The share of their mean that they keep."""
+    return by_dpmpp(variance, schedule, start=0.0, mean=1.0)
 
 
 def kept_by_ancestral(variance: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -52,14 +65,16 @@ def kept_by_ancestral(variance: np.ndarray, schedule: Schedule) -> np.ndarray:
 class Modes:
     """Exact denoiser of independent voxels whose variances are given."""
 
-    def __init__(self, variance: np.ndarray, schedule: Schedule) -> None:
+    def __init__(self, variance: np.ndarray, schedule: Schedule, mean: float = 0.0) -> None:
         self.variance, self.schedule = torch.from_numpy(variance)[:, None, None, None], schedule
+        self.mean = mean
         self.calls: list[int] = []
 
     def denoise(self, z: Tensor, step: int) -> Tensor:
         self.calls.append(step)
         alpha, sigma = self.schedule.alphas[step], self.schedule.sigmas[step]
-        return self.variance * alpha / (alpha**2 * self.variance + sigma**2) * z
+        gain = self.variance * alpha / (alpha**2 * self.variance + sigma**2)
+        return self.mean + gain * (z - alpha * self.mean)
 
 
 def one_draw(which: tuple[Purpose, int], size: int) -> Callable[[Purpose, int], Tensor]:
@@ -73,11 +88,11 @@ def one_draw(which: tuple[Purpose, int], size: int) -> Callable[[Purpose, int], 
 
 
 SCHEDULES = [
-    Schedule(25, -8, 10, to_zero=True),
-    Schedule(25, -8, 10, 0.5, to_zero=True),
+    Schedule(25, -8, 11, to_zero=True),
+    Schedule(25, -8, 11, 0.5, to_zero=True),
     Schedule(25, -8, 8, 0.5, to_zero=True),
-    Schedule(12, -8, 10, 0.0, to_zero=True),
-    Schedule(12, -8, 10, 0.5, to_zero=True),
+    Schedule(12, -8, 11, 0.0, to_zero=True),
+    Schedule(12, -8, 11, 0.5, to_zero=True),
     Schedule(1, -8, 10, 0.5, to_zero=True),
 ]
 
@@ -89,6 +104,10 @@ def test_dpmpp_follows_its_recursion(schedule: Schedule) -> None:
     x0 = sample(denoiser, schedule, "dpmpp", noise, Imposition()).numpy().ravel()
     assert np.allclose(x0**2 / LEVELS, kept_by_dpmpp(LEVELS, schedule), rtol=1e-10)
     assert denoiser.calls == list(range(schedule.steps, 0, -1))
+    with_mean = Modes(LEVELS, schedule, mean=1.0)
+    no_noise = one_draw((Purpose.RESAMPLE, 0), len(LEVELS))
+    x0 = sample(with_mean, schedule, "dpmpp", no_noise, Imposition()).numpy().ravel()
+    assert np.allclose(x0, mean_kept_by_dpmpp(LEVELS, schedule), rtol=1e-10)
 
 
 @pytest.mark.parametrize("schedule", [Schedule(50, -10, 8), Schedule(7, -13.3, 5, 0.3)])
@@ -106,11 +125,13 @@ def test_ancestral_follows_its_recursion(schedule: Schedule) -> None:
 @pytest.mark.parametrize(
     ("kept", "schedule", "table"),
     [
-        (kept_by_dpmpp, SCHEDULES[0], [1.009, 1.013, 1.016, 1.016, 1.012, 1.005]),
-        (kept_by_dpmpp, SCHEDULES[1], [0.995, 0.999, 1.006, 1.009, 1.008, 1.002]),
-        (kept_by_dpmpp, SCHEDULES[2], [0.995, 0.999, 1.005, 1.005, 0.975, 0.929]),
-        (kept_by_dpmpp, SCHEDULES[3], [1.031, 1.043, 1.059, 1.062, 1.056, 1.046]),
-        (kept_by_dpmpp, SCHEDULES[4], [0.979, 0.986, 0.997, 1.002, 0.999, 0.988]),
+        (kept_by_dpmpp, SCHEDULES[0], [1.010, 1.014, 1.018, 1.019, 1.020, 1.022]),
+        (kept_by_dpmpp, SCHEDULES[1], [0.995, 1.000, 1.006, 1.011, 1.015, 1.019]),
+        (mean_kept_by_dpmpp, SCHEDULES[1], [1.000, 1.000, 1.000, 1.000, 1.000, 1.000]),
+        (mean_kept_by_dpmpp, SCHEDULES[2], [1.000, 1.000, 1.000, 1.000, 0.993, 0.976]),
+        (kept_by_dpmpp, SCHEDULES[2], [0.995, 0.999, 1.006, 1.012, 1.039, 1.070]),
+        (kept_by_dpmpp, SCHEDULES[3], [1.029, 1.043, 1.063, 1.067, 1.068, 1.069]),
+        (kept_by_dpmpp, SCHEDULES[4], [0.978, 0.984, 0.996, 1.002, 1.005, 1.007]),
         (kept_by_ancestral, Schedule(50, -10, 8), [0.840, 0.840, 0.840, 0.840, 0.839, 0.835]),
         (kept_by_ancestral, Schedule(50, -13.3, 5), [0.837, 0.837, 0.837, 0.835, 0.705, 0.522]),
     ],
@@ -206,6 +227,10 @@ def test_what_is_no_schedule_is_refused() -> None:
         Schedule(5, 8, 8)
     with pytest.raises(BadInput, match="skew 1"):
         Schedule(5, -8, 8, 1.0)
+    with pytest.raises(BadInput, match="to_zero"):
+        ends_in_noise = Schedule(5, -8, 8)
+        noise = one_draw((Purpose.INITIAL, 0), 1)
+        sample(Modes(LEVELS[:1], ends_in_noise), ends_in_noise, "dpmpp", noise, Imposition())
     with pytest.raises(BadInput, match="'euler'"):
         schedule = Schedule(5, -8, 8)
         noise = one_draw((Purpose.INITIAL, 0), 1)
