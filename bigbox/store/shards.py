@@ -193,7 +193,10 @@ class AppendShard:
 
 def _copy_prefix(disk: Disk, path: Path, target: File, end: int) -> None:
     """Copy the first `end` bytes; where the old file is shorter, zeros keep every offset unique."""
-    source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
     try:
         at = 0
         while at < end:

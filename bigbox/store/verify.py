@@ -192,9 +192,11 @@ def _check_bricks(
         try:
             index = read_index(fd, int(state.ends[brick]), bricks.slots)
             if index is None:
-                # One tile taken back is enough: when it is appended again the file gets a new
-                # index, made from the records; the other chunks are checked by theirs.
                 _bad_tile(found, bricks, int(tiles[0]), str(path), "index cut or checksum wrong")
+                # The next append of a run gives the file a new index, made from the records.  One
+                # tile to append is enough; the other chunks are checked by their records.
+                if not state.done[bricks.tiles(brick)].all():
+                    found.tiles.pop()
                 index = ledger.brick_index(bricks, brick, size)
             for tile, slot in zip(tiles.tolist(), bricks.slot(tiles).tolist(), strict=True):
                 why = _chunk_fault(fd, int(index[slot, 0]), size, int(crcs[tile]))

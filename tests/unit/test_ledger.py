@@ -1,0 +1,186 @@
+"""Records: checksums, torn ends, seals, revocations, and the lease."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+
+from bigbox.errors import BadInput, StoppedEarly
+from bigbox.store.durable import Disk
+from bigbox.store.lease import Lease
+from bigbox.store.ledger import (
+    COMPLETE,
+    RECORD,
+    REVOKE_TILE,
+    SHARD,
+    TILE,
+    Ledger,
+    RecordWriter,
+    checks,
+    make_records,
+)
+from scheduler.bricks import Bricks
+from scheduler.tiling import Tiling
+
+DISK = Disk()
+BRICKS = Bricks(Tiling((9, 9, 9), 4, 1), 2)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path)
+    for place in (ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path):
+        place.mkdir()
+    return ledger
+
+
+def start(ledger: Ledger, epoch: int, sealed: dict[str, int] | None = None, fresh=False) -> None:
+    about = {"epoch": epoch, "sealed": sealed or {}, "fresh": fresh}
+    ledger.epoch_path(epoch).write_text(json.dumps(about))
+
+
+def write(ledger: Ledger, epoch: int, rank: int, *records: np.ndarray) -> Path:
+    writer = RecordWriter(DISK, ledger, epoch, rank)
+    for r in records:
+        writer.append(r)
+    writer.close()
+    return writer.path
+
+
+def done(ledger: Ledger) -> list[int]:
+    return np.flatnonzero(ledger.state(BRICKS, 1).done).tolist()
+
+
+def test_records_are_forty_bytes_and_their_checks_are_crc32c() -> None:
+    assert RECORD.itemsize == 40
+    rng = np.random.default_rng(0)
+    records = np.frombuffer(rng.bytes(40 * 20000), RECORD)
+    wanted = [google_crc32c.value(r.tobytes()[:36]) for r in records]
+    assert np.array_equal(checks(records), wanted)
+    for many in (3, 200):  # both ways of computing them
+        made = make_records(TILE, 7, np.arange(many), 5, 6, 2**32 - 1)
+        assert np.array_equal(made["check"], checks(made))
+
+
+@pytest.mark.parametrize("cut", range(0, 121, 7))
+def test_a_torn_record_ends_the_file(ledger: Ledger, cut: int) -> None:
+    start(ledger, 1, fresh=True)
+    path = write(ledger, 1, 0, make_records(TILE, 1, [3, 4, 5]))
+    path.write_bytes(path.read_bytes()[:cut])
+    assert done(ledger) == [3, 4, 5][: cut // 40]
+
+
+def test_a_flipped_bit_ends_the_file(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    path = write(ledger, 1, 0, make_records(TILE, 1, [3, 4, 5]))
+    raw = bytearray(path.read_bytes())
+    raw[50] ^= 8
+    path.write_bytes(raw)
+    assert done(ledger) == [3]
+
+
+def test_what_a_stale_rank_adds_after_the_seal_is_void(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    write(ledger, 1, 0, make_records(TILE, 1, [1, 2]))
+    start(ledger, 2, {"e00001-r00000.bin": 40})
+    write(ledger, 1, 1, make_records(TILE, 1, [9]))  # not in the seal at all
+    write(ledger, 2, 0, make_records(TILE, 2, [5]))
+    assert done(ledger) == [1, 5]
+
+
+def test_revocations_reach_the_whole_run_and_no_later_one(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    write(ledger, 1, 0, make_records(REVOKE_TILE, 1, [1]))
+    write(ledger, 1, 1, make_records(TILE, 1, [1, 2]))
+    assert done(ledger) == [2]
+    start(ledger, 2, {"e00001-r00000.bin": 40, "e00001-r00001.bin": 80})
+    write(ledger, 2, 0, make_records(TILE, 2, [1]))
+    assert done(ledger) == [1, 2]
+    assert ledger.state(BRICKS, 1).painted == 3
+
+
+def test_complete_until_something_is_taken_back(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    write(ledger, 1, 0, make_records(SHARD, 1, 0), make_records(COMPLETE, 1, 0))
+    assert ledger.state(BRICKS, 1).complete and ledger.state(BRICKS, 1).shards.all()
+    start(ledger, 2, {"e00001-r00000.bin": 80})
+    write(ledger, 2, 0, make_records(REVOKE_TILE, 2, 4))
+    assert not ledger.state(BRICKS, 1).complete
+
+
+def test_committed_ends_are_those_of_the_last_append(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    one, two = BRICKS.tiles(0)[:2]
+    write(
+        ledger,
+        1,
+        0,
+        make_records(TILE, 1, one, 0, 100),
+        make_records(TILE, 1, [two], 100, 200),
+    )
+    assert ledger.state(BRICKS, 1).ends[0] == 200
+    index = ledger.brick_index(BRICKS, 0, 77)
+    assert index[BRICKS.slot([two])[0]].tolist() == [100, 77]
+
+
+def test_a_new_painting_starts_from_nothing(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    write(ledger, 1, 0, make_records(TILE, 1, [1]))
+    start(ledger, 2, fresh=True)
+    assert done(ledger) == [] and ledger.base() == 2
+
+
+def test_a_damaged_start_of_a_run_is_named(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    ledger.epoch_path(1).write_text("{")
+    with pytest.raises(BadInput, match="00001.json.*damaged"):
+        done(ledger)
+
+
+def test_blocks_are_bounded_and_whole(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bigbox.store.ledger.BLOCK", 7)
+    start(ledger, 1, fresh=True)
+    write(ledger, 1, 0, make_records(TILE, 1, np.arange(27)))
+    sizes = [len(b) for s in ledger.sources() for b in ledger.blocks(s)]
+    assert sizes == [7, 7, 7, 6] and done(ledger) == list(range(27))
+
+
+def test_one_lease_at_a_time(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    first = Lease.exclusive(DISK, ledger)
+    with pytest.raises(BadInput, match="another run holds the lease"):
+        Lease.exclusive(DISK, ledger, linger=0.0)
+    first.share(1)
+    ranks = [Lease.join(DISK, ledger, 1), Lease.join(DISK, ledger, 1)]
+    with pytest.raises(BadInput, match="lease"):
+        Lease.exclusive(DISK, ledger, linger=0.0)
+    ranks[0].close()
+    with pytest.raises(BadInput, match="lease"):
+        Lease.exclusive(DISK, ledger, linger=0.0)
+    ranks[1].close()
+    Lease.exclusive(DISK, ledger, linger=0.0).close()
+    start(ledger, 2)
+    with pytest.raises(StoppedEarly, match="run 2 has taken over"):
+        Lease.join(DISK, ledger, 1)
+
+
+def test_without_locks_one_warning_and_the_number_decides(
+    ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    class NoLocks(Disk):
+        def lock(self, file, *, exclusive):
+            return None
+
+    disk = NoLocks()
+    start(ledger, 1, fresh=True)
+    lease = Lease.exclusive(disk, ledger)
+    lease.share(1)
+    assert sum("no file locks" in r.message for r in caplog.records) == 1
+    rank = Lease.join(disk, ledger, 1)
+    start(ledger, 2)
+    with pytest.raises(StoppedEarly):
+        rank.check(1)
