@@ -226,6 +226,34 @@ def cylinder(out: Path, numbers: Numbers) -> None:
         )
 
 
+def bispectrum(out: Path, numbers: Numbers) -> None:
+    """Reduced bispectrum of three triangle shapes by their longest side."""
+    found = numbers["bispectrum"]
+    k = _array(found["k"])
+    with _Sheet(out, 3.6) as place:
+        place.axhline(0, color="0.6", lw=0.8)
+        for at, shape in enumerate(found["shapes"]):
+            for name, filled, shift in (("box", True, 1.0), ("truth", False, 1.03)):
+                if not found[name]:
+                    continue
+                place.errorbar(
+                    k * (1 + 0.02 * (at - 1)) * shift,
+                    _array(found[name]["reduced"][at]),
+                    _array(found[name]["error"][at]),
+                    fmt=MARKS[at],
+                    color=COLOURS[at],
+                    mfc=COLOURS[at] if filled else "white",
+                    capsize=2,
+                    markersize=5,
+                    elinewidth=0.8,
+                    label=shape if filled else None,
+                )
+        place.set(xscale="log", xlabel=r"longest side $k$  [$h/\mathrm{Mpc}$]")
+        # Q of a field is over its unit: B / P^2.
+        place.set_ylabel(r"$Q$  [mK$^{-1}$]")
+        _above(place)
+
+
 def onepoint(out: Path, numbers: Numbers) -> None:
     """Distribution of T_b."""
     _distribution(out, numbers["onepoint"], "linear", BRIGHTNESS, r"PDF  [mK$^{-1}$]")

@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from bigbox.analysis.bispectrum import bispectrum
 from bigbox.analysis.cylinder import cylinder
-from bigbox.analysis.fields import Field, blocks, compressed, extent, read, residual
+from bigbox.analysis.fields import Field, compressed, extent, residual
 from bigbox.analysis.large import Layout, pair_large, power_large
+from bigbox.analysis.onepoint import Distribution, distribution
+from bigbox.analysis.resampling import over_subvolumes, scatter
 from bigbox.analysis.seams import seams, stage_residuals
+from bigbox.analysis.shells import nyquist
 from bigbox.analysis.spectrum import Pair, Spectrum, numbers
 from bigbox.errors import BadInput
 from bigbox.plot import Channel
@@ -29,6 +33,11 @@ Numbers = dict[str, Any]
 
 PER_DECADE = 20  # bins of k in a report
 BINS = 128  # of a histogram
+DECADES = 8  # of a logarithmic one
+PIECE = 256  # most voxels on an axis of a sub-volume whose scatter gives the errors
+LEAST_PIECE = 16
+TRIANGLES = {"equilateral": (1, 1, 1), "squeezed": (1, 1, 0.25), "flat": (1, 0.5, 0.5)}
+SCALES = 4
 LINE_OF_SIGHT = 2
 
 
@@ -56,9 +65,9 @@ def spectra(
 ) -> Numbers:
     """P(k) of the box, the truth and the realizations, in the same bins, with error bars.
 
-    With two realizations or more, the box among them, an error is their scatter; else it is that
-    of a Gaussian field with as many modes, which for P / P_truth knows that both have the same
-    large scales: variance of ln(P1 / P2) = 2 (1 - r^2) 2 / modes.
+    With two realizations or more, the box among them, an error is their scatter. Else that of P(k)
+    is from a jackknife over sub-volumes, and that of P / P_truth is that of two Gaussian fields
+    with the same large scales: variance of ln(P1 / P2) = 4 (1 - r^2) / modes.
     """
     versus = None if truth is None else _pair(field, truth, edges, work)
     matter = _matter(field)
@@ -76,19 +85,24 @@ def spectra(
         "window": own.window,
         "shot_noise": own.shot_noise,
     }
-    scatter = np.std([own.power, *(s.power for s in each)], axis=0, ddof=1) if each else None
-    errors = own.mode_errors if scatter is None else scatter
-    found["box"] = {"power": numbers(own.power), "errors": numbers(errors)}
-    found["error_kind"] = "mode counting" if scatter is None else "realizations"
-    found["error_words"] = (
-        "Errors are one standard deviation of a Gaussian field with as many modes; give"
-        " --realizations for errors from other paintings of the same matter."
-        if scatter is None
-        else f"Errors are one standard deviation over {len(each) + 1} realizations."
-    )
+    spread = scatter([own, *each]) if each else None
+    if spread is not None:
+        own = own.with_errors(spread, f"scatter over {len(each) + 1} realizations")
+        found["error_words"] = f"Errors: one standard deviation over {len(each) + 1} realizations."
+    else:
+        own = _with_errors(own, field, work)
+        of_ratio = " and, for P / P_truth, of two Gaussian fields that share their large scales"
+        found["error_words"] = (
+            f"Errors of spectra: one standard deviation, {own.error_kind}"
+            + ("" if truth is None else of_ratio)
+            + ". Give --realizations for errors from other paintings of the same matter."
+        )
+    errors = None if own.errors is None else numbers(own.errors)
+    found["box"] = {"power": numbers(own.power), "errors": errors}
+    found["error_kind"] = own.error_kind
     found["realizations"] = None
     if each:
-        mean = np.mean([own.power, *(s.power for s in each)], axis=0)
+        mean = np.mean([one.power for one in (own, *each)], axis=0)
         found["realizations"] = {
             "mean": numbers(mean),
             "each": [
@@ -101,7 +115,7 @@ def spectra(
         found["truth"] = {"power": numbers(versus.second.power), "errors": None}
         found["correlation"] = numbers(versus.correlation)
         found["transfer"] = numbers(versus.transfer)
-        found["ratio"] = _ratio(versus, scatter)
+        found["ratio"] = _ratio(versus, spread)
     found["matter"] = None
     if with_matter is not None and matter is not None:
         found["matter"] = {"box": numbers(with_matter.correlation), "truth": None}
@@ -110,10 +124,22 @@ def spectra(
     return found
 
 
-def _ratio(versus: Pair, scatter: NDArray[Any] | None) -> Numbers:
+def _with_errors(spectrum: Spectrum, field: Field, work: Work) -> Spectrum:
+    """Errors from sub-volumes, of a size that the memory allows; of a Gaussian field in a pinch."""
+    # A sub-volume is held about eight times as float64.
+    edge = min(PIECE, int((work.memory / 64) ** (1 / 3)))
+    most = min(field.shape) // LEAST_PIECE
+    pieces = max(4, -(-max(field.shape) // max(edge, LEAST_PIECE)))
+    pieces = min(pieces, most)
+    if pieces < 2:
+        return spectrum.with_errors(spectrum.mode_errors, "of a Gaussian field with as many modes")
+    return over_subvolumes(spectrum, field.array, field.box_size, pieces=pieces)
+
+
+def _ratio(versus: Pair, spread: NDArray[Any] | None) -> Numbers:
     value = versus.transfer**2
-    if scatter is not None:
-        error = scatter / versus.second.power
+    if spread is not None:
+        error = spread / versus.second.power
     else:
         rest = np.clip(1 - versus.correlation**2, 0, 1)
         error = value * np.sqrt(4 * rest / np.maximum(versus.first.modes, 1))
@@ -267,67 +293,90 @@ def _stages(field: Field, truth: Field, tiling: Tiling, work: Work) -> Numbers:
 def distributions(
     field: Field, truth: Field | None, ranges: Sequence[tuple[float, float]], work: Work
 ) -> Numbers:
-    """One-point distributions of the box and the truth, in the same bins."""
+    """One-point distributions of the box and the truth, and of their log10, in the same bins."""
     fields = {"box": field} | ({} if truth is None else {"truth": truth})
     ranges = ranges[: len(fields)]
     least, most = min(r[0] for r in ranges), max(r[1] for r in ranges)
     linear = np.linspace(least, most, BINS + 1)
-    # Eight decades below the largest value: what lies lower counts, but is not drawn.
-    logarithmic = np.log10(most) + np.linspace(-8, 0, BINS + 1) if most > 0 else None
-    return {name: _distribution(one, linear, logarithmic, work) for name, one in fields.items()}
-
-
-def _distribution(
-    field: Field, linear: NDArray[Any], logarithmic: NDArray[Any] | None, work: Work
-) -> Numbers:
-    import dask
-
-    def look(region: tuple[slice, ...]) -> tuple[NDArray[Any], ...]:
-        values = read(field, region).astype(np.float64).ravel()
-        moments = np.array([(values**n).sum() for n in range(5)])
-        extra = np.array([values.min(), values.max(), (values < 0).sum()])
-        counts = np.histogram(values, linear)[0]
-        if logarithmic is None:
-            return moments, extra, counts, counts
-        positive = np.log10(values[values > 0])
-        return moments, extra, counts, np.histogram(positive, logarithmic)[0]
-
-    parts = dask.compute(*[dask.delayed(look)(r) for r in blocks(field)], num_workers=2)
-    n, s1, s2, s3, s4 = sum(p[0] for p in parts)
-    mean = s1 / n
-    var = s2 / n - mean**2
-    m3 = s3 / n - 3 * mean * s2 / n + 2 * mean**3
-    m4 = s4 / n - 4 * mean * s3 / n + 6 * mean**2 * s2 / n - 3 * mean**4
-    extra = np.array([p[1] for p in parts])
-    counts = sum(p[2] for p in parts)
-    out = {
-        "mean": float(mean),
-        "std": float(np.sqrt(var)),
-        "skewness": float(m3 / var**1.5),
-        "kurtosis": float(m4 / var**2 - 3),
-        "least": float(extra[:, 0].min()),
-        "most": float(extra[:, 1].max()),
-        "negative": float(extra[:, 2].sum() / n),
-        "linear": {
-            "edges": linear.tolist(),
-            "density": (counts / n / np.diff(linear)).tolist(),
-        },
-        "log": None,
-    }
-    if logarithmic is not None:
-        counts = sum(p[3] for p in parts)
-        out["log"] = {
-            "edges": logarithmic.tolist(),
-            "density": (counts / n / np.diff(logarithmic)).tolist(),
+    found: Numbers = {}
+    for name, one in fields.items():
+        values = _distribution(one, linear, False, work)
+        found[name] = {
+            "mean": values.mean,
+            "std": float(np.sqrt(values.variance)),
+            "skewness": values.skewness,
+            "kurtosis": values.kurtosis,
+            "least": values.least,
+            "most": values.most,
+            "positive": 0.0,
+            "linear": {"edges": linear.tolist(), "density": numbers(values.pdf)},
+            "log": None,
         }
-    return out
+        if most > 0:
+            # Decades below the largest value: what lies lower counts, but is not drawn.
+            edges = np.log10(most) + np.linspace(-DECADES, 0, BINS + 1)
+            logs = _distribution(one, edges, True, work)
+            found[name]["positive"] = logs.voxels / (logs.voxels + logs.without)
+            found[name]["log"] = {"edges": edges.tolist(), "density": numbers(logs.pdf)}
+    return found
+
+
+def _distribution(field: Field, edges: NDArray[Any], log: bool, work: Work) -> Distribution:
+    return distribution(
+        field.array,
+        bins=edges,
+        log=log,
+        unit=field.unit,
+        memory=work.memory,
+        workers=work.threads([field]),
+    )
+
+
+def triangles(field: Field, truth: Field | None, k_max: float, work: Work) -> Numbers | None:
+    """Reduced bispectra of the box and the truth for three shapes; None where no scale is left.
+
+    Equilateral, squeezed (1, 1, 1/4) and flat (1, 1/2, 1/2) triangles, longest side up to k_max and
+    at most 40 fundamental modes, which bounds the memory.
+    """
+    fundamental = 2 * np.pi / max(field.box_size)
+    least = 4 * fundamental
+    most = min(k_max, nyquist(field.shape, field.box_size) / 2, 40 * fundamental)
+    if most <= least:
+        return None
+    scales = np.geomspace(least, most, SCALES)
+    sides = [[side * np.array(shape) for side in scales] for shape in TRIANGLES.values()]
+    rows = np.array(sides).reshape(-1, 3)
+    found: Numbers = {"k": scales.tolist(), "shapes": list(TRIANGLES), "box": None, "truth": None}
+    for name, one in (("box", field), ("truth", truth)):
+        if one is None:
+            continue
+        measured = bispectrum(
+            one.array,
+            one.box_size,
+            rows,
+            unit=one.unit,
+            memory=work.memory,
+            scratch=work.scratch,
+            workers=work.threads([one]),
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = abs(measured.reduced / measured.value) * measured.errors
+        found[name] = {
+            key: [numbers(row) for row in values.reshape(len(TRIANGLES), SCALES)]
+            for key, values in (
+                ("value", measured.value),
+                ("reduced", measured.reduced),
+                ("error", error),
+            )
+        }
+    return found
 
 
 def halo_distributions(field: Field, truth: Field | None, work: Work) -> Numbers | None:
     """Distributions of log10 halo density in each mass bin; None for a box without haloes."""
     if field.box is None or not field.box.has("halo"):
         return None
-    edges = np.linspace(4, 16, BINS + 1)
+    edges = np.linspace(4, 16, BINS + 1)  # log10 of (M_sun/h) / (Mpc/h)^3
     boxes = {"box": field.box}
     if truth is not None and truth.box is not None and truth.box.has("halo"):
         boxes["truth"] = truth.box
@@ -337,6 +386,10 @@ def halo_distributions(field: Field, truth: Field | None, work: Work) -> Numbers
         for name, box in boxes.items():
             array = Channel(box.require("halo"), at)
             one = Field(f"{box.path}/halo[{at}]", array, "", box.shape, box.box_size)
-            channel[name] = _distribution(one, np.array([0.0, 1.0]), edges, work)["log"]
+            try:
+                density = numbers(_distribution(one, edges, True, work).pdf)
+            except BadInput:  # no halo of this mass in the box
+                density = None
+            channel[name] = density and {"edges": edges.tolist(), "density": density}
         channels.append(channel)
     return {"channels": channels}

@@ -214,6 +214,18 @@ def _spectra(out: Path, numbers: Numbers) -> Section:
                 " seams has circles here.",
             )
         )
+    if numbers["bispectrum"] is not None:
+        shown.append(
+            _draw(
+                out,
+                "bispectrum",
+                figures.bispectrum,
+                numbers,
+                "reduced bispectrum",
+                "Reduced bispectrum Q = B / (P₁P₂ + P₂P₃ + P₃P₁) by the triangle's longest side."
+                " Open marks: the truth. Errors are those of a Gaussian field.",
+            )
+        )
     return Section("Spectra", _spectra_words(numbers), _spectra_table(numbers), shown)
 
 
@@ -270,7 +282,7 @@ def _distribution(out: Path, numbers: Numbers) -> Section:
         ("kurtosis", "excess kurtosis [1]"),
         ("least", f"least [{unit}]"),
         ("most", f"largest [{unit}]"),
-        ("negative", "below zero [part of the voxels]"),
+        ("positive", "part of the voxels above zero [1]"),
     ):
         table.append([title, *(f"{found[name][key]:.4g}" for name in names)])
     return Section("Distribution", "", table, shown)

@@ -142,6 +142,7 @@ def _validate(
         "spectra": measure.spectra(field, truth, others, edges, work),
         "cylinder": measure.cylindrical(field, work),
         "onepoint": measure.distributions(field, truth, ranges, work),
+        "bispectrum": measure.triangles(field, truth, k_max, work),
         "seams": None,
         "seam_words": whence,
         "halo": measure.halo_distributions(field, truth, work),
