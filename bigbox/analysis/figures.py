@@ -405,9 +405,10 @@ def stages(out: Path, numbers: Numbers) -> None:
             values = _array([one[key] for one in found["each"]])
             place.plot(at, values, mark, color=colour, label=label)
         place.axhline(found["overall"], color="0.6", lw=0.8, ls="--", label="whole box")
+        most = max(max(one["rms"], one["rms_at_seams"] or 0.0) for one in found["each"])
         place.set_xticks(at)
         place.set(xlabel="stage of the tile that owns the voxel", ylabel="rms of box - truth  [mK]")
-        place.set_ylim(bottom=0)
+        place.set_ylim(0, 1.1 * most)
         _above(place)
 
 
@@ -434,7 +435,7 @@ def _band(place: Any, k: NDArray[Any], one: Numbers, colour: str, label: str) ->
     place.plot(k, power, color=colour, label=label)
     if one.get("errors") is not None:
         error = _array(one["errors"])
-        low = np.maximum(power - error, 1e-3 * power)
+        low = np.maximum(power - error, 0.05 * power)  # a band to zero would fill the panel
         place.fill_between(k, low, power + error, color=colour, alpha=0.25, lw=0)
 
 

@@ -133,7 +133,28 @@ def _with_errors(spectrum: Spectrum, field: Field, work: Work) -> Spectrum:
     pieces = min(pieces, most)
     if pieces < 2:
         return spectrum.with_errors(spectrum.mode_errors, "of a Gaussian field with as many modes")
-    return over_subvolumes(spectrum, field.array, field.box_size, pieces=pieces)
+    found = over_subvolumes(spectrum, field.array, field.box_size, pieces=pieces)
+    reach = 2 * (2 * np.pi * pieces / max(field.box_size))
+    return _extended(found, reach)
+
+
+def _extended(spectrum: Spectrum, reach: float) -> Spectrum:
+    """Errors on scales that no sub-volume has, k < reach, from those that they have.
+
+    What is not Gaussian (a few bright objects) is the same part of P whatever the number of modes:
+    (error / P)^2 = 2 / modes + c, with c of the first bin within reach.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.array(spectrum.errors) / spectrum.power
+    within = np.flatnonzero((spectrum.k >= reach) & np.isfinite(relative))
+    if not len(within):
+        return spectrum
+    gaussian = 2.0 / np.maximum(spectrum.modes, 1)
+    rest = max(relative[within[0]] ** 2 - gaussian[within[0]], 0.0)
+    errors = np.where(
+        spectrum.k < reach, spectrum.power * np.sqrt(gaussian + rest), spectrum.errors
+    )
+    return spectrum.with_errors(errors, spectrum.error_kind)
 
 
 def _ratio(versus: Pair, spread: NDArray[Any] | None) -> Numbers:
