@@ -250,11 +250,17 @@ def seam_numbers(
     }
     return {
         "views": each,
-        "shown": "residual" if "residual" in each else "compressed",
+        "shown": min(each, key=lambda name: _uncertainty(each[name])),
         "false_alarm_rate": rate,
         "tiles": list(tiling.counts),
         "stages": None if truth is None else _stages(field, truth, tiling, work),
     }
+
+
+def _uncertainty(view: Numbers) -> float:
+    """How badly the seam ratio is known: the view with the least shows seams best."""
+    errors = np.array([one["error"] for one in view["axes"].values()])
+    return float(np.where(np.isfinite(errors), errors, np.inf).max(initial=0.0))
 
 
 def _seams(field: Field, tiling: Tiling, rate: float, work: Work) -> Numbers:
