@@ -210,6 +210,16 @@ def summary(results: list[dict[str, Any]], tiling: Tiling) -> dict[str, Any]:
     return {"tiling": tiling.as_dict(), "k": k[1:-1][resolved].tolist(), "rows": rows}
 
 
+READING = """Read it so:
+
+- A denoiser that is told its known voxels leaves no seam, with either sampler. Overwriting the known
+  part of z does, in both of the paper's readings (noised again, or the stored step latents).
+- dpmpp keeps the power within 2 % at 25 calls, in all resolved bins; ancestral sampling at 50 calls
+  loses 16 %, and overwriting costs more on top of it.
+- The exact draw is no painting: it shows what the estimators do with a field without any error.
+"""
+
+
 def markdown(table: dict[str, Any], command: str) -> str:
     """The table as it stands in ORACLE.md."""
     shape, tile = "x".join(map(str, table["tiling"]["shape"])), table["tiling"]["tile"]
@@ -245,7 +255,7 @@ def markdown(table: dict[str, Any], command: str) -> str:
             *power,
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += ["", "k in radians per voxel (largest on an axis: 3.14).", ""]
+    lines += ["", "k in radians per voxel (largest on an axis: 3.14).", "", READING]
     return "\n".join(lines)
 
 
@@ -283,7 +293,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"{len(results)}: {result['title']}: {result['seconds']:.1f} s", flush=True)
     command = (
         f"python -m tests.benchmarks.oracle --realizations {options.realizations} "
-        f"--others {options.others}"
+        f"--others {options.others} --markdown tests/benchmarks/ORACLE.md"
     )
     text = markdown(summary(results, tiling), command)
     print(text)
