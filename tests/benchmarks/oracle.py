@@ -212,8 +212,8 @@ def summary(results: list[dict[str, Any]], tiling: Tiling) -> dict[str, Any]:
 
 READING = """Read it so:
 
-- A denoiser that is told its known voxels leaves no seam, with either sampler. Overwriting the known
-  part of z does, in both of the paper's readings (noised again, or the stored step latents).
+- A denoiser that is told its known voxels leaves no seam, with either sampler. Overwriting the
+  known part of z does, in both of the paper's readings (noised again, or stored step latents).
 - dpmpp keeps the power within 2 % at 25 calls, in all resolved bins; ancestral sampling at 50 calls
   loses 16 %, and overwriting costs more on top of it.
 - The exact draw is no painting: it shows what the estimators do with a field without any error.
