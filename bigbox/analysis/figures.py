@@ -408,7 +408,7 @@ def stages(out: Path, numbers: Numbers) -> None:
         most = max(max(one["rms"], one["rms_at_seams"] or 0.0) for one in found["each"])
         place.set_xticks(at)
         place.set(xlabel="stage of the tile that owns the voxel", ylabel="rms of box - truth  [mK]")
-        place.set_ylim(0, 1.1 * most)
+        place.set_ylim(0, 1.1 * most or 1.0)
         _above(place)
 
 

@@ -20,10 +20,13 @@ edges, and, with a truth, how far the box is from it. Writes a folder with
 and prints one line: pass, or fail and why. The box may be far larger than memory.
 
 What is judged (a limit is passed when a value is beyond it by more than two of its errors):
-  seams           the ratio of squared differences across tile edges to those inside, and a test of
-                  the profiles and harmonics of the tile period with a stated false-alarm rate
+  seams           the ratio of squared differences across tile edges to those inside, and tests of
+                  steps, profiles and harmonics of the tile period with a stated false-alarm rate:
+                  in the field, in its arcsinh (where bright voxels hide nothing), and in the field
+                  less the truth or less another realization
   with a truth    P(k) / P_truth(k) in every bin up to --k-max, and the ratio of the means
-Error bars are the scatter of --realizations where there are any, else those of a Gaussian field.
+Error bars are the scatter of --realizations where there are any, else a jackknife over sub-volumes;
+the report says which.
 
 exit status: 0 pass; 3 fail, the report is written all the same; 2 bad input, nothing written
 
