@@ -25,6 +25,7 @@ from typing import Any
 import dask
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr
 
 from bigbox.errors import BadInput
 from scheduler.tiling import Tiling
@@ -38,7 +39,11 @@ MEMORY = 1 << 30
 REACH = 4
 
 # Bytes of a block in work for each voxel: itself as read and as float32, and three differences.
-_BYTES = 24
+_BYTES = 28
+
+# Normal scores: their range and steps; the cut-outs that are sampled, per axis, and their edge.
+SCORE_LIMIT, SCORE_STEP = 4.5, 1 / 64
+SAMPLES, SAMPLE_EDGE = 3, 32
 
 
 @dataclass(frozen=True)
@@ -146,10 +151,57 @@ class Planes:
     most: float
 
 
+@dataclass(frozen=True)
+class Scores:
+    """The function that makes a field Gaussian point by point: value to normal score.
+
+    A field that is statistically the same everywhere stays so, and no longer do a few bright
+    voxels decide what the mean of a plane is. values: ascending; scores: of them.
+    """
+
+    values: Float
+    scores: Float
+
+    @classmethod
+    def of(cls, sample: npt.NDArray[Any]) -> Scores:
+        """From a sample of the field's values."""
+        scores = np.linspace(-SCORE_LIMIT, SCORE_LIMIT, 1 + int(2 * SCORE_LIMIT / SCORE_STEP))
+        values, first = np.unique(np.quantile(sample, ndtr(scores)), return_index=True)
+        return cls(np.asarray(values, np.float64), scores[first])
+
+    def __call__(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The scores of values; beyond the sample's range, those of its ends."""
+        return np.interp(values, self.values, self.scores).astype(np.float32)
+
+
+def sample_values(array: Any, shape: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Values of a few small cut-outs spread over the box, as many as there are."""
+    starts = [
+        np.unique(np.linspace(0, max(0, n - SAMPLE_EDGE), SAMPLES).astype(int)) for n in shape
+    ]
+    return np.concatenate(
+        [
+            np.asarray(
+                array[x : x + SAMPLE_EDGE, y : y + SAMPLE_EDGE, z : z + SAMPLE_EDGE], np.float32
+            ).ravel()
+            for x, y, z in itertools.product(*starts)
+        ]
+    )
+
+
 def measure(
-    array: Any, tiling: Tiling, *, memory: int = MEMORY, workers: int | None = None
-) -> Planes:
-    """Read the box once, in blocks of whole cells, and sum up its planes."""
+    array: Any,
+    tiling: Tiling,
+    *,
+    scores: Scores | None = None,
+    memory: int = MEMORY,
+    workers: int | None = None,
+) -> tuple[Planes, Planes]:
+    """Read the box once, in blocks of whole cells, and sum up its planes.
+
+    The planes of the field and those of its `scores`; without scores both are the field's. With
+    them, the field's own have no more than mean, square, jump and kink.
+    """
     check_shape(array, tiling, "field")
     threads = workers or 1
     layers = all_layers(tiling)
@@ -160,31 +212,62 @@ def measure(
     offset = float(np.mean(blocks[0].read(array), dtype=np.float64))
     if not np.isfinite(offset):
         _refuse(array, blocks[0])
-    axes = tuple(AxisPlanes(one, reach) for one in layers)
-    least, most = np.inf, -np.inf
 
-    def one(block: Block) -> tuple[list[dict[str, Float]], Gains, float, float]:
-        values = np.subtract(block.read(array), offset, dtype=np.float32)
+    def sums(values: npt.NDArray[np.float32], block: Block, whole: bool) -> _Sums:
         low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)):
-            _refuse(array, block)
-        sums = [_axis_sums(values, block, axis, layers, reach) for axis in range(3)]
-        return sums, _gains(values, block, layers, reach), low, high
+        axes = [_axis_sums(values, block, axis, layers, reach, whole) for axis in range(3)]
+        return _Sums(axes, _gains(values, block, layers, reach) if whole else Gains(), low, high)
 
-    gains = Gains()
-    for block, (sums, more, low, high) in each(one, blocks, threads):
-        gains.add(more)
-        least, most = min(least, low), max(most, high)
-        for axis, bounds, found in zip(axes, block.bounds, sums, strict=True):
+    def one(block: Block) -> list[_Sums]:
+        values = block.read(array)
+        if not np.isfinite(values).all():
+            _refuse(array, block)
+        plain = sums(np.subtract(values, offset, dtype=np.float32), block, scores is None)
+        return [plain] if scores is None else [plain, sums(scores(values), block, True)]
+
+    totals = [_Total(tiling, layers, reach) for _ in range(1 if scores is None else 2)]
+    for block, found in each(one, blocks, threads):
+        for total, part in zip(totals, found, strict=True):
+            total.add(block, part)
+    planes = [t.planes(tiling, o) for t, o in zip(totals, (offset, 0.0), strict=False)]
+    return planes[0], planes[-1]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What one block adds: sums by axis, its cells, its least and largest value."""
+
+    axes: list[dict[str, Float]]
+    gains: Gains
+    least: float
+    most: float
+
+
+class _Total:
+    """The blocks' sums, added up."""
+
+    def __init__(self, tiling: Tiling, layers: Sequence[Layers], reach: int) -> None:
+        x, y, z = (AxisPlanes(one, reach) for one in layers)
+        self.axes, self.gains = (x, y, z), Gains()
+        self.least, self.most = np.inf, -np.inf
+
+    def add(self, block: Block, part: _Sums) -> None:
+        """Add one block."""
+        self.gains.add(part.gains)
+        self.least, self.most = min(self.least, part.least), max(self.most, part.most)
+        for axis, bounds, found in zip(self.axes, block.bounds, part.axes, strict=True):
             for name, value in found.items():
                 getattr(axis, name)[slice(*bounds)] += value
-    for i, axis in enumerate(axes):
-        count = tiling.shape[(i + 1) % 3] * tiling.shape[(i + 2) % 3]
-        for name in ("mean", "square", "jump", "kink", "texture", "signed", "product"):
-            getattr(axis, name)[...] /= count
-        if not tiling.periodic[i]:
-            _forget_ends(axis, reach)
-    return Planes((axes[0], axes[1], axes[2]), gains, offset, offset + least, offset + most)
+
+    def planes(self, tiling: Tiling, offset: float) -> Planes:
+        """Sums become means over the voxels of a plane."""
+        for i, axis in enumerate(self.axes):
+            count = tiling.shape[(i + 1) % 3] * tiling.shape[(i + 2) % 3]
+            for name in ("mean", "square", "jump", "kink", "texture", "signed", "product"):
+                getattr(axis, name)[...] /= count
+            if not tiling.periodic[i]:
+                _forget_ends(axis, axis.reach)
+        return Planes(self.axes, self.gains, offset, offset + self.least, offset + self.most)
 
 
 def _forget_ends(axis: AxisPlanes, reach: int) -> None:
@@ -199,6 +282,7 @@ def _axis_sums(
     axis: int,
     layers: Sequence[Layers],
     reach: int,
+    whole: bool,
 ) -> dict[str, Float]:
     """Sums over the planes of one axis in one block, which has `reach` planes more all round."""
     across = tuple(a for a in range(3) if a != axis)
@@ -222,6 +306,8 @@ def _axis_sums(
         found["kink"] = total(third * third)
         del third
     del first
+    if not whole:
+        return found
     found["texture"] = total(_texture(values, across, reach))
     # Means over the faces of the cells, with all the planes around: (planes, cells, cells).
     cells = cut(-reach, reach).astype(np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from bigbox.analysis.planes import Blocks, all_layers, measure
+from bigbox.analysis.planes import Blocks, Scores, all_layers, measure, sample_values
 from bigbox.analysis.seams import seams, stage_residuals
 from bigbox.errors import BadInput
 from scheduler.stages import stage
@@ -48,7 +48,8 @@ def cell_means(field: np.ndarray, owner: np.ndarray, axis: int) -> tuple[np.ndar
 @pytest.mark.parametrize("memory", [3 << 20, 1 << 30])
 def test_planes_are_their_definition(memory: int) -> None:
     field = np.random.default_rng(1).random(SMALL.shape)
-    found = measure(field, SMALL, memory=memory)
+    found, again = measure(field, SMALL, memory=memory)
+    assert found is again
     owner = owner_map(SMALL)
     field = field - found.offset
     for axis, planes in enumerate(found.axes):
@@ -196,6 +197,28 @@ def test_no_alarm_without_seams(smooth: np.ndarray, rough: np.ndarray) -> None:
         report = seams(field, BOX)
         assert not report.alarm and report.p_value > 0.01
         assert abs((report.ratio - 1) / report.ratio_error).max() < 4
+
+
+def test_heavy_tails_raise_no_alarm_and_hide_no_seam(rough: np.ndarray) -> None:
+    bright = np.exp(2 * rough)
+    report = seams(bright, BOX)
+    assert report.scores and not report.alarm
+    assert report.mean == pytest.approx(bright.mean(), rel=1e-4)
+    assert seams(np.exp(2 * plant(rough, BOX, "step", 0.04)), BOX).alarm
+
+
+def test_scores_make_any_field_gaussian(rough: np.ndarray) -> None:
+    for field in (rough, np.exp(2 * rough), np.maximum(rough, 0)):
+        found = Scores.of(sample_values(field, field.shape))(field)
+        order = np.argsort(field, axis=None)
+        assert (np.diff(found.ravel()[order]) >= 0).all()
+        upper = found[rough > np.median(rough)]
+        assert np.quantile(upper, 0.5) == pytest.approx(0.674, abs=0.1)
+    scores = Scores.of(sample_values(rough, BOX.shape))
+    plain, scored = measure(rough, BOX, scores=scores)
+    alone = measure(rough, BOX)[0]
+    assert np.array_equal(plain.axes[1].jump, alone.axes[1].jump)
+    assert scored.gains.cells == BOX.size
 
 
 @pytest.mark.parametrize(
