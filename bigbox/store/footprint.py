@@ -65,7 +65,8 @@ def footprint(
         tb_bytes=tb_chunks * (4 * chunk**3 + CRC_BYTES)
         + tb_files * index_bytes((shard // chunk) ** 3),
         tb_files=tb_files,
-        ledger_bytes=(tiling.size + tb_files) * RECORD.itemsize,
+        # A record when a tile is begun, another when it is done.
+        ledger_bytes=(2 * tiling.size + tb_files) * RECORD.itemsize,
         brick_bytes=bricks.slots * tile_bytes
         + -(-bricks.slots // batch) * index_bytes(bricks.slots),
     )

@@ -344,7 +344,7 @@ class CrashDisk(Disk):
 
 def kind_of(path: str | Path) -> str:
     """What sort of thing of the store a path is, for counting crash points."""
-    parts = Path(path).parts
+    parts = os.fspath(path).rsplit("/", 2)
     name = parts[-1]
     if name.endswith((".partial", "zarr.json", "run.json", "lease.lock")):
         return "start" if "start-" in name else name.removesuffix(".partial")

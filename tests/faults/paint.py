@@ -151,6 +151,8 @@ class Run:
             raise
         self.done = {int(t) for part in self.ranks[0].done_tiles() for t in part}
         self.shards = set(self.ranks[0].done_shards().tolist())
+        first = self.ranks[0]
+        self.made_of = [set(first.tiles_of_tb_shard(i).tolist()) for i in range(first.tb_shards)]
 
     def check(self) -> None:
         """What this run takes for done is there and right, and what was promised is done."""
@@ -180,7 +182,7 @@ class Run:
         shards = [
             i
             for i in range(self.ranks[0].tb_shards)
-            if i not in self.shards and set(self.ranks[0].tiles_of_tb_shard(i)) <= self.done
+            if i not in self.shards and self.made_of[i] <= self.done
         ]
         if shards and (not ready or rng.random() < 0.3):
             i = rng.choice(shards)
@@ -198,6 +200,7 @@ class Run:
 
     def paint(self, rank: int, tiles: list[int]) -> None:
         case, painting = self.case, self.ranks[rank]
+        painting.begin_tiles(tiles)
         fields = np.empty((len(tiles), 1 + case.n_steps, *(case.tiling.tile,) * 3), np.float32)
         for row, tile in zip(fields, tiles, strict=True):
             row[0] = painted(case.tiling, tile, case.seed, painting.read_fields)
