@@ -30,7 +30,7 @@ from scheduler.policy import Policy
 from scheduler.tiling import Tiling
 
 # Limits of what one rank keeps in hand; bigbox.plan adds them up.
-OVERLAP_BYTES = 64 << 20
+OVERLAP_BYTES = 32 << 20
 BLOCK_CACHE_BYTES = 64 << 20
 STOP_FILE = "STOP"
 

@@ -66,7 +66,10 @@ class SlabShape(Protocol):
 
 
 def decode(block: bytearray | bytes, slab_shape: SlabShape) -> Message:
-    """The message in a block of bytes; its slabs are views into the block."""
+    """The message in a block of bytes.
+
+    Its slabs are copies: as views, the last slab in use would keep the whole block in memory.
+    """
     kind, n_tiles, n_slabs = np.frombuffer(block, np.int64, 3)
     tiles = np.frombuffer(block, np.int64, n_tiles, 24)
     names = np.frombuffer(block, np.int64, 3 * n_slabs, 24 + 8 * n_tiles).reshape(-1, 3)
@@ -76,7 +79,7 @@ def decode(block: bytearray | bytes, slab_shape: SlabShape) -> Message:
         shape = slab_shape(tile, axis, side)
         count = int(np.prod(shape))
         data = np.frombuffer(block, np.float32, count, at).reshape(shape)
-        slabs.append(Slab(tile, axis, side, data))
+        slabs.append(Slab(tile, axis, side, data.copy()))
         at += 4 * count
     return Message(Kind(int(kind)), tiles, slabs)
 

@@ -10,8 +10,6 @@ import os
 import sys
 from pathlib import Path
 
-import psutil
-
 from bigbox import cli
 from bigbox.engine import run
 
@@ -29,10 +27,10 @@ def main() -> int:
     try:
         return cli.main(sys.argv[2:])
     finally:
-        status = Path(f"/proc/{os.getpid()}/status").read_text()
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        kib = int(peak.split()[1]) if peak else psutil.Process().memory_info().rss >> 10
-        Path(f"{report}.{os.getpid()}").write_text(json.dumps(kib / 1024))
+        # VmHWM begins anew with the process; ru_maxrss would begin with the parent's at the fork.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+        Path(f"{report}.{os.getpid()}").write_text(json.dumps(peak / 1024))
 
 
 if __name__ == "__main__":
