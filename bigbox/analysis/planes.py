@@ -1,89 +1,35 @@
 """One pass over a painted box: what the seam diagnostics need of every plane of voxels.
 
-The owner of a voxel is decided axis by axis (see `scheduler.tiling`), so on each axis the box falls
-into layers, each owned by one row of tiles, and the owned voxels of a tile are a cuboid, a cell::
-
-    x       0              32       56             88       112
-            |      0       |   1    |      2       |   3    |        layers of the x axis
-            ^ seam         ^ seam   ^ seam         ^ seam            first plane of a layer
-
-    cells   +--------------+--------+   of y, z: the face of a cell is what one tile
-            |              |        |   contributes to a plane; its mean is taken there
-            +--------------+--------+
-
-The box is read in blocks of whole cells with a few planes around them; nothing larger than a block
-and some numbers for each plane is held.
+The box is read in blocks of whole cells (see `bigbox.analysis.cells`) with a few planes around
+them; nothing larger than a block and some numbers for each plane is held.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtr
 
-from bigbox.errors import BadInput
+from bigbox.analysis.cells import (
+    Block,
+    Blocks,
+    Float,
+    Layers,
+    all_layers,
+    check_shape,
+    each,
+    refuse,
+)
+from bigbox.analysis.scores import Scores
 from scheduler.tiling import Tiling
-
-Float = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 MEMORY = 1 << 30
 
 # Planes on either side of a seam that the estimate of a step looks at.
 REACH = 4
-
-# Bytes of a block in work for each voxel: itself as read and as float32, and three differences.
-_BYTES = 28
-
-# Normal scores: their range and steps; the cut-outs that are sampled, per axis, and their edge.
-SCORE_LIMIT, SCORE_STEP = 4.5, 1 / 64
-SAMPLES, SAMPLE_EDGE = 3, 32
-
-
-@dataclass(frozen=True)
-class Layers:
-    """The layers of one axis. starts: first plane of each; sign: +1, or -1 for odd colours.
-
-    seams: planes whose predecessor has another owner; on a periodic axis 0 is one of them.
-    """
-
-    starts: Ints
-    length: int
-    sign: Float
-    seams: Ints
-
-    @classmethod
-    def of(cls, tiling: Tiling, axis: int) -> Layers:
-        """The layers of one axis of a tiling."""
-        n = tiling.shape[axis]
-        line = np.zeros((n, 3), np.int64)
-        line[:, axis] = np.arange(n)
-        owner = tiling.coords(tiling.owner(line))[:, axis]
-        starts = np.flatnonzero(np.diff(owner, prepend=-1))
-        colour = tiling.colours(axis)[owner[starts]]
-        periodic = tiling.periodic[axis] and len(starts) > 1
-        return cls(starts, n, np.where(colour % 2, -1.0, 1.0), starts if periodic else starts[1:])
-
-    @property
-    def widths(self) -> Ints:
-        """Planes of each layer."""
-        return np.diff(self.starts, append=self.length)
-
-    def groups(self, longest: int) -> list[tuple[int, int]]:
-        """Runs of whole layers, (first, past the last), of at most `longest` planes, or of one."""
-        found, first = [], 0
-        ends = np.append(self.starts[1:], self.length)
-        for i in range(len(self.starts)):
-            if i > first and ends[i] - self.starts[first] > longest:
-                found.append((first, i))
-                first = i
-        return [*found, (first, len(self.starts))]
 
 
 @dataclass
@@ -151,44 +97,6 @@ class Planes:
     most: float
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The function that makes a field Gaussian point by point: value to normal score.
-
-    A field that is statistically the same everywhere stays so, and no longer do a few bright
-    voxels decide what the mean of a plane is. values: ascending; scores: of them.
-    """
-
-    values: Float
-    scores: Float
-
-    @classmethod
-    def of(cls, sample: npt.NDArray[Any]) -> Scores:
-        """From a sample of the field's values."""
-        scores = np.linspace(-SCORE_LIMIT, SCORE_LIMIT, 1 + int(2 * SCORE_LIMIT / SCORE_STEP))
-        values, first = np.unique(np.quantile(sample, ndtr(scores)), return_index=True)
-        return cls(np.asarray(values, np.float64), scores[first])
-
-    def __call__(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The scores of values; beyond the sample's range, those of its ends."""
-        return np.interp(values, self.values, self.scores).astype(np.float32)
-
-
-def sample_values(array: Any, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Values of a few small cut-outs spread over the box, as many as there are."""
-    starts = [
-        np.unique(np.linspace(0, max(0, n - SAMPLE_EDGE), SAMPLES).astype(int)) for n in shape
-    ]
-    return np.concatenate(
-        [
-            np.asarray(
-                array[x : x + SAMPLE_EDGE, y : y + SAMPLE_EDGE, z : z + SAMPLE_EDGE], np.float32
-            ).ravel()
-            for x, y, z in itertools.product(*starts)
-        ]
-    )
-
-
 def measure(
     array: Any,
     tiling: Tiling,
@@ -211,7 +119,7 @@ def measure(
     # Any constant near the mean keeps the sums of squares exact enough.
     offset = float(np.mean(blocks[0].read(array), dtype=np.float64))
     if not np.isfinite(offset):
-        _refuse(array, blocks[0])
+        refuse(array, blocks[0])
 
     def sums(values: npt.NDArray[np.float32], block: Block, whole: bool) -> _Sums:
         low, high = float(values.min()), float(values.max())
@@ -221,7 +129,7 @@ def measure(
     def one(block: Block) -> list[_Sums]:
         values = block.read(array)
         if not np.isfinite(values).all():
-            _refuse(array, block)
+            refuse(array, block)
         plain = sums(np.subtract(values, offset, dtype=np.float32), block, scores is None)
         return [plain] if scores is None else [plain, sums(scores(values), block, True)]
 
@@ -368,104 +276,3 @@ def _gains(
     found.plain[:] = cells.sum(), volume.sum()
     found.squares[:] = (cells**2).sum(), (cells * volume).sum(), (volume**2).sum()
     return found
-
-
-def all_layers(tiling: Tiling) -> tuple[Layers, Layers, Layers]:
-    """The layers of the three axes."""
-    return Layers.of(tiling, 0), Layers.of(tiling, 1), Layers.of(tiling, 2)
-
-
-def each(work: Any, blocks: Sequence[Block], workers: int) -> Iterator[tuple[Block, Any]]:
-    """Work on each block on dask's threads, a few at a time; results come in order."""
-    at_once = 8 * workers
-    scheduler = "synchronous" if workers == 1 else "threads"
-    for first in range(0, len(blocks), at_once):
-        part = blocks[first : first + at_once]
-        tasks = [dask.delayed(work, pure=False)(block) for block in part]
-        done = dask.compute(*tasks, scheduler=scheduler, num_workers=workers)
-        yield from zip(part, done, strict=True)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Whole cells of the box, [first, last) on each axis, and `margin` voxels around them."""
-
-    cells: tuple[tuple[int, int], ...]
-    bounds: tuple[tuple[int, int], ...]
-    margin: int
-    shape: tuple[int, int, int]
-    periodic: tuple[bool, bool, bool]
-
-    def read(self, array: Any) -> npt.NDArray[np.float32]:
-        """The block with its margin: wrapped round periodic axes, repeated at open ends."""
-        pieces: list[list[slice]] = []
-        pad = []
-        for (low, high), n, wraps in zip(self.bounds, self.shape, self.periodic, strict=True):
-            first, last = low - self.margin, high + self.margin
-            before, after = (0, 0) if wraps else (max(0, -first), max(0, last - n))
-            pad.append((before, after))
-            pieces.append(list(_runs(first + before, last - after, n)))
-        parts = [
-            [[np.asarray(array[x, y, z], np.float32) for z in pieces[2]] for y in pieces[1]]
-            for x in pieces[0]
-        ]
-        block = _joined(parts)
-        return np.pad(block, pad, mode="edge") if any(p != (0, 0) for p in pad) else block
-
-
-def _joined(parts: list[list[list[npt.NDArray[np.float32]]]]) -> npt.NDArray[np.float32]:
-    if len(parts) == len(parts[0]) == len(parts[0][0]) == 1:
-        return parts[0][0][0]
-    return np.block(parts)
-
-
-def _runs(first: int, last: int, n: int) -> Iterator[slice]:
-    """[first, last) cut at multiples of n, each piece moved into [0, n)."""
-    while first < last:
-        at = first % n
-        take = min(n - at, last - first)
-        yield slice(at, at + take)
-        first += take
-
-
-class Blocks:
-    """How the box is cut into blocks of whole cells."""
-
-    @staticmethod
-    def choose(
-        tiling: Tiling, layers: Sequence[Layers], margin: int, memory: int, workers: int
-    ) -> Iterator[Block]:
-        """The largest blocks that fit; raises BadInput where not even single cells do."""
-        edge = int((memory / workers / _BYTES) ** (1 / 3)) - 2 * margin
-        least = max(int(one.widths.max()) for one in layers)
-        if edge < least:
-            need = workers * _BYTES * (least + 2 * margin) ** 3
-            raise BadInput(
-                f"{memory / 2**20:.0f} MiB for {workers} workers is too little to look for seams,"
-                f" it needs {need / 2**20:.0f} MiB"
-            )
-        for cells in itertools.product(*(one.groups(edge) for one in layers)):
-            bounds = tuple(
-                (
-                    int(one.starts[low]),
-                    int(one.starts[high]) if high < len(one.starts) else one.length,
-                )
-                for (low, high), one in zip(cells, layers, strict=True)
-            )
-            yield Block(cells, bounds, margin, tiling.shape, tiling.periodic)
-
-
-def check_shape(array: Any, tiling: Tiling, name: str) -> None:
-    """Raises BadInput where an array is not of the tiling's shape."""
-    shape = tuple(int(n) for n in array.shape)
-    if shape != tiling.shape:
-        raise BadInput(f"{name}: has shape {shape}, the tiling is of a box of {tiling.shape}")
-
-
-def _refuse(array: Any, block: Block) -> None:
-    values = np.asarray(array[tuple(slice(*b) for b in block.bounds)])
-    bad = np.argwhere(~np.isfinite(values))
-    where = bad[0] + [b[0] for b in block.bounds] if len(bad) else [b[0] for b in block.bounds]
-    raise BadInput(
-        f"field: voxel {tuple(int(i) for i in where)} is not finite; paint or repair it first"
-    )

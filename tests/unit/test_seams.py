@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import zarr
 
-from bigbox.analysis.planes import Blocks, Scores, all_layers, measure, sample_values
+from bigbox.analysis.cells import Blocks, all_layers
+from bigbox.analysis.planes import measure
+from bigbox.analysis.scores import Scores, sample_values
 from bigbox.analysis.seams import seams, stage_residuals
 from bigbox.errors import BadInput
 from scheduler.stages import stage
