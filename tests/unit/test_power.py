@@ -47,6 +47,23 @@ def test_power_is_its_definition(shape: tuple[int, int, int]) -> None:
     assert np.allclose(found.power, p, rtol=1e-12)
 
 
+@pytest.mark.parametrize("law", [autoregressive, isotropic])
+def test_power_is_that_of_powerbox(law) -> None:  # type: ignore[no-untyped-def]
+    powerbox = pytest.importorskip("powerbox")
+    field = draw(law((40, 40, 40)), (40, 40, 40), 3).astype(np.float64)
+    ours = power(field, 12.0)
+    theirs = powerbox.get_power(
+        field,
+        12.0,
+        bins=ours.edges,
+        dimensionless=False,
+        ignore_zero_mode=True,
+        bins_upto_boxlen=True,
+        nthreads=1,
+    )
+    assert np.allclose(ours.power, theirs.power, rtol=1e-9)
+
+
 def test_a_plane_wave_has_all_its_power_in_its_bin() -> None:
     n, size, amplitude = 32, 50.0, 0.3
     x = np.arange(n) / n
