@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +43,11 @@ COMMITS_WAITING = 2
 
 @dataclass
 class Tally:
-    """What one rank did: the numbers behind the report at the end."""
+    """What one rank did: the numbers behind the report at the end.
+
+    first_paint and last_paint are in seconds since `run` began, which all ranks do together: the
+    clocks of two machines have no common zero.
+    """
 
     tiles: int = 0
     batches: int = 0
@@ -101,19 +106,28 @@ class Engine:
         self._committing: deque[_Batch] = deque()
         self._assembling: tuple[int, Future[Any]] | None = None
         self._commit_error: BigboxError | None = None
-        self._told = 0.0
+        self._told = self._began = 0.0
+        self._closing = False
 
     def run(self) -> Tally:
         """Passes until this rank, and then every rank, has finished or stopped."""
+        self._began = time.monotonic()
         finished = False
         while not finished:
             if not self.one_pass():
                 self.workers.wait(self._between_polls)
-            if self.idle():
+            if self.idle() and not self._closing:
                 self._report(final=True)
-            finished = self.idle() and self.transport.sent() and self.transport.finished()
+                # From here on this rank sends nothing, so nothing is under way when all have come
+                # as far.
+                self._closing = True
+            finished = self._closing and self.transport.sent() and self.transport.finished()
         self.workers.close()
         return self.tally
+
+    def left(self) -> int:
+        """Tiles and shards of `tb` that this rank has not done."""
+        return self.policy.remaining + self.assembly.remaining + len(self._committing)
 
     def idle(self) -> bool:
         """Nothing in flight, and nothing left to do (or a stop is asked for)."""
@@ -124,7 +138,8 @@ class Engine:
 
     def one_pass(self) -> bool:
         """Everything that can be done without waiting, once; True if anything was."""
-        self._look_for_stop()
+        if not self._closing:
+            self._look_for_stop()
         moved = self._receive()
         moved |= self._collect_painted()
         moved |= self._collect_committed()
@@ -133,6 +148,7 @@ class Engine:
             moved |= self._start_painting()
             moved |= self._start_loading()
             moved |= self._start_assembling()
+        if not self._closing:
             self._report()
         return moved
 
@@ -155,7 +171,7 @@ class Engine:
     def _durable_somewhere(self, tiles: np.ndarray) -> None:
         self.assembly.done(tiles)
         if self._drops:
-            self._drops.done(tiles)
+            self._guarded(self._drops.done, tiles)
 
     def _announce(self, done: _Batch) -> None:
         """Tells every rank that waits for these tiles, with the slabs that it needs."""
@@ -190,25 +206,32 @@ class Engine:
         """Tells rank 0 how far this rank is, seldom enough that rank 0 is not flooded."""
         now = time.monotonic()
         if final or now - self._told > max(0.5, self.transport.size / 500):
-            self._told = now if not final else float("inf")
+            self._told = now
             if self.rank == 0:
                 self.progress.update(0, self.tally.tiles)
-            elif not final:
+            else:
                 counts = np.array([self.rank, self.tally.tiles], dtype=np.int64)
                 self.transport.send(0, Message(Kind.PROGRESS, counts).encode())
 
     # ---- what has ended --------------------------------------------------------------------
 
-    def _result(self, future: Future[Any]) -> Any:
-        """What a job returned, or None after a failure that the user can mend."""
+    def _result(self, future: Future[Any]) -> tuple[bool, Any]:
+        """Whether a job came to its end, and what it returned; a failure stops all ranks."""
         try:
-            return future.result()
+            return True, future.result()
         except DamagedTile as damage:
-            self.painting.revoke(np.array([damage.tile]))
             self._fail(damage)
+            self._guarded(self.painting.revoke, np.array([damage.tile]))
         except BigboxError as error:
             self._fail(error)
-        return None
+        return False, None
+
+    def _guarded(self, what: Callable[..., Any], *args: Any) -> None:
+        """Does it in this thread; a failure stops all ranks instead of leaving them waiting."""
+        try:
+            what(*args)
+        except BigboxError as error:
+            self._fail(error)
 
     def _fail(self, error: BigboxError) -> None:
         self.failure = self.failure or error
@@ -219,11 +242,11 @@ class Engine:
         if batch is None or not batch.future.done():
             return False
         self._painting = None
-        fields = self._result(batch.future)
-        if fields is not None:
+        painted, fields = self._result(batch.future)
+        if painted:
             mine = []
-            for waiting, slab in self.overlaps.cut(batch.tiles, fields):
-                rank = int(self.assignment.rank_of(np.array([waiting]))[0])
+            waiting, slabs = self.overlaps.cut(batch.tiles, fields)
+            for rank, slab in zip(self.assignment.rank_of(waiting).tolist(), slabs, strict=True):
                 if rank == self.rank:
                     mine.append(slab)
                 else:
@@ -238,9 +261,8 @@ class Engine:
         if not self._committing or not self._committing[0].future.done():
             return False
         batch = self._committing.popleft()
-        failed_before = self.failure
-        self._result(batch.future)
-        if self.failure is failed_before:
+        committed, _ = self._result(batch.future)
+        if committed:
             self.tally.tiles += len(batch.tiles)
             self.overlaps.now_durable(batch.tiles)
             self._announce(batch)
@@ -250,10 +272,9 @@ class Engine:
     def _collect_assembled(self) -> bool:
         if self._assembling is None or not self._assembling[1].done():
             return False
-        failed_before = self.failure
-        self._result(self._assembling[1])
+        assembled, _ = self._result(self._assembling[1])
         self._assembling = None
-        if self.failure is failed_before:
+        if assembled:
             self.assembly.written()
             self.tally.shards += 1
         return True
@@ -291,16 +312,16 @@ class Engine:
         if len(self._committing) >= COMMITS_WAITING:
             return False
         self._loading = None
-        loaded = self._result(batch.future)
-        if loaded is not None:
+        ready, loaded = self._result(batch.future)
+        if ready:
             self._painting = _Batch(batch.tiles, self.workers.submit("paint", self._paint, loaded))
         return True
 
     def _paint(self, batch: TileBatch) -> np.ndarray:
         self.painting.begin_tiles(batch.tiles)
-        began = time.monotonic()
+        began = time.monotonic() - self._began
         fields = self.painter.paint(batch)
-        ended = time.monotonic()
+        ended = time.monotonic() - self._began
         self.tally.batches += 1
         self.tally.painting_s += ended - began
         self.tally.first_paint = min(self.tally.first_paint, began)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bigbox.engine.transport import SingleRank, Transport
 from bigbox.errors import BadInput, BigboxError
+from scheduler.tiling import TilingError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -47,12 +48,16 @@ class World:
         self._comm = comm
         self.rank = comm.Get_rank() if comm else 0
         self.size = comm.Get_size() if comm else 1
-        self.local_rank, self.local_size = 0, 1
+        self.local_rank = 0
+        self.cores = float(len(os.sched_getaffinity(0)))  # of this rank; less than 1 when shared
         if comm:
             from mpi4py import MPI
 
             node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-            self.local_rank, self.local_size = node.Get_rank(), node.Get_size()
+            self.local_rank = node.Get_rank()
+            mine = os.sched_getaffinity(0)
+            sharing = sum(other == mine for other in node.allgather(mine))
+            self.cores = len(mine) / sharing
             node.Free()
 
     def transport(self) -> Transport:
@@ -79,7 +84,7 @@ class World:
                 value = what()
             except BigboxError as e:
                 error = e
-            except ValueError as e:  # a tiling that cannot be, and the like
+            except TilingError as e:
                 error = BadInput(str(e))
         if self._comm is None:
             if error:

@@ -39,7 +39,10 @@ def faces_owed(tiling: Tiling, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarra
     axis = np.arange(3)[None, :, None]
     theirs = theirs.reshape(*neighbours.shape, 3)
     theirs = np.take_along_axis(theirs, np.broadcast_to(axis, neighbours.shape)[..., None], -1)
-    return neighbours, (neighbours >= 0) & (theirs[..., 0] > mine)
+    wide = np.stack(
+        [np.stack(tiling.widths(a), -1)[tiling.coords(tiles)[:, a]] for a in range(3)], 1
+    )
+    return neighbours, (neighbours >= 0) & (theirs[..., 0] > mine) & (wide > 0)
 
 
 def local_slab(tile: int, axis: int, side: int, width: int) -> tuple[slice, ...]:
@@ -67,13 +70,14 @@ class Overlaps:
         self._durable: OrderedDict[Name, np.ndarray] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
-        self._widths = [tiling.widths(axis) for axis in range(3)]
+        self._widths = [[w.tolist() for w in tiling.widths(axis)] for axis in range(3)]
+        _, ny, nz = tiling.counts
+        self._strides = (ny * nz, nz, 1)
         self.read_back = 0  # slabs that had to come from the store
 
     def width(self, tile: int, axis: int, side: int) -> int:
         """Voxels that `tile` shares with its neighbour across a face."""
-        at = int(self._tiling.coords(np.array([tile]))[0, axis])
-        return int(self._widths[axis][side][at])
+        return self._widths[axis][side][tile // self._strides[axis] % self._tiling.counts[axis]]
 
     def slab_shape(self, tile: int, axis: int, side: int) -> tuple[int, ...]:
         """(fields, ., ., .) of a slab."""
@@ -81,19 +85,18 @@ class Overlaps:
         shape[1 + axis] = self.width(tile, axis, side)
         return tuple(shape)
 
-    def cut(self, tiles: np.ndarray, fields: np.ndarray) -> list[tuple[int, Slab]]:
-        """(neighbour that waits, slab) for every slab that newly painted tiles owe.
+    def cut(self, tiles: np.ndarray, fields: np.ndarray) -> tuple[np.ndarray, list[Slab]]:
+        """Every slab that newly painted tiles owe, and the neighbour that waits for each, int64.
 
         fields: float32 (M, F, t, t, t).
         """
         neighbours, owed = faces_owed(self._tiling, tiles)
-        out = []
+        slabs = []
         for row, axis, side in zip(*(i.tolist() for i in np.nonzero(owed)), strict=True):
             tile = int(tiles[row])
             where = local_slab(self._tiling.tile, axis, side, self.width(tile, axis, side))
-            slab = Slab(tile, axis, side, fields[row][where].copy())
-            out.append((int(neighbours[row, axis, side]), slab))
-        return out
+            slabs.append(Slab(tile, axis, side, fields[row][where].copy()))
+        return neighbours[owed], slabs
 
     def keep(self, slabs: Iterable[Slab], durable: bool) -> None:
         """Takes slabs in hand; those of tiles not yet durable are never dropped."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,18 @@ def paint(options: PaintOptions) -> dict[str, Any]:
         StoppedEarly: a stop was asked for, or damage was found; the same command goes on.
     """
     world = join_world()
+    stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
+    stop.install()
     try:
-        return abort_on_error(world, lambda: _paint(options, world))
+        return abort_on_error(world, lambda: _paint(options, world, stop))
     except BigboxError as error:
         if world.rank > 0:
             raise SystemExit(error.exit_status) from None
         raise
 
 
-def _paint(options: PaintOptions, world: World) -> dict[str, Any]:
-    threads = options.threads or max(1, len(os.sched_getaffinity(0)) // world.local_size)
+def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
+    threads = options.threads or max(1, int(world.cores))
     bricks = world.first(lambda: _bricks(options, world.size))
     tiling = bricks.tiling
     assignment = Assignment(bricks, world.size)
@@ -85,7 +88,7 @@ def _paint(options: PaintOptions, world: World) -> dict[str, Any]:
     identity = painter.identity()
 
     def start() -> int:
-        if options.discard:
+        if options.discard and not _resumes(options.box, identity, tiling):
             discard_painting(Box.open(options.box, "r+"))
         return Painting.start_run(
             Box.open(options.box, "r+"),
@@ -111,7 +114,7 @@ def _paint(options: PaintOptions, world: World) -> dict[str, Any]:
         )
     )
     try:
-        return _run(options, world, tiling, assignment, painter, painting)
+        return _run(options, world, stop, assignment, painter, painting)
     finally:
         painting.close()
 
@@ -119,13 +122,12 @@ def _paint(options: PaintOptions, world: World) -> dict[str, Any]:
 def _run(
     options: PaintOptions,
     world: World,
-    tiling: Tiling,
+    stop: StopRequest,
     assignment: Assignment,
     painter: Painter,
     painting: Painting,
 ) -> dict[str, Any]:
-    stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
-    stop.install()
+    tiling = painting.tiling
     engine, already = make_engine(
         tiling,
         assignment,
@@ -138,10 +140,17 @@ def _run(
         stop=stop,
         colouring=options.colouring,
         show=world.rank == 0 and not options.quiet,
-        seconds_between_polls=0.001 * max(2.0, world.local_size / 4),
+        # Ranks that share a core look for messages less often, or looking is all they do.
+        seconds_between_polls=0.002 * max(1.0, 1 / world.cores),
     )
+    world.gather(None)  # all ranks begin together
     began = time.monotonic()
-    tally = engine.run()
+    try:
+        tally = engine.run()
+    except BigboxError:  # not agreed on with the other ranks, who would wait for this one
+        traceback.print_exc()
+        world.abort(1)
+        raise
     engine.progress.close()
     seconds = time.monotonic() - began
     failure = engine.failure
@@ -149,12 +158,13 @@ def _run(
         failure = StoppedEarly(f"{failure}; it is marked: the same command paints it again")
     failures = [f for f in world.gather(failure) if f]
     stops = [s for s in world.gather(engine.stopping) if s]
+    complete = not any(world.gather(engine.left()))
     report = summary(world.gather(tally), already, tiling.size, seconds)
     if world.rank == 0:
         (options.box / STOP_FILE).unlink(missing_ok=True)
     if failures:
         raise failures[0]
-    if stops:
+    if stops and not complete:
         why = next((s for s in stops if s != "another rank"), stops[0])
         left = tiling.size - already - report["tiles"]
         raise StoppedEarly(
@@ -228,11 +238,25 @@ def _bricks(options: PaintOptions, n_ranks: int) -> Bricks:
     box.require("dm")
     tiling = Tiling(box.shape, options.tile, options.overlap)
     run = Ledger(box.path).run()
-    if run is not None and not options.discard:
+    if run is not None:
         begun, bricks, _ = layout(run)
         if begun == tiling:
             return bricks
     return Bricks(tiling, default_edge(tiling, n_ranks))
+
+
+def _resumes(path: Path, identity: dict[str, Any], tiling: Tiling) -> bool:
+    """Whether the box holds the very painting that is asked for, not yet complete.
+
+    Its bytes are those that a new start would give, and a job that is requeued with `--discard` in
+    its command line must not lose what it painted before.
+    """
+    run = Ledger(path).run()
+    if run is None:
+        return False
+    begun, bricks, tb = layout(run)
+    same = begun == tiling and run["identity"] == json.loads(json.dumps(identity))
+    return same and not Ledger(path).state(bricks, tb.size).complete
 
 
 def _device(options: PaintOptions, world: World, threads: int) -> str:
@@ -242,7 +266,7 @@ def _device(options: PaintOptions, world: World, threads: int) -> str:
     import torch
 
     torch.set_num_threads(threads)
-    if options.device != "auto":
+    if options.device not in ("auto", "cuda"):
         try:
             torch.empty(1, device=options.device)
         except (RuntimeError, AssertionError) as error:
@@ -250,6 +274,10 @@ def _device(options: PaintOptions, world: World, threads: int) -> str:
         return options.device
     if torch.cuda.is_available():
         return f"cuda:{world.local_rank % torch.cuda.device_count()}"
+    if options.device == "cuda":
+        raise BadInput(
+            "device cuda: torch sees no GPU here; use --device cpu, or torch's GPU build"
+        )
     return "cpu"
 
 

@@ -13,6 +13,8 @@ from types import FrameType
 
 # SIGUSR1 is left alone: MPICH uses it itself in one of its modes.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+# Seconds after which a further signal is a user's who does not want to wait.
+IMPATIENT = 3.0
 
 
 class StopRequest:
@@ -22,16 +24,21 @@ class StopRequest:
         self.reason = ""
         self._file = file
         self._between = seconds_between_looks
-        self._looked = 0.0
+        self._looked = self._signalled = 0.0
 
     def install(self) -> None:
-        """Lets the signals ask for a stop. A second one is dealt with in the usual way."""
+        """Lets the signals ask for a stop. The same one again, later, ends the process at once."""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.reason = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL)
+        now = time.monotonic()
+        if not self.reason:
+            self.reason, self._signalled = signal.Signals(number).name, now
+        elif now - self._signalled > IMPATIENT:
+            # Not before: launcher and batch system may both pass the same signal on.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def asked(self) -> str:
         """The reason to stop, or "" to go on; looks for the STOP file once a second."""

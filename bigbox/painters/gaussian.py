@@ -240,9 +240,14 @@ class GaussianPainter:
             "mean_mK": MEAN_MK,
             "scatter_mK": SCATTER_MK,
             "smoothing_voxels": SMOOTHING,
-            "device": torch.device(self.device).type,
+            "device": self._device_name(),
             "double": self.double,
         }
+
+    def _device_name(self) -> str:
+        """The kind of device: the bytes are promised for one kind only."""
+        device = torch.device(self.device)
+        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
     def paint(self, batch: TileBatch) -> np.ndarray:
         """float32 (B, F, t, t, t): T_b in mK, then the step latents in units of g."""

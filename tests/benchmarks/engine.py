@@ -84,13 +84,13 @@ def overhead(scratch: Path) -> list[Row]:
 
 
 def ranks64(scratch: Path) -> list[Row]:
-    """64 real MPI ranks, a painter that sleeps 0.2 s a tile, and the simulator's word for it."""
-    shape, ranks, batch = 32 * 28, 64, 1
+    """64 real MPI ranks, a painter that sleeps 0.2 s a tile, batch 4, and the simulator's word."""
+    shape, ranks, batch = 32 * 28, 64, 4
     path = flat_box(scratch / "ranks64.zarr", shape)
     options = ("--painter", "trivial", "--seconds-per-tile", "0.2", "--batch", str(batch))
     got = paint(path, ranks, *options, "--quiet")
     tiling = Tiling((shape,) * 3)
-    cost = CostModel(seconds_per_tile=0.2, batch=batch, latency=0.02)
+    cost = CostModel(seconds_per_tile=0.2, batch=batch, latency=0.06, filled=False)
     said = simulate(tiling, default_edge(tiling, ranks), ranks, cost)
     measured = got["tiles"] * 0.2 / (ranks * got["span"])
     return [

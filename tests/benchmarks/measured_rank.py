@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bigbox import cli
 from bigbox.engine import run
+from bigbox.engine.mpi import launched
 
 
 def main() -> int:
@@ -20,7 +21,8 @@ def main() -> int:
 
     def remembering(options: run.PaintOptions) -> dict[str, object]:
         numbers = paint(options)
-        report.write_text(json.dumps(numbers))
+        if launched()[2] == 0:
+            report.write_text(json.dumps(numbers))
         return numbers
 
     run.paint = remembering

@@ -184,4 +184,5 @@ def test_asked_to_stop(mpirun: Launcher, tmp_path: Path, number) -> None:
     assert not (path / "STOP").exists()
     lost = [lost for _, _, lost in painted_again(path)]
     assert lost == [0], "a clean stop loses nothing"
-    assert "going on" in mpirun.run(3, "paint", path, *options[:2])
+    # A requeued job has the same command line, --discard and all.
+    assert "going on" in mpirun.run(3, "paint", path, *options[:2], "--discard")
