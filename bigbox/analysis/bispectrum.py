@@ -5,8 +5,8 @@
 The sum over all closed triangles of three shells is the mean over space of the product of three
 fields, each made of one shell's modes (Scoccimarro 2000); the same with all modes 1 counts them.
 Only the modes up to the largest k are needed: they are put on a grid just fine enough for their
-triple product, which keeps the transforms small. Public codes for this (Pylians, PolyBin3D) do not
-install from PyPI without a compiler or at all, hence these few lines.
+triple product, which keeps the transforms small. Public codes for this (Pylians, PolyBin3D) need a
+compiler to be installed, or cannot be installed as a dependency, hence these few lines.
 """
 
 from __future__ import annotations
