@@ -48,7 +48,8 @@ class BlockReader:
     def read(self, origin: Sequence[int], shape: Sequence[int]) -> Float:
         """The cut-out at voxel `origin` (any integer) of `shape` voxels, float32, C order.
 
-        Raises BadInput naming the array and the chunk where a chunk's checksum is wrong.
+        Raises BadInput naming the array and the chunk where a chunk's checksum is wrong, or where
+        it holds a value that is not finite: so zarr reads what was never written, or is lost.
         """
         inside: list[tuple[int, int]] = []
         pad: list[tuple[int, int]] = []
@@ -100,11 +101,15 @@ class BlockReader:
 
     def _fetch(self, key: tuple[int, ...]) -> Float:
         x, y, z = (slice(k * c, (k + 1) * c) for k, c in zip(key, self.chunk, strict=True))
+        cause: Exception | None = None
         try:
-            return np.ascontiguousarray(self._array[..., x, y, z], dtype=np.float32)
+            block = np.ascontiguousarray(self._array[..., x, y, z], dtype=np.float32)
+            if np.isfinite(block).all():
+                return block
+            why = f"{int((~np.isfinite(block)).sum())} of its {block.size} values are not finite"
         except (ValueError, OSError) as error:
-            raise BadInput(
-                f"{self._array.store_path}: chunk {key} (voxels from"
-                f" {(x.start, y.start, z.start)}) is damaged: {error};"
-                " ingest the array again, or restore the file"
-            ) from error
+            why, cause = str(error), error
+        raise BadInput(
+            f"{self._array.store_path}: chunk {key} (voxels from {(x.start, y.start, z.start)}) is"
+            f" damaged or missing: {why}; ingest the array again, or restore the file"
+        ) from cause

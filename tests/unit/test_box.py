@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput
+from bigbox.ingest.check import damaged_inputs
 from bigbox.store import BlockReader, Box
 from bigbox.store.box import field_chunks
 
@@ -140,3 +141,28 @@ def test_damaged_chunk_is_named(tmp_path: Path) -> None:
     shard.write_bytes(raw)
     with pytest.raises(BadInput, match=r"dm: chunk \(0, 0, 0\).*damaged"):
         BlockReader(box.require("dm")).read((0, 0, 0), (4, 4, 4))
+
+
+@pytest.mark.parametrize("periodic", [(True,) * 3, (False,) * 3])
+def test_a_missing_shard_is_no_density(tmp_path: Path, periodic: tuple[bool, ...]) -> None:
+    box = make(tmp_path / "b.zarr", (40, 36, 140))
+    assert box.array("dm").shards == (64, 64, 192)  # the last chunk reaches beyond the box
+    reader = BlockReader(box.require("dm"), periodic)
+    assert np.isfinite(reader.read((0, 0, 0), (40, 36, 140))).all()
+    assert damaged_inputs(box) == []
+    (box.path / "dm" / "c" / "0" / "0" / "0").unlink()
+    with pytest.raises(BadInput, match=r"dm: chunk \(0, 0, 2\).*damaged or missing"):
+        BlockReader(box.require("dm"), periodic).read((3, 3, 135), (4, 4, 4))
+    (line,) = damaged_inputs(box)
+    assert line == "dm: shard (0, 0, 0), chunks all 3: damaged or missing: values are not finite"
+
+
+def test_one_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    box = make(tmp_path / "b.zarr")
+    box.array("dm")[33, 1, 65] = np.inf
+    reader = BlockReader(box.require("dm"))
+    reader.read((0, 0, 0), (32, 36, 64))
+    with pytest.raises(BadInput, match=r"chunk \(1, 0, 2\).* 1 of its \d+ values are not finite"):
+        reader.read((30, 0, 60), (8, 8, 8))
+    (line,) = damaged_inputs(box)
+    assert "chunks (1, 0, 2): damaged or missing" in line
