@@ -69,18 +69,8 @@ class Lease:
     @classmethod
     def shared(cls, disk: Disk, ledger: Ledger, epoch: int, linger: float = LINGER) -> Lease:
         """Join run `epoch` as one of its ranks; raises StoppedEarly where a newer run started."""
-        file = disk.open(lock_path(ledger))
-        deadline = time.monotonic() + linger
-        while (got := disk.lock(file, exclusive=False)) is False:
-            if time.monotonic() > deadline:
-                disk.close(file)
-                raise StoppedEarly(
-                    f"{ledger.path.parent}: another run is starting; run the same command again"
-                )
-            time.sleep(LOOK)
-        lease = cls(disk, ledger, file)
-        if got is None:
-            lease.close()
+        lease = cls(disk, ledger, disk.open(lock_path(ledger)))
+        lease._wait_shared(linger)
         try:
             lease.check(epoch)
         except StoppedEarly:
@@ -88,11 +78,32 @@ class Lease:
             raise
         return lease
 
-    def share(self, epoch: int) -> None:
-        """From exclusive to shared: run `epoch` has begun; kept for its first rank, see `join`."""
-        if self._file is not None:
-            self._disk.lock(self._file, exclusive=False)
+    def share(self, epoch: int, linger: float = LINGER) -> None:
+        """From exclusive to shared: run `epoch` has begun; kept for its first rank, see `join`.
+
+        flock lets go of the old lock before it asks for the new one, so another run may hold the
+        lease for a moment in between.  Raises StoppedEarly where it does so for long.
+        """
+        self._wait_shared(linger)
         self._disk.kept[(str(self._ledger.path), epoch)] = self
+
+    def _wait_shared(self, linger: float) -> None:
+        """Get the lock shared, waiting for whoever holds it alone; closed where there are none."""
+        deadline = time.monotonic() + linger
+        while self._file is not None:
+            got = self._disk.lock(self._file, exclusive=False)
+            if got:
+                return
+            if got is None:
+                self.close()
+            elif time.monotonic() > deadline:
+                self.close()
+                raise StoppedEarly(
+                    f"{self._ledger.path.parent}: another run is starting; run the same command"
+                    " again"
+                )
+            else:
+                time.sleep(LOOK)
 
     @classmethod
     def join(cls, disk: Disk, ledger: Ledger, epoch: int) -> Lease:

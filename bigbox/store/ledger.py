@@ -20,16 +20,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, BigboxError
 from bigbox.store.durable import Disk, File
 from bigbox.store.metadata import read_json
 from bigbox.store.shards import Index, empty_index
@@ -132,7 +133,7 @@ class State:
     done: Bool  # (tiles,)
     shards: Bool  # (shards of tb,)
     ends: npt.NDArray[np.uint64]  # (bricks,) committed end of each brick's file
-    complete: bool  # a run has found everything done, and nothing was revoked since
+    complete: bool  # a run has found everything done, nothing was revoked since, and all is done
     painted: int  # TILE records read: more than tiles done where some were painted again
 
 
@@ -183,23 +184,51 @@ class Ledger:
     def sources(self) -> list[Source]:
         """The record files that count, in order of runs and ranks."""
         base, newest = self.base(), self.newest()
-        seals = {e: self.epoch(e + 1).get("sealed", {}) for e in range(max(base, 1), newest)}
+        seals = self._seals()
         found = []
         for name in _names(self.records_path):
-            match = re.fullmatch(r"e(\d+)-r(\d+)\.bin", name)
-            if not match:
+            source = self._source(name, seals.get(name, 0))
+            if source is None or not base <= source.epoch <= newest:
                 continue
-            epoch, rank = int(match[1]), int(match[2])
-            if not base <= epoch <= newest:
-                continue
-            sealed = None if epoch == newest else int(seals[epoch].get(name, 0))
-            found.append(Source(epoch, rank, self.records_path / name, sealed))
+            found.append(replace(source, sealed=None) if source.epoch == newest else source)
         return sorted(found, key=lambda s: (s.epoch, s.rank))
+
+    def shortfalls(self) -> list[tuple[Source, int]]:
+        """Record files with fewer good bytes than were sealed, and how many these are.
+
+        What is sealed was durable, so something has damaged such a file since.
+        """
+        found = []
+        for name, sealed in sorted(self._seals().items()):
+            source = self._source(name, sealed)
+            if source is not None:
+                good = self.good_bytes(source) if source.path.exists() else 0
+                if good < sealed:
+                    found.append((source, good))
+        return found
+
+    def _seals(self) -> dict[str, int]:
+        """Bytes that count of each record file of the runs before the newest, by name.
+
+        A file is sealed by the next run; again, shorter, by a `verify` that found it damaged.
+        """
+        seals: dict[str, int] = {}
+        for epoch in range(max(self.base(), 1) + 1, self.newest() + 1):
+            sealed = self.epoch(epoch).get("sealed", {})
+            seals |= {name: int(size) for name, size in sealed.items()}
+        return seals
+
+    def _source(self, name: str, sealed: int) -> Source | None:
+        match = re.fullmatch(r"e(\d+)-r(\d+)\.bin", name)
+        if not match:
+            return None
+        return Source(int(match[1]), int(match[2]), self.records_path / name, sealed)
 
     def blocks(self, source: Source) -> Iterator[Records]:
         """The good records of one file, some at a time, up to its first torn or bad one."""
         left = source.sealed
-        with open(source.path, "rb", buffering=0) as file:
+        # Buffered: its read goes on after a short one, which would end the file here for good.
+        with open(source.path, "rb") as file:
             while left is None or left >= RECORD.itemsize:
                 want = BLOCK * RECORD.itemsize
                 raw = file.read(want if left is None else min(want, left))
@@ -254,6 +283,8 @@ class Ledger:
                 index = other["index"].astype(np.int64)
                 state.done[index[other["kind"] == REVOKE_TILE]] = False
                 state.shards[index[other["kind"] == REVOKE_SHARD]] = False
+        # Records that are lost to damage leave no other trace.
+        state.complete = state.complete and bool(state.done.all() and state.shards.all())
         return state
 
     def crcs(
@@ -283,39 +314,49 @@ class Ledger:
 
 
 class RecordWriter:
-    """Appends the records of one rank in one run."""
+    """Appends the records of one rank in one run; thread safe.
+
+    Its lock is held for one append only: data is made durable before, outside of it.
+    """
 
     def __init__(self, disk: Disk, ledger: Ledger, epoch: int, rank: int) -> None:
         self._disk = disk
         self._directory = ledger.records_path
         self.path = ledger.records_path / f"e{epoch:05d}-r{rank:05d}.bin"
+        self._lock = Lock()
         self._file: File | None = None
         self._size = 0
+        self._closed = False
 
     def append(self, records: Records, sync: bool = True) -> None:
         """Write and sync: durable when it returns; on failure the file is cut back to what stood.
 
         Without `sync` the records are as durable as the next append makes them.
         """
-        fresh = self._file is None
-        if self._file is None:
-            # Never opened twice: each start of a run has a number of its own.
-            self._file = self._disk.open(self.path, exclusive=True)
-        try:
-            written = self._disk.write_at(self._file, self._size, [records.view(np.uint8)])
-            if sync:
-                self._disk.fsync(self._file)
-            if fresh:
-                self._disk.fsync_dir(self._directory)
-        except OSError:
-            self._disk.truncate(self._file, self._size)
-            raise
-        self._size += written
+        with self._lock:
+            if self._closed:
+                raise BigboxError(f"{self.path}: closed, no record can be added")
+            fresh = self._file is None
+            if self._file is None:
+                # Never opened twice: each start of a run has a number of its own.
+                self._file = self._disk.open(self.path, exclusive=True)
+            try:
+                written = self._disk.write_at(self._file, self._size, [records.view(np.uint8)])
+                if sync:
+                    self._disk.fsync(self._file)
+                if fresh:
+                    self._disk.fsync_dir(self._directory)
+            except OSError:
+                self._disk.truncate(self._file, self._size)
+                raise
+            self._size += written
 
     def close(self) -> None:
         """Close the record file."""
-        if self._file is not None:
-            self._disk.close(self._file)
+        with self._lock:
+            self._closed = True
+            if self._file is not None:
+                self._disk.close(self._file)
 
 
 def _names(path: Path) -> list[str]:

@@ -124,11 +124,20 @@ def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LING
     return found
 
 
-def claim(disk: Disk, ledger: Ledger, about: Mapping[str, Any], fresh: bool = False) -> int:
-    """Take the next number, under the exclusive lease; `fresh` makes all earlier records void."""
+def claim(
+    disk: Disk,
+    ledger: Ledger,
+    about: Mapping[str, Any],
+    fresh: bool = False,
+    reseal: Mapping[str, int] | None = None,
+) -> int:
+    """Take the next number, under the exclusive lease; `fresh` makes all earlier records void.
+
+    reseal: record files of earlier runs that were found damaged, and the bytes that still count.
+    """
     newest = ledger.newest()
     _fence_off(disk, ledger, newest)
-    sealed = {}
+    sealed = dict(reseal or {})
     if not fresh:
         for source in ledger.sources():
             if source.epoch == newest:

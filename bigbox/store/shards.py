@@ -49,6 +49,21 @@ class DamagedTile(BigboxError):
         self.why = why
 
 
+def pread_all(fd: int, size: int, offset: int) -> bytes:
+    """`size` bytes of an open file from `offset` on; fewer only where the file ends before.
+
+    One pread may return less than is there (a signal, a network file system).
+    """
+    raw = os.pread(fd, size, offset)
+    if len(raw) in (0, size):
+        return raw
+    pieces, at = [raw], len(raw)
+    while at < size and (raw := os.pread(fd, size - at, offset + at)):
+        pieces.append(raw)
+        at += len(raw)
+    return b"".join(pieces)
+
+
 def crc32c(data: Any) -> int:
     """crc32c of a contiguous buffer."""
     return int(google_crc32c.value(data))
@@ -84,7 +99,7 @@ def read_index(fd: int, end: int, slots: int) -> Index | None:
     size = index_bytes(slots)
     if end < size:
         return None
-    return decode_index(os.pread(fd, size, end - size), slots)
+    return decode_index(pread_all(fd, size, end - size), slots)
 
 
 def decode_chunk(raw: bytes | memoryview) -> Float | None:
@@ -264,7 +279,7 @@ def check_shard(path: Path, slots: int) -> tuple[list[int], int, int, str]:
         bad: list[int] = []
         crcs: list[int] = []
         for slot in np.flatnonzero(index[:, 0] != EMPTY).tolist():
-            raw = os.pread(fd, int(index[slot, 1]), int(index[slot, 0]))
+            raw = pread_all(fd, int(index[slot, 1]), int(index[slot, 0]))
             if len(raw) != int(index[slot, 1]) or decode_chunk(raw) is None:
                 bad.append(slot)
             crcs.append(int.from_bytes(raw[-CRC_BYTES:], "little"))

@@ -22,6 +22,7 @@ from bigbox.store.shards import (
     EMPTY,
     check_shard,
     decode_chunk,
+    pread_all,
     read_index,
 )
 from bigbox.store.tbshards import TbShards
@@ -94,12 +95,15 @@ def verify(box: Box, *, repair: bool = True, disk: Disk | None = None) -> Report
     report = Report(bricks.tiling.size, int(state.done.sum()), tb.size, int(state.shards.sum()))
     tile_crcs, shard_crcs = ledger.crcs(bricks.tiling.size, tb.size)
     found = _Found([], [], [])
+    short = ledger.shortfalls()
+    for source, good in short:
+        what = f"records of rank {source.rank} in run {source.epoch}"
+        why = f"{good} of {source.sealed} bytes are good; what the rest told of is made again"
+        found.damage.append(Damage("ledger", what, str(source.path), why))
     latents = (box.path / "latents" / "painted" / "zarr.json").exists()
     if latents:
-        of_tile = bricks.of_tile(np.flatnonzero(state.done))
-        for part in _threads(
-            _check_bricks, np.unique(of_tile), box, bricks, state, tile_crcs, ledger
-        ):
+        begun = np.flatnonzero(state.ends)
+        for part in _threads(_check_bricks, begun, box, bricks, state, tile_crcs, ledger):
             _merge(found, part)
     else:
         report.notes.append("latents were removed: only tb is checked")
@@ -112,7 +116,9 @@ def verify(box: Box, *, repair: bool = True, disk: Disk | None = None) -> Report
         report.notes.append("tb cannot be made again without the latents: paint with --discard")
         return report
     tiles = with_needed(box.path, bricks.tiling, int(run["n_steps"]), found.tiles)
-    why_not = _record(box, disk, ledger, newest, tb, tiles, found.shards)
+    reseal = {source.path.name: good for source, good in short}
+    records = (tb, tiles, found.shards)
+    why_not = _record(box, disk, ledger, newest, reseal, records)
     if why_not:
         report.notes.append(f"nothing recorded: {why_not}")
         return report
@@ -127,9 +133,8 @@ def _record(
     disk: Disk,
     ledger: Ledger,
     newest: int,
-    tb: TbShards,
-    tiles: Ints,
-    shards: list[int],
+    reseal: dict[str, int],
+    records: tuple[TbShards, Ints, list[int]],
 ) -> str:
     """Write the REVOKE records as a run of its own; returns why that could not be."""
     if not os.access(ledger.path, os.W_OK):
@@ -143,12 +148,14 @@ def _record(
         if ledger.newest() != newest:
             return "a run painted meanwhile; verify again"
         with explained(ledger.path):
-            epoch = claim(disk, ledger, {"kind": "verify", "n_ranks": 1})
-            writer = RecordWriter(disk, ledger, epoch, 0)
-            try:
-                writer.append(revocation(epoch, tb, tiles, shards))
-            finally:
-                writer.close()
+            epoch = claim(disk, ledger, {"kind": "verify", "n_ranks": 1}, reseal=reseal)
+            revoked = revocation(epoch, *records)
+            if len(revoked):
+                writer = RecordWriter(disk, ledger, epoch, 0)
+                try:
+                    writer.append(revoked)
+                finally:
+                    writer.close()
     finally:
         lease.close()
     return ""
@@ -182,6 +189,8 @@ def _check_bricks(
     for brick in work.tolist():
         tiles = bricks.tiles(brick)
         tiles = tiles[state.done[tiles]]
+        if not len(tiles):  # all were taken back
+            continue
         path = brick_path(box.path, bricks, brick)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -210,7 +219,7 @@ def _check_bricks(
 def _chunk_fault(fd: int, offset: int, size: int, crc: int) -> str:
     if offset == int(EMPTY):
         return "not in the file's index"
-    raw = os.pread(fd, size, offset)
+    raw = pread_all(fd, size, offset)
     if len(raw) < size:
         return f"file cut inside it, at byte {offset + len(raw)}"
     if decode_chunk(raw) is None:

@@ -255,6 +255,7 @@ def check_complete(case: Case, *, with_zarr: bool) -> None:
     tb = layout(run)[2]
     state = ledger.state(case.bricks, tb.size)
     assert state.complete and state.done.all() and state.shards.all()
+    assert not ledger.shortfalls(), "what was sealed was durable"
     truth = case.truth[1]
     for i in range(tb.size):
         assert np.array_equal(read_tb(case, i), truth[tb.slices(i)])

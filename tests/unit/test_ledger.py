@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import threading
 from pathlib import Path
 
 import google_crc32c
 import numpy as np
 import pytest
 
-from bigbox.errors import BadInput, StoppedEarly
+from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.store.durable import Disk
 from bigbox.store.lease import Lease
 from bigbox.store.ledger import (
@@ -20,6 +23,7 @@ from bigbox.store.ledger import (
     TILE,
     Ledger,
     RecordWriter,
+    Source,
     checks,
     make_records,
 )
@@ -105,9 +109,14 @@ def test_revocations_reach_the_whole_run_and_no_later_one(ledger: Ledger) -> Non
 
 def test_complete_until_something_is_taken_back(ledger: Ledger) -> None:
     start(ledger, 1, fresh=True)
-    write(ledger, 1, 0, make_records(SHARD, 1, 0), make_records(COMPLETE, 1, 0))
-    assert ledger.state(BRICKS, 1).complete and ledger.state(BRICKS, 1).shards.all()
-    start(ledger, 2, {"e00001-r00000.bin": 80})
+    tiles = make_records(TILE, 1, np.arange(BRICKS.tiling.size))
+    path = write(ledger, 1, 0, make_records(SHARD, 1, 0), make_records(COMPLETE, 1, 0))
+    assert not ledger.state(BRICKS, 1).complete, "whatever a record says: no tile is done"
+    assert ledger.state(BRICKS, 1).shards.all()
+    write(ledger, 1, 1, tiles)
+    assert ledger.state(BRICKS, 1).complete
+    start(ledger, 2, {path.name: 80, "e00001-r00001.bin": 40 * len(tiles)})
+    assert ledger.state(BRICKS, 1).complete
     write(ledger, 2, 0, make_records(REVOKE_TILE, 2, 4))
     assert not ledger.state(BRICKS, 1).complete
 
@@ -184,3 +193,85 @@ def test_without_locks_one_warning_and_the_number_decides(
     start(ledger, 2)
     with pytest.raises(StoppedEarly):
         rank.check(1)
+
+
+def test_short_reads_do_not_end_a_record_file(ledger: Ledger) -> None:
+    """A pipe gives what was written so far, never all that is asked for."""
+    raw = make_records(TILE, 1, np.arange(9)).tobytes()
+    path = ledger.records_path / "e00001-r00000.bin"
+    os.mkfifo(path)
+
+    def slowly() -> None:
+        with open(path, "wb", buffering=0) as file:
+            for at in range(0, len(raw), 50):
+                file.write(raw[at : at + 50])
+
+    for sealed in (None, len(raw)):
+        thread = threading.Thread(target=slowly)
+        thread.start()
+        assert ledger.good_bytes(Source(1, 0, path, sealed)) == len(raw)
+        thread.join()
+
+
+def test_damage_to_a_sealed_file_is_told_until_it_is_sealed_again(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    one = write(ledger, 1, 0, make_records(TILE, 1, [1, 2, 3]))
+    two = write(ledger, 1, 1, make_records(TILE, 1, [7]))
+    assert ledger.shortfalls() == []
+    os.truncate(two, 41)  # the newest run's: what a killed rank leaves
+    start(ledger, 2, {one.name: 120, two.name: 40})
+    assert ledger.shortfalls() == [] and done(ledger) == [1, 2, 3, 7]
+    raw = bytearray(one.read_bytes())
+    raw[50] ^= 8
+    one.write_bytes(raw)
+    two.unlink()
+    found = [(s.path, s.sealed, good) for s, good in ledger.shortfalls()]
+    assert found == [(one, 120, 40), (two, 40, 0)] and done(ledger) == [1]
+    start(ledger, 3, {one.name: 40, two.name: 0})
+    assert ledger.shortfalls() == [] and done(ledger) == [1]
+
+
+def test_records_of_many_threads_are_all_there(ledger: Ledger) -> None:
+    start(ledger, 1, fresh=True)
+    writer = RecordWriter(DISK, ledger, 1, 0)
+
+    def some(first: int) -> None:
+        for tile in range(first, BRICKS.tiling.size, 3):
+            writer.append(make_records(TILE, 1, [tile]), sync=bool(tile % 2))
+
+    threads = [threading.Thread(target=some, args=(first,)) for first in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    writer.close()
+    assert done(ledger) == list(range(BRICKS.tiling.size))
+    with pytest.raises(BigboxError, match="closed"):
+        writer.append(make_records(TILE, 1, [0]))
+
+
+def test_sharing_the_lease_waits_for_whoever_slipped_in(ledger: Ledger) -> None:
+    class SlippedIn(Disk):
+        looks = 2
+
+        def lock(self, file, *, exclusive):
+            if not exclusive and self.looks:
+                self.looks -= 1
+                fcntl.flock(file.fd, fcntl.LOCK_UN)
+                return False
+            return super().lock(file, exclusive=exclusive)
+
+    disk = SlippedIn()
+    start(ledger, 1, fresh=True)
+    lease = Lease.exclusive(disk, ledger)
+    lease.share(1)
+    assert disk.looks == 0
+    with pytest.raises(BadInput, match="another run holds the lease"):
+        Lease.exclusive(DISK, ledger, linger=0.0)
+    Lease.join(disk, ledger, 1).close()
+    disk.looks = 10**6
+    lease = Lease.exclusive(disk, ledger)
+    with pytest.raises(StoppedEarly, match="another run is starting"):
+        lease.share(1, linger=0.0)
+    assert not disk.kept
+    Lease.exclusive(DISK, ledger, linger=0.0).close()

@@ -21,6 +21,7 @@ from bigbox.store.shards import (
     decode_index,
     empty_index,
     encode_index,
+    pread_all,
     read_index,
     write_shard,
 )
@@ -160,3 +161,16 @@ def test_many_chunks_in_one_append(tmp_path: Path) -> None:
         assert np.array_equal(decode_chunk(os.pread(fd, 16, at)), wanted)
     os.close(fd)
     shard.close()
+
+
+def test_short_reads_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).random((4, 4, 4), dtype=np.float32)
+    file = DISK.open(tmp_path / "c", exclusive=True)
+    size, crc = write_shard(DISK, file, values, (4, 4, 4), (2, 2, 2))
+    raw = (tmp_path / "c").read_bytes()
+    whole = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: whole(fd, min(n, 7), at))
+    assert check_shard(tmp_path / "c", 8) == ([], size, crc, "")
+    for many, at in ((size, 0), (20, 3), (7, 0), (0, 5), (100, size - 30), (9, size)):
+        assert pread_all(file.fd, many, at) == raw[at : at + many]
+    DISK.close(file)

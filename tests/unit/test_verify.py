@@ -13,6 +13,7 @@ from bigbox.errors import BadInput
 from bigbox.store.durable import Disk
 from bigbox.store.reader import brick_path
 from bigbox.store.shards import EMPTY, decode_index, index_bytes
+from bigbox.store.status import status
 from bigbox.store.verify import verify
 from scheduler.tiling import Tiling
 from tests.faults.paint import Case, Run, check_complete, make_box
@@ -139,4 +140,37 @@ def test_nothing_is_recorded_while_a_run_is_on_or_repair_is_off(case: Case) -> N
     assert report.damage and not report.revoked_tiles
     assert "another run holds the lease" in report.notes[0]
     verify(case.box)
+    repaired(case)
+
+
+@pytest.mark.parametrize("how", ["bit", "cut", "gone"])
+def test_damage_to_a_sealed_record_file_is_told_once(case: Case, how: str) -> None:
+    paint(case)  # a run more, which seals the records of the first
+    path = case.box.path / "ledger" / "records" / "e00001-r00000.bin"
+    size = path.stat().st_size
+    if how == "bit":
+        flip(path, size // 2)
+    elif how == "cut":
+        os.truncate(path, size // 2)
+    else:
+        path.unlink()
+    assert not status(case.box)["complete"]
+    for repair in (False, True):
+        report = verify(case.box, repair=repair)
+        (damage,) = report.damage
+        assert (damage.array, damage.file) == ("ledger", str(path))
+        assert "rank 0 in run 1" in damage.what and f"of {size} bytes" in damage.why
+        assert report.tiles_done < report.tiles
+    assert verify(case.box).intact
+    case.committed.clear()
+    case.assembled.clear()
+    repaired(case)
+
+
+def test_a_brick_all_of_whose_tiles_were_taken_back_is_passed_over(case: Case) -> None:
+    path = brick_path(case.box.path, case.bricks, 1)
+    path.write_bytes(b"")
+    case.committed.clear()
+    case.assembled.clear()
+    assert verify(case.box).revoked_tiles == len(case.bricks.tiles(1))
     repaired(case)
