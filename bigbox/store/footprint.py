@@ -20,8 +20,6 @@ class Footprint:
     painted_bytes: int  # latents/painted, gaps left by older indices included
     painted_files: int
     steps_bytes: int  # latents/steps if no tile's were ever dropped
-    steps_bytes_per_tile: int
-    steps_files: int
     tb_bytes: int
     tb_files: int
     ledger_bytes: int
@@ -60,8 +58,6 @@ def footprint(
         painted_bytes=tiling.size * tile_bytes + appends * index_bytes(bricks.slots),
         painted_files=bricks.size,
         steps_bytes=tiling.size * steps,
-        steps_bytes_per_tile=steps,
-        steps_files=tiling.size if n_steps else 0,
         tb_bytes=tb_chunks * (4 * chunk**3 + CRC_BYTES)
         + tb_files * index_bytes((shard // chunk) ** 3),
         tb_files=tb_files,

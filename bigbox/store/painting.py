@@ -15,8 +15,9 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,15 @@ Ints = npt.NDArray[np.int64]
 # Bricks held open for appending between commits.
 OPEN_BRICKS = 32
 # Tiles handed out at a time by done_tiles.
-CHUNK = 1 << 20
+CHUNK = 1 << 17
 
 
 class Painting:
-    """A rank's handle on run `epoch` of a painting.  Thread safe; use `begin`, then `close`."""
+    """A rank's handle on run `epoch` of a painting.  Thread safe; use `begin`, then `close`.
+
+    Commits go one at a time, and hold a lock while the data becomes durable; nothing else waits
+    for that: records have a short lock of their own, in `RecordWriter`.
+    """
 
     start_run = staticmethod(start_run)
 
@@ -84,9 +89,9 @@ class Painting:
         self._disk = disk
         self._ledger = Ledger(box.path)
         self._tmp = self._ledger.tmp_of(epoch)
-        self._lock = RLock()
+        self._lock = Lock()  # of the bricks open for appending
         self._broken = ""
-        self._made = 0
+        self._made = count(1)
         self._lease = Lease.join(disk, self._ledger, epoch)
         try:
             run = self._ledger.run()
@@ -174,7 +179,7 @@ class Painting:
 
     def begin_tiles(self, tiles: npt.ArrayLike) -> None:
         """Note that these tiles are being painted, so that the ledger tells what a kill costs."""
-        with self._lock, self._writing(0):
+        with self._writing(0):
             self._records.append(make_records(BEGUN, self.epoch, tiles), sync=False)
 
     def commit_tiles(self, tiles: npt.ArrayLike, fields: npt.NDArray[np.float32]) -> None:
@@ -256,7 +261,7 @@ class Painting:
     def drop_steps(self, tiles: npt.ArrayLike) -> None:
         """Remove the per-step latents of tiles that no tile needs any more."""
         place = self.box.path / "latents" / "steps"
-        with self._lock, explained(place):
+        with explained(place):
             for tile in np.atleast_1d(np.asarray(tiles, np.int64)).tolist():
                 # By way of this run's own directory, so that a run that lost the lease removes
                 # nothing of its successor's.
@@ -275,7 +280,7 @@ class Painting:
         that must be painted again because its per-step latents are gone.
         """
         taken = with_needed(self.box.path, self.tiling, self.n_steps, tiles)
-        with self._lock, self._writing(0):
+        with self._writing(0):
             self._append_records(revocation(self.epoch, self.tb, taken))
         return taken
 
@@ -315,8 +320,7 @@ class Painting:
                 self._disk.close(file)
             self._disk.replace(temporary, path)
             self._disk.fsync_dir(path.parent)
-            with self._lock:
-                self._append_records(make_records(SHARD, self.epoch, i, end=size, crc=crc))
+            self._append_records(make_records(SHARD, self.epoch, i, end=size, crc=crc))
 
     def finish(self) -> None:
         """Note that the painting is complete, for rank 0 when all is done; checks that it is.
@@ -349,6 +353,7 @@ class Painting:
 
     def close(self) -> None:
         """Close every file and let go of the lease."""
+        self._broken = self._broken or "closed"
         with self._lock:
             for shard in self._bricks_open.values():
                 shard.close()
@@ -356,7 +361,6 @@ class Painting:
             self._records.close()
             self._reader.close()
             self._lease.close()
-            self._broken = self._broken or "closed"
 
     def __enter__(self) -> Painting:
         return self
@@ -387,9 +391,7 @@ class Painting:
         self._records.append(records)
 
     def _temporary(self, name: str) -> Path:
-        with self._lock:
-            self._made += 1
-            return self._tmp / f"r{self.rank:05d}-{self._made}-{name}"
+        return self._tmp / f"r{self.rank:05d}-{next(self._made)}-{name}"
 
     def _steps_path(self, tile: int) -> Path:
         return steps_path(self.box.path, self.tiling, tile)

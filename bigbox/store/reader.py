@@ -19,12 +19,15 @@ from bigbox.store.shards import (
     Float,
     Index,
     decode_chunk,
+    pread_all,
     read_index,
 )
 from scheduler.bricks import Bricks
 
 # Files held open at a time.
 OPEN_FILES = 64
+# Bricks whose index is remembered as the records have it: 8 kB each.
+RECORDED = 64
 # An index that is being replaced at this very moment is whole again within microseconds; on a
 # network file system a little later.  Seconds to wait before each further look.
 WAITS = (0.0, 0.0, 0.005, 0.05, 0.2)
@@ -53,6 +56,7 @@ class TileReader:
         self._shape = (bricks.tiling.tile,) * 3
         self._bytes = 4 * bricks.tiling.tile**3 + CRC_BYTES
         self._open: OrderedDict[int, tuple[int, Index | None]] = OrderedDict()
+        self._recorded: OrderedDict[int, Index] = OrderedDict()
         self._lock = Lock()
 
     def read(self, tile: int) -> Float:
@@ -62,24 +66,26 @@ class TileReader:
         """
         cell = int(self._bricks.cell(tile))
         brick, slot = divmod(cell, self._bricks.slots)
+        for attempt, wait in enumerate(WAITS):
+            if wait:
+                time.sleep(wait)
+            with self._lock:
+                values, _ = self._try(brick, slot, again=attempt > 0)
+            if values is not None:
+                return values
+        # The file's own index may be what is damaged, or lag behind: the records know the places
+        # too.  All of them are read, which takes a while: without the lock.
+        index = self._ledger.brick_index(self._bricks, brick, self._bytes)
         with self._lock:
-            why = ""
-            for attempt, wait in enumerate(WAITS):
-                if wait:
-                    time.sleep(wait)
-                values, why = self._try(brick, slot, again=attempt > 0)
-                if values is not None:
-                    return values
-            # The file's own index may be what is damaged: the records know the places too.
-            index = self._ledger.brick_index(self._bricks, brick, self._bytes)
-            entry = self._open.get(brick)
-            if entry is not None and index[slot, 0] != EMPTY:
-                raw = os.pread(entry[0], self._bytes, int(index[slot, 0]))
-                values = decode_chunk(raw) if len(raw) == self._bytes else None
-                if values is not None:
-                    return values.reshape(self._shape)
+            self._recorded[brick] = index
+            self._recorded.move_to_end(brick)
+            while len(self._recorded) > RECORDED:
+                self._recorded.popitem(last=False)
+            values, why = self._try(brick, slot, again=False)
+        if values is None:
             path = brick_path(self._box_path, self._bricks, brick)
             raise DamagedTile("latents/painted", tile, str(path), why)
+        return values
 
     def close(self) -> None:
         """Close every file."""
@@ -91,13 +97,20 @@ class TileReader:
         fd, index = self._entry(brick, again)
         if fd < 0:
             return None, "file missing"
+        values, why = self._chunk(fd, index, slot)
+        recorded = self._recorded.get(brick)
+        if values is None and recorded is not None:
+            values, _ = self._chunk(fd, recorded, slot)
+        return values, why
+
+    def _chunk(self, fd: int, index: Index | None, slot: int) -> tuple[Float | None, str]:
         if index is None:
             return None, "the index of the file is damaged"
         if index[slot, 0] == EMPTY:
             return None, "the file does not have it"
         if int(index[slot, 1]) != self._bytes:
             return None, f"{int(index[slot, 1])} bytes, {self._bytes} expected"
-        raw = os.pread(fd, self._bytes, int(index[slot, 0]))
+        raw = pread_all(fd, self._bytes, int(index[slot, 0]))
         if len(raw) != self._bytes:
             return None, f"file cut inside it, at byte {int(index[slot, 0]) + len(raw)}"
         values = decode_chunk(raw)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,12 @@ from hypothesis import strategies as st
 
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.store import DamagedTile, Painting, discard_painting, painting, reader
-from bigbox.store.durable import Disk
+from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
 from bigbox.store.run import layout
 from bigbox.store.status import status
 from bigbox.store.tbshards import TbShards, default_edges
+from bigbox.store.verify import verify
 from scheduler.bricks import Assignment, Bricks
 from scheduler.tiling import Tiling
 from tests.faults.paint import TB_EDGES, Case, Run, check_complete, make_box, painted
@@ -328,7 +331,7 @@ def test_footprint_of_a_vast_box() -> None:
     told = footprint(Tiling((10240,) * 3), 8, n_steps=25)
     assert told.painted_files < 100_000 and told.tb_files == 64_000
     assert 4 * 10240**3 < told.tb_bytes < 1.001 * 4 * 10240**3
-    assert told.steps_bytes == told.steps_bytes_per_tile * 366**3
+    assert told.steps_bytes == (25 * 4 * 32**3 + 4) * 366**3
 
 
 def test_layout_of_a_run_is_what_was_asked(tmp_path: Path) -> None:
@@ -341,3 +344,131 @@ def test_layout_of_a_run_is_what_was_asked(tmp_path: Path) -> None:
     tiling, bricks, tb = layout(run)
     assert tiling == case.tiling and bricks == Bricks(tiling, 2) and (tb.shard, tb.chunk) == (4, 2)
     assert [default_edges(n) for n in (256, 257, 1025)] == [(64, 32), (128, 32), (256, 64)]
+
+
+class Slow(Disk):
+    """Data of tiles becomes durable only when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.syncing, self.go_on = threading.Event(), threading.Event()
+
+    def fsync(self, file: File) -> None:
+        if file.path.endswith("-brick"):
+            self.syncing.set()
+            assert self.go_on.wait(60)
+        super().fsync(file)
+
+
+def test_nothing_waits_for_the_data_of_a_commit(tmp_path: Path) -> None:
+    case = case_of(tmp_path, (6, 6, 6), n_steps=1)
+    finish(case, steps=3)
+    disk = Slow()
+    run = Run(case, 1, random.Random(0), disk)
+    rank = run.ranks[0]
+    tiles = sorted(set(range(case.tiling.size)) - run.done)
+    commit = threading.Thread(target=rank.commit_tiles, args=(tiles[:1], case.truth[0][tiles[:1]]))
+    commit.start()
+    assert disk.syncing.wait(60)
+    others = [
+        threading.Thread(target=rank.begin_tiles, args=(tiles[1:],)),
+        threading.Thread(target=rank.drop_steps, args=(sorted(run.done),)),
+        threading.Thread(target=rank.revoke, args=(tiles[-1:],)),
+    ]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join(60)
+        assert not thread.is_alive() and commit.is_alive()
+    disk.go_on.set()
+    commit.join()
+    rank.commit_tiles(tiles[1:], case.truth[0][tiles[1:]])
+    run.close()
+    assert verify(case.box).intact
+    assert status(case.box)["runs"][1]["tiles_begun"] == len(tiles) - 1
+
+
+def test_threads_at_work_together_lose_nothing(tmp_path: Path) -> None:
+    case = case_of(tmp_path, n_steps=1)
+    run = Run(case, 1, random.Random(0), Disk())
+    rank, fields = run.ranks[0], case.truth[0]
+    durable = [threading.Event() for _ in range(case.tiling.size)]
+    failed: list[BaseException] = []
+
+    def guarded(work: Callable[..., None], *arguments: int) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:
+            failed.append(error)
+
+    def paint(first: int) -> None:
+        for tile in range(first, case.tiling.size, 2):
+            rank.begin_tiles([tile])
+            rank.commit_tiles([tile], fields[tile][None])
+            durable[tile].set()
+
+    def drop() -> None:
+        for tile, event in enumerate(durable):
+            assert event.wait(60)
+            assert np.array_equal(rank.read_fields(tile), fields[tile])
+            rank.drop_steps([tile])
+
+    def assemble() -> None:
+        for i in range(rank.tb_shards):
+            assert all(durable[t].wait(60) for t in rank.tiles_of_tb_shard(i).tolist())
+            rank.assemble(i)
+
+    work = [(paint, 0), (paint, 1), (drop,), (assemble,)]
+    threads = [threading.Thread(target=guarded, args=job) for job in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    rank.finish()
+    run.close()
+    check_complete(case, with_zarr=True)
+    assert verify(case.box).complete and status(case.box)["painted_again"] == 0
+
+
+def test_done_tiles_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(painting, "CHUNK", 16)
+    case = case_of(tmp_path)
+    finish(case)
+    run = Run(case, 1, random.Random(0), Disk())
+    pieces = list(run.ranks[0].done_tiles())
+    run.close()
+    assert len(pieces) == 3 and np.concatenate(pieces).tolist() == list(range(case.tiling.size))
+
+
+def test_a_lost_index_costs_one_look_at_the_records_and_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(reader, "RECORDED", 1)
+    case = case_of(tmp_path)
+    finish(case)
+    run = Run(case, 1, random.Random(0), Disk())
+    lost = [0, 1]
+    for brick in lost:
+        path = reader.brick_path(case.box.path, case.bricks, brick)
+        damage(path, path.stat().st_size - 9)
+    rank, fields = run.ranks[0], case.truth[0]
+    elsewhere = int(case.bricks.tiles(2)[0])
+    looks = []
+    look = rank._ledger.brick_index
+
+    def looking(bricks, brick, size):
+        looks.append(brick)
+        other = threading.Thread(target=rank.read_tile, args=(elsewhere,))
+        other.start()
+        other.join(60)
+        assert not other.is_alive(), "a look at the records holds up other reads"
+        return look(bricks, brick, size)
+
+    monkeypatch.setattr(rank._ledger, "brick_index", looking)
+    for brick in [*lost, lost[0]]:
+        for tile in case.bricks.tiles(brick).tolist():
+            assert np.array_equal(rank.read_tile(tile), fields[tile, 0])
+    assert looks == [0, 1, 0]
+    run.close()
