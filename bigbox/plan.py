@@ -16,7 +16,10 @@ from pathlib import Path
 import psutil
 
 from bigbox.errors import BadInput
+from bigbox.names import DEFAULT_STEPS
 from bigbox.store.footprint import Footprint, footprint
+from bigbox.store.ledger import Ledger
+from bigbox.store.run import layout
 from bigbox.store.tbshards import default_edges
 from scheduler import Assignment, Bricks, Tiling, default_edge
 from scheduler.stages import stage_counts
@@ -34,14 +37,14 @@ SECONDS_PER_TILE = {
 Measured on one core of an AMD EPYC (batch 16, torch 2.13). Other machines differ, and a GPU much:
 a number measured there is better, `--seconds-per-tile`.
 """
-DEFAULT_STEPS = {"dpmpp": 25, "ancestral": 50}
 
 
 @dataclass(frozen=True)
 class PainterShape:
     """What a painter asks of memory, without importing it.
 
-    libraries  bytes of a process that has imported what it needs and painted one tile
+    libraries  bytes of a process that has imported what it needs and painted one tile, and of what
+               the allocator holds on to between batches (about 30 MB), as measured on CPUs
     channels   arrays of input, each (tile + 2 margin)^3 float32 a tile
     work       bytes of temporaries while painting, for each voxel of the tiles painted together
     together   tiles that go through it at once (on a CPU), whatever the engine's batch
@@ -55,7 +58,7 @@ class PainterShape:
 
 
 PAINTERS = {
-    "gaussian": PainterShape(600 * MB, 1, 6, 120, 1),
+    "gaussian": PainterShape(310 * MB, 1, 6, 120, 1),
     "trivial": PainterShape(150 * MB, 1, 1, 120, 1),
 }
 
@@ -146,6 +149,7 @@ class Plan:
     seconds: float
     memory: Mapping[str, int]  # of one rank
     disk: Footprint  # of the painting, dm left out
+    edge: int  # tiles along a brick
 
     @property
     def batches(self) -> int:
@@ -156,6 +160,16 @@ class Plan:
     def dm_bytes(self) -> int:
         """The density on disk."""
         return 4 * math.prod(self.tiling.shape)
+
+    @property
+    def resume_bytes(self) -> int:
+        """What a resume may need for a while: every rank writes one of its bricks anew."""
+        return self.ranks * self.disk.brick_bytes
+
+    @property
+    def disk_bytes(self) -> int:
+        """All that may stand on the disk at one time: density, painting, latents, a resume."""
+        return self.dm_bytes + self.disk.bytes + self.disk.steps_bytes + self.resume_bytes
 
     @property
     def memory_per_rank(self) -> int:
@@ -176,10 +190,14 @@ def make_plan(
     colouring: str = "levels",
     seconds_per_tile: float | None = None,
     engine: EngineShape | None = None,
+    bricks: Bricks | None = None,
 ) -> Plan:
-    """Plan a painting. Raises BadInput when some ranks would have nothing to do."""
-    edge = default_edge(tiling)
-    bricks = Bricks(tiling, edge)
+    """Plan a painting; bricks: those it has begun with, by default those that paint would choose.
+
+    Raises BadInput when some ranks would have nothing to do.
+    """
+    bricks = bricks or Bricks(tiling, default_edge(tiling, ranks))
+    edge = bricks.edge
     if ranks > bricks.size:
         raise BadInput(
             f"{ranks} ranks but the box has only {bricks.size} bricks of {edge}^3 tiles, and a "
@@ -220,7 +238,17 @@ def make_plan(
         seconds=seconds_per_tile * least_rounds(stages, ranks, int(counts.max())),
         memory=memory,
         disk=disk,
+        edge=edge,
     )
+
+
+def begun_bricks(box: Path, tiling: Tiling) -> Bricks | None:
+    """The bricks of the painting that a box holds, which it keeps; None where paint will choose."""
+    run = Ledger(box).run()
+    if run is None:
+        return None
+    begun, bricks, _ = layout(run)
+    return bricks if begun == tiling else None
 
 
 def least_rounds(stages: tuple[int, ...], ranks: int, most_tiles: int) -> int:
@@ -256,11 +284,14 @@ def refuse(
             + (f"at most {fit} ranks a node (--ranks-per-node)" if fit else "a smaller --batch")
             + ", or tell the node's memory with --memory"
         )
-    more = plan.dm_bytes + plan.disk.bytes - written
+    more = plan.disk_bytes - written
     if disk is not None and more > disk:
+        parts = f"{plan.resume_bytes / 1e9:.1f} GB of it while a resume tidies up"
+        if plan.disk.steps_bytes:
+            parts = f"up to {plan.disk.steps_bytes / 1e9:.1f} GB of it per-step latents, {parts}"
         raise BadInput(
-            f"disk: {more / 1e9:.1f} GB are still to be written, {disk / 1e9:.1f} GB are free: "
-            "make room, or tell the space with --disk"
+            f"disk: {more / 1e9:.1f} GB are still to be written ({parts}), "
+            f"{disk / 1e9:.1f} GB are free: make room, or tell the space with --disk"
         )
 
 

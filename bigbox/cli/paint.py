@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.cli.values import add_command, number, whole
+from bigbox.names import COLOURINGS, DEFAULT_STEPS, OVERLAP_METHODS, PAINTERS, SAMPLERS
 
 _TEXT = """\
 Paints the 21 cm brightness temperature tb (mK) onto the dark matter of a box, tile by tile, on any
@@ -34,7 +35,7 @@ def add(commands: Any) -> None:
     what = parser.add_argument_group("what is painted (decides the bytes)")
     what.add_argument(
         "--painter",
-        choices=("gaussian", "trivial"),
+        choices=PAINTERS,
         default="gaussian",
         help="gaussian (default, until there are trained networks): a Gaussian field of known "
         "power spectrum around a filter of the density, denoised exactly; not a model of the sky. "
@@ -52,7 +53,7 @@ def add(commands: Any) -> None:
     )
     what.add_argument(
         "--overlap-method",
-        choices=("conditioned", "overwrite", "latents"),
+        choices=OVERLAP_METHODS,
         default="conditioned",
         help="how a tile takes over what its neighbours have painted. conditioned (default): the "
         "denoiser is given the known voxels, no seam. overwrite: the LODI paper's Algorithm 1, "
@@ -61,7 +62,7 @@ def add(commands: Any) -> None:
     )
     what.add_argument(
         "--sampler",
-        choices=("dpmpp", "ancestral"),
+        choices=SAMPLERS,
         default="dpmpp",
         help="dpmpp (default): DPM-Solver++(2M). ancestral: the paper's, needs more steps",
     )
@@ -69,7 +70,8 @@ def add(commands: Any) -> None:
         "--steps",
         type=whole(1, 4095),
         metavar="T",
-        help="denoising steps (calls of the denoiser) per tile; default: the sampler's own",
+        help="denoising steps (calls of the denoiser) per tile; default: "
+        + ", ".join(f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items()),
     )
     what.add_argument(
         "--tile", type=whole(4), default=32, metavar="N", help="voxels on a tile's side (32)"
@@ -92,7 +94,7 @@ def add(commands: Any) -> None:
     )
     how.add_argument(
         "--colouring",
-        choices=("levels", "paper"),
+        choices=COLOURINGS,
         default="levels",
         help="order of the tiles: levels (default, 4 stages; 7 for odd counts) or the paper's 8",
     )
@@ -100,13 +102,21 @@ def add(commands: Any) -> None:
         "--device",
         default="auto",
         metavar="D",
-        help="cpu, cuda, cuda:1, or auto (default): a GPU by local rank where there is one",
+        help="auto (default): a GPU by local rank where there is one, else cpu; cuda: a GPU by "
+        "local rank; cuda:1: that one for every rank; cpu",
     )
     how.add_argument(
         "--threads",
         type=whole(1),
         metavar="N",
         help="CPU threads per rank (default: the machine's cores shared out among its ranks)",
+    )
+    how.add_argument(
+        "--seconds-per-tile",
+        type=number(0),
+        default=0.0,
+        metavar="X",
+        help="trivial painter only: take at least this long for each tile",
     )
     how.add_argument("--quiet", action="store_true", help="no progress on the terminal")
 
@@ -120,13 +130,6 @@ def add(commands: Any) -> None:
         "--drop-latents",
         action="store_true",
         help="remove the painted tiles once tb is whole: halves the disk, ends repair of tb",
-    )
-    care.add_argument(
-        "--seconds-per-tile",
-        type=number(0),
-        default=0.0,
-        metavar="X",
-        help="trivial painter only: take at least this long for each tile",
     )
     parser.set_defaults(run=run)
 

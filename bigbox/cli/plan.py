@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
+from bigbox.names import COLOURINGS, OVERLAP_METHODS, PAINTERS, SAMPLERS
 
 if TYPE_CHECKING:
     from bigbox.plan import Plan
@@ -51,13 +52,11 @@ def add(commands: Any) -> None:
     run_with.add_argument(
         "--batch", type=whole(1), default=16, metavar="K", help="tiles painted at once (16)"
     )
-    run_with.add_argument("--painter", choices=("gaussian", "trivial"), default="gaussian")
-    run_with.add_argument("--sampler", choices=("dpmpp", "ancestral"), default="dpmpp")
+    run_with.add_argument("--painter", choices=PAINTERS, default="gaussian")
+    run_with.add_argument("--sampler", choices=SAMPLERS, default="dpmpp")
     run_with.add_argument("--steps", type=whole(1, 4095), metavar="T")
-    run_with.add_argument(
-        "--overlap-method", choices=("conditioned", "overwrite", "latents"), default="conditioned"
-    )
-    run_with.add_argument("--colouring", choices=("levels", "paper"), default="levels")
+    run_with.add_argument("--overlap-method", choices=OVERLAP_METHODS, default="conditioned")
+    run_with.add_argument("--colouring", choices=COLOURINGS, default="levels")
     run_with.add_argument("--tile", type=whole(4), default=32, metavar="N")
     run_with.add_argument("--overlap", type=whole(0), default=4, metavar="N")
     run_with.add_argument(
@@ -83,8 +82,9 @@ def run(options: argparse.Namespace) -> int:
     from scheduler.tiling import Tiling
 
     shape, box_size, place = _geometry(options)
+    tiling = Tiling(shape, options.tile, options.overlap)
     made = planning.make_plan(
-        Tiling(shape, options.tile, options.overlap),
+        tiling,
         box_size,
         ranks=options.ranks,
         batch=options.batch,
@@ -94,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         overlap_method=options.overlap_method,
         colouring=options.colouring,
         seconds_per_tile=options.seconds_per_tile,
+        bricks=planning.begun_bricks(options.box, tiling) if options.box else None,
     )
     print(_text(made, options.seconds_per_tile is None))
     free_memory, free_disk = planning.available_memory(), planning.available_disk(place)
@@ -146,7 +147,7 @@ def _text(plan: Plan, is_estimate: bool) -> str:
         ("tiles", tiling.describe()),
         ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
         ("ranks", f"{plan.ranks:,}, each {own} tiles in about {plan.batches:,} batches of "
-                  f"{plan.batch}"),
+                  f"{plan.batch}; bricks of {plan.edge}^3 tiles"),
         ("time", f"{in_time(plan.seconds)} at {plan.seconds_per_tile:.3g} s a tile ({kind})"),
         ("memory", f"{in_bytes(plan.memory_per_rank)} a rank: "
                    + ", ".join(f"{term} {in_bytes(n)}" for term, n in plan.memory.items())),
@@ -167,4 +168,4 @@ def _disk(plan: Plan) -> str:
             f"; per-step latents up to {in_bytes(disk.steps_bytes)} more, "
             "dropped as soon as no tile needs them"
         )
-    return text
+    return text + f"; a resume up to {in_bytes(plan.resume_bytes)} more for a while"

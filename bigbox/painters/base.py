@@ -27,12 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from bigbox.errors import BadInput
+from bigbox.names import DEFAULT_STEPS, OVERLAP_METHODS, PAINTERS, SAMPLERS
 from bigbox.noise import MAX_STEP, check_key
-
-PAINTERS = ("gaussian", "trivial")
-OVERLAP_METHODS = ("conditioned", "overwrite", "latents")
-SAMPLERS = ("dpmpp", "ancestral")
-DEFAULT_STEPS = {"dpmpp": 25, "ancestral": 50}
 
 
 @dataclass

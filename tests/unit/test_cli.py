@@ -14,7 +14,7 @@ from bigbox.cli import main, status, values
 from bigbox.cli import paint as paint_command
 from bigbox.store.box import Box
 
-COMMANDS = ("ingest", "plan", "paint", "status", "verify", "plot")
+COMMANDS = ("ingest", "plan", "paint", "status", "verify", "validate", "plot", "export")
 
 
 @pytest.fixture
@@ -120,6 +120,15 @@ def test_paint_has_an_option_for_every_field_of_the_engine() -> None:
     assert set(given) == {field.name for field in fields(PaintOptions)}
     defaults = {f.name: f.default for f in fields(PaintOptions) if f.name != "box"}
     assert {name: given[name] for name in defaults} == defaults
+
+
+def test_names_are_those_of_the_painters_and_the_scheduler() -> None:
+    from bigbox import names
+    from bigbox.painters import base
+    from scheduler import stages
+
+    assert names.COLOURINGS == stages.COLOURINGS
+    assert names.PAINTERS == base.PAINTERS and set(names.DEFAULT_STEPS) == set(base.SAMPLERS)
 
 
 def test_from_ingest_to_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

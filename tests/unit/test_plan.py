@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from bigbox import plan as planning
 from bigbox.errors import BadInput
-from bigbox.plan import least_rounds, make_plan, refuse
+from bigbox.plan import begun_bricks, least_rounds, make_plan, refuse
 from bigbox.store.box import Box
-from scheduler import Tiling
+from bigbox.store.run import start_run
+from scheduler import Assignment, Bricks, Tiling, default_edge
 from scheduler.stages import COLOURINGS, stage
 from tests.unit.tilings import tilings
 
@@ -81,11 +82,51 @@ def test_limits_are_kept_and_named() -> None:
     assert f"{4 * one / 1e9:.1f} GB" in str(caught.value)
     with pytest.raises(BadInput, match="a smaller --batch"):
         refuse(made, memory=one // 2, disk=None)
-    total = made.dm_bytes + made.disk.bytes
+    total = made.dm_bytes + made.disk.bytes + 4 * made.disk.brick_bytes
     refuse(made, memory=None, disk=total)
     refuse(made, memory=None, disk=0, written=total)
-    with pytest.raises(BadInput, match="disk: 0.3 GB are still to be written, 0.1 GB are free"):
+    with pytest.raises(BadInput, match=r"disk: 0.3 GB are still to be .*, 0.1 GB are free"):
         refuse(made, memory=None, disk=1e8)
+    with pytest.raises(BadInput, match="disk: "):
+        refuse(made, memory=None, disk=total - 1)
+
+
+def test_step_latents_count_as_disk() -> None:
+    made = plan_of(256, overlap_method="latents", steps=4)
+    need = made.dm_bytes + made.disk.bytes + made.disk.steps_bytes + made.disk.brick_bytes
+    assert made.disk.steps_bytes > 2 * made.disk.painted_bytes
+    refuse(made, memory=None, disk=need)
+    with pytest.raises(BadInput, match="per-step latents"):
+        refuse(made, memory=None, disk=need - 1)
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(128, 1), (256, 3), (512, 64)])
+def test_the_bricks_are_those_of_paint(n: int, ranks: int) -> None:
+    tiling = Tiling((n, n, n))
+    made = plan_of(n, ranks=ranks)
+    assert made.edge == default_edge(tiling, ranks)
+    counts = Assignment(Bricks(tiling, made.edge), ranks).counts()
+    assert (made.least_tiles, made.most_tiles) == (counts.min(), counts.max())
+
+
+def test_a_painting_that_has_begun_keeps_its_bricks(tmp_path: Path) -> None:
+    box = Box.create(tmp_path / "b.zarr", (128,) * 3, 12.5, 0.0)
+    tiling = Tiling(box.shape)
+    assert begun_bricks(box.path, tiling) is None
+    start_run(box, {"painter": "x"}, tiling, Bricks(tiling, 2))
+    assert begun_bricks(box.path, Tiling(box.shape, 32, 6)) is None
+    begun = begun_bricks(box.path, tiling)
+    assert begun == Bricks(tiling, 2) != Bricks(tiling, default_edge(tiling, 5))
+    made = make_plan(tiling, box.box_size, ranks=5, engine=ENGINE, bricks=begun)
+    assert made.edge == 2
+    assert made.most_tiles == Assignment(Bricks(tiling, 2), 5).counts().max()
+
+
+@pytest.mark.parametrize(("n", "mib"), [(512, 417), (1024, 459)])
+def test_projected_memory_is_just_above_that_of_large_boxes(n: int, mib: int) -> None:
+    """Peaks of a rank as `tests.benchmarks.engine out_of_core` measured them with these caches."""
+    projected = plan_of(n, ranks=2).memory_per_rank
+    assert mib * 2**20 < projected < 1.15 * mib * 2**20
 
 
 def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,12 @@
+"""Names that options are chosen from, for the command line and what plans: imports nothing.
+
+`bigbox.painters.base` has them too, for whoever works with painters.
+"""
+
+from __future__ import annotations
+
+PAINTERS = ("gaussian", "trivial")
+OVERLAP_METHODS = ("conditioned", "overwrite", "latents")
+SAMPLERS = ("dpmpp", "ancestral")
+COLOURINGS = ("levels", "paper")
+DEFAULT_STEPS = {"dpmpp": 25, "ancestral": 50}
