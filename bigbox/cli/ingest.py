@@ -23,7 +23,9 @@ in any positive unit (CAMELS: (M_sun/h)/(Mpc/h)^3): the grid is divided by its m
 
 The grid may be far larger than memory: it is read twice in blocks of 256^3 voxels, and the blocks
 in work take at most 1 GiB together. NaN, infinite and negative densities are refused with the first
-voxel that has one. On any error nothing is left behind.
+voxel that has one. On any error, and on SIGTERM (exit status 75), nothing is left behind; what a
+killed ingest has left in the folder of BOX the next one removes.
+
 
 example:  bigbox ingest Grids_Mcdm_IllustrisTNG_CV_256_z=0.0.npy cv0.zarr --index 0 --box-size 25
 next:     bigbox plan cv0.zarr --ranks 4
@@ -40,7 +42,8 @@ def add(commands: Any) -> None:
         type=number(0, above=True),
         nargs="+",
         metavar="L",
-        help="side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it",
+        help="side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it "
+        "(its attribute box_size, with box_size_units Mpc/h)",
     )
     parser.add_argument("--redshift", type=number(0), metavar="Z", help="redshift (default 0)")
     parser.add_argument(
@@ -71,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
         cosmology={name: value for name, value in told.items() if value is not None},
         index=options.index,
     )
+    for note in done.notes:
+        print(f"bigbox: note: {note}", file=sys.stderr)
     for warning in done.warnings:
         print(f"bigbox: warning: {warning}", file=sys.stderr)
     print(

@@ -5,7 +5,7 @@
 A block is one shard of ``dm`` (at most 256^3 voxels), so every shard has one writer and is written
 once and whole. The sum is taken in float64 block by block and added exactly (``math.fsum``), so the
 mean does not depend on the number of workers. The box is written beside its place and renamed: it
-is there whole, or not at all.
+is there whole, or not at all; what a killed ingest has left there, the next one removes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,14 @@ import numpy as np
 import bigbox
 from bigbox.errors import BadInput
 from bigbox.ingest.sources import GridSource, Region, open_source
+from bigbox.ingest.work import remove_stale, stoppable, work_folder
+from bigbox.store.box import CUBIC_TOLERANCE, Box, field_chunks
+from scheduler.tiling import Tiling, TilingError
 
 MEMORY = 1 << 30
 """Bytes that the blocks in work may take together, beside the libraries (about 0.2 GB)."""
 
 COSMOLOGY = ("omega_m", "omega_b", "h", "sigma8", "n_s")
-CUBIC = 1e-5  # relative difference up to which two voxel edges count as equal
-TILE = 32
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Ingested:
     least: float
     largest: float
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was taken for granted
 
 
 @dataclass(frozen=True)
@@ -78,15 +82,17 @@ def ingest(
     """Read a density grid into a new box, whose ``dm`` is the density over its mean (1 + delta).
 
     source     a path, ``path:/data/set`` or ``quickstart``; any positive unit
-    box_size   Mpc/h, one number or one per axis; the source's own attribute when None
+    box_size   Mpc/h, one number or one per axis; the source's own attribute when None, refused
+               where its attribute box_size_units is another unit
     redshift   the source's own attribute when None, else 0
     index      which grid of a source of shape (n, nx, ny, nz)
     memory     bytes that the blocks in work may take together; at least one block is in work
 
     Raises BadInput, with nothing left behind, for everything that is wrong with the source, the
-    numbers or the place.
+    numbers or the place; and StoppedEarly, likewise, on SIGTERM.
     """
     place = _place(box)
+    remove_stale(place)
     request = _request(open_source(source, index), box_size, redshift, cosmology)
     shape = request.source.shape
     need = 4 * math.prod(shape)
@@ -96,14 +102,15 @@ def ingest(
             f"{place}: dm needs {need / 1e9:.1f} GB and {place.parent} has {free / 1e9:.1f} GB "
             "free: choose another folder or make room"
         )
-    work = place.parent / f".{place.name}.ingest-{os.getpid()}"
+    work = work_folder(place)
     try:
-        facts = _write(request, work, memory)
-        _settle(work)
-        if place.exists():
-            raise BadInput(f"{place}: exists already; it came while the source was read")
-        os.rename(work, place)
-        _sync(place.parent)
+        with stoppable(place):
+            facts = _write(request, work, memory)
+            _settle(work)
+            if place.exists():
+                raise BadInput(f"{place}: exists already; it came while the source was read")
+            os.rename(work, place)
+            _sync(place.parent)
     except OSError as error:
         raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from None
     finally:
@@ -118,6 +125,7 @@ def ingest(
         least=facts.least,
         largest=facts.largest,
         warnings=_warnings(shape),
+        notes=_notes(request, box_size),
     )
 
 
@@ -142,6 +150,12 @@ def _request(
     if box_size is None:
         if "box_size" not in known:
             raise BadInput(f"{source}: does not tell its box size; give --box-size in Mpc/h")
+        units = known.get("box_size_units")
+        if units is not None and not _is_mpc_over_h(str(units)):
+            raise BadInput(
+                f"{source}: its box_size {known['box_size']} is in {units!r}, a box is in comoving "
+                "Mpc/h; give --box-size in Mpc/h"
+            )
         box_size = tuple(np.atleast_1d(known["box_size"]).astype(float).tolist())
     sides = _sides(source, box_size)
     z = float(known.get("redshift", 0.0) if redshift is None else redshift)
@@ -155,6 +169,21 @@ def _request(
     return _Request(source, sides, z, told)
 
 
+def _is_mpc_over_h(units: str) -> bool:
+    """Whether a unit is comoving Mpc/h, as people write it: "Mpc/h, comoving"."""
+    return re.sub(r"comoving|[\s,()]", "", units) in ("Mpc/h", "cMpc/h")
+
+
+def _notes(request: _Request, told: tuple[float, ...] | None) -> tuple[str, ...]:
+    if told is not None or "box_size_units" in request.source.attributes:
+        return ()
+    sides = " x ".join(f"{side:g}" for side in request.box_size)
+    return (
+        f"box size {sides} is taken from {request.source} as comoving Mpc/h, because it names no "
+        "unit (box_size_units); if it is another, ingest again with --box-size",
+    )
+
+
 def _sides(source: GridSource, box_size: tuple[float, ...]) -> tuple[float, float, float]:
     if len(box_size) not in (1, 3):
         raise BadInput(f"--box-size takes one number or three (Mpc/h), not {len(box_size)}")
@@ -162,7 +191,7 @@ def _sides(source: GridSource, box_size: tuple[float, ...]) -> tuple[float, floa
     if not all(math.isfinite(side) and side > 0 for side in sides):
         raise BadInput(f"box size {' '.join(f'{s:g}' for s in box_size)} must be positive (Mpc/h)")
     voxel = [side / n for side, n in zip(sides, source.shape, strict=True)]
-    if max(voxel) - min(voxel) > CUBIC * max(voxel):
+    if max(voxel) > min(voxel) * (1 + CUBIC_TOLERANCE):
         fits = " ".join(f"{n * voxel[0]:g}" for n in source.shape)
         raise BadInput(
             f"{source}: voxels of {voxel[0]:.5g} x {voxel[1]:.5g} x {voxel[2]:.5g} Mpc/h are not "
@@ -175,27 +204,26 @@ def _write(request: _Request, work: Path, memory: int) -> _BlockFacts:
     """Both passes, into the store ``work``; the facts of the whole grid."""
     import dask
 
-    from bigbox.store.box import Box, field_chunks
-
     source = request.source
     _, block = field_chunks(source.shape)
     regions = _regions(source.shape, block)
     workers = _workers(source, block, memory)
-    survey = [dask.delayed(_survey)(source, region) for region in regions]
-    facts = _whole(source, dask.compute(*survey, num_workers=workers))
-    mean = facts.total / math.prod(source.shape)
-
-    box = Box.create(
-        work,
-        source.shape,
-        request.box_size,
-        request.redshift,
-        cosmology=request.cosmology,
-        provenance=_provenance(source, mean),
-    )
-    dm = box.create_array("dm")
-    copy = [dask.delayed(_copy)(source, dm, region, mean) for region in regions]
-    dask.compute(*copy, num_workers=workers)
+    # With a pool of our own no block is still being written when an error leaves this function.
+    with ThreadPoolExecutor(workers) as pool:
+        survey = [dask.delayed(_survey)(source, region) for region in regions]
+        facts = _whole(source, dask.compute(*survey, pool=pool))
+        mean = facts.total / math.prod(source.shape)
+        box = Box.create(
+            work,
+            source.shape,
+            request.box_size,
+            request.redshift,
+            cosmology=request.cosmology,
+            provenance=_provenance(source, mean),
+        )
+        dm = box.create_array("dm")
+        copy = [dask.delayed(_copy)(source, dm, region, mean) for region in regions]
+        dask.compute(*copy, pool=pool)
     return facts
 
 
@@ -268,13 +296,24 @@ def _provenance(source: GridSource, mean: float) -> dict[str, Any]:
 
 
 def _warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
-    small = [f"{n} voxels on {axis}" for n, axis in zip(shape, "xyz", strict=True) if n < TILE]
-    if not small:
-        return ()
-    return (
-        f"the box has {' and '.join(small)}, less than a tile of {TILE}: paint it with a smaller "
-        f"tile (--tile {max(4, min(shape) // 2)}) or ingest a finer grid",
-    )
+    try:
+        Tiling(shape)
+    except TilingError as error:
+        tile = _tile_for(shape)
+        smaller = f"paint it with a smaller tile (--tile {tile}) or " if tile else ""
+        return (f"{error}; {smaller}ingest a finer grid",)
+    return ()
+
+
+def _tile_for(shape: tuple[int, int, int]) -> int:
+    """The tile with which painting such a small box costs least; 0 where none can be laid."""
+    costs = {}
+    for tile in range(min(*shape, Tiling.tile), 1, -1):
+        try:
+            costs[tile] = Tiling(shape, tile).size * tile**3
+        except TilingError:
+            continue
+    return min(costs, key=lambda tile: costs[tile], default=0)
 
 
 def _settle(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -14,7 +17,8 @@ from bigbox.errors import BadInput
 from bigbox.ingest import density
 from bigbox.ingest.density import ingest
 from bigbox.ingest.sources import open_source
-from bigbox.store.box import Box
+from bigbox.store.box import CUBIC_TOLERANCE, Box
+from scheduler.tiling import Tiling, TilingError
 
 
 def grid(shape: tuple[int, ...] = (40, 33, 36), seed: int = 0) -> NDArray[np.float32]:
@@ -62,7 +66,7 @@ def test_every_kind_of_source_gives_the_same_box(kind: str, tmp_path: Path) -> N
     np.testing.assert_array_max_ulp(dm, expected(rho), maxulp=1)
     assert abs(dm.mean(dtype=float) - 1) < 1e-6
     assert (box.shape, box.box_size, box.redshift) == (rho.shape, (4.0, 3.3, 3.6), 0.5)
-    assert done.warnings == ()
+    assert done.notes == ()
     assert not list(tmp_path.glob(".*"))
 
 
@@ -150,10 +154,117 @@ def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
     refused(tmp_path, "overflows", np.full((32, 32, 32), 1e307), box_size=(1.0,))
 
 
-def test_a_small_box_is_warned_of(tmp_path: Path) -> None:
-    np.save(tmp_path / "rho.npy", grid((24, 32, 24)))
-    done = ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(2.4, 3.2, 2.4))
-    assert "24 voxels on x and 24 voxels on z, less than a tile of 32" in done.warnings[0]
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [((24, 32, 24), "(--tile 16)"), ((24,) * 3, "(--tile 16)"), ((32,) * 3, "(--tile 20)"),
+     ((33, 48, 33), "(--tile "), ((8,) * 3, ""), ((9, 40, 40), "")],
+)  # fmt: skip
+def test_a_small_box_is_warned_of(shape: tuple[int, int, int], advice: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "rho.npy", grid(shape))
+    sides = tuple(float(n) for n in shape)
+    (warning,) = ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=sides).warnings
+    assert advice in warning and warning.endswith("ingest a finer grid")
+    assert ("--tile" in warning) == bool(advice)
+    if advice:
+        Tiling(shape, int(warning.split("--tile ")[1].split(")")[0]))
+
+
+@pytest.mark.parametrize("n", range(1, 80))
+def test_a_tile_is_advised_exactly_where_one_can_be_laid(n: int) -> None:
+    def can_be_laid(tile: int) -> bool:
+        try:
+            return Tiling((n,) * 3, tile).size > 0
+        except TilingError:
+            return False
+
+    possible = [tile for tile in range(2, 33) if can_be_laid(tile)]
+    assert density._tile_for((n,) * 3) in (possible or [0])
+
+
+def with_box_size(folder: Path, **attributes: object) -> str:
+    path = Path(make("hdf5", folder, grid((40, 40, 40))))
+    with h5py.File(path, "r+") as file:
+        file["fields/dm"].attrs.update(attributes)
+    return str(path)
+
+
+@pytest.mark.parametrize("units", ["Mpc/h", "cMpc/h", "comoving Mpc/h", "Mpc/h, comoving"])
+def test_the_box_size_of_the_source(units: str, tmp_path: Path) -> None:
+    source = with_box_size(tmp_path, box_size=25.0, box_size_units=units)
+    done = ingest(source, tmp_path / "b.zarr")
+    assert (done.box_size, done.notes) == ((25.0,) * 3, ())
+
+
+@pytest.mark.parametrize("units", ["kpc/h", "Mpc", "Mpc/h, physical", ""])
+def test_a_box_size_in_another_unit_is_refused(units: str, tmp_path: Path) -> None:
+    source = with_box_size(tmp_path, box_size=25000.0, box_size_units=units)
+    with pytest.raises(BadInput, match=f"25000.0 is in '{units}', .* give --box-size in Mpc/h"):
+        ingest(source, tmp_path / "b.zarr")
+    assert ingest(source, tmp_path / "b.zarr", box_size=(25.0,)).box_size == (25.0,) * 3
+
+
+def test_a_box_size_without_a_unit_is_told(tmp_path: Path) -> None:
+    (note,) = ingest(with_box_size(tmp_path, box_size=25.0), tmp_path / "b.zarr").notes
+    assert note.startswith("box size 25 x 25 x 25 is taken from")
+
+
+def test_voxels_as_cubic_as_a_box_asks(tmp_path: Path) -> None:
+    np.save(tmp_path / "rho.npy", grid((40, 40, 40)))
+    almost = 1 + 0.9 * CUBIC_TOLERANCE
+    ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(4.0, 4.0, 4.0 * almost))
+    Box.open(tmp_path / "b.zarr")
+    with pytest.raises(BadInput, match="not cubic"):
+        ingest(str(tmp_path / "rho.npy"), tmp_path / "c.zarr", box_size=(4.0, 4.0, 4.001))
+
+
+SLOW_INGEST = """
+import sys, time
+from bigbox.cli import main
+from bigbox.ingest import density
+copy = density._copy
+def slow(*given):
+    print("at work", flush=True)
+    time.sleep(float(sys.argv[3]))
+    copy(*given)
+density._copy = slow
+sys.exit(main(["ingest", *sys.argv[1:3], "--box-size", "4"]))
+"""
+
+
+def test_a_stopped_ingest_leaves_nothing_and_a_killed_ones_rest_is_removed(tmp_path: Path) -> None:
+    np.save(tmp_path / "rho.npy", grid((40, 40, 40)))
+    place = tmp_path / "b.zarr"
+
+    def begin(seconds: float) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SLOW_INGEST, str(tmp_path / "rho.npy"), str(place)]
+        process = subprocess.Popen(
+            [*command, str(seconds)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None and process.stdout.readline() == "at work\n"
+        return process
+
+    stopped = begin(0.5)
+    stopped.terminate()
+    _, said = stopped.communicate()
+    assert stopped.returncode == 75 and "stopped by SIGTERM" in said and said.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["rho.npy"]
+
+    killed = begin(60)
+    killed.kill()
+    killed.communicate()
+    (left,) = tmp_path.glob(".*")
+    elsewhere = left.with_name(".b.zarr.ingest-another.machine-1")
+    alive = left.with_name(left.name.replace(str(killed.pid), str(os.getpid())))
+    other = left.with_name(left.name.replace("b.zarr", "bb.zarr"))
+    for folder in (elsewhere, alive, other):
+        folder.mkdir()
+
+    again = begin(0)
+    _, said = again.communicate()
+    assert again.returncode == 0 and f"{left}: removed" in said
+    assert f"{elsewhere}: of an ingest on another.machine" in said
+    assert set(tmp_path.glob(".*")) == {elsewhere, alive, other}
+    assert Box.open(place).has("dm")
 
 
 def test_an_existing_box_and_a_missing_folder_are_refused(tmp_path: Path) -> None:
