@@ -1,8 +1,8 @@
 """The ways a command can end, and the exit status of each.
 
 Exit status 0: done. 2: bad input or usage (one line, nothing written). 75: stopped early and worth
-starting again (EX_TEMPFAIL, what a requeue understands). 3: `bigbox validate` has judged the box and
-it fails; no error, the report is written. 1: a fault of ours.
+starting again (EX_TEMPFAIL, what a requeue understands). 3: `bigbox validate` judged the box and it
+fails (no error: the report is written). 1: a fault of ours.
 """
 
 from __future__ import annotations
