@@ -316,16 +316,19 @@ class Ledger:
 class RecordWriter:
     """Appends the records of one rank in one run; thread safe.
 
-    Its lock is held for one append only: data is made durable before, outside of it.
+    Appends that sync wait for each other, so that a failed one cuts off no record of another that
+    has returned.  One that does not sync waits for no disk: the painter's thread makes it.
     """
 
     def __init__(self, disk: Disk, ledger: Ledger, epoch: int, rank: int) -> None:
         self._disk = disk
         self._directory = ledger.records_path
         self.path = ledger.records_path / f"e{epoch:05d}-r{rank:05d}.bin"
+        self._syncing = Lock()
         self._lock = Lock()
         self._file: File | None = None
         self._size = 0
+        self._named = False
         self._closed = False
 
     def append(self, records: Records, sync: bool = True) -> None:
@@ -333,23 +336,40 @@ class RecordWriter:
 
         Without `sync` the records are as durable as the next append makes them.
         """
+        if not sync:
+            self._write(records)
+            return
+        with self._syncing:
+            file, start = self._write(records)
+            try:
+                self._disk.fsync(file)
+                if not self._named:
+                    self._disk.fsync_dir(self._directory)
+                    self._named = True
+            except OSError:
+                with self._lock:
+                    self._cut(file, start)
+                raise
+
+    def _write(self, records: Records) -> tuple[File, int]:
         with self._lock:
             if self._closed:
                 raise BigboxError(f"{self.path}: closed, no record can be added")
-            fresh = self._file is None
             if self._file is None:
                 # Never opened twice: each start of a run has a number of its own.
                 self._file = self._disk.open(self.path, exclusive=True)
+            start = self._size
             try:
-                written = self._disk.write_at(self._file, self._size, [records.view(np.uint8)])
-                if sync:
-                    self._disk.fsync(self._file)
-                if fresh:
-                    self._disk.fsync_dir(self._directory)
+                written = self._disk.write_at(self._file, start, [records.view(np.uint8)])
             except OSError:
-                self._disk.truncate(self._file, self._size)
+                self._cut(self._file, start)
                 raise
             self._size += written
+            return self._file, start
+
+    def _cut(self, file: File, size: int) -> None:
+        self._disk.truncate(file, size)
+        self._size = size
 
     def close(self) -> None:
         """Close the record file."""
