@@ -61,11 +61,13 @@ def test_every_command_of_the_readme_runs(folder: Path) -> None:
             run += 1
     assert run >= 10
     assert (folder / "first.png").exists()
+    assert (folder / "first_validate" / "index.html").exists()
 
 
 def test_what_the_readme_names_exists() -> None:
     named = re.findall(r"`((?:bigbox|scheduler|deploy|tests)/[\w./-]*)`", README)
     assert named
+    named += re.findall(r"\]\(([\w./-]+)\)", README)
     for name in named:
         assert (ROOT / name).exists(), f"the README names {name}"
     for module in re.findall(r"python -m ([\w.]+)", README):
