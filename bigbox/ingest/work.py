@@ -1,6 +1,8 @@
 """The hidden folder in which an ingest makes its box: its name, its removal after a stop or kill.
 
-.box.zarr.ingest-node7-4711      box.zarr, being made by process 4711 of the machine node7
+    .box.zarr.ingest-node7-4711
+
+holds box.zarr while process 4711 of the machine node7 makes it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""`bigbox` as one rank runs it, leaving its report and its peak memory beside: for engine.py.
+"""`bigbox` as one rank runs it, for engine.py:
 
     python -m tests.benchmarks.measured_rank REPORT.json paint BOX [options]
+
+leaves the report of the first rank in REPORT.json, and each rank's peak memory (MiB) beside it.
 """
 
 from __future__ import annotations
