@@ -71,7 +71,7 @@ def test_an_error_of_rank_0_reaches_every_rank(world: World) -> None:
 def test_an_error_of_one_rank_reaches_every_rank(world: World) -> None:
     def refuse_on_the_last() -> int:
         if world.rank == world.size - 1:
-            raise ValueError("the last rank says no")
+            raise BadInput("the last rank says no")
         return world.rank
 
     with pytest.raises(BadInput, match="the last rank says no"):
