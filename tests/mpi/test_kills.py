@@ -148,8 +148,9 @@ def check_painted_again(path: Path) -> None:
         assert 0 <= lost <= limit, f"run {epoch} on {ranks} ranks lost {lost} tiles > {limit}"
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("painter", "kills"), [(("trivial", "--seconds-per-tile", "0.03"), 20), (("gaussian",), 20)]
+    ("painter", "kills"), [(("trivial", "--seconds-per-tile", "0.03"), 20), (("gaussian",), 6)]
 )
 def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, kills: int) -> None:
     options = ("--painter", *painter, "--seed", "11", "--quiet")
