@@ -32,7 +32,7 @@ from scheduler.tiling import Tiling
 
 # Limits of what one rank keeps in hand; bigbox.plan adds them up.
 OVERLAP_BYTES = 32 << 20
-BLOCK_CACHE_BYTES = 64 << 20
+BLOCK_CACHE_BYTES = 128 << 20  # 125 blocks of 64³ hold the inputs of a brick of 8³ tiles
 STOP_FILE = "STOP"
 
 
