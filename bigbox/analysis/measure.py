@@ -224,7 +224,7 @@ def seam_numbers(
 ) -> Numbers:
     """Seams of the field and of what shows them better; by axis, profiles over mean and rms.
 
-    field       the field itself: a few bright voxels decide its differences, its errors are large
+    field       the field itself: a few bright voxels decide its seam ratio, whose error is large
     compressed  arcsinh of the field over its typical scatter: seams in the faint parts count too.
                 A field that is statistically the same everywhere stays so under any such function
     residual    field less truth, or less another realization of the same matter: the structure

@@ -102,8 +102,9 @@ def test_seams_between_faint_voxels_are_seen_through_bright_ones(make: Make) -> 
     faint = plant((field(1) - MEAN) / RMS, Tiling(SHAPE), "step", 0.4)
     found = validate(make("bright", np.exp(1.5 * faint).astype(np.float32)))
     views = found["seams"]["views"]
-    assert views["compressed"]["alarm"]
-    assert views["compressed"]["p_value"] < 1e-3 * views["field"]["p_value"]
+    # The field itself is judged by its normal scores where its tails are heavy.
+    for name in ("field", "compressed"):
+        assert views[name]["alarm"] and views[name]["p_value"] < 1e-9, name
 
 
 def test_a_truth_that_is_louder_fails_the_power(make: Make, good: Path) -> None:
