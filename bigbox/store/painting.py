@@ -91,6 +91,7 @@ class Painting:
         self._tmp = self._ledger.tmp_of(epoch)
         self._lock = Lock()  # of the bricks open for appending
         self._broken = ""
+        self._cause: BigboxError | None = None
         self._made = count(1)
         self._lease = Lease.join(disk, self._ledger, epoch)
         try:
@@ -379,9 +380,12 @@ class Painting:
                 yield
         except BaseException as error:
             self._broken = str(error) or type(error).__name__
+            self._cause = error if isinstance(error, BigboxError) else None
             raise
 
     def _check(self) -> None:
+        if self._cause:
+            raise self._cause  # the full disk is the news, in whichever thread it is met first
         if self._broken:
             raise BigboxError(f"{self.box.path}: an earlier write failed ({self._broken})")
         self._lease.check(self.epoch)

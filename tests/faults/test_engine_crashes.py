@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bigbox.engine import loop
-from bigbox.errors import BadInput, BigboxError
+from bigbox.errors import BadInput
 from bigbox.painters.trivial import TrivialPainter
 from bigbox.store.box import Box
 from bigbox.store.status import status
@@ -90,8 +90,6 @@ class Story:
             world.after(rng)
         except BadInput as error:
             assert mode == "full" and "free space" in str(error)
-        except BigboxError as error:
-            assert mode == "full" and "earlier write failed" in str(error)
         finally:
             world.close()
         return False
