@@ -161,7 +161,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         while run.step():
             pass
     assert "\n" not in str(caught.value)
-    with pytest.raises(BigboxError, match="earlier write failed"):
+    with pytest.raises(BadInput, match="no space left"):
         run.paint(0, [sorted(set(range(case.tiling.size)) - run.done)[0]])
     run.close()
     assert 0 < len(case.committed)
