@@ -34,7 +34,7 @@ class Assembly:
         self.remaining = int((self._missing > 0).sum())
 
     def writers(self, tiles: np.ndarray) -> np.ndarray:
-        """Ranks (M, 8) that write a shard with voxels of each tile, padded with -1."""
+        """Ranks (M, W) that write a shard with voxels of each tile, padded with -1."""
         shards = self._painting.tb_shards_of_tiles(tiles)
         return np.where(shards >= 0, self._writer[np.maximum(shards, 0)], -1)
 

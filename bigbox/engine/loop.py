@@ -88,7 +88,6 @@ class Engine:
         progress: Progress,
         seconds_between_polls: float = 0.002,
         drops: StepDrops | None = None,
-        colouring: str = "levels",
     ):
         self.tiling, self.assignment, self.rank = tiling, assignment, rank
         self.policy, self.painter, self.painting = policy, painter, painting
@@ -100,7 +99,6 @@ class Engine:
         self.stopping = ""
         self._between_polls = seconds_between_polls
         self._drops = drops
-        self._colouring = colouring
         self._loading: _Batch | None = None
         self._painting: _Batch | None = None
         self._committing: deque[_Batch] = deque()
@@ -176,9 +174,10 @@ class Engine:
     def _announce(self, done: _Batch) -> None:
         """Tells every rank that waits for these tiles, with the slabs that it needs."""
         concerned: dict[int, set[int]] = defaultdict(set)
-        waiting = successors(self.tiling, done.tiles, self._colouring)
-        groups = [np.where(waiting >= 0, self.assignment.rank_of(np.maximum(waiting, 0)), -1)]
-        groups.append(self.assembly.writers(done.tiles))
+        rows, readers = self.policy.readers(done.tiles)
+        for tile, rank in zip(done.tiles[rows].tolist(), readers.tolist(), strict=True):
+            concerned[rank].add(tile)
+        groups = [self.assembly.writers(done.tiles)]
         if self._drops:
             before = predecessors(self.tiling, done.tiles)
             groups.append(np.where(before >= 0, self.assignment.rank_of(np.maximum(before, 0)), -1))
@@ -199,6 +198,8 @@ class Engine:
         if self.stopping:
             return
         self.stopping = why
+        if self._closing:  # all is done here; nothing is sent any more
+            return
         for rank in set(range(self.transport.size)) - {self.rank}:
             self.transport.send(rank, Message(Kind.STOP, np.array([], np.int64)).encode())
 

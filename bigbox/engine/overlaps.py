@@ -73,7 +73,6 @@ class Overlaps:
         self._widths = [[w.tolist() for w in tiling.widths(axis)] for axis in range(3)]
         _, ny, nz = tiling.counts
         self._strides = (ny * nz, nz, 1)
-        self.read_back = 0  # slabs that had to come from the store
 
     def width(self, tile: int, axis: int, side: int) -> int:
         """Voxels that `tile` shares with its neighbour across a face."""
@@ -153,7 +152,6 @@ class Overlaps:
             tile = int(neighbours[row, axis, side])
             data = self._take((tile, axis, 1 - side))
             if data is None:
-                self.read_back += 1
                 there = local_slab(t, axis, 1 - side, int(width[row, axis, side]))
                 data = self._read_tile(tile)[there]
             known[row][here] = data

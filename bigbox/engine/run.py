@@ -227,7 +227,6 @@ def make_engine(
         progress=Progress(tiling.size, already, transport.size, show),
         seconds_between_polls=seconds_between_polls,
         drops=drops,
-        colouring=colouring,
     )
     return engine, already
 
