@@ -180,8 +180,9 @@ def test_asked_to_stop(mpirun: Launcher, tmp_path: Path, number) -> None:
     if number == "STOP file":
         (path / "STOP").touch()
     else:
-        # To one rank, which tells the others: not every launcher passes SIGUSR2 on.
-        ranks_of(psutil.Process(run.pid))[0].send_signal(number)
+        # SIGUSR2 to one rank, which tells the others: not every launcher passes it on.
+        first = ranks_of(psutil.Process(run.pid))[0]
+        (first if number == signal.SIGUSR2 else run).send_signal(number)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 75, said
     assert "the same command goes on" in said
