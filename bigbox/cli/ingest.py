@@ -1,4 +1,4 @@
-"""`bigbox ingest`: a density grid becomes a box."""
+"""`bigbox ingest`: a snapshot or a density grid becomes a box."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.cli.values import add_command, number, whole
+from bigbox.errors import BadInput
 
 _TEXT = """\
-Reads a dark-matter density grid into a new box: a zarr store with the array dm, the density over
-its mean (1 + delta), float32, checksummed.
+Makes a new box, a zarr store with checksums, of one of two kinds of source.
 
-SOURCE is one of
+A snapshot gives dm, the density of its dark matter over its mean (1 + delta, cloud-in-cell), and:
+  --halos CATALOGUE   halo, the mass of its haloes in four mass bins, for training and as truth
+  --hi-halo           tb, 21 cm brightness from these haloes by the HI-halo relation of
+                      Villaescusa-Navarro et al. 2018: a stand-in for hydrodynamics, labelled so
+Box size, redshift and cosmology come from its header. SNAPSHOT is a folder, any one of the files,
+or all of them: GADGET, AREPO (CAMELS, IllustrisTNG), GADGET-4 or SWIFT, HDF5.
+
+A density grid gives dm alone. It is one of
   grid.npy                a numpy array of shape (nx, ny, nz)
   file.hdf5:/path/to/dm   an HDF5 data set; without :/path the only one of rank 3 or 4
   grid.zarr               a zarr array, or group.zarr:/dm
@@ -21,23 +28,56 @@ SOURCE is one of
   quickstart              the small real box that bigbox brings (12.5 Mpc/h, 128^3)
 in any positive unit (CAMELS: (M_sun/h)/(Mpc/h)^3): the grid is divided by its mean.
 
-The grid may be far larger than memory: it is read twice in blocks of 256^3 voxels, and the blocks
-in work take at most 1 GiB together. NaN, infinite and negative densities are refused with the first
-voxel that has one. On any error, and on SIGTERM (exit status 75), nothing is left behind; what a
-killed ingest has left in the folder of BOX the next one removes.
+Snapshots and grids may be far larger than memory: they are read in blocks, and the blocks in work
+take at most 1 GiB together. On any error, and on SIGTERM (exit status 75), nothing is left behind;
+what a killed ingest has left in the folder of BOX the next one removes.
 
-
-example:  bigbox ingest Grids_Mcdm_IllustrisTNG_CV_256_z=0.0.npy cv0.zarr --index 0 --box-size 25
+examples: bigbox ingest snapdir_033 cv0.zarr --grid 256 --halos groups_033 --hi-halo
+          bigbox ingest Grids_Mcdm_IllustrisTNG_CV_256_z=0.0.npy cv0.zarr --index 0 --box-size 25
 next:     bigbox plan cv0.zarr --ranks 4
 """
 
 
 def add(commands: Any) -> None:
     """Adds the command to the command line."""
-    parser = add_command(commands, "ingest", summary="a density grid becomes a box", text=_TEXT)
-    parser.add_argument("source", metavar="SOURCE", help="the density grid; see above")
-    parser.add_argument("box", metavar="BOX", type=Path, help="the box to make, e.g. box.zarr")
+    parser = add_command(
+        commands, "ingest", summary="a snapshot or a density grid becomes a box", text=_TEXT
+    )
     parser.add_argument(
+        "source", metavar="SOURCE", nargs="+", help="the snapshot or density grid; see above"
+    )
+    parser.add_argument("box", metavar="BOX", type=Path, help="the box to make, e.g. box.zarr")
+    snapshot = parser.add_argument_group("of a snapshot")
+    snapshot.add_argument(
+        "--grid",
+        type=whole(2),
+        metavar="N",
+        help="voxels on a side (default: as many as particles on a side, as in the paper)",
+    )
+    snapshot.add_argument(
+        "--halos",
+        type=Path,
+        nargs="+",
+        metavar="CATALOGUE",
+        help="halo catalogue of the same run (FOF/SUBFIND): a folder, one file, or all files",
+    )
+    snapshot.add_argument(
+        "--halo-type",
+        choices=("group", "subhalo"),
+        help="what counts as a halo: FOF groups (default; the masses of the mass bins and of the "
+        "HI-halo relation are theirs) or SUBFIND subhaloes at their centres of mass, as the paper",
+    )
+    snapshot.add_argument(
+        "--hi-halo", action="store_true", help="tb from the haloes, by the HI-halo relation"
+    )
+    snapshot.add_argument(
+        "--smoothing",
+        type=number(0),
+        metavar="R",
+        help="Gaussian smoothing of halo and tb, Mpc/h (default 0.2, as the paper; dm has none)",
+    )
+    grid = parser.add_argument_group("of a density grid")
+    grid.add_argument(
         "--box-size",
         type=number(0, above=True),
         nargs="+",
@@ -45,11 +85,13 @@ def add(commands: Any) -> None:
         help="side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it "
         "(its attribute box_size, with box_size_units Mpc/h)",
     )
-    parser.add_argument("--redshift", type=number(0), metavar="Z", help="redshift (default 0)")
-    parser.add_argument(
+    grid.add_argument("--redshift", type=number(0), metavar="Z", help="redshift (default 0)")
+    grid.add_argument(
         "--index", type=whole(0), metavar="I", help="which grid of a source that holds several"
     )
-    cosmology = parser.add_argument_group("cosmology, kept with the box")
+    cosmology = parser.add_argument_group(
+        "cosmology, kept with the box", "where the source does not tell it"
+    )
     for flag, text in (
         ("--omega-m", "matter density over critical, today"),
         ("--omega-b", "baryon density over critical, today"),
@@ -61,31 +103,113 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+_OF_SNAPSHOTS = ("grid", "halos", "halo_type", "hi_halo", "smoothing")
+_OF_GRIDS = ("box_size", "redshift", "index")
+
+
 def run(options: argparse.Namespace) -> int:
     """Does it, and says what was made and what comes next."""
-    from bigbox.ingest.density import COSMOLOGY, ingest
+    from bigbox.ingest.density import COSMOLOGY
 
     told = {name: getattr(options, name) for name in COSMOLOGY}
+    cosmology = {name: value for name, value in told.items() if value is not None}
+    snapshot = _is_snapshot(options.source)
+    for name in _OF_GRIDS if snapshot else _OF_SNAPSHOTS:
+        if getattr(options, name) not in (None, False):
+            kind, other = ("snapshot", "density grid") if snapshot else ("density grid", "snapshot")
+            raise BadInput(
+                f"{options.source[0]}: is a {kind}; --{name.replace('_', '-')} is of a {other}"
+            )
+    return _snapshot(options, cosmology) if snapshot else _density(options, cosmology)
+
+
+def _is_snapshot(sources: list[str]) -> bool:
+    from bigbox.ingest.hdf5 import SUFFIXES
+    from bigbox.ingest.snapshot import is_snapshot
+
+    path = Path(sources[0])
+    if len(sources) > 1:
+        return True
+    if path.is_dir():  # a zarr array or group has its description in it
+        return not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
+    return path.suffix in SUFFIXES and is_snapshot(path)
+
+
+def _density(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
+    from bigbox.ingest.density import ingest
+
     done = ingest(
-        options.source,
+        options.source[0],
         options.box,
         box_size=None if options.box_size is None else tuple(options.box_size),
         redshift=options.redshift,
-        cosmology={name: value for name, value in told.items() if value is not None},
+        cosmology=cosmology,
         index=options.index,
     )
-    for note in done.notes:
-        print(f"bigbox: note: {note}", file=sys.stderr)
-    for warning in done.warnings:
-        print(f"bigbox: warning: {warning}", file=sys.stderr)
-    print(
-        f"{options.box}: {' x '.join(map(str, done.shape))} voxels, "
-        f"{' x '.join(f'{side:g}' for side in done.box_size)} Mpc/h, z = {done.redshift:g}, "
-        f"voxel {done.box_size[0] / done.shape[0]:.4g} Mpc/h"
-    )
+    _say(options.box, done.shape, done.box_size, done.redshift, done.notes, done.warnings)
     print(
         f"1 + delta from {done.least / done.mean:.3g} to {done.largest / done.mean:.3g} "
         f"(mean of the source {done.mean:.6g})"
     )
     print(f"next: bigbox plan {options.box}")
     return 0
+
+
+def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
+    from bigbox.cosmology import Cosmology
+    from bigbox.hydrogen import mean_brightness, omega_hi_observed
+    from bigbox.ingest.particles import ingest_snapshot
+    from bigbox.smoothing import DEFAULT_RADIUS
+    from bigbox.store.box import Box
+
+    done = ingest_snapshot(
+        [Path(source) for source in options.source],
+        options.box,
+        grid=options.grid,
+        halos=options.halos or (),
+        halo_type=options.halo_type or "group",
+        hi_halo=options.hi_halo,
+        smoothing=DEFAULT_RADIUS if options.smoothing is None else options.smoothing,
+        cosmology=cosmology,
+    )
+    sides = (done.box_size,) * 3
+    _say(options.box, done.shape, sides, done.redshift, done.notes, done.warnings)
+    print(
+        f"dm: {done.particles} particles; 1 + delta from {done.least:.3g} to {done.largest:.3g}, "
+        f"mean {done.mean:.7f}"
+    )
+    for channel in done.halo:
+        print(
+            f"halo: {channel.least:.3g} to {channel.largest:.3g} M_sun/h: {channel.haloes} haloes, "
+            f"mass {channel.mass:.7g} M_sun/h in the catalogue, {channel.mass_in_array:.7g} in halo"
+        )
+    if done.tb_source:
+        z = done.redshift
+        model = Cosmology.from_header(Box.open(options.box).attributes["cosmology"])
+        print(f"tb: from {done.tb_source}")
+        print(
+            f"tb: mean {done.tb_mean:.5g} mK; Omega_HI {done.omega_hi:.4g}, of which "
+            f"{mean_brightness(done.omega_hi, z, model):.5g} mK is expected; observed Omega_HI is "
+            f"{omega_hi_observed(z):.2g} at z = {z:.2g} (Crighton et al. 2015)"
+        )
+    print(f"next: bigbox plan {options.box}")
+    return 0
+
+
+def _say(
+    box: Path,
+    shape: tuple[int, ...],
+    sides: tuple[float, ...],
+    redshift: float,
+    notes: tuple[str, ...],
+    warnings: tuple[str, ...],
+) -> None:
+    for note in notes:
+        print(f"bigbox: note: {note}", file=sys.stderr)
+    for warning in warnings:
+        print(f"bigbox: warning: {warning}", file=sys.stderr)
+    print(
+        f"{box}: {' x '.join(map(str, shape))} voxels, "
+        f"{' x '.join(f'{side:g}' for side in sides)} Mpc/h, z = {redshift:g}, "
+        f"voxel {sides[0] / shape[0]:.4g} Mpc/h"
+    )

@@ -26,7 +26,7 @@ import numpy as np
 import bigbox
 from bigbox.errors import BadInput
 from bigbox.ingest.sources import GridSource, Region, open_source
-from bigbox.ingest.work import remove_stale, stoppable, work_folder
+from bigbox.ingest.work import free_place, making, remove_stale
 from bigbox.store.box import CUBIC_TOLERANCE, Box, field_chunks
 from scheduler.tiling import Tiling, TilingError
 
@@ -91,7 +91,7 @@ def ingest(
     Raises BadInput, with nothing left behind, for everything that is wrong with the source, the
     numbers or the place; and StoppedEarly, likewise, on SIGTERM.
     """
-    place = _place(box)
+    place = free_place(box)
     remove_stale(place)
     request = _request(open_source(source, index), box_size, redshift, cosmology)
     shape = request.source.shape
@@ -102,19 +102,8 @@ def ingest(
             f"{place}: dm needs {need / 1e9:.1f} GB and {place.parent} has {free / 1e9:.1f} GB "
             "free: choose another folder or make room"
         )
-    work = work_folder(place)
-    try:
-        with stoppable(place):
-            facts = _write(request, work, memory)
-            _settle(work)
-            if place.exists():
-                raise BadInput(f"{place}: exists already; it came while the source was read")
-            os.rename(work, place)
-            _sync(place.parent)
-    except OSError as error:
-        raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with making(place) as work:
+        facts = _write(request, work, memory)
     return Ingested(
         box=place,
         source=str(request.source),
@@ -124,20 +113,9 @@ def ingest(
         mean=facts.total / math.prod(shape),
         least=facts.least,
         largest=facts.largest,
-        warnings=_warnings(shape),
+        warnings=tile_warnings(shape),
         notes=_notes(request, box_size),
     )
-
-
-def _place(box: Path) -> Path:
-    place = Path(os.path.abspath(box))
-    if os.path.lexists(place):
-        raise BadInput(f"{box}: exists already; choose another name or remove it first")
-    if not place.parent.is_dir():
-        raise BadInput(f"{box}: there is no folder {place.parent}; make it first")
-    if not os.access(place.parent, os.W_OK):
-        raise BadInput(f"{box}: the folder {place.parent} is read-only; choose another")
-    return place
 
 
 def _request(
@@ -295,7 +273,8 @@ def _provenance(source: GridSource, mean: float) -> dict[str, Any]:
     }
 
 
-def _warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
+def tile_warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """What a user should know of a box that the default tile does not fit into."""
     try:
         Tiling(shape)
     except TilingError as error:
@@ -314,18 +293,3 @@ def _tile_for(shape: tuple[int, int, int]) -> int:
         except TilingError:
             continue
     return min(costs, key=lambda tile: costs[tile], default=0)
-
-
-def _settle(folder: Path) -> None:
-    """Every file and folder on the disk, before the rename makes them a box."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,4 +1,4 @@
-"""The hidden folder in which an ingest makes its box: its name, its removal after a stop or kill.
+"""The hidden folder in which an ingest makes its box: there whole in the end, or not at all.
 
     .box.zarr.ingest-node7-4711
 
@@ -20,7 +20,7 @@ from types import FrameType
 
 import psutil
 
-from bigbox.errors import StoppedEarly
+from bigbox.errors import BadInput, StoppedEarly
 
 LOG = logging.getLogger(__name__)
 
@@ -49,6 +49,39 @@ def remove_stale(place: Path) -> None:
             LOG.warning("%s: removed; a killed ingest had left it", folder)
 
 
+def free_place(box: Path) -> Path:
+    """Where the box will be, as an absolute path; BadInput where it cannot be made."""
+    place = Path(os.path.abspath(box))
+    if os.path.lexists(place):
+        raise BadInput(f"{box}: exists already; choose another name or remove it first")
+    if not place.parent.is_dir():
+        raise BadInput(f"{box}: there is no folder {place.parent}; make it first")
+    if not os.access(place.parent, os.W_OK):
+        raise BadInput(f"{box}: the folder {place.parent} is read-only; choose another")
+    return place
+
+
+@contextmanager
+def making(place: Path) -> Iterator[Path]:
+    """Yields the folder in which to make the box; then it is durable and renamed to ``place``.
+
+    On any error, and on SIGTERM, nothing is left behind. Raises BadInput for what the disk refuses.
+    """
+    work = work_folder(place)
+    try:
+        with stoppable(place):
+            yield work
+            _settle(work)
+            if place.exists():
+                raise BadInput(f"{place}: exists already; it came while the source was read")
+            os.rename(work, place)
+            _sync(place.parent)
+    except OSError as error:
+        raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 @contextmanager
 def stoppable(place: Path) -> Iterator[None]:
     """SIGTERM raises StoppedEarly inside, so that what has been begun is removed on the way out.
@@ -71,6 +104,21 @@ def stoppable(place: Path) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _settle(folder: Path) -> None:
+    """Every file and folder on the disk, before the rename makes them a box."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        _sync(path)
+    _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _prefix(place: Path) -> str:

@@ -1,0 +1,190 @@
+"""Halo catalogues: FOF groups or SUBFIND subhaloes of GADGET, AREPO and SWIFT, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from bigbox.errors import BadInput
+from bigbox.ingest import headers
+from bigbox.ingest.hdf5 import attributes, candidates, family, opened, scalar, stem
+from bigbox.ingest.snapshot import placed
+
+HaloType = Literal["group", "subhalo"]
+
+CHUNK = 1 << 16
+"""Haloes read at once; with 64 points for the HI of each, 4 million points."""
+
+# Group and data sets of each kind, the first that the files have: centre of mass, else the place
+# of the most bound particle (GADGET-4 writes no centre of mass for groups).
+_LAYOUT: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
+    "GADGET": {
+        "group": ("Group", ("GroupCM", "GroupPos"), "GroupMass"),
+        "subhalo": ("Subhalo", ("SubhaloCM", "SubhaloPos"), "SubhaloMass"),
+    },
+    "SWIFT": {"group": ("Groups", ("Centres",), "Masses")},
+}
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A halo catalogue on disk."""
+
+    files: tuple[Path, ...]
+    header: headers.Header
+    kind: HaloType
+    section: str
+    places: str  # data set of the positions
+    masses: str
+    counts: tuple[int, ...]
+
+    def __str__(self) -> str:
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return f"{self.files[0]}{more}"
+
+    @property
+    def label(self) -> str:
+        """How a field made of it is labelled: the haloes, their masses and centres."""
+        what = "FOF groups" if self.kind == "group" else "SUBFIND subhaloes"
+        return f"catalogue: {what}, {self.section}/{self.masses} at {self.places}"
+
+    def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, int, int, int]]:
+        """(file, start, stop, index of the first halo in the whole catalogue)."""
+        first = 0
+        for i, count in enumerate(self.counts):
+            for start in range(0, count, size):
+                yield i, start, min(start + size, count), first + start
+            first += count
+
+    def read(
+        self, chunk: tuple[int, int, int, int], voxels: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Places in voxels, float64 (M, 3), and masses in the code's unit, float32 (M,)."""
+        i, start, stop, _ = chunk
+        path = self.files[i]
+        with opened(path) as file:
+            section = file[self.section]
+            places, masses = section[self.places][start:stop], section[self.masses][start:stop]
+        bad = ~(np.isfinite(masses) & (masses >= 0))
+        if bad.any():
+            j = int(np.argmax(bad))
+            raise BadInput(f"{path}: halo {start + j} has mass {masses[j]:g}, which is no mass")
+        return (
+            placed(places, self.header.box, voxels, f"{path}: {self.section}: halo", start),
+            masses.astype(np.float32),
+        )
+
+    def fingerprint(self) -> int:
+        """A number that differs from catalogue to catalogue: the checksum of its first haloes."""
+        for chunk in self.chunks(4096):
+            place, mass = self.read(chunk, 1)
+            return int(google_crc32c.value(place.tobytes() + mass.tobytes()))
+        return 0
+
+
+def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue:
+    """The catalogue that a folder, any one of its files, or all of its files name.
+
+    Raises BadInput where there is none, several, a file is missing, or the files disagree.
+    """
+    files = [p for p in candidates(given) if is_catalogue(p)]
+    if not files:
+        raise BadInput(
+            f"{given[0]}: no halo catalogue (an HDF5 file with a Header and Group or Subhalo) is "
+            "there"
+        )
+    names = sorted({stem(p) for p in files})
+    if len(names) > 1:
+        raise BadInput(
+            f"{given[0]}: holds {len(names)} catalogues "
+            f"({', '.join(Path(n).name for n in names)}); name the file of one"
+        )
+    first = files[0]
+    with opened(first) as file:
+        count = headers.files_of(first, attributes(file, "Header"))
+    paths = family(first, count) if len(files) != count else tuple(files)
+    return _checked(paths, kind)
+
+
+def is_catalogue(path: Path) -> bool:
+    """Whether a file is HDF5 with a Header that counts groups."""
+    import h5py
+
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    with opened(path) as file:
+        header = attributes(file, "Header")
+        return any(k.startswith(("Ngroups", "NumGroups")) for k in header) or any(
+            name in file for name in ("Group", "Groups", "Subhalo")
+        )
+
+
+def _checked(paths: tuple[Path, ...], kind: HaloType) -> Catalogue:
+    parts = [_one(path, kind) for path in paths]
+    header = parts[0][0]
+    for path, (other, *_) in zip(paths, parts, strict=True):
+        if (wrong := header.difference(other)) is not None:
+            raise BadInput(f"{path}: {wrong} than in {paths[0].name}: not of the same catalogue")
+    counts = tuple(part[1] for part in parts)
+    total = parts[0][2]
+    if total is not None and sum(counts) != total:
+        raise BadInput(
+            f"{paths[0]}: its header says {total} {kind}s in all, its {len(paths)} files hold "
+            f"{sum(counts)}; a file is missing or of another run"
+        )
+    held = [part[3] for part in parts if part[1]]
+    if not held:
+        raise BadInput(f"{paths[0]}: the catalogue has no {kind}s at all")
+    return Catalogue(paths, header, kind, *held[0], counts)
+
+
+def _one(
+    path: Path, kind: HaloType
+) -> tuple[headers.Header, int, int | None, tuple[str, str, str]]:
+    """Header, haloes in this file, haloes in all, and where their places and masses are."""
+    with opened(path) as file:
+        header = headers.read(path, file)
+        known = attributes(file, "Header")
+        layout = _LAYOUT[header.code].get(kind)
+        if layout is None:
+            raise BadInput(f"{path}: {header.code} catalogues have no {kind}s; leave --halo-type")
+        section, names, masses = layout
+        counter = "Ngroups" if kind == "group" else "Nsubhalos"
+        total, count = (
+            next((int(scalar(known[k])) for k in names if k in known), None)
+            for names in (
+                (f"{counter}_{where}", f"{_OTHER_COUNTER[counter]}_{where}")
+                for where in ("Total", "ThisFile")
+            )
+        )
+        group: Any = file.get(section)
+        if group is None or masses not in group:
+            # A file of several may well hold no halo at all.
+            if count == 0 or (count is None and group is not None):
+                return header, 0, total, (section, "", masses)
+            other = "subhalo" if kind == "group" else "group"
+            raise BadInput(
+                f"{path}: has no {section}/{masses}, the mass of its {kind}s; has it {other}s? "
+                f"then give --halo-type {other}"
+            )
+        places = next((name for name in names if name in group), None)
+        if places is None:
+            raise BadInput(f"{path}: {section} has no {' or '.join(names)}, the haloes' places")
+        shapes = group[places].shape, group[masses].shape
+        expected = len(group[masses]) if count is None else count
+        if shapes != ((expected, 3), (expected,)):
+            raise BadInput(
+                f"{path}: {section} has {places} of shape {shapes[0]} and {masses} of shape "
+                f"{shapes[1]}, the header says {expected} {kind}s; the file is damaged"
+            )
+        return header, expected, total, (section, places, masses)
+
+
+# SWIFT's name for groups, and AREPO's for subhaloes.
+_OTHER_COUNTER = {"Ngroups": "NumGroups", "Nsubhalos": "Nsubgroups"}
