@@ -32,7 +32,7 @@ Snapshots and grids may be far larger than memory: they are read in blocks, and 
 take at most 1 GiB together. On any error, and on SIGTERM (exit status 75), nothing is left behind;
 what a killed ingest has left in the folder of BOX the next one removes.
 
-examples: bigbox ingest snapdir_033 cv0.zarr --grid 256 --halos groups_033 --hi-halo
+example:  bigbox ingest snapdir_033 cv0.zarr --grid 256 --halos groups_033 --hi-halo
           bigbox ingest Grids_Mcdm_IllustrisTNG_CV_256_z=0.0.npy cv0.zarr --index 0 --box-size 25
 next:     bigbox plan cv0.zarr --ranks 4
 """
