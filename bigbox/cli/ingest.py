@@ -15,8 +15,12 @@ Makes a new box, a zarr store with checksums, of one of two kinds of source.
 
 A snapshot gives dm, the density of its dark matter over its mean (1 + delta, cloud-in-cell), and:
   --halos CATALOGUE   halo, the mass of its haloes in four mass bins, for training and as truth
-  --hi-halo           tb, 21 cm brightness from these haloes by the HI-halo relation of
-                      Villaescusa-Navarro et al. 2018: a stand-in for hydrodynamics, labelled so
+  --gas               tb, 21 cm brightness from the neutral hydrogen of its gas; what forms stars
+                      is neutral, for the rest the neutral fraction is read or, where the snapshot
+                      has none (GADGET-4), that of ionisation equilibrium
+  --hi-halo           tb from these haloes instead, by the HI-halo relation of Villaescusa-Navarro
+                      et al. 2018: a stand-in for hydrodynamics, and labelled so
+dm is the dark matter alone (particle type 1), also of a run with gas.
 Box size, redshift and cosmology come from its header. SNAPSHOT is a folder, any one of the files,
 or all of them: GADGET, AREPO (CAMELS, IllustrisTNG), GADGET-4 or SWIFT, HDF5.
 
@@ -67,8 +71,30 @@ def add(commands: Any) -> None:
         help="what counts as a halo: FOF groups (default; the masses of the mass bins and of the "
         "HI-halo relation are theirs) or SUBFIND subhaloes at their centres of mass, as the paper",
     )
-    snapshot.add_argument(
+    hydrogen = snapshot.add_mutually_exclusive_group()
+    hydrogen.add_argument("--gas", action="store_true", help="tb from the gas of SNAPSHOT")
+    hydrogen.add_argument(
+        "--gas-from",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="tb from the gas of another snapshot: the hydrodynamical twin of an N-body SNAPSHOT, "
+        "as in the paper, whose dm is that of the N-body run",
+    )
+    hydrogen.add_argument(
         "--hi-halo", action="store_true", help="tb from the haloes, by the HI-halo relation"
+    )
+    snapshot.add_argument(
+        "--uvb",
+        type=Path,
+        metavar="FILE",
+        help="photo-ionisation rates for gas whose neutral fraction the snapshot does not have, in "
+        "TREECOOL format (default: Faucher-Giguere et al. 2009, December 2011)",
+    )
+    snapshot.add_argument(
+        "--self-shielding",
+        action="store_true",
+        help="such gas shields itself where it is dense (Rahmati et al. 2013)",
     )
     snapshot.add_argument(
         "--smoothing",
@@ -103,7 +129,10 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-_OF_SNAPSHOTS = ("grid", "halos", "halo_type", "hi_halo", "smoothing")
+_OF_SNAPSHOTS = (
+    *("grid", "halos", "halo_type", "gas", "gas_from", "hi_halo"),
+    *("uvb", "self_shielding", "smoothing"),
+)
 _OF_GRIDS = ("box_size", "redshift", "index")
 
 
@@ -114,7 +143,8 @@ def run(options: argparse.Namespace) -> int:
     told = {name: getattr(options, name) for name in COSMOLOGY}
     cosmology = {name: value for name, value in told.items() if value is not None}
     snapshot = _is_snapshot(options.source)
-    for name in _OF_GRIDS if snapshot else _OF_SNAPSHOTS:
+    there = Path(options.source[0]).exists()  # else the reader says that there is no such file
+    for name in (_OF_GRIDS if snapshot else _OF_SNAPSHOTS) if there else ():
         if getattr(options, name) not in (None, False):
             kind, other = ("snapshot", "density grid") if snapshot else ("density grid", "snapshot")
             raise BadInput(
@@ -124,15 +154,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _is_snapshot(sources: list[str]) -> bool:
-    from bigbox.ingest.hdf5 import SUFFIXES
-    from bigbox.ingest.snapshot import is_snapshot
+    """Whether SOURCE is a snapshot: several files, a folder but no zarr store, or its content."""
+    from bigbox.ingest.hdf5 import SUFFIXES, has_header
 
     path = Path(sources[0])
-    if len(sources) > 1:
-        return True
-    if path.is_dir():  # a zarr array or group has its description in it
+    if path.is_dir():
         return not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
-    return path.suffix in SUFFIXES and is_snapshot(path)
+    return len(sources) > 1 or (path.suffix in SUFFIXES and path.is_file() and has_header(path))
 
 
 def _density(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
@@ -156,11 +184,9 @@ def _density(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
 
 
 def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
-    from bigbox.cosmology import Cosmology
-    from bigbox.hydrogen import mean_brightness, omega_hi_observed
+    from bigbox.hydrogen import omega_hi_observed
     from bigbox.ingest.particles import ingest_snapshot
     from bigbox.smoothing import DEFAULT_RADIUS
-    from bigbox.store.box import Box
 
     done = ingest_snapshot(
         [Path(source) for source in options.source],
@@ -168,6 +194,9 @@ def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
         grid=options.grid,
         halos=options.halos or (),
         halo_type=options.halo_type or "group",
+        gas=options.gas_from or options.gas,
+        uvb=options.uvb,
+        self_shielding=options.self_shielding,
         hi_halo=options.hi_halo,
         smoothing=DEFAULT_RADIUS if options.smoothing is None else options.smoothing,
         cosmology=cosmology,
@@ -179,18 +208,17 @@ def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
         f"mean {done.mean:.7f}"
     )
     for channel in done.halo:
+        upper = f"to {channel.upper:.3g} M_sun/h" if channel.haloes else "M_sun/h and above"
         print(
-            f"halo: {channel.least:.3g} to {channel.largest:.3g} M_sun/h: {channel.haloes} haloes, "
-            f"mass {channel.mass:.7g} M_sun/h in the catalogue, {channel.mass_in_array:.7g} in halo"
+            f"halo: {channel.lower:.3g} {upper}: {channel.haloes} haloes, mass {channel.mass:.7g} "
+            f"M_sun/h in the catalogue, {channel.mass_in_array:.7g} in halo"
         )
     if done.tb_source:
-        z = done.redshift
-        model = Cosmology.from_header(Box.open(options.box).attributes["cosmology"])
-        print(f"tb: from {done.tb_source}")
+        print(f"tb: {done.tb_source}")
         print(
-            f"tb: mean {done.tb_mean:.5g} mK; Omega_HI {done.omega_hi:.4g}, of which "
-            f"{mean_brightness(done.omega_hi, z, model):.5g} mK is expected; observed Omega_HI is "
-            f"{omega_hi_observed(z):.2g} at z = {z:.2g} (Crighton et al. 2015)"
+            f"tb: mean {done.tb_mean:.5g} mK, {done.tb_expected:.5g} mK expected of Omega_HI "
+            f"{done.omega_hi:.4g}; observed at z = {done.redshift:.2g}: Omega_HI about "
+            f"{omega_hi_observed(done.redshift):.1g} (Crighton et al. 2015)"
         )
     print(f"next: bigbox plan {options.box}")
     return 0

@@ -182,6 +182,12 @@ class Bricks:
         return int(np.ravel_multi_index(brick, self._many))
 
 
+def sorted_bytes(points: int, edges: tuple[int, ...], margin: int, *, weighted: bool) -> float:
+    """Bytes on disk of points sorted by brick, those in several windows counted as often."""
+    times = math.prod(1 + (2 * margin + 1) / edge for edge in edges)
+    return (16 if weighted else 12) * points * times
+
+
 def exact_sum(values: NDArray[np.float32]) -> int:
     """The sum of float32 values in units of 2^-149, exactly."""
     mantissa, exponent = np.frexp(values.astype(np.float64))

@@ -93,12 +93,15 @@ def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue
 
     Raises BadInput where there is none, several, a file is missing, or the files disagree.
     """
-    files = [p for p in candidates(given) if is_catalogue(p)]
+    files = [p for p in candidates(given) if p in given or _is_catalogue(p)]
     if not files:
         raise BadInput(
             f"{given[0]}: no halo catalogue (an HDF5 file with a Header and Group or Subhalo) is "
             "there"
         )
+    for path in files:
+        if not _is_catalogue(path):
+            raise BadInput(f"{path}: has no Header with counts of groups: no halo catalogue")
     names = sorted({stem(p) for p in files})
     if len(names) > 1:
         raise BadInput(
@@ -112,17 +115,12 @@ def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue
     return _checked(paths, kind)
 
 
-def is_catalogue(path: Path) -> bool:
-    """Whether a file is HDF5 with a Header that counts groups."""
-    import h5py
-
-    if not path.is_file() or not h5py.is_hdf5(path):
-        return False
+def _is_catalogue(path: Path) -> bool:
+    """Whether an HDF5 file has a Header that counts groups, or groups themselves."""
     with opened(path) as file:
-        header = attributes(file, "Header")
-        return any(k.startswith(("Ngroups", "NumGroups")) for k in header) or any(
-            name in file for name in ("Group", "Groups", "Subhalo")
-        )
+        return any(
+            name.startswith(("Ngroups", "NumGroups")) for name in attributes(file, "Header")
+        ) or ("Header" in file and any(name in file for name in ("Group", "Groups", "Subhalo")))
 
 
 def _checked(paths: tuple[Path, ...], kind: HaloType) -> Catalogue:

@@ -36,6 +36,17 @@ def opened(path: Path) -> Iterator[Any]:
         ) from None
 
 
+def has_header(path: Path) -> bool:
+    """Whether an HDF5 file is one of a simulation code; False where it cannot be opened."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return "Header" in file or any(name.startswith("PartType") for name in file)
+    except OSError:
+        return False
+
+
 def attributes(file: Any, group: str) -> dict[str, Any]:
     """The attributes of a group, {} where there is none: numbers, arrays and str."""
     if group not in file:

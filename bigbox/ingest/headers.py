@@ -52,6 +52,7 @@ class Header:
     totals: tuple[int, ...] = ()
     seed: int | None = None  # of the initial conditions
     told_units: bool = True  # False: kpc/h and 1e10 M☉/h are taken for granted
+    velocity: float = 1e5  # cm/s per unit of velocity; internal energies are its squares
 
     @property
     def box_size(self) -> float:
@@ -152,6 +153,7 @@ def _gadget(path: Path, file: Any, header: dict[str, Any]) -> Header:
         totals=_totals(header),
         seed=int(scalar(known["Seed"])) if "Seed" in known else None,
         told_units=length is not None,
+        velocity=scalar(known.get("UnitVelocity_in_cm_per_s", 1e5)),
     )
 
 

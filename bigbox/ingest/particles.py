@@ -12,15 +12,14 @@ the last bit whatever the order of the particles, and however many files they co
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -28,10 +27,20 @@ import bigbox
 from bigbox.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.errors import BadInput
 from bigbox.halos import HALO_CHANNELS, HALO_EDGES, halo_channel
-from bigbox.hydrogen import RELATION, brightness_temperature, hi_points
-from bigbox.ingest.bricks import Bricks
+from bigbox.hydrogen import RELATION, brightness_temperature, hi_points, mean_brightness
+from bigbox.ingest.bricks import Bricks, sorted_bytes
 from bigbox.ingest.catalogue import Catalogue, HaloType, open_catalogue
 from bigbox.ingest.density import tile_warnings
+from bigbox.ingest.gas import Gas, open_gas
+from bigbox.ingest.passes import (
+    HaloFacts,
+    SnapshotIngested,
+    Written,
+    run_all,
+    write_channels,
+    write_shard,
+)
+from bigbox.ingest.sanity import check_haloes, check_mass, check_room
 from bigbox.ingest.snapshot import DARK, GAS, Snapshot, dark_matter, open_snapshot
 from bigbox.ingest.work import free_place, making, remove_stale
 from bigbox.smoothing import DEFAULT_RADIUS, gaussian_kernel, reach, smooth
@@ -40,42 +49,10 @@ from bigbox.store.box import Box, field_chunks
 MEMORY = 1 << 30
 """Bytes that the bricks in work may take together, beside the libraries (about 0.2 GB)."""
 
-TASKS = 1024
-"""Tasks given to dask at once: its graph must not grow with the snapshot."""
-
 _SORTED = ".sorted"
 
-
-@dataclass(frozen=True)
-class HaloFacts:
-    """One channel: haloes in it and their mass, M☉/h, by the catalogue and in the array."""
-
-    least: float
-    largest: float
-    haloes: int
-    mass: float
-    mass_in_array: float
-
-
-@dataclass(frozen=True)
-class SnapshotIngested:
-    """What an ingest of a snapshot did."""
-
-    box: Path
-    source: str
-    shape: tuple[int, int, int]
-    box_size: float  # Mpc/h
-    redshift: float
-    particles: int
-    least: float  # of 1 + delta
-    largest: float
-    mean: float
-    halo: tuple[HaloFacts, ...] = ()
-    tb_source: str = ""
-    tb_mean: float = 0.0  # mK, of the array
-    omega_hi: float = 0.0
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+TbSource = Gas | Literal["haloes"] | None
+"""What tb is made of."""
 
 
 def ingest_snapshot(
@@ -85,6 +62,9 @@ def ingest_snapshot(
     grid: int | None = None,
     halos: Sequence[Path] = (),
     halo_type: HaloType = "group",
+    gas: Sequence[Path] | bool = False,
+    uvb: Path | None = None,
+    self_shielding: bool = False,
     hi_halo: bool = False,
     smoothing: float = DEFAULT_RADIUS,
     cosmology: Mapping[str, float] | None = None,
@@ -95,6 +75,10 @@ def ingest_snapshot(
     snapshot   a folder, any one of the files, or all of them
     grid       voxels on a side; as many as particles on a side when None
     halos      the catalogue of the same run: `halo`, the mass of its haloes in four bins
+    gas        `tb` from the gas: True for that of the snapshot, or the snapshot of another run of
+               the same initial conditions (paths as for `snapshot`)
+    uvb        photo-ionisation rates in TREECOOL format, for gas without a neutral fraction
+    self_shielding  of that gas (Rahmati et al. 2013)
     hi_halo    `tb` from the haloes, by the relation of `bigbox.hydrogen`
     smoothing  Mpc/h, of halo and tb (dm is never smoothed)
     cosmology  what the headers do not tell, or tell wrongly
@@ -112,11 +96,28 @@ def ingest_snapshot(
         raise BadInput("tb from haloes (--hi-halo) needs their catalogue: give --halos CATALOGUE")
     if catalogue is not None and (wrong := source.header.difference(catalogue.header)):
         raise BadInput(f"{catalogue}: {wrong} than in {source}: a catalogue of another simulation")
-    run = _Run(source, catalogue, _voxels(source, grid), smoothing, cosmology or {}, memory)
-    run.check_disk(place.parent, hi_halo)
+    if hi_halo and gas:
+        raise BadInput("tb is either of the gas (--gas) or of the haloes (--hi-halo): choose one")
+    if (uvb or self_shielding) and not gas:
+        raise BadInput("--uvb and --self-shielding are for the gas: give --gas, or leave them")
+    tb: TbSource = "haloes" if hi_halo else _gas(source, gas, uvb, self_shielding)
+    run = _Run(source, catalogue, tb, _voxels(source, grid), smoothing, cosmology or {}, memory)
+    run.check_disk(place.parent)
     with making(place) as work, ThreadPoolExecutor(run.workers) as pool:
-        run.make(work, pool, hi_halo)
+        run.make(work, pool)
     return run.told(place)
+
+
+def _gas(
+    source: Snapshot, gas: Sequence[Path] | bool, uvb: Path | None, self_shielding: bool
+) -> Gas | None:
+    """The gas that tb is made of; of the snapshot itself, or of its twin with hydrodynamics."""
+    if not gas:
+        return None
+    hydro = source if gas is True else open_snapshot(gas)
+    if wrong := source.header.difference(replace(hydro.header, totals=())):
+        raise BadInput(f"{hydro}: {wrong} than in {source}: the gas of another simulation")
+    return open_gas(hydro, table=uvb, self_shielding=self_shielding)
 
 
 class _Run:
@@ -126,6 +127,7 @@ class _Run:
         self,
         source: Snapshot,
         catalogue: Catalogue | None,
+        tb: TbSource,
         voxels: int,
         smoothing: float,
         cosmology: Mapping[str, float],
@@ -133,6 +135,8 @@ class _Run:
     ) -> None:
         self.source = source
         self.catalogue = catalogue
+        self.tb = tb
+        self.one_mass = bool(source.header.table) and source.header.table[DARK] > 0
         self.shape = (voxels,) * 3
         self.voxel = source.header.box_size / voxels
         self.kernel = gaussian_kernel(smoothing, self.voxel)
@@ -148,24 +152,22 @@ class _Run:
         each = 12 * window + 12 * math.prod(self.brick) + (64 << 20)
         self.workers = max(1, min(len(os.sched_getaffinity(0)), memory // each))
         self.halo_facts: tuple[HaloFacts, ...] = ()
-        self.dm_facts: list[_Written] = []
-        self.tb_facts: list[_Written] = []
+        self.dm_facts: list[Written] = []
+        self.tb_facts: list[Written] = []
         self.omega_hi = 0.0
         self.tb_source = ""
 
-    def check_disk(self, folder: Path, tb: bool) -> None:
-        channels = 1 + (HALO_CHANNELS if self.catalogue else 0) + tb
-        arrays = 4 * math.prod(self.shape) * channels
-        # Only dm has more points than voxels; on the surfaces of bricks some are there twice.
-        sort = 12 * self.source.total(DARK) * (1 + 6 / min(self.brick))
-        free = shutil.disk_usage(folder).free
-        if arrays + sort > free:
-            raise BadInput(
-                f"{folder}: the box needs {arrays / 1e9:.1f} GB, and {sort / 1e9:.1f} GB while it "
-                f"is made, but {free / 1e9:.1f} GB are free: choose another folder or make room"
-            )
+    def check_disk(self, folder: Path) -> None:
+        """BadInput where the box, and the sorted points beside it, have no room."""
+        channels = 1 + (HALO_CHANNELS if self.catalogue else 0) + (self.tb is not None)
+        sort = sorted_bytes(self.source.total(DARK), self.brick, 0, weighted=not self.one_mass)
+        if isinstance(self.tb, Gas):
+            gas = self.tb.snapshot.total(GAS)
+            sort = max(sort, sorted_bytes(gas, self.brick, self.margin, weighted=True))
+        check_room(folder, 4 * math.prod(self.shape) * channels, sort)
 
-    def make(self, work: Path, pool: ThreadPoolExecutor, tb: bool) -> None:
+    def make(self, work: Path, pool: ThreadPoolExecutor) -> None:
+        """All arrays of the box, into the store ``work``."""
         box = Box.create(
             work,
             self.shape,
@@ -177,48 +179,34 @@ class _Run:
         self._make_dm(box, pool)
         if self.catalogue is not None:
             self._make_halo(box, pool, self.catalogue)
-        if tb:
-            assert self.catalogue is not None
+        if isinstance(self.tb, Gas):
+            self._make_tb_of_gas(box, pool, self.tb)
+        elif self.tb == "haloes" and self.catalogue is not None:
             self._make_tb_of_haloes(box, pool, self.catalogue)
 
     def _make_dm(self, box: Box, pool: ThreadPoolExecutor) -> None:
         source, folder = self.source, box.path / _SORTED
         bricks = Bricks(folder, self.shape, self.brick, 0)
-        one_mass = bool(source.header.table) and source.header.table[DARK] > 0
-        names = ("Coordinates",) if one_mass else ("Coordinates", "Masses")
+        names = ("Coordinates",) if self.one_mass else ("Coordinates", "Masses")
 
         def sort(chunk: Any) -> None:
             data = source.read(chunk, names)
             place = source.place(chunk, data["Coordinates"], self.shape[0])
             bricks.add(place, source.mass(chunk, data.get("Masses")))
 
-        _run(sort, source.chunks(DARK), pool)
+        run_all(sort, source.chunks(DARK), pool)
         if bricks.total == 0:
             raise BadInput(f"{source}: all masses of type {DARK} are 0")
-        self._check_mass(bricks.total * (source.header.table[DARK] if one_mass else 1.0))
+        unit = source.header.table[DARK] if self.one_mass else 1.0
+        check_mass(source, bricks.total * unit, self.known.get("omega_m"))
         array = box.create_array("dm", attributes={"smoothing": 0.0, "source": "particles"})
         factor = math.prod(self.shape) / bricks.total
 
-        def write(brick: Any) -> _Written:
-            return _write(array, bricks.region(brick), bricks.deposit(brick, factor))
+        def write(brick: Any) -> Written:
+            return write_shard(array, bricks.region(brick), bricks.deposit(brick, factor))
 
-        self.dm_facts = _run(write, bricks.all(), pool)
+        self.dm_facts = run_all(write, bricks.all(), pool)
         shutil.rmtree(folder)
-
-    def _check_mass(self, mass: float) -> None:
-        """BadInput where the particles' mass (code units) is not that of such a box."""
-        header, omega_m = self.source.header, self.known.get("omega_m")
-        if omega_m is None:
-            return
-        omega = mass * header.mass / header.box_size**3 / CRITICAL_DENSITY
-        # With baryons of their own the dark matter is what they leave, at least a half.
-        least = 0.5 if self.source.total(GAS) else 0.95
-        if not least * omega_m <= omega <= 1.05 * omega_m:
-            raise BadInput(
-                f"{self.source}: its dark matter in a box of {header.box_size:g} Mpc/h has density "
-                f"{omega:.4g} over critical, but Omega_m is {omega_m:g}: units other than "
-                f"{header.length:g} Mpc/h and {header.mass:g} M_sun/h, or part of the particles"
-            )
 
     def _make_halo(self, box: Box, pool: ThreadPoolExecutor, catalogue: Catalogue) -> None:
         folder, unit = box.path / _SORTED, catalogue.header.mass
@@ -234,7 +222,7 @@ class _Run:
                 bricks.add(place[channel == i], mass[channel == i])
             return float(mass.max(initial=0.0)) * unit
 
-        largest = max(_run(sort, catalogue.chunks(), pool))
+        largest = max(run_all(sort, catalogue.chunks(), pool))
         edges = [*HALO_EDGES, max(largest, HALO_EDGES[-1])]
         array = box.create_array(
             "halo",
@@ -249,14 +237,25 @@ class _Run:
         )
         factor = unit / self.voxel**3
 
-        def write(brick: Any) -> list[_Written]:
-            return _write_channels(
-                array,
-                channels[0].region(brick),
-                [smooth(bricks.deposit(brick, factor), self.kernel) for bricks in channels],
-            )
+        dm, m = box.array("dm"), self.margin
 
-        written = _run(write, channels[0].all(), pool)
+        def write(brick: Any) -> tuple[list[Written], float, float]:
+            region = channels[0].region(brick)
+            rough = [bricks.deposit(brick, factor) for bricks in channels]
+            own = np.sum(rough, axis=0)[m : -m or None, m : -m or None, m : -m or None]
+            dense = float(own[np.asarray(dm[region]) > 1].sum(dtype=np.float64))
+            smoothed = [smooth(field, self.kernel) for field in rough]
+            facts = write_channels(array, region, smoothed)
+            return facts, dense, float(own.sum(dtype=np.float64))
+
+        done = run_all(write, channels[0].all(), pool)
+        written = [facts for facts, _, _ in done]
+        check_haloes(
+            f"{catalogue}",
+            math.fsum(dense for _, dense, _ in done),
+            math.fsum(whole for _, _, whole in done),
+            sum(f.above_one for f in self.dm_facts) / math.prod(self.shape),
+        )
         self.halo_facts = tuple(
             HaloFacts(
                 edges[i],
@@ -287,8 +286,18 @@ class _Run:
             )
             bricks.add(points / self.voxel, hi.astype(np.float32))
 
-        _run(sort, catalogue.chunks(), pool)
+        run_all(sort, catalogue.chunks(), pool)
         self._write_tb(box, pool, bricks, 1.0, RELATION, {"hi_seed": seed})
+
+    def _make_tb_of_gas(self, box: Box, pool: ThreadPoolExecutor, gas: Gas) -> None:
+        bricks = Bricks(box.path / _SORTED, self.shape, self.brick, self.margin)
+
+        def sort(chunk: Any) -> None:
+            coordinates, hi = gas.hydrogen(chunk)
+            bricks.add(gas.snapshot.place(chunk, coordinates, self.shape[0]), hi)
+
+        run_all(sort, gas.snapshot.chunks(GAS), pool)
+        self._write_tb(box, pool, bricks, gas.snapshot.header.mass, gas.label, {})
 
     def _write_tb(
         self,
@@ -315,11 +324,11 @@ class _Run:
         )
         factor = float(brightness_temperature(unit / self.voxel**3, z, self.cosmology))
 
-        def write(brick: Any) -> _Written:
+        def write(brick: Any) -> Written:
             field = smooth(bricks.deposit(brick, factor), self.kernel)
-            return _write(array, bricks.region(brick), field)
+            return write_shard(array, bricks.region(brick), field)
 
-        self.tb_facts = _run(write, bricks.all(), pool)
+        self.tb_facts = run_all(write, bricks.all(), pool)
         shutil.rmtree(box.path / _SORTED)
 
     def _provenance(self) -> dict[str, Any]:
@@ -360,46 +369,11 @@ class _Run:
             halo=self.halo_facts,
             tb_source=self.tb_source,
             tb_mean=math.fsum(f.total for f in self.tb_facts) / voxels,
+            tb_expected=mean_brightness(self.omega_hi, header.redshift, self.cosmology),
             omega_hi=self.omega_hi,
             warnings=tile_warnings(self.shape),
             notes=tuple(notes),
         )
-
-
-@dataclass(frozen=True)
-class _Written:
-    total: float
-    least: float
-    largest: float
-
-
-def _facts(values: Any) -> _Written:
-    return _Written(float(values.sum(dtype=np.float64)), float(values.min()), float(values.max()))
-
-
-def _write(array: Any, region: Any, values: Any) -> _Written:
-    """One whole shard of a 3-D array."""
-    array[region] = values
-    return _facts(values)
-
-
-def _write_channels(array: Any, region: Any, values: list[Any]) -> list[_Written]:
-    """One whole shard of a 4-D array, all channels."""
-    array[(slice(None), *region)] = np.stack(values)
-    return [_facts(channel) for channel in values]
-
-
-def _run(task: Callable[[Any], Any], items: Iterable[Any], pool: ThreadPoolExecutor) -> list[Any]:
-    """The results of a task for every item, on dask, a bounded number at a time."""
-    import dask
-
-    results: list[Any] = []
-    todo = iter(items)
-    while batch := list(itertools.islice(todo, TASKS)):
-        results += dask.compute(
-            *(dask.delayed(task, pure=False)(item) for item in batch), pool=pool
-        )
-    return results
 
 
 def _voxels(source: Snapshot, grid: int | None) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest import headers
-from bigbox.ingest.hdf5 import attributes, candidates, family, opened, stem
+from bigbox.ingest.hdf5 import SUFFIXES, attributes, candidates, family, opened, stem
 
 CHUNK = 1 << 19
 """Particles read at once."""
@@ -125,11 +125,13 @@ def open_snapshot(given: Sequence[Path]) -> Snapshot:
 
     Raises BadInput where there is none, several, a file is missing, or the files disagree.
     """
-    files = [p for p in candidates(given) if is_snapshot(p)]
+    files = [p for p in candidates(given) if p in given or is_snapshot(p)]
     if not files:
         raise BadInput(
             f"{given[0]}: no snapshot (an HDF5 file with a Header and PartType groups) is there"
         )
+    for path in files:
+        _check_kind(path)
     names = sorted({stem(p) for p in files})
     if len(names) > 1:
         raise BadInput(
@@ -144,13 +146,27 @@ def open_snapshot(given: Sequence[Path]) -> Snapshot:
 
 
 def is_snapshot(path: Path) -> bool:
-    """Whether a file is HDF5 with a Header and particles."""
-    import h5py
-
-    if not path.is_file() or not h5py.is_hdf5(path):
+    """Whether a file is HDF5 with particles or the header of a simulation code, or damaged so."""
+    if path.suffix not in SUFFIXES or not path.is_file():
         return False
     with opened(path) as file:
-        return "Header" in file and any(name.startswith("PartType") for name in file)
+        return any(name.startswith("PartType") for name in file) or (
+            "Header" in file and "NumPart_ThisFile" in file["Header"].attrs
+        )
+
+
+def _check_kind(path: Path) -> None:
+    """BadInput for a file that is no snapshot, saying what it is instead."""
+    with opened(path) as file:
+        if "Header" not in file:
+            raise BadInput(f"{path}: has no group Header, so that it is no snapshot")
+        if "NumPart_ThisFile" not in file["Header"].attrs:
+            what = "a halo catalogue (give it with --halos)" if _groups(file) else "another file"
+            raise BadInput(f"{path}: its Header counts no particles: not a snapshot but {what}")
+
+
+def _groups(file: Any) -> bool:
+    return any(name in file for name in ("Group", "Groups", "Subhalo"))
 
 
 def _order(path: Path) -> tuple[int, str]:
