@@ -25,6 +25,7 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox validate box.zarr                             spectra, seams, distributions: one page
   bigbox plot box.zarr                                 a picture of input and output
   bigbox export box.zarr --to hdf5                     numpy, HDF5 or OME-Zarr files
+  bigbox train lodi a.zarr b.zarr --out model          networks of your own
 """
 
 _STATUS = """\
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    from bigbox.cli import export, ingest, paint, plan, plot, status, validate, verify
+    from bigbox.cli import export, ingest, paint, plan, plot, status, train, validate, verify
 
     parser = Parser(
         prog="bigbox",
@@ -76,7 +77,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
-    for command in (ingest, plan, paint, status, verify, validate, plot, export):
+    for command in (ingest, plan, paint, status, verify, validate, plot, export, train):
         command.add(commands)
     return parser
 

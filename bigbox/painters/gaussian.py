@@ -21,8 +21,7 @@ tiles of any mask run in one batched product.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
@@ -30,10 +29,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbox.diffusion import Context, Known, Schedule, impose, sample, told
+from bigbox.diffusion import Context, Known, Schedule
 from bigbox.errors import BadInput
-from bigbox.noise import Purpose, normal
-from bigbox.painters.base import TileBatch, check_batch, paste_known
+from bigbox.painters.diffusion import DiffusionPainter
 
 MEAN_MK = 0.05  # T0: about the mean T_b at z = 0
 SCATTER_MK = 0.02  # s
@@ -43,14 +41,10 @@ MARGIN = 6  # the mean's kernel is cut at 3 R
 
 # Chosen with the closed-form recursion, see bigbox/diffusion/schedule.py: the largest eigenvalue of
 # C is 240, the smallest 1e-6, and modes of 0.24 and more are a thousandth of the peak power.
-SCHEDULES = {
+SCHEDULES: dict[str, dict[str, Any]] = {
     "dpmpp": {"gamma_min": -8.0, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -10.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
 }
-
-# Tiles that go through the denoiser together. On a CPU one tile fills the cache; on a GPU the batch
-# is filled up, because the kernels that a library picks, hence the bits, depend on its size.
-INNER_BATCH = {"cpu": 1, "cuda": 32}
 
 
 def axis_pole() -> float:
@@ -189,135 +183,64 @@ def _stack(axes: list[list[np.ndarray]], like: Tensor) -> tuple[Tensor, Tensor, 
 
 
 @dataclass(frozen=True)
-class GaussianPainter:
+class GaussianFrame:
+    """T_b = mean + s g; mean: mK (B, t, t, t)."""
+
+    mean: Tensor
+
+    def normalise(self, brightness: Tensor) -> Tensor:
+        """g of T_b in mK."""
+        return (brightness - self.mean) / SCATTER_MK
+
+    def brightness(self, x: Tensor) -> Tensor:
+        """T_b in mK of g."""
+        return x.mul_(SCATTER_MK).add_(self.mean)
+
+    def denoiser(self, context: Context, schedule: Schedule) -> GaussianDenoiser:
+        """The exact one."""
+        return GaussianDenoiser(context.known, schedule)
+
+
+@dataclass(frozen=True)
+class GaussianPainter(DiffusionPainter):
     """Paints T_b = m + s g in mK with the exact denoiser; see make_painter for the arguments.
 
     double: compute in float64 (a reference for tests; the results are float32 all the same).
-    threads: tiles painted side by side on a CPU. One thread each, because products of 32 x 32
-    matrices are too small to share: OpenMP's barriers cost more than they bring, and very much
-    more on a machine that is busy with other work.
     """
 
-    seed: int
-    box_shape: tuple[int, int, int]
-    realization: int = 0
-    tile: int = 32
-    overlap_method: str = "conditioned"
-    sampler: str = "dpmpp"
-    steps: int = 25
-    device: str = "cpu"
     double: bool = False
-    threads: int = 1
-    schedule: Schedule = field(init=False)
 
     name: ClassVar[str] = "gaussian"
     input: ClassVar[str] = "dm"
     margin: ClassVar[int] = MARGIN
+    channels: ClassVar[int] = 1
+    inner: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 32}  # one tile fills a CPU's cache
 
     def __post_init__(self) -> None:
         if self.tile < ORDER:
             raise BadInput(f"gaussian painter: tile {self.tile} is below {ORDER}; use larger tiles")
-        settings: dict[str, Any] = SCHEDULES[self.sampler]
-        object.__setattr__(self, "schedule", Schedule(self.steps, **settings))
+        super().__post_init__()
 
-    @property
-    def fields(self) -> int:
-        """T_b, and in the latents method z of the steps 1 .. T - 1 (step T is keyed noise)."""
-        return self.steps if self.overlap_method == "latents" else 1
+    def _schedule_ends(self) -> dict[str, Any]:
+        return SCHEDULES[self.sampler]
 
-    def identity(self) -> dict[str, Any]:
-        """Everything that decides the painted bytes, as JSON values."""
+    def _own_identity(self) -> dict[str, Any]:
         return {
-            "painter": self.name,
-            "version": 1,
-            "seed": self.seed,
-            "realization": self.realization,
-            "tile": self.tile,
-            "box_shape": list(self.box_shape),
-            "overlap_method": self.overlap_method,
-            "sampler": self.sampler,
-            "schedule": self.schedule.as_dict(),
             "mean_mK": MEAN_MK,
             "scatter_mK": SCATTER_MK,
             "smoothing_voxels": SMOOTHING,
-            "device": self._device_name(),
             "double": self.double,
         }
 
-    def _device_name(self) -> str:
-        """The kind of device: the bytes are promised for one kind only."""
-        device = torch.device(self.device)
-        return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-    def paint(self, batch: TileBatch) -> np.ndarray:
-        """float32 (B, F, t, t, t): T_b in mK, then the step latents in units of g."""
-        check_batch(self, batch, self.tile, channels=1)
-        result = np.empty(batch.known.shape, np.float32)
-        inner = INNER_BATCH[torch.device(self.device).type]
-
-        def some(first: int) -> None:
-            part = np.arange(first, min(first + inner, len(batch)))
-            painted = self._paint(batch, np.resize(part, inner))
-            for slot, b in enumerate(part):
-                result[b] = paste_known(painted[slot], batch.known[b], batch.width[b])
-
-        firsts = range(0, len(batch), inner)
-        if self.threads > 1 and torch.device(self.device).type == "cpu":
-            list(self._pool.map(some, firsts))
-        else:
-            for first in firsts:
-                some(first)
-        return result
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads, "tile", torch.set_num_threads, (1,))
-
-    @torch.inference_mode()
-    def _paint(self, batch: TileBatch, part: np.ndarray) -> np.ndarray:
-        """The tiles `part` of the batch, float32 (len(part), F, t, t, t), nothing pasted yet."""
-        condition = self._tensor(batch.inputs[part])
-        fields = self._tensor(batch.known[part])
-        width = batch.width[part]
-        mean = apply_axes(condition[:, 0], self._smoothing(len(part))).mul_(MEAN_MK)
-        x0 = ((fields[:, 0] - mean) / SCATTER_MK).contiguous()
-        known = Known(x0, width, fields[:, 1:] if self.fields > 1 else None)
-        x0.masked_fill_(~known.mask, 0.0)
-
-        def noise(purpose: Purpose, step: int) -> Tensor:
-            shape = (self.tile, self.tile, self.tile)
-            drawn = normal(
-                self.seed,
-                self.realization,
-                purpose,
-                step,
-                batch.origin[part],
-                shape,
-                self.box_shape,
-                self.device,
-            )
-            return drawn.to(mean.dtype)
-
-        context = Context(condition, told(self.overlap_method, known))
-        denoiser = GaussianDenoiser(context.known, self.schedule)
-        imposition = impose(self.overlap_method, known, self.schedule, noise)
-        painted = sample(denoiser, self.schedule, self.sampler, noise, imposition)
-        brightness = painted.mul_(SCATTER_MK).add_(mean)
-        latents = imposition.latents
-        result = (
-            brightness[:, None]
-            if latents is None
-            else torch.cat([brightness[:, None], latents], dim=1)
-        )
-        return result.float().cpu().numpy()
+    def frame(self, condition: Tensor) -> GaussianFrame:
+        """The mean of these tiles from their density, (B, 1, n, n, n)."""
+        matrix = self._kernel.expand(len(condition), -1, -1)
+        mean = apply_axes(condition[:, 0], (matrix, matrix, matrix)).mul_(MEAN_MK)
+        return GaussianFrame(mean)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         dtype = torch.float64 if self.double else torch.float32
         return torch.from_numpy(array).to(self.device, dtype)
-
-    def _smoothing(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
-        matrix = self._kernel.expand(size, -1, -1)
-        return matrix, matrix, matrix
 
     @cached_property
     def _kernel(self) -> Tensor:

@@ -1,0 +1,80 @@
+"""HALOgen: four halo mass density channels from the dark-matter density (paper section 2.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bigbox.networks.layers import (
+    Attention,
+    ResidualBlock,
+    conv,
+    fold,
+    join,
+    norm,
+    run_blocks,
+    unfold,
+    upsample,
+)
+from bigbox.networks.presets import HalogenSize
+
+WINDOW = 64  # voxels on an edge of what the network sees at once (section 2.1.1)
+CHANNELS = 4  # halo mass bins (eq. 1)
+
+
+class Halogen(nn.Module):
+    """Attention ResUNet (section 2.1.1, fig. 2): 1 x 64³ in, 4 x 64³ out, normalised logarithms.
+
+        64³ ─ blocks ──────────────────────────────── join ─ blocks ─ 4 x 64³
+              max-pool                                upsample (trilinear)
+              32³ ─ blocks ────────────────── join ─ blocks
+                    max-pool                  upsample
+                    16³ ─ blocks ──── join ─ blocks
+                          max-pool    upsample
+                          8³ ─ blocks, attention
+
+    Every convolution and norm works within four groups, so that the output channels are
+    independent: each is a U-Net of its own behind the common input.
+    """
+
+    def __init__(self, size: HalogenSize):
+        super().__init__()
+        self.size = size
+        groups, widths = CHANNELS, size.widths
+
+        def blocks(channels: int, out: int) -> nn.ModuleList:
+            ends = [channels] + [out] * size.blocks
+            return nn.ModuleList(
+                ResidualBlock(a, b, size.convs, groups)
+                for a, b in zip(ends[:-1], ends[1:], strict=True)
+            )
+
+        self.inlet = conv(size.patch**3, widths[0])
+        self.down = nn.ModuleList(
+            blocks(a, b) for a, b in zip((widths[0], *widths[:-1]), widths[:-1], strict=False)
+        )
+        self.pool = nn.MaxPool3d(2)
+        self.bottom = blocks(widths[-2], widths[-1])
+        self.attention = Attention(widths[-1], size.heads, groups)
+        self.narrow = nn.ModuleList(
+            conv(b, a, groups, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
+        self.outlet = nn.Sequential(
+            norm(widths[0], groups), nn.SiLU(), conv(widths[0], CHANNELS * size.patch**3, groups)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, 1, n, n, n) of the normalised log density; returns (B, 4, n, n, n)."""
+        h = self.inlet(fold(x, self.size.patch))
+        skips = []
+        for level in self.down:
+            h = run_blocks(level, h)
+            skips.append(h)
+            h = self.pool(h)
+        h = self.attention(run_blocks(self.bottom, h))
+        for level, narrow, skip in zip(
+            reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
+        ):
+            # Narrowed before it is upsampled: the same function, an eighth of the work.
+            h = run_blocks(level, join(upsample(narrow(h)), skip, CHANNELS))
+        return unfold(self.outlet(h), self.size.patch)

@@ -1,0 +1,77 @@
+"""The sizes of the networks: one table for HALOgen, one for LODI."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from bigbox.errors import BadInput
+
+
+@dataclass(frozen=True)
+class HalogenSize:
+    """patch: voxels on an edge that the first convolution takes as one; widths: channels at each
+    resolution, the last at the bottleneck; blocks: residual blocks per resolution; convs: in each
+    block; heads: of the attention, a multiple of 4.
+    """
+
+    patch: int
+    widths: tuple[int, ...]
+    blocks: int
+    convs: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class LodiSize:
+    """As HalogenSize; embedding: length of the noise level's embedding; parametrisation: what the
+    network predicts, "v" (Salimans & Ho 2022) or "noise" (the paper).
+    """
+
+    patch: int
+    widths: tuple[int, ...]
+    blocks: int
+    convs: int
+    heads: int
+    embedding: int
+    parametrisation: str
+
+
+_Size = TypeVar("_Size")
+
+# The paper gives HALOgen's input, poolings and bottleneck (64³, three, 8³), not its widths, and
+# LODI's input (32³) and one convolution more in a block than Ono et al. 2024, whose widths it has.
+# mini works on patches of 2³ voxels: the maps are smoothed over R = 0.2 Mpc/h, two voxels, so that
+# a patch loses nothing, and convolutions of a coarser grid with more channels are what processors
+# are fast at.
+HALOGEN = {
+    #                      patch  widths                blocks convs heads
+    "paper": HalogenSize(1, (64, 128, 256, 512), 1, 2, 4),
+    "mini": HalogenSize(2, (32, 64, 128), 1, 2, 4),
+}
+LODI = {
+    #                   patch  widths              blocks convs heads embedding parametrisation
+    "paper": LodiSize(1, (48, 96, 192, 384), 1, 3, 4, 192, "noise"),
+    "mini": LodiSize(2, (64, 96, 128), 1, 2, 4, 128, "v"),
+}
+
+
+def halogen_size(preset: str) -> HalogenSize:
+    """HALOgen's sizes by name. Raises BadInput."""
+    return _of(HALOGEN, preset)
+
+
+def lodi_size(preset: str) -> LodiSize:
+    """LODI's sizes by name. Raises BadInput."""
+    return _of(LODI, preset)
+
+
+def as_dict(size: HalogenSize | LodiSize) -> dict[str, Any]:
+    """As JSON values, for the model card; `size(**dict)` gives it back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(size).items()}
+
+
+def _of(table: dict[str, _Size], preset: str) -> _Size:
+    if preset not in table:
+        raise BadInput(f"preset: {preset!r} is not one of {', '.join(table)}")
+    return table[preset]

@@ -1,0 +1,122 @@
+"""HALOgen as a painter of haloes: dark matter in, log10 rho_h out, by windows (paper sec. 2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from bigbox.networks.halogen import CHANNELS, WINDOW
+from bigbox.networks.model import Model
+from bigbox.networks.transforms import LogTransform
+from bigbox.painters.diffusion import device_name, side_by_side, thread_pool
+from bigbox.painters.precision import fast_dtype, ready
+from bigbox.smoothing import gaussian_kernel, smooth
+
+
+@dataclass(frozen=True)
+class HalogenPainter:
+    """HALOgen over windows.
+
+    stride: voxels between windows (16 in the paper); weighting: "flat", the paper's average, or
+    "tent", which trusts a window's middle more than its edges;
+    batch: windows at once; threads: windows side by side on a CPU.
+    """
+
+    model: Model
+    stride: int = 16
+    weighting: str = "flat"
+    batch: int = 4
+    device: str = "cpu"
+    threads: int = 1
+
+    name: ClassVar[str] = "halogen"
+    window: ClassVar[int] = WINDOW
+    channels: ClassVar[int] = CHANNELS
+    # Windows that go through the network together: the bits depend on the number.
+    inner: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 4}
+
+    @property
+    def margin(self) -> int:
+        """How far the smoothing of the density reaches."""
+        return len(self._kernel) // 2
+
+    @property
+    def weights(self) -> np.ndarray:
+        """int64 (window,): of a voxel in the average, by its place on an axis."""
+        if self.weighting == "flat":
+            return np.ones(WINDOW, dtype=np.int64)
+        place = np.arange(WINDOW)
+        return np.minimum(place + 1, WINDOW - place).astype(np.int64)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the haloes' bytes, as JSON values."""
+        return {
+            "painter": self.name,
+            "version": 1,
+            "model": self.model.sha256,
+            "stride": self.stride,
+            "weighting": self.weighting,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": device_name(self.device),
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        """What the halo array says of itself."""
+        card = self.model.card
+        return {
+            "source": f"HALOgen, model {self.model.sha256[:12]}",
+            "mass_edges": card["halo_mass_edges"],
+            "smoothing": card["smoothing"],
+        }
+
+    def predict(self, dm: np.ndarray) -> np.ndarray:
+        """float32 (B, 4, w, w, w): log10 of rho_h in (M_sun/h) / (Mpc/h)^3.
+
+        dm: float32 (B, n, n, n), 1 + delta not smoothed, n = window + 2 margin.
+        """
+        result = np.empty((len(dm), CHANNELS, *(WINDOW,) * 3), dtype=np.float32)
+        inner = self.inner[torch.device(self.device).type]
+
+        def some(first: int) -> None:
+            part = np.arange(first, min(first + inner, len(dm)))
+            result[part] = self._predict(dm[np.resize(part, inner)])[: len(part)]
+
+        side_by_side(self._pool, some, range(0, len(dm), inner))
+        return result
+
+    @torch.inference_mode()
+    def _predict(self, dm: np.ndarray) -> np.ndarray:
+        smoothed = smooth(dm, self._kernel)[:, None]
+        x = torch.from_numpy(self._dm_log.forward(smoothed)).to(self.device, self.dtype)
+        logs = self.network(x).float() * self._halo_log.std + self._halo_log.mean
+        return logs.cpu().numpy()
+
+    @cached_property
+    def _pool(self) -> Any:
+        return thread_pool(self.threads, self.device)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """Precision of the network."""
+        return fast_dtype(self.device)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        return ready(self.model.network, self.device, self.dtype)
+
+    @cached_property
+    def _kernel(self) -> np.ndarray:
+        return gaussian_kernel(self.model.card["smoothing"], self.model.card["voxel_size"])
+
+    @cached_property
+    def _dm_log(self) -> LogTransform:
+        return self.model.transform("dm")
+
+    @cached_property
+    def _halo_log(self) -> LogTransform:
+        return self.model.transform("halo")

@@ -1,0 +1,1 @@
+"""Training of the networks: data and splits, losses, the loop, the model card."""

@@ -1,0 +1,267 @@
+"""Training data: boxes in memory, split by simulation or by slab, cut into random sub-volumes.
+
+A batch is a pure function of (seed, step, rank), so that a resumed training sees what an
+undisturbed one would have seen.
+
+    one box, split by slab (axis 0, periodic):      several boxes: split by simulation
+
+     gap   validation   gap        training             box 1 .. n-1   training
+    |---|--------------|---|--------------------|       box n          validation
+
+No sub-volume reaches into a gap, so no voxel, smoothed or not, is seen on both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbox.errors import BadInput
+from bigbox.networks.transforms import LogTransform
+from bigbox.smoothing import DEFAULT_RADIUS, gaussian_kernel, smooth_periodic
+from bigbox.store.box import Box
+from bigbox.training.symmetries import SYMMETRIES, turn
+
+VALIDATION_SHARE = 0.25  # of a single box (section 2.3)
+GAP = 2.0  # Mpc/h between training and validation of one box: more than twice the kernel's reach
+SAME_VOXEL = 0.02  # relative difference of voxel sizes that may be trained on together
+
+
+@dataclass(frozen=True)
+class TrainingBox:
+    """The fields of one box, in network units once normalised: float32 (C, N, N, N) each."""
+
+    path: Path
+    fields: dict[str, np.ndarray]
+    attributes: dict[str, Any]
+
+    @property
+    def edge(self) -> int:
+        return self.fields["halo"].shape[-1]
+
+
+@dataclass(frozen=True)
+class Region:
+    """Where sub-volumes of one box may lie: voxels start .. start + length of axis 0, or anywhere.
+
+    length: None for the whole periodic box.
+    """
+
+    box: int
+    start: int = 0
+    length: int | None = None
+
+    def origins(self, box_edge: int, window: int) -> int:
+        """How many origins along axis 0 keep a window inside."""
+        return box_edge if self.length is None else self.length - window + 1
+
+    def as_dict(self, boxes: list[TrainingBox]) -> dict[str, Any]:
+        """For the model card: which voxels of which box."""
+        edge = boxes[self.box].edge
+        length = edge if self.length is None else self.length
+        return {
+            "box": boxes[self.box].path.name,
+            "axis 0": [self.start, self.start + length],
+            "of": edge,
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint regions to train on and to validate on."""
+
+    training: list[Region]
+    validation: list[Region]
+
+
+def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
+    """Read arrays of boxes whole: about 4 bytes a voxel and channel, all in memory.
+
+    names: arrays to read, of "dm", "halo", "tb"; dm is smoothed as the others are
+    (section 2.1.2). Raises BadInput: an array is missing, or boxes differ in voxel size, redshift
+    or smoothing.
+    """
+    boxes = []
+    for path in paths:
+        store = Box.open(path)
+        for name in names:
+            store.require(name)
+        fields = {}
+        smoothing = {}
+        for name in names:
+            array = store.array(name)
+            field = np.asarray(array[...], dtype=np.float32)
+            fields[name] = field if field.ndim == 4 else field[None]
+            smoothing[name] = float(array.attrs.get("smoothing", 0.0))  # type: ignore[arg-type]
+        radius = smoothing.get("halo", DEFAULT_RADIUS)
+        if "dm" in fields and smoothing["dm"] == 0:
+            kernel = gaussian_kernel(radius, store.voxel)
+            fields["dm"] = smooth_periodic(fields["dm"][0], kernel)[None]
+        attributes = {
+            "voxel_size": store.voxel,
+            "redshift": store.redshift,
+            "cosmology": store.attributes["cosmology"],
+            "smoothing": radius,
+            "sources": {n: store.array(n).attrs.get("source", "") for n in names},
+        }
+        boxes.append(TrainingBox(path, fields, attributes))
+    _check_alike(boxes)
+    return boxes
+
+
+def _check_alike(boxes: list[TrainingBox]) -> None:
+    first = boxes[0].attributes
+    for box in boxes[1:]:
+        mine = box.attributes
+        if abs(mine["voxel_size"] / first["voxel_size"] - 1) > SAME_VOXEL:
+            raise BadInput(
+                f"{box.path}: voxels of {mine['voxel_size']:.5g} Mpc/h, those of {boxes[0].path} "
+                f"are {first['voxel_size']:.5g}; one model knows one resolution"
+            )
+        for what in ("redshift", "smoothing"):
+            if abs(mine[what] - first[what]) > 1e-3:
+                raise BadInput(
+                    f"{box.path}: {what} {mine[what]:.4g}, {boxes[0].path} has {first[what]:.4g}; "
+                    "train one model for each"
+                )
+
+
+def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = None) -> Split:
+    """Split by simulation where there are several boxes, else by slab with a gap.
+
+    window: voxels on a sub-volume's edge; held_out: how many of the last boxes validate, by
+    default a quarter, at least one. Raises BadInput: a box too small for that.
+    """
+    for box in boxes:
+        if box.edge < window:
+            raise BadInput(f"{box.path}: {box.edge} voxels an axis, the network sees {window}")
+    if len(boxes) > 1:
+        last = held_out or max(1, round(VALIDATION_SHARE * len(boxes)))
+        if last >= len(boxes):
+            raise BadInput(f"{last} of {len(boxes)} boxes held out: none is left to train on")
+        regions = [Region(i) for i in range(len(boxes))]
+        return Split(regions[:-last], regions[-last:])
+    edge, gap = boxes[0].edge, round(GAP / boxes[0].attributes["voxel_size"])
+    validation = max(window, round(VALIDATION_SHARE * edge))
+    training = edge - validation - 2 * gap
+    if training < window:
+        raise BadInput(
+            f"{boxes[0].path}: {edge} voxels are too few to split into {validation} for "
+            f"validation, two gaps of {gap} and {window} or more for training; give a second box"
+        )
+    return Split(
+        [Region(0, validation + gap, training)],
+        [Region(0, 0, validation)],
+    )
+
+
+def normalise(
+    boxes: list[TrainingBox], training: list[Region], floors: dict[str, tuple[float, bool]]
+) -> dict[str, LogTransform]:
+    """Turn fields into network units in place; constants come from the training boxes alone.
+
+    floors: of each field, and whether it clips (see LogTransform). Channels of one field share
+    their constants, so that a network can compare them.
+    """
+    used = sorted({region.box for region in training})
+    transforms = {}
+    for name, (floor, clip) in floors.items():
+        fit = LogTransform.fit([boxes[i].fields[name] for i in used], floor, clip)
+        for box in boxes:
+            box.fields[name] = fit.forward(box.fields[name])
+        transforms[name] = fit
+    return transforms
+
+
+class Sampler:
+    """Random sub-volumes of regions, turned by a random symmetry."""
+
+    def __init__(self, boxes: list[TrainingBox], regions: list[Region], window: int, seed: int):
+        self.boxes, self.regions, self.window, self.seed = boxes, regions, window, seed
+        # A region's share of the samples is its share of the origins.
+        origins = np.array([float(self._origins(region)) for region in regions])
+        self._shares = origins / origins.sum()
+
+    def _origins(self, region: Region) -> int:
+        edge = self.boxes[region.box].edge
+        return region.origins(edge, self.window) * edge**2
+
+    def generator(self, step: int, rank: int = 0) -> np.random.Generator:
+        """The random numbers of one batch."""
+        return np.random.default_rng([self.seed, step, rank])
+
+    def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """One sub-volume of every field: float32 views (C, w, w, w), not contiguous."""
+        region = self.regions[rng.choice(len(self.regions), p=self._shares)]
+        box = self.boxes[region.box]
+        corner = rng.integers(0, box.edge, 3)
+        corner[0] = region.start + rng.integers(region.origins(box.edge, self.window))
+        symmetry = int(rng.integers(len(SYMMETRIES)))
+        return {n: turn(cut(f, corner, self.window), symmetry) for n, f in box.fields.items()}
+
+    def batch(self, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """`size` sub-volumes: float32 (size, C, w, w, w) of every field."""
+        samples = [self.draw(rng) for _ in range(size)]
+        return {n: np.stack([s[n] for s in samples]) for n in samples[0]}
+
+
+class HaloRichSampler(Sampler):
+    """LODI's sub-sampling of halo-poor sub-volumes (section 2.3.2).
+
+    Kept are all with a halo in the two high-mass channels, half of those with a halo in the two
+    low-mass ones only, and `empty` of those without any, which the paper does not speak of but
+    which a box is full of. A halo is where log10 rho_h reaches 10.
+    """
+
+    def __init__(
+        self,
+        boxes: list[TrainingBox],
+        regions: list[Region],
+        window: int,
+        seed: int,
+        threshold: float,
+        low_mass: float = 0.5,
+        empty: float = 0.1,
+    ):
+        """threshold: log10 rho_h = 10 in network units."""
+        super().__init__(boxes, regions, window, seed)
+        self.threshold, self.low_mass, self.empty = threshold, low_mass, empty
+
+    def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        while True:
+            sample = super().draw(rng)
+            highest = sample["halo"].max(axis=(1, 2, 3)) >= self.threshold
+            keep = 1.0 if highest[2:].any() else self.low_mass if highest.any() else self.empty
+            if rng.random() < keep:
+                return sample
+
+
+def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:
+    """A sub-volume (C, w, w, w) of a periodic field (C, N, N, N)."""
+    edge = field.shape[-1]
+    if (corner + window <= edge).all():
+        x, y, z = (slice(int(c), int(c) + window) for c in corner)
+        return field[:, x, y, z]
+    index = [(np.arange(window) + c) % edge for c in corner]
+    return field[(slice(None), *np.ix_(*index))]
+
+
+def overlap_mask(rng: np.random.Generator, tile: int, empty: float = 0.25) -> np.ndarray:
+    """Which voxels of a tile are known, as at any stage: float32 (t, t, t).
+
+    Any of the six faces may have a known slab of 3 to 8 voxels (an overlap of 4 is stretched to
+    close a box); a share `empty` of the tiles has none, as the first stage.
+    """
+    mask = np.zeros((tile,) * 3, dtype=np.float32)
+    if rng.random() < empty:
+        return mask
+    for axis in range(3):
+        for side in range(2):
+            if rng.random() < 0.5:
+                width = int(rng.integers(3, 9))
+                slab = slice(0, width) if side == 0 else slice(tile - width, tile)
+                mask[(*(slice(None),) * axis, slab)] = 1.0
+    return mask

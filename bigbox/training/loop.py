@@ -1,0 +1,276 @@
+"""The training loop: steps, moving average, validation, checkpoints, curves; on one or many GPUs.
+
+    torchrun --nproc-per-node 4 -m bigbox train lodi ...     one process for each GPU (torch's DDP)
+
+A checkpoint holds everything, and a batch is a function of its step, so that a killed training
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from bigbox.errors import BadInput, StoppedEarly
+from bigbox.training.recipes import Recipe
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this process trains: its rank of how many, on which device, in which precision."""
+
+    rank: int
+    size: int
+    device: torch.device
+    autocast: bool
+
+    @classmethod
+    def here(cls, device: str) -> Place:
+        """From torchrun's environment; device: "auto", "cpu" or "cuda"."""
+        size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        cuda = torch.cuda.is_available()
+        if device == "cuda" and not cuda:
+            raise BadInput("device cuda: torch sees no GPU here; use --device cpu")
+        if device == "auto":
+            device = "cuda" if cuda else "cpu"
+        if size > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if device == "cuda" else "gloo")
+        local = int(os.environ.get("LOCAL_RANK", 0))
+        where = torch.device(f"cuda:{local}" if device == "cuda" else "cpu")
+        # bfloat16 pays where the processor multiplies it; elsewhere it is emulated and slow.
+        fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
+        return cls(rank, size, where, fast)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """validate_every, checkpoint_every: steps, seconds; validation: batches of it."""
+
+    validate_every: int = 200
+    checkpoint_every: float = 120.0
+    validation: int = 16
+
+
+class Trainer:
+    """Trains a task (network and loss in one module) with a recipe.
+
+    batch(step, rank, size): a training batch; validation_batch(index, size): one of a fixed set.
+    Both give what the task's forward takes, by name. folder: of checkpoint and curves; settings:
+    what must be the same when a training goes on.
+    """
+
+    def __init__(
+        self,
+        task: nn.Module,
+        recipe: Recipe,
+        place: Place,
+        folder: Path,
+        name: str,
+        settings: dict[str, Any],
+        batch: Callable[[int, int, int], Batch],
+        validation_batch: Callable[[int, int], Batch],
+        schedule: Schedule | None = None,
+        deadline: float | None = None,
+    ):
+        self.task, self.recipe, self.place = task.to(place.device), recipe, place
+        self.folder, self.name, self.settings = folder, name, settings
+        self.batch, self.validation_batch = batch, validation_batch
+        self.schedule = schedule or Schedule()
+        self.deadline = deadline
+        for module in task.modules():
+            if isinstance(module, nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = AveragedModel(self.task, avg_fn=self._averaged)
+        parameters = self.task.parameters()
+        self.optimiser: torch.optim.Optimizer
+        if recipe.optimiser == "rmsprop":
+            self.optimiser = torch.optim.RMSprop(parameters, lr=recipe.rate)
+        else:
+            self.optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=1e-4)
+        self.wrapped: nn.Module = self.task
+        if place.size > 1:
+            self.wrapped = DistributedDataParallel(self.task)
+        self.step = 0
+        self.best = float("inf")
+        self.best_state: dict[str, Tensor] | None = None
+        self._stop = ""
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / f"{self.name}.checkpoint.pt"
+
+    @property
+    def curve(self) -> Path:
+        return self.folder / f"{self.name}.csv"
+
+    def run(self) -> None:
+        """Train to the last step, or to a stop.
+
+        Raises:
+            StoppedEarly: SIGTERM, SIGUSR2, or the deadline; the same command goes on.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._resume()
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._asked_to_stop)
+        share = max(1, self.recipe.batch // self.place.size)
+        began, first, saved = time.monotonic(), self.step, time.monotonic()
+        losses: list[float] = []
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.batch, self.step, self.place.rank, share)
+            while self.step < self.recipe.steps:
+                batch = self._here(coming.result())
+                coming = ahead.submit(self.batch, self.step + 1, self.place.rank, share)
+                losses.append(self._train(batch))
+                self.step += 1
+                last = self.step == self.recipe.steps
+                if last or self.step % self.schedule.validate_every == 0:
+                    rate = (time.monotonic() - began) / (self.step - first)
+                    self._validate(sum(losses) / len(losses), rate)
+                    losses = []
+                if self.deadline and time.monotonic() > self.deadline:
+                    self._stop = self._stop or "the time limit"
+                if self._all_agree_to_stop():
+                    self._save()
+                    raise StoppedEarly(
+                        f"training {self.name} stopped by {self._stop} at step {self.step} of "
+                        f"{self.recipe.steps}; the same command goes on from here"
+                    )
+                if last or time.monotonic() - saved > self.schedule.checkpoint_every:
+                    self._save()
+                    saved = time.monotonic()
+
+    def best_network(self) -> nn.Module:
+        """The task with the averaged weights of the best validation."""
+        if self.best_state is not None:
+            self.average.module.load_state_dict(self.best_state)
+        return self.average.module
+
+    def _here(self, batch: Batch) -> Batch:
+        return {k: v.to(self.place.device, non_blocking=True) for k, v in batch.items()}
+
+    def _mixed(self) -> Any:
+        if not self.place.autocast:
+            return nullcontext()
+        return torch.autocast(self.place.device.type, torch.bfloat16)
+
+    def _train(self, batch: Batch) -> float:
+        self.task.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate_at(self.step)
+        self.optimiser.zero_grad(set_to_none=True)
+        with self._mixed():
+            loss = self.wrapped(**batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.task.parameters(), self.recipe.clip)
+        self.optimiser.step()
+        self.average.update_parameters(self.task)
+        return float(loss.detach())
+
+    def _averaged(self, mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+        # A short memory at first, else the average would remember the untrained weights.
+        decay = min(self.recipe.average, (1 + float(count)) / (10 + float(count)))
+        return torch.lerp(new, mean, decay)
+
+    @torch.no_grad()
+    def _validate(self, training_loss: float, seconds: float) -> None:
+        self.average.eval()
+        share = max(1, self.recipe.batch // self.place.size)
+        total = torch.zeros(1, device=self.place.device)
+        mine = range(self.place.rank, self.schedule.validation, self.place.size)
+        for index in mine:
+            with self._mixed():
+                total += self.average(**self._here(self.validation_batch(index, share)))
+        if self.place.size > 1:
+            distributed.all_reduce(total)
+        loss = float(total) / self.schedule.validation
+        if loss < self.best:
+            self.best = loss
+            state = self.average.module.state_dict()
+            self.best_state = {k: v.detach().clone() for k, v in state.items()}
+        if self.place.rank == 0:
+            self._record(training_loss, loss)
+            left = (self.recipe.steps - self.step) * seconds / 60
+            print(
+                f"{self.name} step {self.step}/{self.recipe.steps}: loss {training_loss:.4f}, "
+                f"validation {loss:.4f} (best {self.best:.4f}), {seconds:.3f} s a step, "
+                f"{left:.0f} min left",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _record(self, training_loss: float, validation_loss: float) -> None:
+        new = not self.curve.exists()
+        with self.curve.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "rate", "training", "validation"])
+            rate = self.recipe.rate_at(self.step - 1)
+            writer.writerow([self.step, f"{rate:.3e}", training_loss, validation_loss])
+
+    def _asked_to_stop(self, number: int, frame: Any) -> None:
+        self._stop = signal.Signals(number).name
+
+    def _all_agree_to_stop(self) -> bool:
+        if self.place.size == 1:
+            return bool(self._stop)
+        asked = torch.tensor(float(bool(self._stop)), device=self.place.device)
+        distributed.all_reduce(asked)
+        self._stop = self._stop or ("another rank" if asked else "")
+        return bool(asked)
+
+    def _save(self) -> None:
+        if self.place.rank:
+            return
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(
+            {
+                "settings": self.settings,
+                "step": self.step,
+                "best": self.best,
+                "best_state": self.best_state,
+                "task": self.task.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+            },
+            partial,
+        )
+        partial.replace(self.checkpoint)
+
+    def _resume(self) -> None:
+        if not self.checkpoint.exists():
+            self.curve.unlink(missing_ok=True)
+            return
+        try:
+            saved = torch.load(self.checkpoint, map_location=self.place.device, weights_only=True)
+        except Exception as error:  # torch raises whatever a damaged pickle or archive leads to
+            raise BadInput(
+                f"{self.checkpoint}: damaged ({str(error).splitlines()[0]}); remove it to "
+                "begin anew"
+            ) from None
+        for key, value in self.settings.items():
+            if saved["settings"].get(key) != value:
+                raise BadInput(
+                    f"{self.checkpoint}: trained with {key} {saved['settings'].get(key)!r}, now "
+                    f"{value!r}; choose another --out, or remove the checkpoint to begin anew"
+                )
+        self.task.load_state_dict(saved["task"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step, self.best, self.best_state = saved["step"], saved["best"], saved["best_state"]

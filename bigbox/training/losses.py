@@ -1,0 +1,206 @@
+"""The losses: HALOgen's mask and quantile loss (eqs. 2-7), LODI's diffusion loss (eq. 13)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bigbox.networks.halogen import Halogen
+from bigbox.networks.lodi import Lodi, masked_mse, target
+
+TOP_SHARE = 0.05  # of a channel's voxels that count as halo sites (eq. 3)
+
+
+@dataclass(frozen=True)
+class HalogenWeights:
+    """Hyper-parameters of eq. 5 (values of section 2.3.1).
+
+    alpha: squared error against quantile loss; quantile: of the latter; beta: weight of each
+    channel's squared error; l1: weight of sum |theta|.
+    """
+
+    alpha: float = 0.6
+    quantile: float = 0.7
+    beta: tuple[float, ...] = (1.0, 2.0, 5.0, 8.0)
+    l1: float = 1e-6
+
+
+def halo_thresholds(log_density: Tensor) -> Tensor:
+    """T_i of eq. 3 for each channel: the value that 5 % of the voxels exceed.
+
+    log_density: (4, ...) of the whole training data; returns (4,).
+    """
+    flat = log_density.flatten(1)
+    rank = math.ceil((1.0 - TOP_SHARE) * flat.shape[1])
+    return flat.kthvalue(rank, dim=1).values
+
+
+def halo_site_weights(sites: Tensor) -> Tensor:
+    """w_i of eq. 2: voxels of a channel over halo sites in it and its neighbour channels.
+
+    sites: bool (4, ...) of the whole training data, or the mean per channel (4,); returns (4,).
+    """
+    share = sites.double() if sites.ndim == 1 else sites.flatten(1).double().mean(1)
+    return 1.0 / _with_neighbours(share[None]).squeeze(0)
+
+
+def halo_mask(log_density: Tensor, thresholds: Tensor, weights: Tensor) -> Tensor:
+    """m of eq. 4: w_i at the halo sites of channel i and of its neighbour channels, 1 elsewhere.
+
+    Eq. 4 as printed leaves the neighbours out; the text and fig. 3 have them, to enforce that a
+    channel has no haloes where the next has. log_density: (B, 4, n, n, n); thresholds, weights:
+    (4,). Returns (B, 4, n, n, n), not yet normalised.
+    """
+    sites = log_density > thresholds[:, None, None, None]
+    near = _with_neighbours(sites.float()) > 0
+    return torch.where(near, weights[:, None, None, None].to(log_density.dtype), 1.0)
+
+
+def _with_neighbours(channels: Tensor) -> Tensor:
+    """Sum over channels i - 1, i, i + 1 of (B, 4, ...), where they exist."""
+    total = channels.clone()
+    total[:, 1:] += channels[:, :-1]
+    total[:, :-1] += channels[:, 1:]
+    return total
+
+
+def halogen_loss(
+    predicted: Tensor, wanted: Tensor, mask: Tensor, weights: HalogenWeights, mean_mask: float
+) -> Tensor:
+    """Eq. 5 without its last term, averaged over the batch.
+
+    predicted, wanted, mask: (B, 4, n, n, n); mean_mask: the mask's mean over the training data: a
+    mask divided by it and by its 4 n³ voxels sums to 1 on average (section 2.1.3).
+    """
+    error = wanted - predicted
+    squared = (error.square() * mask).mean(dim=(0, 2, 3, 4)) / mean_mask / error.shape[1]
+    quantile = torch.maximum(weights.quantile * error, (weights.quantile - 1.0) * error)
+    quantile = quantile.mean(dim=(0, 2, 3, 4)) / error.shape[1]
+    beta = torch.tensor(weights.beta, device=error.device)
+    return (weights.alpha * beta * squared + (1.0 - weights.alpha) * quantile).sum()
+
+
+class HalogenTask(nn.Module):
+    """HALOgen with its loss, as one module, so that DDP sees a single forward pass."""
+
+    def __init__(
+        self,
+        network: Halogen,
+        weights: HalogenWeights,
+        thresholds: Tensor,
+        site_weights: Tensor,
+        mean_mask: float,
+    ):
+        super().__init__()
+        self.thresholds: Tensor
+        self.site_weights: Tensor
+        self.network, self.weights, self.mean_mask = network, weights, mean_mask
+        self.register_buffer("thresholds", thresholds.float(), persistent=False)
+        self.register_buffer("site_weights", site_weights.float(), persistent=False)
+
+    def forward(self, dm: Tensor, halo: Tensor) -> Tensor:
+        """dm: (B, 1, n, n, n), halo: (B, 4, n, n, n), both normalised; the loss, a scalar."""
+        mask = halo_mask(halo, self.thresholds, self.site_weights)
+        predicted = self.network(dm).float()
+        loss = halogen_loss(predicted, halo, mask, self.weights, self.mean_mask)
+        if self.training:
+            loss = loss + self.weights.l1 * sum(p.abs().sum() for p in self.network.parameters())
+        return loss
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Noise levels of training for the v parametrisation: gamma is normal, cut at the ends.
+
+    Painting uses levels within gamma_min .. gamma_max.
+    """
+
+    gamma_min: float = -9.0
+    gamma_max: float = 12.0
+    centre: float = 0.0
+    width: float = 3.5
+
+    def gamma(self, uniform: Tensor) -> Tensor:
+        """Noise levels from uniform numbers in 0 .. 1."""
+        normal = torch.distributions.Normal(0.0, 1.0)
+        ends = torch.tensor([self.gamma_min, self.gamma_max], dtype=uniform.dtype)
+        low, high = normal.cdf((ends - self.centre) / self.width)
+        return self.centre + self.width * normal.icdf(low + uniform * (high - low))
+
+
+class LodiTask(nn.Module):
+    """LODI with its loss, as one module.
+
+    The v parametrisation: mean squared error of v, at the noise levels of `Levels`. Noise
+    prediction: the variational bound (Kingma et al. 2021) at T steps with gamma(t) = b + |w| t
+    learned (eq. 13 and its text); the paper prints its diffusion term alone, which |w| = 0 would
+    bring to zero, so that the bound's other two terms are here too. Voxels that are known count
+    nothing: they are pasted when painting.
+    """
+
+    def __init__(self, network: Lodi, levels: Levels, steps: int = 50):
+        super().__init__()
+        self.network, self.levels, self.steps = network, levels, steps
+        self.parametrisation = network.size.parametrisation
+        if self.parametrisation == "noise":
+            # The bound has little to say of the ends at first: those of Kingma et al. 2021.
+            self.gamma_start = nn.Parameter(torch.tensor(-13.3))
+            self.gamma_slope = nn.Parameter(torch.tensor(18.3))
+
+    def gamma_ends(self) -> tuple[float, float]:
+        """gamma at t = 0 and t = 1."""
+        if self.parametrisation == "v":
+            return self.levels.gamma_min, self.levels.gamma_max
+        start = float(self.gamma_start)
+        return start, start + abs(float(self.gamma_slope))
+
+    def forward(
+        self, tb: Tensor, halo: Tensor, known: Tensor, uniform: Tensor, noise: Tensor
+    ) -> Tensor:
+        """The loss, a scalar.
+
+        tb: (B, t, t, t), halo: (B, 4, t, t, t), normalised; known: (B, t, t, t), 1 where known;
+        uniform: (B,) in 0 .. 1, which noise level; noise: (B, t, t, t), standard normal.
+        """
+        unknown = 1.0 - known
+        if self.parametrisation == "v":
+            gamma = self.levels.gamma(uniform)
+            return self._error(tb, halo, known, unknown, gamma, noise).mean()
+        t = torch.ceil(uniform * self.steps).clamp(min=1.0) / self.steps
+        gamma, before = self._gamma(t), self._gamma(t - 1.0 / self.steps)
+        weight = self.steps / 2.0 * torch.expm1(gamma - before)
+        diffusion = weight * self._error(tb, halo, known, unknown, gamma, noise)
+        return (diffusion + self._ends(tb, unknown)).mean()
+
+    def _gamma(self, t: Tensor) -> Tensor:
+        return self.gamma_start + self.gamma_slope.abs() * t
+
+    def _error(
+        self, tb: Tensor, halo: Tensor, known: Tensor, unknown: Tensor, gamma: Tensor, noise: Tensor
+    ) -> Tensor:
+        """Mean squared error of what is predicted, per tile: (B,)."""
+        alpha, sigma = amplitudes(gamma)
+        z = alpha * tb + sigma * noise
+        low, high = self.gamma_ends()
+        prepared = self.network.prepare(halo, tb * known, known)
+        output = self.network(z, (gamma - low) / (high - low), prepared)
+        wanted = target(self.parametrisation, tb, noise, alpha, sigma)
+        return masked_mse(output, wanted, unknown)
+
+    def _ends(self, tb: Tensor, unknown: Tensor) -> Tensor:
+        """Prior and reconstruction terms of the bound, per voxel to paint: (B,)."""
+        start, end = self._gamma(torch.zeros(1)), self._gamma(torch.ones(1))
+        alpha2, sigma2 = torch.sigmoid(-end), torch.sigmoid(end)
+        prior = 0.5 * (alpha2 * tb.square() + sigma2 - 1.0 - torch.log(sigma2))
+        mean_prior = (prior * unknown).flatten(1).sum(1) / unknown.flatten(1).sum(1)
+        reconstruction = 0.5 * (start + math.log(2.0 * math.pi) + 1.0)
+        return mean_prior + reconstruction
+
+
+def amplitudes(gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma, (B, 1, 1, 1), of noise levels gamma (B,) (section 2.2.3)."""
+    gamma = gamma[:, None, None, None]
+    return torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()
