@@ -120,8 +120,8 @@ class Levels:
 
     gamma_min: float = -9.0
     gamma_max: float = 12.0
-    centre: float = 0.0
-    width: float = 3.5
+    centre: float = 1.0
+    width: float = 4.0
 
     def gamma(self, uniform: Tensor) -> Tensor:
         """Noise levels from uniform numbers in 0 .. 1."""

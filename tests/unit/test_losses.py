@@ -1,0 +1,193 @@
+"""The losses against slow versions written voxel by voxel from the paper's equations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from bigbox.networks.lodi import Lodi, clean_estimate, target
+from bigbox.networks.presets import LodiSize
+from bigbox.training.losses import (
+    HalogenWeights,
+    Levels,
+    LodiTask,
+    amplitudes,
+    halo_mask,
+    halo_site_weights,
+    halo_thresholds,
+    halogen_loss,
+)
+
+N = 6
+
+
+@pytest.fixture
+def density() -> torch.Tensor:
+    """log10 rho_h of four channels, mostly background, as real ones: (4, N, N, N)."""
+    rng = np.random.default_rng(3)
+    field = np.full((4, N, N, N), 9.0)
+    for channel in range(4):
+        sites = rng.choice(N**3, 30 - 5 * channel, replace=False)
+        field[channel].reshape(-1)[sites] = rng.uniform(10, 13, len(sites))
+    return torch.from_numpy(field)
+
+
+def test_thresholds_leave_five_per_cent(density: torch.Tensor) -> None:
+    for channel, threshold in zip(density, halo_thresholds(density), strict=True):
+        above = (channel > threshold).double().mean()
+        assert above <= 0.05
+        # One voxel more would be over 5 %, ties aside.
+        assert (channel >= threshold).double().mean() > 0.05
+
+
+def slow_weights(density: np.ndarray, thresholds: np.ndarray) -> list[float]:
+    """Eq. 2, written out."""
+    result = []
+    for i in range(4):
+        count = 0
+        for j in range(max(0, i - 1), min(3, i + 1) + 1):
+            for value in density[j].flat:
+                count += value > thresholds[j]
+        result.append(density[0].size / count)
+    return result
+
+
+def slow_mask(density: np.ndarray, thresholds: np.ndarray, weights: list[float]) -> np.ndarray:
+    """Eq. 4 with the neighbour channels of the text and of fig. 3."""
+    mask = np.ones_like(density)
+    for i in range(4):
+        for voxel in np.ndindex(density.shape[1:]):
+            for j in range(max(0, i - 1), min(3, i + 1) + 1):
+                if density[(j, *voxel)] > thresholds[j]:
+                    mask[(i, *voxel)] = weights[i]
+    return mask
+
+
+def test_weights_and_mask(density: torch.Tensor) -> None:
+    thresholds = halo_thresholds(density)
+    weights = halo_site_weights(density > thresholds[:, None, None, None])
+    slow = slow_weights(density.numpy(), thresholds.numpy())
+    np.testing.assert_allclose(weights.numpy(), slow)
+    assert (weights >= 1).all()
+    mask = halo_mask(density[None], thresholds, weights)[0]
+    np.testing.assert_allclose(mask, slow_mask(density.numpy(), thresholds.numpy(), slow))
+
+
+def test_halogen_loss_is_equation_5(density: torch.Tensor) -> None:
+    rng = np.random.default_rng(4)
+    wanted = torch.stack([density, density.flip(1)])
+    predicted = wanted + torch.from_numpy(rng.normal(0, 1, wanted.shape))
+    mask = torch.from_numpy(rng.uniform(1, 9, wanted.shape))
+    mean_mask = float(mask.mean())
+    alpha, q, beta = 0.6, 0.7, (1, 2, 5, 8)
+    total = 0.0
+    for b in range(2):
+        # A mask of one sub-volume sums to 1 on average: divided by its voxels and its mean.
+        normalised = mask[b] / (mean_mask * mask[b].numel())
+        for j in range(4):
+            squared = quantile = 0.0
+            for voxel in np.ndindex(N, N, N):
+                error = float(wanted[(b, j, *voxel)] - predicted[(b, j, *voxel)])
+                squared += error**2 * float(normalised[(j, *voxel)])
+                quantile += max(q * error, (q - 1) * error) / mask[b].numel()
+            total += (alpha * beta[j] * squared + (1 - alpha) * quantile) / 2
+    found = halogen_loss(predicted, wanted, mask, HalogenWeights(), mean_mask)
+    assert float(found) == pytest.approx(total)
+
+
+def test_an_overestimate_costs_less_than_an_underestimate() -> None:
+    zero, one = torch.zeros(1, 4, 2, 2, 2), torch.ones(1, 4, 2, 2, 2)
+    weights = HalogenWeights(alpha=0.0)
+    over = halogen_loss(one, zero, one, weights, 1.0)
+    under = halogen_loss(zero, one, one, weights, 1.0)
+    assert float(under / over) == pytest.approx(0.7 / 0.3)
+
+
+@pytest.mark.parametrize("parametrisation", ["v", "noise"])
+def test_a_perfect_network_gives_back_the_clean_tile(parametrisation: str) -> None:
+    generator = torch.Generator().manual_seed(5)
+    x0, noise = torch.randn(2, 3, 4, 4, 4, dtype=torch.float64, generator=generator)
+    alpha, sigma = amplitudes(torch.tensor([-8.0, 0.0, 5.0], dtype=torch.float64))
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha))
+    z = alpha * x0 + sigma * noise
+    said = target(parametrisation, x0, noise, alpha, sigma)
+    torch.testing.assert_close(clean_estimate(parametrisation, z, said, alpha, sigma), x0)
+
+
+def lodi_task(parametrisation: str) -> LodiTask:
+    torch.manual_seed(6)
+    size = LodiSize(2, (16, 16, 16), 1, 2, 2, 16, parametrisation)
+    task = LodiTask(Lodi(size), Levels())
+    for parameter in task.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return task.eval()
+
+
+def lodi_batch() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    known = torch.zeros(2, 32, 32, 32)
+    known[1, :4] = 1.0
+    return {
+        "tb": torch.randn(2, 32, 32, 32, generator=generator),
+        "halo": torch.randn(2, 4, 32, 32, 32, generator=generator),
+        "known": known,
+        "uniform": torch.tensor([0.31, 0.87]),
+        "noise": torch.randn(2, 32, 32, 32, generator=generator),
+    }
+
+
+def test_noise_loss_is_equation_13() -> None:
+    """T/2 expm1(gamma_t - gamma_s) |eps - eps_hat|^2 per voxel to paint, plus the bound's ends."""
+    task, batch = lodi_task("noise"), lodi_batch()
+    start, slope = -13.3, 18.3
+    total = 0.0
+    with torch.no_grad():
+        for b, u in enumerate(batch["uniform"].tolist()):
+            step = math.ceil(u * 50)
+            gamma, before = start + slope * step / 50, start + slope * (step - 1) / 50
+            alpha = math.sqrt(1 / (1 + math.exp(gamma)))
+            sigma = math.sqrt(1 / (1 + math.exp(-gamma)))
+            x, eps, known = batch["tb"][b], batch["noise"][b], batch["known"][b]
+            z = alpha * x + sigma * eps
+            prepared = task.network.prepare(
+                batch["halo"][b : b + 1], (x * known)[None], known[None]
+            )
+            level = torch.tensor([(gamma - start) / slope])
+            predicted = task.network(z[None], level, prepared)[0]
+            unknown = known == 0
+            error = ((eps - predicted)[unknown] ** 2).mean()
+            total += 25 * math.expm1(gamma - before) * float(error) / 2
+            end = start + slope
+            alpha2, sigma2 = 1 / (1 + math.exp(end)), 1 / (1 + math.exp(-end))
+            prior = 0.5 * (alpha2 * x[unknown] ** 2 + sigma2 - 1 - math.log(sigma2)).mean()
+            total += (float(prior) + 0.5 * (start + math.log(2 * math.pi) + 1)) / 2
+        found = float(task(**batch))
+    assert found == pytest.approx(total, rel=1e-4)
+
+
+def test_known_voxels_cost_nothing() -> None:
+    """What the network says of known voxels does not enter the loss, and they are told it clean."""
+    task, batch = lodi_task("v"), lodi_batch()
+    with torch.no_grad():
+        gamma = task.levels.gamma(batch["uniform"])
+        alpha, sigma = amplitudes(gamma)
+        z = alpha * batch["tb"] + sigma * batch["noise"]
+        known = batch["known"]
+        prepared = task.network.prepare(batch["halo"], batch["tb"] * known, known)
+        low, high = task.gamma_ends()
+        said = task.network(z, (gamma - low) / (high - low), prepared)
+        wanted = alpha * batch["noise"] - sigma * batch["tb"]
+        each = [((said - wanted)[b][known[b] == 0] ** 2).mean() for b in range(2)]
+        assert float(task(**batch)) == pytest.approx(float(sum(each)) / 2, rel=1e-5)
+
+
+def test_training_levels_cover_those_that_are_painted() -> None:
+    levels = Levels()
+    gamma = levels.gamma(torch.linspace(0, 1, 1001)[1:-1])
+    assert (gamma.diff() > 0).all()
+    assert levels.gamma_min <= gamma[0] < -8 and 11 < gamma[-1] <= levels.gamma_max
+    middle = levels.gamma(torch.tensor([0.5]))
+    assert abs(float(middle) - levels.centre) < 0.2
