@@ -58,6 +58,23 @@ def add(commands: Any) -> None:
         choices=("v", "noise"),
         help="what LODI predicts: v (mini), noise (paper)",
     )
+    parser.add_argument(
+        "--start", metavar="MODEL", type=Path, help="train the weights of this model further"
+    )
+    parser.add_argument(
+        "--halogen",
+        metavar="MODEL",
+        type=Path,
+        help="lodi: part of the samples has the haloes that this model predicts, as painting from "
+        "dark matter alone will have",
+    )
+    parser.add_argument(
+        "--halogen-share",
+        type=number(0.0),
+        default=0.5,
+        metavar="P",
+        help="that part, 0 to 1 (default 0.5)",
+    )
     parser.add_argument("--seed", type=whole(0, 2**31), default=0, metavar="S", help="default 0")
     parser.add_argument(
         "--hours",

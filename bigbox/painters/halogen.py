@@ -17,6 +17,9 @@ from bigbox.painters.diffusion import device_name, side_by_side, thread_pool
 from bigbox.painters.precision import fast_dtype, ready
 from bigbox.smoothing import gaussian_kernel, smooth
 
+# log10 rho_h under which predicted maps are zero (section 2.1.1).
+CUT = 9.5
+
 
 @dataclass(frozen=True)
 class HalogenPainter:
@@ -120,3 +123,22 @@ class HalogenPainter:
     @cached_property
     def _halo_log(self) -> LogTransform:
         return self.model.transform("halo")
+
+
+def paint_haloes(painter: HalogenPainter, dm: np.ndarray) -> np.ndarray:
+    """rho_h of a whole periodic box in memory, by the plainest loop over its windows.
+
+    dm: (N, N, N), 1 + delta, N at least a window. Returns float32 (4, N, N, N) in
+    (M_sun/h) / (Mpc/h)^3. The engine does the same out of core and in any order.
+    """
+    n, margin, window = dm.shape[0], painter.margin, painter.window
+    total, weight = np.zeros((CHANNELS, n, n, n)), np.zeros((n, n, n))
+    one = painter.weights[:, None, None] * painter.weights[:, None] * painter.weights
+    count = -(-n // painter.stride)
+    for corner in np.ndindex(count, count, count):
+        axes = [(c * n // count + np.arange(-margin, window + margin)) % n for c in corner]
+        place = np.ix_(*(axis[margin : margin + window] for axis in axes))
+        total[(slice(None), *place)] += painter.predict(dm[np.ix_(*axes)][None])[0] * one
+        weight[place] += one
+    logs = total / weight
+    return np.where(logs >= CUT, 10**logs, 0.0).astype(np.float32)

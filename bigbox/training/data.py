@@ -170,10 +170,15 @@ def normalise(
     transforms = {}
     for name, (floor, clip) in floors.items():
         fit = LogTransform.fit([boxes[i].fields[name] for i in used], floor, clip)
-        for box in boxes:
-            box.fields[name] = fit.forward(box.fields[name])
+        apply(fit, boxes, name)
         transforms[name] = fit
     return transforms
+
+
+def apply(transform: LogTransform, boxes: list[TrainingBox], name: str) -> None:
+    """Turn one field of all boxes into network units in place."""
+    for box in boxes:
+        box.fields[name] = transform.forward(box.fields[name])
 
 
 class Sampler:
@@ -223,12 +228,15 @@ class HaloRichSampler(Sampler):
         window: int,
         seed: int,
         threshold: float,
+        predicted: float = 0.0,
         low_mass: float = 0.5,
         empty: float = 0.1,
     ):
-        """threshold: log10 rho_h = 10 in network units."""
+        """threshold: log10 rho_h = 10 in network units; predicted: share of the samples whose
+        haloes are those that HALOgen predicts (the field "predicted") instead of the true ones."""
         super().__init__(boxes, regions, window, seed)
-        self.threshold, self.low_mass, self.empty = threshold, low_mass, empty
+        self.threshold, self.predicted = threshold, predicted
+        self.low_mass, self.empty = low_mass, empty
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         while True:
@@ -236,6 +244,9 @@ class HaloRichSampler(Sampler):
             highest = sample["halo"].max(axis=(1, 2, 3)) >= self.threshold
             keep = 1.0 if highest[2:].any() else self.low_mass if highest.any() else self.empty
             if rng.random() < keep:
+                predicted = sample.pop("predicted", None)
+                if predicted is not None and rng.random() < self.predicted:
+                    sample["halo"] = predicted
                 return sample
 
 

@@ -11,18 +11,22 @@ import numpy as np
 import torch
 
 from bigbox import __version__
+from bigbox.errors import BadInput
 from bigbox.halos import HALO_EDGES
 from bigbox.networks.halogen import WINDOW, Halogen
 from bigbox.networks.lodi import TILE, Lodi
-from bigbox.networks.model import save_model
+from bigbox.networks.model import load_model, read_card, save_model
 from bigbox.networks.presets import as_dict, halogen_size, lodi_size
 from bigbox.networks.transforms import LogTransform
+from bigbox.painters.halogen import HalogenPainter, paint_haloes
+from bigbox.store.box import Box
 from bigbox.training.curves import plot_curve
 from bigbox.training.data import (
     HaloRichSampler,
     Sampler,
     Split,
     TrainingBox,
+    apply,
     load_boxes,
     normalise,
     overlap_mask,
@@ -68,6 +72,9 @@ class TrainOptions:
     threads: int | None = None
     hours: float | None = None
     parametrisation: str | None = None
+    start: Path | None = None
+    halogen: Path | None = None
+    halogen_share: float = 0.5
     float32_weights: bool = False
 
 
@@ -109,14 +116,16 @@ def _halogen(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer,
     boxes = load_boxes(options.boxes, ["dm", "halo"])
     split = split_boxes(boxes, WINDOW, options.held_out)
     floors = {"dm": (DM_FLOOR, False), "halo": (HALOGEN_FLOOR, True)}
-    transforms = normalise(boxes, split.training, floors)
+    transforms = _transforms(options, boxes, split, floors)
     halo = torch.from_numpy(
         np.concatenate([boxes[r.box].fields["halo"].reshape(4, -1) for r in split.training], axis=1)
     )
     thresholds = halo_thresholds(halo)
     weights = halo_site_weights(halo > thresholds[:, None])
     mean_mask = float(halo_mask(halo[None, :, :, None, None], thresholds, weights).mean())
-    task = HalogenTask(Halogen(size), HalogenWeights(), thresholds, weights, mean_mask)
+    task = HalogenTask(
+        _started(options, Halogen(size)), HalogenWeights(), thresholds, weights, mean_mask
+    )
     training = Sampler(boxes, split.training, WINDOW, options.seed)
     validation = Sampler(boxes, split.validation, WINDOW, options.seed + 1)
 
@@ -141,12 +150,17 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
     boxes = load_boxes(options.boxes, ["halo", "tb"])
     split = split_boxes(boxes, TILE, options.held_out)
     floors = {"halo": (HALO_CUT, True), "tb": (TB_FLOOR, False)}
-    transforms = normalise(boxes, split.training, floors)
-    task = LodiTask(Lodi(size), Levels())
+    if options.halogen:
+        _add_predicted(boxes, options.halogen, options.threads or torch.get_num_threads())
+    transforms = _transforms(options, boxes, split, floors)
+    if options.halogen:
+        apply(transforms["halo"], boxes, "predicted")
+    task = LodiTask(_started(options, Lodi(size)), Levels())
     halo = transforms["halo"]
     threshold = (MANY_HALOES - halo.mean) / halo.std
-    training = HaloRichSampler(boxes, split.training, TILE, options.seed, threshold)
-    validation = HaloRichSampler(boxes, split.validation, TILE, options.seed + 1, threshold)
+    share = options.halogen_share if options.halogen else 0.0
+    training = HaloRichSampler(boxes, split.training, TILE, options.seed, threshold, share)
+    validation = HaloRichSampler(boxes, split.validation, TILE, options.seed + 1, threshold, share)
 
     def batch(sampler: Sampler, step: int, rank: int, share: int) -> Batch:
         rng = sampler.generator(step, rank)
@@ -167,9 +181,44 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
         "tile": TILE,
         "loss": "mean squared error of v" if size.parametrisation == "v" else "eq. 13, T = 50",
         "overlap masks": "any of six faces, 3 to 8 voxels, a quarter of the tiles without",
+        "haloes": f"{share:.0%} of the samples as HALOgen predicts them, the others as they are",
     }
     trainer = _trainer(options, how, place, task, card, training, validation, batch)
     return trainer, card
+
+
+def _transforms(
+    options: TrainOptions,
+    boxes: list[TrainingBox],
+    split: Split,
+    floors: dict[str, tuple[float, bool]],
+) -> dict[str, LogTransform]:
+    """Normalisation from the training boxes, or that of the model that is trained further."""
+    if options.start is None:
+        return normalise(boxes, split.training, floors)
+    card = read_card(options.start, options.kind)
+    transforms = {name: LogTransform(**card["transforms"][name]) for name in floors}
+    for name, transform in transforms.items():
+        apply(transform, boxes, name)
+    return transforms
+
+
+def _started(options: TrainOptions, network: Any) -> Any:
+    """The network with the weights of the model that is trained further, if there is one."""
+    if options.start is not None:
+        trained = load_model(options.start, options.kind)
+        if trained.network.size != network.size:
+            raise BadInput(f"--start {options.start}: {trained.network.size}, not {network.size}")
+        network.load_state_dict(trained.network.state_dict())
+    return network
+
+
+def _add_predicted(boxes: list[TrainingBox], model: Path, threads: int) -> None:
+    """HALOgen's haloes of every box, so that LODI learns to paint on them too."""
+    painter = HalogenPainter(load_model(model, "halogen"), stride=32, threads=threads)
+    for box in boxes:
+        dm = np.asarray(Box.open(box.path).require("dm")[...], dtype=np.float32)
+        box.fields["predicted"] = paint_haloes(painter, dm)
 
 
 def _trainer(
@@ -186,6 +235,7 @@ def _trainer(
         "recipe": how.as_dict(),
         "size": card["size"],
         "seed": options.seed,
+        "start": str(options.start),
         "data": card["data"],
         "ranks": place.size,
     }
@@ -236,7 +286,15 @@ def _card(
             "validation": [r.as_dict(boxes) for r in split.validation],
         },
         "recipe": how.as_dict() | {"seed": options.seed, "processes": place.size},
+        "trained further from": _origin(options),
     }
+
+
+def _origin(options: TrainOptions) -> dict[str, Any] | None:
+    if options.start is None:
+        return None
+    before = read_card(options.start, options.kind)
+    return {key: before[key] for key in ("sha256", "data", "recipe", "trained further from")}
 
 
 @torch.no_grad()

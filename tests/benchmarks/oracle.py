@@ -63,8 +63,12 @@ METHODS = (
 )
 
 
-def paint_box(painter: Painter, tiling: Tiling) -> np.ndarray:
-    """T_b of the whole box (mK), painted stage by stage; without matter, so that m = 0."""
+def paint_box(painter: Painter, tiling: Tiling, matter: np.ndarray | None = None) -> np.ndarray:
+    """T_b of the whole box (mK), painted stage by stage.
+
+    matter: what the painter's tiles are cut from, (C, X, Y, Z), for a painter without margin; by
+    default none at all, so that the Gaussian painter's mean is 0.
+    """
     fields = np.zeros((painter.fields, *tiling.shape), np.float32)
     edge = tiling.tile + 2 * painter.margin
     everything = np.arange(tiling.size)
@@ -75,7 +79,9 @@ def paint_box(painter: Painter, tiling: Tiling) -> np.ndarray:
             batch = TileBatch(
                 tiles=tiles,
                 origin=origin,
-                inputs=np.zeros((len(tiles), 1, edge, edge, edge), np.float32),
+                inputs=np.zeros((len(tiles), 1, edge, edge, edge), np.float32)
+                if matter is None
+                else np.stack([matter[place] for place in places]),
                 known=np.stack([fields[place] for place in places]),
                 width=width,
             )
