@@ -5,10 +5,12 @@
       restore(tiles)  painted by an earlier run ---+
       done(tiles)     painted by this rank      ---+--> Policy --> next_batch(k)
       arrived(tiles)  painted by another rank   ---+
+      opened(tiles)   their input is there      ---+    (only where tiles are gated)
 
 A tile of this rank goes through four states::
 
       WAITING -- last predecessor in hand --> READY -- next_batch --> IN_FLIGHT -- done --> DONE
+                 (and its input, if gated)
 
 The order has three classes. First the tiles for which a starved rank waits, directly or through
 others: one with few tiles that it can paint before others have painted theirs, as next to the last,
@@ -19,7 +21,8 @@ of tiles whose overlaps must be kept stays short.
 
 That order never changes, so it is the layout of the state itself: one byte per tile in order of
 priority, and the next ready tile is the next byte of one value (`bytearray.find`). A tile waits on
-a bit per predecessor; clearing a bit twice does nothing, which makes repeated messages harmless.
+a bit per predecessor, and one more for its input where that is still being made (`gated`);
+clearing a bit twice does nothing, which makes repeated messages harmless.
 Few tiles at a time are handled in plain Python, many in numpy: the results are the same.
 """
 
@@ -77,6 +80,8 @@ class _Tables:
         self.colour = [tiling.colours(a).astype(np.int64) for a in range(3)]
         self.stage = stage_of_triple(tiling, colouring)
         self.wait_type = np.dtype(np.uint8 if colouring == "levels" else np.uint32)
+        # The bit above those of the 6 or 26 predecessors.
+        self.gate = self.wait_type.type(1 << (6 if colouring == "levels" else 26))
         # Per axis (n, 3): shift of the cell, and whether voxels are shared, at steps -1, 0, +1.
         self.shift = [np.stack([np.roll(c, -s) - c for s in (-1, 0, 1)], -1) for c in self.cell]
         self.meets = [overlapping(tiling, a) for a in range(3)]
@@ -243,13 +248,16 @@ class Policy:
         assignment: which rank paints what.
         rank: this rank.
         colouring: "levels" or "paper".
+        gated: every tile also waits until it is named by `opened`.
 
     Raises:
         ValueError: a rank or a colouring that does not exist; later, an event that contradicts the
             state. The message names the tile, and the event has had no effect.
     """
 
-    def __init__(self, assignment: Assignment, rank: int, colouring: str = "levels") -> None:
+    def __init__(
+        self, assignment: Assignment, rank: int, colouring: str = "levels", gated: bool = False
+    ) -> None:
         if not 0 <= rank < assignment.n_ranks:
             raise ValueError(f"rank {rank} does not exist: there are {assignment.n_ranks} ranks")
         self._assignment = assignment
@@ -284,7 +292,7 @@ class Policy:
         self._tile = tiles[order].astype(np.int32 if small else np.int64)
         self._at = np.full(self._span, -1, np.int32)
         self._at[local[order]] = np.arange(n)
-        self._wait = wait[order]
+        self._wait = wait[order] | (self._tables.gate if gated else self._tables.wait_type.type(0))
         self._state = bytearray(np.where(self._wait == 0, READY, WAITING).astype(np.uint8))
         self._states = np.frombuffer(self._state, np.uint8)
         self._ready = int(np.count_nonzero(self._wait == 0))
@@ -398,6 +406,14 @@ class Policy:
         _, own = self._local(tiles)
         self._refuse(tiles, own, f"arrived, but is rank {self._rank}'s own")
         self._release(tiles)
+
+    def opened(self, tiles: ArrayLike) -> None:
+        """Tiles whose input is there; those of other ranks, or named again, have no effect."""
+        tiles = np.asarray(tiles, np.int64)
+        for i in range(0, len(tiles), CHUNK):
+            local, own = self._local(tiles[i : i + CHUNK])
+            p = self._at[local[own]]
+            self._clear(p, np.full(len(p), self._tables.gate))
 
     def next_batch(self, k: int, partial: bool) -> Ints:
         """The k ready tiles of the highest priority, now in flight: int64[<= k].
@@ -528,7 +544,10 @@ class Policy:
         brick, slot = np.divmod(cell, self._slots)
         local = self._assignment.place[brick] * np.int64(self._slots) + slot - self._first
         own = (local >= 0) & (local < self._span)
-        p, bit = self._at[local[own]], bit[own]
+        self._clear(self._at[local[own]], bit[own])
+
+    def _clear(self, p: NDArray[np.int32], bit: NDArray[np.unsignedinteger]) -> None:
+        """Clear bits of what tiles wait for; tiles that wait for nothing more are ready."""
         np.bitwise_and.at(self._wait, p, ~bit)
         free = _distinct(p[(self._wait[p] == 0) & (self._states[p] == WAITING)])
         if not free.size:

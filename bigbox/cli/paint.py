@@ -39,7 +39,8 @@ def add(commands: Any) -> None:
         default="gaussian",
         help="gaussian (default, until there are trained networks): a Gaussian field of known "
         "power spectrum around a filter of the density, denoised exactly; not a model of the sky. "
-        "trivial: the density plus noise, for tests of scale",
+        "trivial: the density plus noise, for tests of scale; trivial-halo: the same from haloes, "
+        "which it paints first where the box has none",
     )
     what.add_argument(
         "--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise (default 0)"
@@ -83,6 +84,13 @@ def add(commands: Any) -> None:
         metavar="N",
         help="voxels that neighbouring tiles share, at least (4)",
     )
+    what.add_argument(
+        "--halo-stride",
+        type=whole(1),
+        metavar="N",
+        help="voxels between the windows of 64^3 in which haloes are predicted, where the box has "
+        "none (16, the paper's; 32 takes an eighth of the time and averages fewer predictions)",
+    )
 
     how = parser.add_argument_group("how it is run (does not change the bytes)")
     how.add_argument(
@@ -116,7 +124,14 @@ def add(commands: Any) -> None:
         type=number(0),
         default=0.0,
         metavar="X",
-        help="trivial painter only: take at least this long for each tile",
+        help="trivial painters only: take at least this long for each tile",
+    )
+    how.add_argument(
+        "--seconds-per-window",
+        type=number(0),
+        default=0.0,
+        metavar="X",
+        help="trivial-halo painter only: take at least this long for each window of haloes",
     )
     how.add_argument("--quiet", action="store_true", help="no progress on the terminal")
 
@@ -124,7 +139,12 @@ def add(commands: Any) -> None:
     care.add_argument(
         "--discard",
         action="store_true",
-        help="throw away what is painted in this box and begin anew",
+        help="throw away the tb that is painted in this box and begin anew; haloes stay",
+    )
+    care.add_argument(
+        "--discard-halo",
+        action="store_true",
+        help="throw away the haloes that bigbox painted, and the tb painted from them",
     )
     care.add_argument(
         "--drop-latents",

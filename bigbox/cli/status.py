@@ -13,9 +13,10 @@ from typing import Any
 from bigbox.cli.values import add_command, in_time
 
 _TEXT = """\
-Tells from the ledger how far a painting is: tiles and shards of tb that are safe on the disk, every
-run that worked on it with its rate, tiles that had to be painted again after a kill, and whether a
-run is at work now. Reads only, and can be used while painting. Times are UTC.
+Tells from the ledger how far a painting is: windows and blocks of haloes where bigbox predicts
+them, tiles and shards of tb that are safe on the disk, every run that worked on it with its rate,
+tiles that had to be painted again after a kill, and whether a run is at work now. Reads only, and
+can be used while painting. Times are UTC.
 
 example:  bigbox status box.zarr
 example:  bigbox status box.zarr --json
@@ -54,8 +55,10 @@ def at_work(box: Path) -> bool:
 
 def table(box: Path, found: dict[str, Any]) -> str:
     """A status for people."""
+    lines = _haloes(found["haloes"], found["at_work"]) if found["haloes"] else []
     if found["painting"] is None:
-        return f"{box}: nothing is painted; begin with: bigbox paint {box}"
+        lines.append(("tb", f"{box}: nothing is painted; begin with: bigbox paint {box}"))
+        return _text(lines)
     identity = found["identity"]
     told = [
         f"{name} {identity[key]}"
@@ -70,18 +73,45 @@ def table(box: Path, found: dict[str, Any]) -> str:
     lines = [
         ("box", found["description"]),
         ("painter", ", ".join([str(identity.get("painter", "unknown")), *told])),
+        *lines,
         ("tiles", _of(found["tiles_done"], found["tiles"])
                   + f", {found['painted_again']:,} painted more than once"),
         ("tb", _of(found["tb_shards_done"], found["tb_shards"]) + " of the shards"),
         ("now", _now(found)),
     ]  # fmt: skip
-    heads = ("run", "kind", "started", "worked", "ranks", "tiles", "tiles/s", "where")
-    rows = [heads, *(_row(run) for run in found["runs"])]
+    return _text(lines) + "\n\n" + _runs(found["runs"], "tiles", "tiles")
+
+
+def _text(lines: list[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:9}{text}" for name, text in lines)
+
+
+def _haloes(found: dict[str, Any], at_work: bool) -> list[tuple[str, str]]:
+    """Lines about the haloes."""
+    lines = [("haloes", found["source"])]
+    if "windows" not in found:
+        return lines
+    lines.append(("windows", found["description"]))
+    done = _of(found["blocks_done"], found["blocks"]) + " of the blocks are final"
+    if found["complete"]:
+        return [*lines, ("", done)]
+    run = found["runs"][-1]
+    # What a run at work has predicted and not yet stored is lost only if it is killed.
+    left = run["windows"] - run["windows_begun"] if at_work else found["windows_left"]
+    done += f", {left:,} windows to predict"
+    seconds = _seconds(run)
+    if run["windows_begun"] and seconds >= 3:
+        rate = run["windows_begun"] / seconds
+        done += f", at {rate:.1f} a second about {in_time(left / rate)}"
+    return [*lines, ("", done)]
+
+
+def _runs(runs: list[dict[str, Any]], key: str, name: str) -> str:
+    heads = ("run", "kind", "started", "worked", "ranks", name, f"{name}/s", "where")
+    rows = [heads, *(_row(run, key) for run in runs)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    runs = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(
-        [*(f"{name:9}{text}" for name, text in lines), "", *(line.rstrip() for line in runs)]
-    )
+    told = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in told)
 
 
 def _of(done: int, total: int) -> str:
@@ -97,18 +127,22 @@ def _now(found: dict[str, Any]) -> str:
     return state + (f" (the last run was on {last['host']}, not this machine)" if elsewhere else "")
 
 
-def _row(run: dict[str, Any]) -> tuple[str, ...]:
+def _seconds(run: dict[str, Any]) -> float:
     began, last = (datetime.fromisoformat(run[key]) for key in ("started", "last"))
-    seconds = (last - began).total_seconds()
+    return (last - began).total_seconds()
+
+
+def _row(run: dict[str, Any], key: str) -> tuple[str, ...]:
+    began, seconds = datetime.fromisoformat(run["started"]), _seconds(run)
     # Times are whole seconds: a rate over fewer than a few of them would mean nothing.
-    rate = f"{run['tiles'] / seconds:.1f}" if run["tiles"] and seconds >= 3 else "-"
+    rate = f"{run[key] / seconds:.1f}" if run[key] and seconds >= 3 else "-"
     return (
         str(run["epoch"]),
         str(run["kind"] or ""),
         began.strftime("%Y-%m-%d %H:%M:%S"),
         in_time(seconds) if seconds else "-",
         str(run["n_ranks"] or "-"),
-        f"{run['tiles']:,}",
+        f"{run[key]:,}",
         rate,
         f"{run['host']}{', ' + run['device'] if run['device'] else ''}",
     )

@@ -4,6 +4,13 @@
              (thread:)   inputs,   the        data, then         slabs to     `tb` shards whose
                          slabs     device     ledger records     other ranks  tiles are all durable
 
+    haloes ─next batch─► load ───► predict ─► add ─► tiles whose haloes are final may be painted
+                         dm        the same   (see `bigbox.engine.haloes`; only where there are no
+                                   device     haloes yet)
+
+The device takes a full batch of tiles when there is one, else a batch of windows: the front of
+tiles and sums stays short, and the device stays full.
+
 The engine's own thread never blocks: it speaks with the other ranks, feeds the policy and passes
 work on. One batch is loaded while one is painted and up to two are being committed. Other ranks
 are told of a tile only when its record stands in the ledger, so whatever they build on it can
@@ -22,19 +29,23 @@ from typing import Any
 import numpy as np
 
 from bigbox.engine.assembly import Assembly
+from bigbox.engine.drops import StepDrops
+from bigbox.engine.haloes import Haloes
 from bigbox.engine.overlaps import Overlaps
 from bigbox.engine.progress import Progress
 from bigbox.engine.stop import StopRequest
+from bigbox.engine.tally import Tally
 from bigbox.engine.transport import Kind, Message, Slab, Transport, decode
 from bigbox.engine.workers import Workers
 from bigbox.errors import BigboxError
 from bigbox.painters.base import Painter, TileBatch
 from bigbox.store.blocks import BlockReader
+from bigbox.store.haloes import HaloPainting
 from bigbox.store.painting import Painting
-from bigbox.store.shards import DamagedTile
+from bigbox.store.shards import DamagedBlock, DamagedTile
 from scheduler.bricks import Assignment
 from scheduler.policy import Policy
-from scheduler.stages import predecessors, successors
+from scheduler.stages import predecessors
 from scheduler.tiling import Tiling
 
 # Batches that may wait for the disk before painting pauses: bounds the memory of write-behind.
@@ -42,27 +53,15 @@ COMMITS_WAITING = 2
 
 
 @dataclass
-class Tally:
-    """What one rank did: the numbers behind the report at the end.
-
-    first_paint and last_paint are in seconds since `run` began, which all ranks do together: the
-    clocks of two machines have no common zero.
-    """
-
-    tiles: int = 0
-    batches: int = 0
-    shards: int = 0
-    painting_s: float = 0.0
-    first_paint: float = float("inf")
-    last_paint: float = 0.0
-
-
-@dataclass
 class _Batch:
-    """A batch on its way: what was painted, and what is owed to other ranks once it is durable."""
+    """A batch on its way: what was painted, and what is owed to other ranks once it is durable.
+
+    Where it is one of windows, `tiles` are these.
+    """
 
     tiles: np.ndarray
     future: Future[Any]
+    windows: bool = False
     owed: dict[int, list[Slab]] = field(default_factory=lambda: defaultdict(list))
 
 
@@ -88,6 +87,7 @@ class Engine:
         progress: Progress,
         seconds_between_polls: float = 0.002,
         drops: StepDrops | None = None,
+        haloes: Haloes | None = None,
     ):
         self.tiling, self.assignment, self.rank = tiling, assignment, rank
         self.policy, self.painter, self.painting = policy, painter, painting
@@ -99,6 +99,7 @@ class Engine:
         self.stopping = ""
         self._between_polls = seconds_between_polls
         self._drops = drops
+        self.haloes = haloes
         self._loading: _Batch | None = None
         self._painting: _Batch | None = None
         self._committing: deque[_Batch] = deque()
@@ -124,15 +125,17 @@ class Engine:
         return self.tally
 
     def left(self) -> int:
-        """Tiles and shards of `tb` that this rank has not done."""
-        return self.policy.remaining + self.assembly.remaining + len(self._committing)
+        """Tiles, shards of `tb`, windows and blocks of haloes that this rank has not done."""
+        haloes = self.haloes.left if self.haloes else 0
+        return self.policy.remaining + self.assembly.remaining + len(self._committing) + haloes
 
     def idle(self) -> bool:
         """Nothing in flight, and nothing left to do (or a stop is asked for)."""
-        busy = self._painting or self._committing or self._assembling
+        adding = self.haloes is not None and self.haloes.busy
+        busy = self._painting or self._committing or self._assembling or adding
         if self.stopping:
             return not busy and (self._loading is None or self._loading.future.done())
-        return not (busy or self._loading or self.policy.remaining or self.assembly.remaining)
+        return not (busy or self._loading or self.left())
 
     def one_pass(self) -> bool:
         """Everything that can be done without waiting, once; True if anything was."""
@@ -142,6 +145,7 @@ class Engine:
         moved |= self._collect_painted()
         moved |= self._collect_committed()
         moved |= self._collect_assembled()
+        moved |= self._collect_added()
         if not self.stopping:
             moved |= self._start_painting()
             moved |= self._start_loading()
@@ -159,7 +163,12 @@ class Engine:
             if message.kind is Kind.STOP:
                 self.stopping = self.stopping or "another rank"
             elif message.kind is Kind.PROGRESS:
-                self.progress.update(int(message.tiles[0]), int(message.tiles[1]))
+                self.progress.update(*message.tiles.tolist())
+            elif message.kind is Kind.HALO:
+                self._halo_final(message.tiles)
+            elif message.kind is Kind.SUMS:
+                if self.haloes and not self.stopping:  # sums of a run that ends are lost anyway
+                    self.haloes.receive(message)
             else:
                 self.overlaps.keep(message.slabs, durable=True)
                 self.policy.arrived(message.tiles)
@@ -170,6 +179,10 @@ class Engine:
         self.assembly.done(tiles)
         if self._drops:
             self._guarded(self._drops.done, tiles)
+
+    def _halo_final(self, blocks: np.ndarray) -> None:
+        if self.haloes:
+            self.policy.opened(self.haloes.final(blocks))
 
     def _announce(self, done: _Batch) -> None:
         """Tells every rank that waits for these tiles, with the slabs that it needs."""
@@ -209,9 +222,9 @@ class Engine:
         if final or now - self._told > max(0.5, self.transport.size / 500):
             self._told = now
             if self.rank == 0:
-                self.progress.update(0, self.tally.tiles)
+                self.progress.update(0, self.tally.tiles, self.tally.windows)
             else:
-                counts = np.array([self.rank, self.tally.tiles], dtype=np.int64)
+                counts = np.array([self.rank, self.tally.tiles, self.tally.windows], np.int64)
                 self.transport.send(0, Message(Kind.PROGRESS, counts).encode())
 
     # ---- what has ended --------------------------------------------------------------------
@@ -222,7 +235,11 @@ class Engine:
             return True, future.result()
         except DamagedTile as damage:
             self._fail(damage)
-            self._guarded(self.painting.revoke, np.array([damage.tile]))
+            what: Painting | HaloPainting | None = self.painting
+            if isinstance(damage, DamagedBlock):
+                what = self.haloes.painting if self.haloes else None
+            if what:
+                self._guarded(what.revoke, np.array([damage.tile]))
         except BigboxError as error:
             self._fail(error)
         return False, None
@@ -244,7 +261,9 @@ class Engine:
             return False
         self._painting = None
         painted, fields = self._result(batch.future)
-        if painted:
+        if painted and batch.windows and self.haloes:
+            self.haloes.add(batch.tiles, fields)
+        elif painted:
             mine = []
             waiting, slabs = self.overlaps.cut(batch.tiles, fields)
             for rank, slab in zip(self.assignment.rank_of(waiting).tolist(), slabs, strict=True):
@@ -280,14 +299,32 @@ class Engine:
             self.tally.shards += 1
         return True
 
+    def _collect_added(self) -> bool:
+        if self.haloes is None or (future := self.haloes.added()) is None:
+            return False
+        added, outcome = self._result(future)
+        if added:
+            self.tally.windows += outcome.windows
+            self.haloes.blocks_left -= len(outcome.final)
+            for rank, message in self.haloes.messages(outcome):
+                self.transport.send(rank, message.encode())
+            self._halo_final(np.array(outcome.final, np.int64))
+        return True
+
     # ---- what can start --------------------------------------------------------------------
 
     def _start_loading(self) -> bool:
         if self._loading is not None:
             return False
-        # A batch that is not full would waste the device while one is being painted: the tiles
-        # under way may soon make it full.
-        tiles = self.policy.next_batch(self.batch, partial=self._painting is None)
+        # A batch that is not full would waste the device while one is being painted, or while
+        # there are windows to predict: the tiles under way may soon make it full.
+        tiles = self.policy.next_batch(self.batch, partial=False)
+        if not len(tiles) and self.haloes and len(windows := self.haloes.next_batch()):
+            future = self.workers.submit("load", self.haloes.load, windows)
+            self._loading = _Batch(windows, future, windows=True)
+            return True
+        if not len(tiles) and self._painting is None:
+            tiles = self.policy.next_batch(self.batch, partial=True)
         if not len(tiles):
             return False
         self._loading = _Batch(tiles, self.workers.submit("load", self._load, tiles))
@@ -310,24 +347,26 @@ class Engine:
         batch = self._loading
         if self._painting or batch is None or not batch.future.done():
             return False
-        if len(self._committing) >= COMMITS_WAITING:
+        behind = len(self._committing) >= COMMITS_WAITING
+        if batch.windows and self.haloes:
+            behind = self.haloes.behind
+        if behind:
             return False
         self._loading = None
         ready, loaded = self._result(batch.future)
         if ready:
-            self._painting = _Batch(batch.tiles, self.workers.submit("paint", self._paint, loaded))
+            job = self._predict if batch.windows else self._paint
+            future = self.workers.submit("paint", job, batch.tiles, loaded)
+            self._painting = _Batch(batch.tiles, future, batch.windows)
         return True
 
-    def _paint(self, batch: TileBatch) -> np.ndarray:
-        self.painting.begin_tiles(batch.tiles)
-        began = time.monotonic() - self._began
-        fields = self.painter.paint(batch)
-        ended = time.monotonic() - self._began
-        self.tally.batches += 1
-        self.tally.painting_s += ended - began
-        self.tally.first_paint = min(self.tally.first_paint, began)
-        self.tally.last_paint = ended
-        return fields
+    def _paint(self, tiles: np.ndarray, batch: TileBatch) -> np.ndarray:
+        self.painting.begin_tiles(tiles)
+        return self.tally.timed(self._began, self.painter.paint, batch)
+
+    def _predict(self, windows: np.ndarray, dm: np.ndarray) -> np.ndarray:
+        assert self.haloes is not None
+        return self.tally.timed(self._began, self.haloes.predict, windows, dm)
 
     def _commit(self, tiles: np.ndarray, fields: np.ndarray) -> None:
         """Makes a batch durable, unless an earlier one failed: what waits for a tile must never
@@ -348,31 +387,3 @@ class Engine:
             self.workers.submit("assemble", self.painting.assemble, shard),
         )
         return True
-
-
-class StepDrops:
-    """Per-step latents that no tile needs any more (the `latents` method): dropped at once.
-
-    A tile's latents are needed until every tile that waits for it is durable.
-    """
-
-    def __init__(self, painting: Painting, assignment: Assignment, rank: int):
-        self._painting = painting
-        self._tiling = assignment.bricks.tiling
-        self._assignment = assignment
-        self._rank = rank
-        self._done = np.zeros(self._tiling.size, dtype=bool)
-
-    def done(self, tiles: np.ndarray, drop: bool = True) -> None:
-        """These tiles, of any rank, are durable: drops what that sets free on this rank."""
-        self._done[tiles] = True
-        if not drop:
-            return
-        before = predecessors(self._tiling, tiles)
-        perhaps = np.unique(np.concatenate([tiles, before[before >= 0]]))
-        perhaps = perhaps[self._done[perhaps] & (self._assignment.rank_of(perhaps) == self._rank)]
-        if not len(perhaps):
-            return
-        waiting = successors(self._tiling, perhaps)
-        free = np.all((waiting < 0) | self._done[np.maximum(waiting, 0)], axis=1)
-        self._painting.drop_steps(perhaps[free])

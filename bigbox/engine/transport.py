@@ -3,6 +3,7 @@
 A message is one block of bytes, so that no transport needs to pickle:
 
     int64 kind, n_tiles, n_slabs | int64 tiles[n_tiles] | int64 slabs[n_slabs, 3] | float32 data
+    int64 SUMS, 2, 0             | int64 block, windows                          | int64 sums
 
 `tiles` are tiles whose record stands in the ledger, `slabs` names (tile, axis, side) of every
 slab that travels with them, and `data` holds the slabs one after the other, each of the shape
@@ -24,7 +25,9 @@ class Kind(IntEnum):
 
     DONE = 0  # these tiles are durable; here are the slabs that you wait for
     STOP = 1  # finish what is in flight, then stop
-    PROGRESS = 2  # `tiles` is one number: tiles of the sender that are done
+    PROGRESS = 2  # `tiles` are three numbers: the sender, its tiles done, its windows done
+    HALO = 3  # `tiles` are blocks of halo: they are durable
+    SUMS = 4  # `tiles` are a block of yours and how many of my windows, all of them, `sums` holds
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Message:
     kind: Kind
     tiles: np.ndarray
     slabs: Sequence[Slab] = field(default_factory=tuple)
+    sums: np.ndarray | None = None  # int64, 1-D once it has travelled
 
     def encode(self) -> bytearray:
         """The message as one block of bytes."""
@@ -51,10 +55,12 @@ class Message:
         names = np.array([(s.tile, s.axis, s.side) for s in self.slabs], dtype=np.int64)
         parts = [head, np.asarray(self.tiles, dtype=np.int64), names]
         parts += [np.ascontiguousarray(s.data, dtype=np.float32) for s in self.slabs]
+        if self.sums is not None:
+            parts.append(np.ascontiguousarray(self.sums, dtype=np.int64))
         out = bytearray(sum(p.nbytes for p in parts))
         at = 0
         for part in parts:
-            out[at : at + part.nbytes] = part.tobytes()
+            out[at : at + part.nbytes] = part.reshape(-1).view(np.uint8).data
             at += part.nbytes
         return out
 
@@ -68,7 +74,8 @@ class SlabShape(Protocol):
 def decode(block: bytearray | bytes, slab_shape: SlabShape) -> Message:
     """The message in a block of bytes.
 
-    Its slabs are copies: as views, the last slab in use would keep the whole block in memory.
+    Its slabs are copies: as views, the last slab in use would keep the whole block in memory. Its
+    sums are a view, since there is nothing else in the block.
     """
     kind, n_tiles, n_slabs = np.frombuffer(block, np.int64, 3)
     tiles = np.frombuffer(block, np.int64, n_tiles, 24)
@@ -81,7 +88,8 @@ def decode(block: bytearray | bytes, slab_shape: SlabShape) -> Message:
         data = np.frombuffer(block, np.float32, count, at).reshape(shape)
         slabs.append(Slab(tile, axis, side, data.copy()))
         at += 4 * count
-    return Message(Kind(int(kind)), tiles, slabs)
+    sums = np.frombuffer(block, np.int64, offset=at) if kind == Kind.SUMS else None
+    return Message(Kind(int(kind)), tiles, slabs, sums)
 
 
 class Transport(Protocol):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Workers(Protocol):
-    """Runs jobs: `paint`, `load`, `commit` and `assemble` each have a queue of their own."""
+    """Runs jobs: `paint`, `load`, `commit`, `haloes`, `assemble` each have a queue of their own."""
 
     def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
         """Queues a job; jobs of one queue run one after the other in the order of submission."""

@@ -81,6 +81,62 @@ class Painter(Protocol):
         ...
 
 
+class HaloPainter(Protocol):
+    """Predicts the haloes in windows of dark matter (Mishra, Trotta & Viel 2025 (LODI), sec. 2.1).
+
+        dm (B, n, n, n), 1 + delta, n = window + 2 margin  -->  log10 rho_h (B, C, w, w, w)
+
+    The engine slides the window over the box and averages; see `bigbox.engine.haloes`. The bits of
+    a window are a function of its own voxels only, as those of a tile are.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def window(self) -> int:
+        """Voxels of a window on each axis (64 in the paper)."""
+        ...
+
+    @property
+    def stride(self) -> int:
+        """The most voxels between neighbouring windows (16 in the paper)."""
+        ...
+
+    @property
+    def margin(self) -> int:
+        """Voxels of dm beyond the window on every side."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Mass bins: 4."""
+        ...
+
+    @property
+    def weights(self) -> np.ndarray:
+        """int64 (window,), above 0 somewhere: the weight of a voxel in the average is the product
+        over the axes. All ones is the paper's average."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Windows that it is given at once; the last batch may be smaller."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the haloes' bytes, stride and weights too, as JSON values."""
+        ...
+
+    def attributes(self) -> dict[str, Any]:
+        """What the halo array says of itself (source, mass_edges, smoothing), as JSON values."""
+        ...
+
+    def predict(self, dm: np.ndarray) -> np.ndarray:
+        """float32 (B, C, w, w, w): log10 of rho_h in (M_sun/h) / (Mpc/h)^3."""
+        ...
+
+
 def unknown_slices(width: np.ndarray, tile: int) -> tuple[slice, slice, slice]:
     """The cuboid of one tile that is still to paint; width: (3, 2)."""
     low, high = width[:, 0], tile - width[:, 1]
@@ -148,10 +204,11 @@ def make_painter(
     if not 1 <= steps < MAX_STEP:
         raise BadInput(f"steps: {steps} is outside 1 .. {MAX_STEP - 1}; 25 do for dpmpp")
     check_key(seed, realization)
-    if name == "trivial":
-        from bigbox.painters.trivial import TrivialPainter
+    if name in ("trivial", "trivial-halo"):
+        from bigbox.painters.trivial import TrivialOnHaloes, TrivialPainter
 
-        return TrivialPainter(
+        trivial = TrivialPainter if name == "trivial" else TrivialOnHaloes
+        return trivial(
             seed=seed,
             realization=realization,
             box_shape=box_shape,
@@ -173,6 +230,31 @@ def make_painter(
             threads=threads,
         )
     raise BadInput(f"painter: {name!r} is not one of {', '.join(PAINTERS)}")
+
+
+def make_halo_painter(
+    name: str,
+    *,
+    stride: int | None = None,
+    batch: int | None = None,
+    window: int | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    seconds_per_window: float = 0.0,
+) -> HaloPainter:
+    """The painter of haloes that goes with the painter of that name, where its input is "halo".
+
+    stride, window: voxels, batch: windows at once; by default the painter's own. Raises BadInput.
+    """
+    if name == "trivial-halo":
+        from bigbox.painters.trivial import TrivialHaloes
+
+        told = {"stride": stride, "batch": batch, "window": window}
+        given = {key: value for key, value in told.items() if value is not None}
+        return TrivialHaloes(seconds_per_window=seconds_per_window, **given)
+    raise BadInput(
+        f"painter {name}: paints no haloes, and the box has none: ingest it with --halos"
+    )
 
 
 def _gaussian_painter() -> Callable[..., Painter]:

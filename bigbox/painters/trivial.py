@@ -1,7 +1,8 @@
-"""The painter without a network: matter plus keyed noise, for tests of the engine and its speed.
+"""Painters without a network, of tb and of haloes, for tests of the engine and its speed.
 
-Every voxel that it paints depends on every bit of the tile's known voxels, so that a wrong, stale
-or missing overlap changes bytes. It is no model of anything.
+Every voxel of tb depends on every bit of the tile's known voxels, and where it is painted from
+haloes on every bit of those above it, so that a wrong, stale or missing voxel changes bytes. They
+are no model of anything.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class TrivialPainter:
     name: ClassVar[str] = "trivial"
     input: ClassVar[str] = "dm"
     margin: ClassVar[int] = 1
+    channels: ClassVar[int] = 1
 
     @property
     def fields(self) -> int:
@@ -59,16 +61,16 @@ class TrivialPainter:
     def paint(self, batch: TileBatch) -> np.ndarray:
         """float32 (B, F, t, t, t): T_b in mK, then the step latents (unit noise plus echo)."""
         start = time.perf_counter()
-        check_batch(self, batch, self.tile, channels=1)
+        check_batch(self, batch, self.tile, channels=self.channels)
         result = np.empty(batch.known.shape, np.float32)
         for b in range(len(batch)):
-            result[b] = self._tile(batch.origin[b], batch.inputs[b, 0], batch, b)
+            result[b] = self._tile(batch, b)
         pause = self.seconds_per_tile * len(batch) - (time.perf_counter() - start)
         if pause > 0:
             time.sleep(pause)
         return result
 
-    def _tile(self, origin: np.ndarray, dm: np.ndarray, batch: TileBatch, b: int) -> np.ndarray:
+    def _tile(self, batch: TileBatch, b: int) -> np.ndarray:
         t = self.tile
         painted = np.empty((self.fields, t, t, t), np.float32)
         for field in range(self.fields):
@@ -77,21 +79,103 @@ class TrivialPainter:
                 self.realization,
                 Purpose.PAINT,
                 field,
-                origin,
+                batch.origin[b],
                 (t, t, t),
                 self.box_shape,
             )
             painted[field] = noise + echo(batch.known[b, field], batch.width[b])
-        inside = dm[1:-1, 1:-1, 1:-1].copy()
-        for faces in (
-            (dm[:-2, 1:-1, 1:-1], dm[2:, 1:-1, 1:-1]),
-            (dm[1:-1, :-2, 1:-1], dm[1:-1, 2:, 1:-1]),
-            (dm[1:-1, 1:-1, :-2], dm[1:-1, 1:-1, 2:]),
-        ):
-            inside += faces[0]
-            inside += faces[1]
-        painted[0] = np.float32(MEAN_MK / 7) * inside + np.float32(NOISE_MK) * painted[0]
+        painted[0] = self._signal(batch.inputs[b]) + np.float32(NOISE_MK) * painted[0]
         return paste_known(painted, batch.known[b], batch.width[b])
+
+    def _signal(self, inputs: np.ndarray) -> np.ndarray:
+        return np.float32(MEAN_MK / 7) * with_faces(inputs[0])
+
+
+@dataclass(frozen=True)
+class TrivialOnHaloes(TrivialPainter):
+    """The same from haloes: T_b = 0.05 mK x a number in [0, 1) made of the bits of the channels."""
+
+    name: ClassVar[str] = "trivial-halo"
+    input: ClassVar[str] = "halo"
+    margin: ClassVar[int] = 0
+    channels: ClassVar[int] = 4
+
+    def _signal(self, inputs: np.ndarray) -> np.ndarray:
+        bits = np.ascontiguousarray(inputs).view(np.uint32).astype(np.uint64)
+        mixed = np.zeros(bits.shape[1:], np.uint64)
+        for channel in bits:
+            mixed = (mixed ^ channel) * _ODD
+            mixed ^= mixed >> np.uint64(29)
+        share = (mixed >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+        return np.float32(MEAN_MK) * share
+
+
+@dataclass(frozen=True)
+class TrivialHaloes:
+    """log10 rho_h = 8.8 + <1+delta> / 4 of a voxel and its faces, 3 at most, + 0.1 channel + slope.
+
+    The slope runs through the window, steeper in z than in x, so that windows do not agree.
+    seconds_per_window: predict() sleeps until that much has passed for each window.
+    """
+
+    stride: int = 16
+    batch: int = 4
+    window: int = 64
+    seconds_per_window: float = 0.0
+    taper: int = 1  # weights rise from 1 to this towards the window's middle
+
+    name: ClassVar[str] = "trivial-halo"
+    margin: ClassVar[int] = 1
+    channels: ClassVar[int] = 4
+
+    @property
+    def weights(self) -> np.ndarray:
+        """int64 (window,)."""
+        edge = np.minimum(np.arange(self.window), np.arange(self.window)[::-1])
+        return np.minimum(edge + 1, self.taper).astype(np.int64)
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the haloes' bytes."""
+        return {
+            "painter": self.name,
+            "version": 1,
+            "window": self.window,
+            "stride": self.stride,
+            "taper": self.taper,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        """What the halo array says of itself."""
+        return {"source": "trivial painter: no model of anything"}
+
+    def predict(self, dm: np.ndarray) -> np.ndarray:
+        """float32 (B, 4, w, w, w): log10 of rho_h in (M_sun/h) / (Mpc/h)^3."""
+        start = time.perf_counter()
+        steps = np.arange(self.window, dtype=np.float32) / np.float32(self.window)
+        slope = (steps[:, None, None] + 2 * steps[:, None] + 3 * steps) / np.float32(8)
+        found = np.empty((len(dm), self.channels, *(self.window,) * 3), np.float32)
+        for row, inputs in zip(found, dm, strict=True):
+            density = np.minimum(with_faces(inputs) / np.float32(28), np.float32(3))
+            below = np.float32(8.8) + density + slope
+            for channel in range(self.channels):
+                row[channel] = below + np.float32(0.1 * channel)
+        pause = self.seconds_per_window * len(dm) - (time.perf_counter() - start)
+        if pause > 0:
+            time.sleep(pause)
+        return found
+
+
+def with_faces(dm: np.ndarray) -> np.ndarray:
+    """The sum of each voxel and its six neighbours: (n + 2,)^3 -> (n,)^3."""
+    inside = dm[1:-1, 1:-1, 1:-1].copy()
+    for low, high in (
+        (dm[:-2, 1:-1, 1:-1], dm[2:, 1:-1, 1:-1]),
+        (dm[1:-1, :-2, 1:-1], dm[1:-1, 2:, 1:-1]),
+        (dm[1:-1, 1:-1, :-2], dm[1:-1, 1:-1, 2:]),
+    ):
+        inside += low
+        inside += high
+    return inside
 
 
 def echo(known: np.ndarray, width: np.ndarray) -> np.float32:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 STAND_INS = {
     "gaussian": "a Gaussian random field around the smoothed matter density",
     "trivial": "the matter density plus white noise",
+    "trivial-halo": "bits of the haloes plus white noise",
 }
 
 

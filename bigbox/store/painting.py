@@ -1,23 +1,16 @@
 """One rank's hand on a painting in progress: tiles in, tiles out, tb assembled, nothing ever lost.
 
-    commit_tiles:  shard data + index -> fsync -> (new name -> fsync of the directory)
-                                               -> record -> fsync          only now is a tile done
-    assemble:      tb shard without a name -> fsync -> rename -> fsync of the directory -> record
-
-A brick's file is begun anew by each run that appends to it: the committed prefix is copied, so a
-rank of an earlier run that is still alive writes into a file without a name.
+commit_tiles:  as in `bigbox.store.writing`, the step latents in place before the record
+assemble:      tb shard without a name -> fsync -> rename -> fsync of the directory -> record
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,48 +19,26 @@ import numpy.typing as npt
 from bigbox.errors import BigboxError
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
-from bigbox.store.lease import Lease
-from bigbox.store.ledger import (
-    BEGUN,
-    COMPLETE,
-    SHARD,
-    TILE,
-    Ledger,
-    RecordWriter,
-    make_records,
-)
-from bigbox.store.reader import TileReader, brick_path
+from bigbox.store.ledger import COMPLETE, SHARD, make_records
+from bigbox.store.reader import painted_tiles
 from bigbox.store.revoke import revocation, steps_path, with_needed
 from bigbox.store.run import layout, start_run
 from bigbox.store.shards import (
     CRC_BYTES,
-    AppendShard,
     DamagedTile,
     Float,
     crc32c,
     decode_chunk,
-    empty_index,
-    read_index,
     write_shard,
 )
 from bigbox.store.tbshards import Slices
+from bigbox.store.writing import Ints, RunWriter
 from scheduler.bricks import Assignment, Bricks
 from scheduler.tiling import Tiling
 
-Ints = npt.NDArray[np.int64]
 
-# Bricks held open for appending between commits.
-OPEN_BRICKS = 32
-# Tiles handed out at a time by done_tiles.
-CHUNK = 1 << 17
-
-
-class Painting:
-    """A rank's handle on run `epoch` of a painting.  Thread safe; use `begin`, then `close`.
-
-    Commits go one at a time, and hold a lock while the data becomes durable; nothing else waits
-    for that: records have a short lock of their own, in `RecordWriter`.
-    """
+class Painting(RunWriter):
+    """A rank's handle on run `epoch` of a painting.  Thread safe; use `begin`, then `close`."""
 
     start_run = staticmethod(start_run)
 
@@ -81,19 +52,10 @@ class Painting:
         epoch: int,
         disk: Disk,
     ) -> None:
+        super().__init__(box.path, rank, epoch, disk)
         self.box = box
         self.bricks = bricks
         self.tiling = bricks.tiling
-        self.rank = rank
-        self.epoch = epoch
-        self._disk = disk
-        self._ledger = Ledger(box.path)
-        self._tmp = self._ledger.tmp_of(epoch)
-        self._lock = Lock()  # of the bricks open for appending
-        self._broken = ""
-        self._cause: BigboxError | None = None
-        self._made = count(1)
-        self._lease = Lease.join(disk, self._ledger, epoch)
         try:
             run = self._ledger.run()
             if run is None:
@@ -103,17 +65,10 @@ class Painting:
             if not same or tiling != bricks.tiling or stored.edge != bricks.edge:
                 raise BigboxError(f"{box.path}: rank {rank} does not paint what run {epoch} paints")
             self.n_steps = int(run["n_steps"])
-            self._brick_rank = Assignment(bricks, n_ranks).brick_rank
             state = self._ledger.state(bricks, self.tb.size)
-            self._done = np.packbits(state.done)
             self._done_shards = np.flatnonzero(state.shards)
-            self._ends = state.ends
-            self._begun: set[int] = set()
-            self._bricks_open: OrderedDict[int, AppendShard] = OrderedDict()
-            self._records = RecordWriter(disk, self._ledger, epoch, rank)
-            self._reader = TileReader(box.path, bricks, self._ends, self._ledger)
-            with explained(box.path / "latents"), self._lease.fenced(epoch):
-                self._cut_torn_tails()
+            brick_rank = Assignment(bricks, n_ranks).brick_rank
+            self._join(painted_tiles(box.path, bricks), brick_rank, state)
         except BaseException:
             self._lease.close()
             raise
@@ -150,10 +105,7 @@ class Painting:
 
     def done_tiles(self) -> Iterator[Ints]:
         """Tiles of all ranks that were done when this run began, ascending, some at a time."""
-        for low in range(0, len(self._done), CHUNK // 8):
-            found = np.flatnonzero(np.unpackbits(self._done[low : low + CHUNK // 8]))
-            if len(found):
-                yield found + low * 8
+        return self._done_chunks()
 
     def done_shards(self) -> Ints:
         """Shards of tb that were done when this run began, ascending."""
@@ -180,8 +132,7 @@ class Painting:
 
     def begin_tiles(self, tiles: npt.ArrayLike) -> None:
         """Note that these tiles are being painted, so that the ledger tells what a kill costs."""
-        with self._writing(0):
-            self._records.append(make_records(BEGUN, self.epoch, tiles), sync=False)
+        self._note_begun(tiles)
 
     def commit_tiles(self, tiles: npt.ArrayLike, fields: npt.NDArray[np.float32]) -> None:
         """Store painted tiles for good: they are done when this returns.
@@ -190,56 +141,17 @@ class Painting:
         mK, the others the per-step latents.  Raises BadInput on a full disk, StoppedEarly where a
         newer run has started; after any failure this handle commits nothing more.
         """
-        tiles = np.atleast_1d(np.asarray(tiles, np.int64))
+        tiles = self._own(tiles)
         t = self.tiling.tile
         expected = (len(tiles), 1 + self.n_steps, t, t, t)
         if fields.shape != expected or fields.dtype != np.float32:
             raise ValueError(
                 f"fields are {fields.dtype} {fields.shape}, must be float32 {expected}"
             )
-        brick_of, slot_of = np.divmod(self.bricks.cell(tiles), self.bricks.slots)
-        if (self._brick_rank[brick_of] != self.rank).any() or len(np.unique(tiles)) != len(tiles):
-            raise ValueError(f"tiles {tiles.tolist()}: twice, or not all of rank {self.rank}")
         if not len(tiles):
             return
-        with self._lock, self._writing(fields.nbytes):
-            places = np.zeros((3, len(tiles)), np.uint64)  # offset, committed end, crc32c
-            touched_bricks = np.unique(brick_of).tolist()
-            touched: list[AppendShard] = []
-            steps: list[tuple[Path, Path]] = []
-            try:
-                for brick in touched_bricks:
-                    shard = self._appender(brick)
-                    touched.append(shard)
-                    mine = np.flatnonzero(brick_of == brick)
-                    offsets, crcs = shard.append(
-                        slot_of[mine].tolist(), [fields[m, 0] for m in mine]
-                    )
-                    places[0, mine], places[1, mine], places[2, mine] = offsets, shard.end, crcs
-                if self.n_steps:
-                    steps = self._write_steps(tiles, fields[:, 1:])
-                for shard in touched:
-                    shard.sync()
-                if any([shard.publish() for shard in touched]):
-                    self._disk.fsync_dir(self.box.path / "latents" / "painted")
-                if steps:
-                    for temporary, path in steps:
-                        self._disk.replace(temporary, path)
-                    self._disk.fsync_dir(self.box.path / "latents" / "steps")
-                self._append_records(make_records(TILE, self.epoch, tiles, *places))
-            except OSError:
-                for shard in touched:
-                    with suppress(OSError):
-                        shard.undo()
-                for temporary, _ in steps:
-                    with suppress(OSError):
-                        self._disk.unlink(temporary)
-                raise
-            for brick, shard in zip(touched_bricks, touched, strict=True):
-                self._begun.add(brick)
-                self._ends[brick] = shard.end
-            while len(self._bricks_open) > OPEN_BRICKS:
-                self._bricks_open.popitem(last=False)[1].close()
+        with self._lock, self._writing(fields.nbytes), self._steps_of(tiles, fields) as place:
+            self._commit(tiles, [field[0] for field in fields], place)
 
     def read_tile(self, tile: int) -> Float:
         """T_b of a tile that is done, by any rank: (t, t, t) float32 mK, read-only; DamagedTile."""
@@ -352,121 +264,41 @@ class Painting:
                 self._disk.fsync_dir(self.box.path)
             self._disk.remove_tree(self._tmp / "latents")
 
-    def close(self) -> None:
-        """Close every file and let go of the lease."""
-        self._broken = self._broken or "closed"
-        with self._lock:
-            for shard in self._bricks_open.values():
-                shard.close()
-            self._bricks_open.clear()
-            self._records.close()
-            self._reader.close()
-            self._lease.close()
-
-    def __enter__(self) -> Painting:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     # ------------------------------------------------------------------------ inside
-
-    @contextmanager
-    def _writing(self, needed: int) -> Iterator[None]:
-        """While something is written: the lease is checked, a failure ends the writing for good."""
-        self._check()
-        try:
-            with explained(self.box.path, needed), self._lease.fenced(self.epoch):
-                yield
-        except BaseException as error:
-            self._broken = str(error) or type(error).__name__
-            self._cause = error if isinstance(error, BigboxError) else None
-            raise
-
-    def _check(self) -> None:
-        if self._cause:
-            raise self._cause  # the full disk is the news, in whichever thread it is met first
-        if self._broken:
-            raise BigboxError(f"{self.box.path}: an earlier write failed ({self._broken})")
-        self._lease.check(self.epoch)
-
-    def _append_records(self, records: npt.NDArray[np.void]) -> None:
-        self._lease.check(self.epoch)
-        self._records.append(records)
-
-    def _temporary(self, name: str) -> Path:
-        return self._tmp / f"r{self.rank:05d}-{next(self._made)}-{name}"
 
     def _steps_path(self, tile: int) -> Path:
         return steps_path(self.box.path, self.tiling, tile)
 
-    def _write_steps(self, tiles: Ints, steps: npt.NDArray[np.float32]) -> list[tuple[Path, Path]]:
-        written = []
-        for tile, values in zip(tiles.tolist(), steps, strict=True):
-            values = np.ascontiguousarray(values, "<f4")
-            temporary = self._temporary("steps")
-            written.append((temporary, self._steps_path(tile)))
-            file = self._disk.open(temporary, exclusive=True)
-            try:
-                crc = crc32c(values).to_bytes(CRC_BYTES, "little")
-                self._disk.write_at(file, 0, [values, crc])
-                self._disk.fsync(file)
-            finally:
-                self._disk.close(file)
-        return written
+    @contextmanager
+    def _steps_of(
+        self, tiles: Ints, fields: npt.NDArray[np.float32]
+    ) -> Iterator[Callable[[], None]]:
+        """Writes the step latents without a name; gives what puts them in their places."""
+        written: list[tuple[Path, Path]] = []
 
-    def _appender(self, brick: int) -> AppendShard:
-        """The brick's file, begun anew where this run has not appended to it yet."""
-        shard = self._bricks_open.get(brick)
-        if shard is not None:
-            self._bricks_open.move_to_end(brick)
-            return shard
-        path = brick_path(self.box.path, self.bricks, brick)
-        end = int(self._ends[brick])
-        slots = self.bricks.slots
-        if brick in self._begun:
-            shard = AppendShard.resume(self._disk, path, end, slots)
-        else:
-            index = empty_index(slots)
-            if end:
-                index = self._committed_index(brick, path, end)
-            shard = AppendShard.start(self._disk, path, self._temporary("brick"), end, index)
-        self._bricks_open[brick] = shard
-        return shard
+        def place() -> None:
+            for temporary, path in written:
+                self._disk.replace(temporary, path)
+            if written:
+                self._disk.fsync_dir(self.box.path / "latents" / "steps")
 
-    def _committed_index(self, brick: int, path: Path, end: int) -> npt.NDArray[np.uint64]:
-        index = None
-        with suppress(FileNotFoundError):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                index = read_index(fd, end, self.bricks.slots)
-            finally:
-                os.close(fd)
-        if index is None:
-            size = 4 * self.tiling.tile**3 + CRC_BYTES
-            index = self._ledger.brick_index(self.bricks, brick, size)
-        return index
-
-    def _cut_torn_tails(self) -> None:
-        """Cut this rank's bricks back to what is committed: a killed run leaves more behind it."""
-        for brick in np.flatnonzero(self._brick_rank == self.rank).tolist():
-            path = brick_path(self.box.path, self.bricks, brick)
-            end = int(self._ends[brick])
-            try:
-                if os.stat(path).st_size <= end:
-                    continue
-                file = self._disk.open(path)
-            except FileNotFoundError:
-                continue
-            try:
-                # Opened before the check: if this run has been overtaken, either the check says so
-                # or the file is one that its successor no longer uses.
-                self._lease.check(self.epoch)
-                if end:
-                    self._disk.truncate(file, end)
-                else:
-                    dead = self._temporary("dead")
-                    self._disk.replace(path, dead)
-                    self._disk.unlink(dead)
-            finally:
-                self._disk.close(file)
+        try:
+            for tile, values in zip(tiles.tolist(), fields[:, 1:], strict=True):
+                if not self.n_steps:
+                    break
+                values = np.ascontiguousarray(values, "<f4")
+                temporary = self._temporary("steps")
+                written.append((temporary, self._steps_path(tile)))
+                file = self._disk.open(temporary, exclusive=True)
+                try:
+                    crc = crc32c(values).to_bytes(CRC_BYTES, "little")
+                    self._disk.write_at(file, 0, [values, crc])
+                    self._disk.fsync(file)
+                finally:
+                    self._disk.close(file)
+            yield place
+        except OSError:
+            for temporary, _ in written:
+                with suppress(OSError):
+                    self._disk.unlink(temporary)
+            raise

@@ -1,10 +1,11 @@
-"""Reading painted tiles back, while they are written by this and other ranks."""
+"""Reading painted tiles, or blocks of haloes, back while this and other ranks write them."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -15,6 +16,7 @@ from bigbox.store.ledger import Ledger
 from bigbox.store.shards import (
     CRC_BYTES,
     EMPTY,
+    DamagedBlock,
     DamagedTile,
     Float,
     Index,
@@ -33,36 +35,71 @@ RECORDED = 64
 WAITS = (0.0, 0.0, 0.005, 0.05, 0.2)
 
 
-def brick_path(box_path: Path, bricks: Bricks, brick: int) -> Path:
+@dataclass(frozen=True)
+class ChunkArray:
+    """An array in append-only shards: one shard a brick, one chunk a tile (or block) of it.
+
+    name: of the array in its box; place: its directory; shape: float32 values of a chunk; key: name
+    of a brick's file; damaged: the error for a chunk that cannot be had.
+    """
+
+    name: str
+    place: Path
+    bricks: Bricks
+    shape: tuple[int, ...]
+    key: str
+    damaged: type[DamagedTile]
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a chunk on disk."""
+        return 4 * int(np.prod(self.shape)) + CRC_BYTES
+
+    def path(self, brick: int) -> Path:
+        """The shard that holds a brick."""
+        x, y, z = np.unravel_index(brick, self.bricks.counts)
+        return self.place / self.key.format(x, y, z)
+
+
+def painted_tiles(place: Path, bricks: Bricks) -> ChunkArray:
+    """latents/painted of the painting at `place`: T_b of a tile, (t, t, t) mK."""
+    name, t = "latents/painted", bricks.tiling.tile
+    return ChunkArray(name, place / name, bricks, (t, t, t), "c.{}.{}.{}.0.0.0", DamagedTile)
+
+
+def halo_blocks(box_path: Path, bricks: Bricks, channels: int) -> ChunkArray:
+    """halo of a box: (channels, b, b, b) (M_sun/h) / (Mpc/h)^3, NaN beyond the box's end."""
+    b = bricks.tiling.tile
+    return ChunkArray(
+        "halo", box_path / "halo", bricks, (channels, b, b, b), "c.0.{}.{}.{}", DamagedBlock
+    )
+
+
+def brick_path(place: Path, bricks: Bricks, brick: int) -> Path:
     """The shard of latents/painted that holds a brick."""
-    x, y, z = np.unravel_index(brick, bricks.counts)
-    return box_path / "latents" / "painted" / f"c.{x}.{y}.{z}.0.0.0"
+    return painted_tiles(place, bricks).path(brick)
 
 
 class TileReader:
-    """Painted tiles by index, thread safe; keeps a bounded number of files open.
+    """Chunks of an array by index, thread safe; keeps a bounded number of files open.
 
     `ends`: (bricks,) committed end of every brick's file when the run began; the owner of the
     array keeps its own bricks' up to date.
     """
 
-    def __init__(
-        self, box_path: Path, bricks: Bricks, ends: npt.NDArray[np.uint64], ledger: Ledger
-    ) -> None:
-        self._box_path = box_path
-        self._bricks = bricks
+    def __init__(self, array: ChunkArray, ends: npt.NDArray[np.uint64], ledger: Ledger) -> None:
+        self._array = array
+        self._bricks = array.bricks
         self._ends = ends
         self._ledger = ledger
-        self._shape = (bricks.tiling.tile,) * 3
-        self._bytes = 4 * bricks.tiling.tile**3 + CRC_BYTES
+        self._bytes = array.chunk_bytes
         self._open: OrderedDict[int, tuple[int, Index | None]] = OrderedDict()
         self._recorded: OrderedDict[int, Index] = OrderedDict()
         self._lock = Lock()
 
     def read(self, tile: int) -> Float:
-        """T_b of a painted tile, (t, t, t) float32 mK, read-only; DamagedTile if it cannot be had.
-
-        Only for tiles that are known to be done.
+        """A tile or block, float32 of the array's chunk shape, read-only; only what is known to be
+        done. Raises the array's error (DamagedTile, DamagedBlock) if it cannot be had.
         """
         cell = int(self._bricks.cell(tile))
         brick, slot = divmod(cell, self._bricks.slots)
@@ -83,8 +120,8 @@ class TileReader:
                 self._recorded.popitem(last=False)
             values, why = self._try(brick, slot, again=False)
         if values is None:
-            path = brick_path(self._box_path, self._bricks, brick)
-            raise DamagedTile("latents/painted", tile, str(path), why)
+            path = self._array.path(brick)
+            raise self._array.damaged(self._array.name, tile, str(path), why)
         return values
 
     def close(self) -> None:
@@ -116,7 +153,7 @@ class TileReader:
         values = decode_chunk(raw)
         if values is None:
             return None, f"checksum wrong at byte {int(index[slot, 0])}"
-        return values.reshape(self._shape), ""
+        return values.reshape(self._array.shape), ""
 
     def _entry(self, brick: int, again: bool) -> tuple[int, Index | None]:
         entry = self._open.get(brick)
@@ -126,9 +163,7 @@ class TileReader:
         if entry is not None:
             os.close(self._open.pop(brick)[0])
         try:
-            fd = os.open(
-                brick_path(self._box_path, self._bricks, brick), os.O_RDONLY | os.O_CLOEXEC
-            )
+            fd = os.open(self._array.path(brick), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return -1, None
         slots = self._bricks.slots

@@ -12,8 +12,9 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -30,6 +31,8 @@ from bigbox.store.tbshards import TbShards, default_edges
 from scheduler.bricks import Bricks
 from scheduler.tiling import Tiling
 
+# What a painting makes in its group.
+PAINTED = ("latents", "tb")
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 
 
@@ -62,37 +65,90 @@ def start_run(
         "n_steps": n_steps,
         "tb": {"shard": shard, "chunk": chunk},
     }
-    ledger = Ledger(box.path)
+
+    def files(tmp: Path) -> dict[Path, bytes]:
+        latents, tb = tmp / "latents", tmp / "tb"
+        found = {
+            latents: group_metadata(),
+            latents / "painted": painted_metadata(bricks),
+            tb: tb_metadata(box.shape, wanted["tb"], {"painting": wanted["identity"]}),
+        }
+        if n_steps:
+            found[latents / "steps"] = steps_metadata(bricks.tiling, n_steps)
+        return found
+
+    return begin_run(
+        Made(box.path, PAINTED, painted, "is painted", "--discard"),
+        wanted,
+        files,
+        {"kind": "paint", "n_ranks": n_ranks, "device": device},
+        disk,
+        linger,
+    )
+
+
+def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LINGER) -> bool:
+    """Give up the painting of a box: tb, the latents and every record; dm and halo stay.
+
+    Returns whether there was one.  Raises BadInput while a run holds the lease.
+    """
+    return discard_run(box.path, box.path, PAINTED, disk or DISK, linger)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a ledger is about, and how its run is spoken of.
+
+    place: the group that the arrays stand in; arrays: what the run makes in it; done: how much a
+    run.json's ledger has done; is_made, way_out: words for a message.
+    """
+
+    place: Path
+    arrays: tuple[str, ...]
+    done: Callable[[Ledger, Mapping[str, Any]], int]
+    is_made: str
+    way_out: str
+    ledger: str = ""  # the group inside `place` that holds the ledger
+
+
+def begin_run(
+    what: Made,
+    wanted: Mapping[str, Any],
+    files: Callable[[Path], Mapping[Path, bytes]],
+    about: Mapping[str, Any],
+    disk: Disk,
+    linger: float,
+) -> int:
+    """Begin a run; returns its number.  Raises BadInput as `start_run` does.
+
+    wanted: what run.json is to say; files: zarr.json by directory, parents first, of the empty
+    arrays made in a directory; about: noted with the number.
+    """
+    ledger = Ledger(what.place / what.ledger)
     with explained(ledger.path):
         _make_ledger(disk, ledger)
         lease = Lease.exclusive(disk, ledger, linger)
         try:
             run = ledger.run()
             difference = None if run is None else _difference(run, wanted)
-            if run is not None and difference and painted(ledger, run):
+            if run is not None and difference and what.done(ledger, run):
                 key, old, new = difference
                 raise BadInput(
-                    f"{box.path}: is painted with {key} = {old}, this run asks for {new};"
-                    " paint with the old value, or give that painting up with --discard, or use"
-                    " another copy of the box"
+                    f"{what.place}: {what.is_made} with {key} = {old}, this run asks for {new};"
+                    f" paint with the old value, or give that painting up with {what.way_out}, or"
+                    " use another copy of the box"
                 )
             fresh = run is None or difference is not None
-            if ledger.base() == 0 and (box.path / "tb").exists():
-                raise BadInput(
-                    f"{box.path}/tb: exists and was not painted by bigbox; rename it, or use"
-                    " another copy of the box"
-                )
-            epoch = claim(
-                disk, ledger, {"kind": "paint", "n_ranks": n_ranks, "device": device}, fresh
-            )
+            if ledger.base() == 0:
+                _refuse_others(what)
+            epoch = claim(disk, ledger, about, fresh)
             if fresh:
                 with lease.fenced(epoch):
-                    _put_aside(disk, box, ledger, epoch)
-                    _create_arrays(disk, box, ledger.tmp_of(epoch), wanted, bricks)
+                    tmp = ledger.tmp_of(epoch)
+                    _put_aside(disk, what.place, what.arrays, ledger, epoch)
+                    _create_arrays(disk, what.place, what.arrays, files(tmp), tmp)
                     record = json.dumps({"base": epoch, **wanted}, indent=2).encode()
-                    disk.write_atomic(
-                        ledger.path / "run.json", record, ledger.tmp_of(epoch) / "run.json"
-                    )
+                    disk.write_atomic(ledger.path / "run.json", record, tmp / "run.json")
                     _empty_tmp(disk, ledger, epoch)
         except BaseException:
             lease.close()
@@ -101,13 +157,11 @@ def start_run(
     return epoch
 
 
-def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LINGER) -> bool:
-    """Give up the painting of a box: tb, the latents and every record; dm and halo stay.
-
-    Returns whether there was one.  Raises BadInput while a run holds the lease.
-    """
-    disk = disk or DISK
-    ledger = Ledger(box.path)
+def discard_run(
+    ledger_place: Path, place: Path, arrays: Sequence[str], disk: Disk, linger: float
+) -> bool:
+    """Give up what a ledger's runs have made: the arrays in `place`, and every record."""
+    ledger = Ledger(ledger_place)
     if not ledger.path.exists():
         return False
     with explained(ledger.path):
@@ -117,7 +171,7 @@ def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LING
             found = (ledger.path / "run.json").exists()
             epoch = claim(disk, ledger, {"kind": "discard", "n_ranks": 0}, fresh=True)
             with lease.fenced(epoch):
-                _put_aside(disk, box, ledger, epoch)
+                _put_aside(disk, place, arrays, ledger, epoch)
                 _empty_tmp(disk, ledger, epoch)
         finally:
             lease.close()
@@ -209,22 +263,39 @@ def _fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
 
 
 def _make_ledger(disk: Disk, ledger: Ledger) -> None:
-    if (ledger.path / "zarr.json").exists():
+    make_group(disk, ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path)
+
+
+def make_group(disk: Disk, place: Path, *inside: Path) -> None:
+    """Make a group, and directories inside it, where it is not yet; others may do so as well."""
+    if (place / "zarr.json").exists():
         return
-    for path in (ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path):
-        disk.make_dir(path)
-    # A group, so that zarr and xarray pass over it without a warning; last, so that all is there.
-    mine = ledger.path / f"start-{os.urandom(8).hex()}.partial"
-    disk.write_atomic(ledger.path / "zarr.json", group_metadata(), mine)
+    with explained(place):
+        for path in (place, *inside):
+            disk.make_dir(path)
+        # A group, so that zarr and xarray pass over it without a warning; last, so that all is
+        # there.
+        mine = place / f"start-{os.urandom(8).hex()}.partial"
+        disk.write_atomic(place / "zarr.json", group_metadata(), mine)
 
 
-def _put_aside(disk: Disk, box: Box, ledger: Ledger, epoch: int) -> None:
+def _refuse_others(what: Made) -> None:
+    """What another program, or `bigbox ingest`, has made is never painted over."""
+    for name in what.arrays:
+        if (what.place / name).exists():
+            raise BadInput(
+                f"{what.place}/{name}: exists and was not painted by bigbox; rename it, or use"
+                " another copy of the box"
+            )
+
+
+def _put_aside(disk: Disk, place: Path, arrays: Sequence[str], ledger: Ledger, epoch: int) -> None:
     """Take the painting out of the box by renames."""
     aside = ledger.tmp_of(epoch)
-    for path in (box.path / "latents", box.path / "tb", ledger.path / "run.json"):
+    for path in (*(place / name for name in arrays), ledger.path / "run.json"):
         with suppress(FileNotFoundError):
             disk.replace(path, aside / f"old-{path.name}")
-    disk.fsync_dir(box.path)
+    disk.fsync_dir(place)
     disk.fsync_dir(ledger.path)
 
 
@@ -244,23 +315,15 @@ def _empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
 
 
 def _create_arrays(
-    disk: Disk, box: Box, tmp: Path, wanted: Mapping[str, Any], bricks: Bricks
+    disk: Disk, place: Path, arrays: Sequence[str], files: Mapping[Path, bytes], tmp: Path
 ) -> None:
     """Make the empty arrays without a name, then give them one: also this only the newest can."""
-    latents, tb = tmp / "latents", tmp / "tb"
-    files = {
-        latents: group_metadata(),
-        latents / "painted": painted_metadata(bricks),
-        tb: tb_metadata(box.shape, wanted["tb"], {"painting": wanted["identity"]}),
-    }
-    if wanted["n_steps"]:
-        files[latents / "steps"] = steps_metadata(bricks.tiling, wanted["n_steps"])
-    for place, data in files.items():
-        disk.make_dir(place)
-        disk.write_atomic(place / "zarr.json", data)
-    for place in (latents, tb):
-        disk.replace(place, box.path / place.name)
-    disk.fsync_dir(box.path)
+    for directory, data in files.items():
+        disk.make_dir(directory)
+        disk.write_atomic(directory / "zarr.json", data)
+    for name in arrays:
+        disk.replace(tmp / name, place / name)
+    disk.fsync_dir(place)
 
 
 def painted_metadata(bricks: Bricks) -> bytes:

@@ -9,7 +9,7 @@ ledger, policy, loop and painter are the real ones, with jobs run in line.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from bigbox.engine.loop import Engine
 from bigbox.engine.run import make_engine
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.workers import Inline
-from bigbox.painters.base import Painter
+from bigbox.painters.base import HaloPainter, Painter
 from bigbox.store.box import Box
+from bigbox.store.haloes import HaloPainting, halo_state, start_haloes
 from bigbox.store.painting import Painting
+from bigbox.store.writing import RunWriter
 from scheduler.bricks import Assignment, Bricks
 from scheduler.tiling import Tiling
+from scheduler.windows import Windows
 
 
 class Post:
@@ -79,11 +82,16 @@ def paint_in_process(
     on_message: Callable[[], None] = lambda: None,
     overlap_bytes: int = 1 << 20,
     tb_edges: tuple[int, int] | None = None,
+    haloes: HaloPainter | None = None,
+    block: int = 4,
+    shard_edge: int = 2,
+    sum_bytes: int = 1 << 20,
 ) -> None:
     """A whole run of `bigbox paint`, all ranks in this process.
 
     Raises what a rank raises (a crash of `disk` or `on_message` ends all ranks, as MPI does), and
-    AssertionError when no rank can go on although tiles are left.
+    AssertionError when no rank can go on although tiles are left. haloes: paints the input of a
+    painter that takes "halo"; block, shard_edge: voxels, and blocks of a shard.
     """
     more = {} if disk is None else {"disk": disk}
     bricks = Bricks(tiling, edge)
@@ -91,7 +99,22 @@ def paint_in_process(
     identity = painter.identity()
     steps = painter.fields - 1
     paintings: list[Painting] = []
+    halo_paintings: list[HaloPainting | None] = []
+    halo_epoch = 0
     try:
+        if haloes is not None:
+            found = halo_state(Box.open(path))
+            if found is None or not found[2].done.all():
+                halo_epoch = start_haloes(
+                    Box.open(path, "r+"),
+                    haloes.identity(),
+                    Windows(tiling.shape, haloes.window, haloes.stride, block),
+                    channels=haloes.channels,
+                    n_ranks=n_ranks,
+                    edge=shard_edge,
+                    linger=0.0,
+                    **more,
+                )
         epoch = Painting.start_run(
             Box.open(path, "r+"),
             identity,
@@ -104,6 +127,11 @@ def paint_in_process(
             **more,
         )
         for rank in range(n_ranks):
+            halo_paintings.append(
+                HaloPainting(Box.open(path, "r+"), assignment, rank, halo_epoch, **more)
+                if halo_epoch
+                else None
+            )
             paintings.append(
                 Painting.begin(
                     Box.open(path, "r+"),
@@ -133,24 +161,34 @@ def paint_in_process(
                 workers=Inline(),
                 colouring=colouring,
                 overlap_bytes=overlap_bytes,
+                halo_painter=haloes,
+                halo_painting=halo_paintings[rank],
+                sum_bytes=sum_bytes,
             )
             engines.append(engine)
         _step_until_idle(engines, rng)
         for engine in engines:
             if engine.failure:
                 raise engine.failure
+        if halo_paintings[0]:
+            halo_paintings[0].finish()
         paintings[0].finish()
     except Exception:
-        for painting in paintings:
+        for hand in hands(paintings, halo_paintings):
             with suppress(OSError):
-                painting.close()
+                hand.close()
         raise
     except BaseException:  # killed: no code of the ranks runs any more
-        for painting in paintings:
-            painting._reader.close()
+        for hand in hands(paintings, halo_paintings):
+            hand._reader.close()
         raise
-    for painting in paintings:
-        painting.close()
+    for hand in hands(paintings, halo_paintings):
+        hand.close()
+
+
+def hands(*every: Sequence[RunWriter | None]) -> list[RunWriter]:
+    """All handles on the store that were got so far."""
+    return [hand for some in every for hand in some if hand is not None]
 
 
 def _step_until_idle(engines: list[Engine], rng: np.random.Generator) -> None:
@@ -159,5 +197,5 @@ def _step_until_idle(engines: list[Engine], rng: np.random.Generator) -> None:
         moved = engines[int(rng.integers(len(engines)))].one_pass()
         quiet = 0 if moved else quiet + 1
         assert quiet < 200 * len(engines), "no rank can go on: " + ", ".join(
-            f"rank {e.rank} has {e.policy.remaining} tiles left" for e in engines
+            f"rank {e.rank} has {e.policy.remaining} tiles left, {e.left()} things" for e in engines
         )

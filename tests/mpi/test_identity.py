@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from bigbox.store.box import Box
+from bigbox.store.status import status
 from tests.mpi.conftest import Launcher, painted
 
 GRID = 96  # 4 x 4 x 4 tiles; 84 gives the odd 3 x 3 x 3
 GAUSSIAN = ("--painter", "gaussian", "--steps", "8", "--seed", "3", "--quiet")
+HALOES = ("--painter", "trivial-halo", "--seed", "3", "--halo-stride", "32", "--quiet")
 TRIVIAL = ("--painter", "trivial", "--seed", "3", "--quiet")
 
 
@@ -64,6 +67,22 @@ def test_odd_numbers_of_tiles(mpirun: Launcher, make_box, reference, grid: int) 
     path = make_box(grid)
     mpirun.run(4, "paint", path, *TRIVIAL, "--batch", "2")
     assert painted(path) == reference(grid, TRIVIAL)
+
+
+def halo_bytes(path: Path) -> bytes:
+    return Box.open(path).array("halo")[...].tobytes()
+
+
+def test_haloes_then_tb(mpirun: Launcher, make_box) -> None:
+    """Haloes predicted in shared windows, and tb from them: the same bytes on 1, 2 and 4 ranks."""
+    paths = []
+    for ranks, batch in ((1, "16"), (2, "4"), (4, "1")):
+        paths.append(make_box(GRID, f"{ranks}.zarr"))
+        mpirun.run(ranks, "paint", paths[-1], *HALOES, "--batch", batch)
+        begun = [r["windows_begun"] for r in status(Box.open(paths[-1]))["haloes"]["runs"]]
+        assert begun == [27], "every window once, over all ranks"
+    assert halo_bytes(paths[0]) == halo_bytes(paths[1]) == halo_bytes(paths[2])
+    assert painted(paths[0]) == painted(paths[1]) == painted(paths[2])
 
 
 def test_more_ranks_than_bricks(mpirun: Launcher, make_box, reference) -> None:

@@ -21,7 +21,10 @@ from tests.faults.ranks import paint_in_process
 
 
 def reference(dm: np.ndarray, tiling: Tiling, painter: TrivialPainter, colouring: str):
-    """T_b as the paper's Algorithm 1 would build it, with no engine: float32, shape of the box."""
+    """T_b as the paper's Algorithm 1 would build it, with no engine: float32, shape of the box.
+
+    dm: the painter's input, over the box, or (channels, ...) over the box.
+    """
     n, m = tiling.tile, painter.margin
     tb = np.zeros((painter.fields, *tiling.shape), np.float32)
     painted = np.zeros(tiling.shape, bool)
@@ -43,7 +46,7 @@ def reference(dm: np.ndarray, tiling: Tiling, painter: TrivialPainter, colouring
             batch = TileBatch(
                 tiles=np.array([tile]),
                 origin=origin,
-                inputs=dm[np.ix_(*wide)][None, None],
+                inputs=dm[(..., *np.ix_(*wide))].reshape(1, -1, *(n + 2 * m,) * 3),
                 known=known[None],
                 width=width,
             )

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
-from bigbox.store import DamagedTile, Painting, discard_painting, painting, reader
+from bigbox.store import DamagedTile, Painting, discard_painting, reader, writing
 from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
 from bigbox.store.run import layout
@@ -61,7 +61,7 @@ def test_ranks_and_resumes_change_no_byte(tmp_path: Path, n_steps: int) -> None:
 
 
 def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(painting, "OPEN_BRICKS", 2)
+    monkeypatch.setattr(writing, "OPEN_BRICKS", 2)
     monkeypatch.setattr(reader, "OPEN_FILES", 3)
     case = case_of(tmp_path, edge=1)
     run = Run(case, 1, random.Random(0), Disk())
@@ -101,7 +101,7 @@ def test_another_identity_is_refused_only_over_painted_tiles(tmp_path: Path) -> 
         finish(other_tiling)
     assert discard_painting(case.box)
     assert not (case.box.path / "tb").exists() and not (case.box.path / "latents").exists()
-    assert status(case.box) == {"painting": None}
+    assert status(case.box) == {"painting": None, "haloes": None}
     finish(other)
     check_complete(other, with_zarr=True)
 
@@ -432,7 +432,7 @@ def test_threads_at_work_together_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_done_tiles_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(painting, "CHUNK", 16)
+    monkeypatch.setattr(writing, "CHUNK", 16)
     case = case_of(tmp_path)
     finish(case)
     run = Run(case, 1, random.Random(0), Disk())

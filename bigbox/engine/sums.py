@@ -1,0 +1,164 @@
+"""The average over overlapping windows, in integers, so that no order of adding can change it.
+
+    sum   += weight x round(2^24 log10 rho_h)         for every window that covers a voxel, int64
+    mean   = sum / (2^24 x sum of the weights)        once all of them have
+    rho_h  = 10^mean, or 0 where mean < 9.5           paper section 2.1
+
+Sums of floats depend on the order of adding, hence on ranks and batches; those of integers do not.
+2^-24 of a dex is below what float32 tells apart in rho_h.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from itertools import product
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.errors import BadInput, BigboxError
+from scheduler.windows import Windows
+
+Ints = npt.NDArray[np.int64]
+Float = npt.NDArray[np.float32]
+
+SCALE = 1 << 24
+# log10 of (M_sun/h) / (Mpc/h)^3 under which a voxel holds no halo (Mishra, Trotta & Viel 2025
+# (LODI), section 2.1).
+CUT = 9.5
+# |log10 rho_h| beyond which a prediction is none, but a fault of the network; float32 ends there.
+SANE = 38.0
+
+
+class Aside(Protocol):
+    """Where sums go when memory is short."""
+
+    def put_aside(self, block: int, sums: Ints) -> None:
+        """Takes the sums of a block that has none here."""
+
+    def put_back(self, block: int) -> Ints | None:
+        """Gives them back; None where there are none."""
+
+
+class Sums:
+    """Sums of the blocks that one rank has a part in, at most `limit_bytes` of them in memory.
+
+    Args:
+        windows: the windows.
+        weights: int64[window], of a voxel in the average, on one axis.
+        channels: of haloes.
+        left: windows still to be added to each block that is of interest here; others are left out.
+        aside: takes what does not fit.
+        limit_bytes: see above; one block is always held.
+
+    Raises:
+        BadInput: weights that leave a voxel without any, or that could overflow.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        weights: npt.ArrayLike,
+        channels: int,
+        left: tuple[Ints, Ints],
+        aside: Aside,
+        limit_bytes: int,
+    ) -> None:
+        self._windows = windows
+        self._weights = np.asarray(weights, np.int64)
+        self._shape = (channels, *(windows.block,) * 3)
+        self._blocks, counts = left
+        self._left = counts.copy()
+        self._counts = counts
+        self._aside = aside
+        self._limit = limit_bytes
+        self._open: OrderedDict[int, Ints] = OrderedDict()
+        if self._weights.shape != (windows.window,) or self._weights.min() < 0:
+            raise BadInput(f"weights of windows: {windows.window} whole numbers from 0 are needed")
+        self._coverage = [windows.coverage(axis, self._weights) for axis in range(3)]
+        if min(int(c.min()) for c in self._coverage) < 1:
+            raise BadInput("weights of windows: some voxels of the box get none; lower the stride")
+        if float(np.prod([float(c.max()) for c in self._coverage])) * SCALE * SANE >= 2.0**63:
+            raise BadInput("weights of windows: too large for sums of 64 bits; divide them")
+        self._plain = bool((self._weights == 1).all())
+
+    def add(self, window: int, logs: Float) -> list[int]:
+        """Add a window, float32 (C, w, w, w) log10 rho_h; returns the blocks that are complete."""
+        if not float(np.abs(logs).max()) <= SANE:
+            raise BigboxError(
+                f"window {window}: the painter of haloes predicts log10 rho_h = "
+                f"{float(logs.flat[np.abs(logs).argmax()])}, beyond +-{SANE:g}; check the model"
+            )
+        fixed = np.rint(logs.astype(np.float64) * SCALE).astype(np.int64)
+        if not self._plain:
+            x, y, z = (self._weights.reshape(s) for s in ((-1, 1, 1), (-1, 1), (-1,)))
+            fixed *= x * y * z
+        at = self._windows.coords(window).tolist()
+        grid = self._windows.blocks.counts
+        complete = []
+        seen: dict[int, int] = {}  # block to its place in `left`, -1 where it is of no interest
+        pieces = (self._windows.pieces(axis, i) for axis, i in enumerate(at))
+        for (i, wx, bx), (j, wy, by), (k, wz, bz) in product(*pieces):
+            block = (i * grid[1] + j) * grid[2] + k
+            if block not in seen:
+                seen[block] = self._place(block)
+            if seen[block] >= 0:
+                self._held(block)[:, bx, by, bz] += fixed[:, wx, wy, wz]
+        for block, place in seen.items():
+            if place >= 0:
+                self._left[place] -= 1
+                if not self._left[place]:
+                    complete.append(block)
+        return complete
+
+    def add_sums(self, block: int, windows: int, sums: Ints) -> list[int]:
+        """Add what another rank has summed up over so many windows; returns as `add` does."""
+        place = self._place(block)
+        if place < 0 or self._left[place] < windows:
+            raise BigboxError(f"block {block}: sums of {windows} windows too many; please report")
+        total = self._held(block)
+        total += sums.reshape(self._shape)
+        self._left[place] -= windows
+        return [] if self._left[place] else [block]
+
+    def take(self, block: int) -> tuple[int, Ints]:
+        """The sums of a block that is complete here, and over how many windows; they are gone."""
+        sums = self._held(block)
+        del self._open[block]
+        return int(self._counts[np.searchsorted(self._blocks, block)]), sums
+
+    def density(self, block: int, sums: Ints) -> Float:
+        """rho_h of a final block, float32 (C, b, b, b), NaN beyond the box's end."""
+        inside = self._windows.inside(block)
+        low = (self._windows.blocks.coords(block) * self._windows.block).tolist()
+        x, y, z = (
+            cover[a + s.start : a + s.stop]
+            for cover, a, s in zip(self._coverage, low, inside, strict=True)
+        )
+        total = (x[:, None, None] * y[:, None] * z) * np.float64(SCALE)
+        mean = sums[(slice(None), *inside)] / total
+        found = np.full(self._shape, np.nan, np.float32)
+        found[(slice(None), *inside)] = np.where(mean >= CUT, 10.0**mean, 0.0)
+        return found
+
+    def _place(self, block: int) -> int:
+        """Place of a block in `left`; -1 where nothing is to be added to it."""
+        place = int(np.searchsorted(self._blocks, block))
+        here = place < len(self._blocks) and self._blocks[place] == block
+        return place if here and self._left[place] else -1
+
+    def _held(self, block: int) -> Ints:
+        sums = self._open.get(block)
+        if sums is not None:
+            self._open.move_to_end(block)
+            return sums
+        sums = self._aside.put_back(block)
+        if sums is None:
+            sums = np.zeros(self._shape, np.int64)
+        self._open[block] = sums
+        while len(self._open) > 1 and len(self._open) * sums.nbytes > self._limit:
+            oldest = next(iter(self._open))
+            self._aside.put_aside(oldest, self._open[oldest])
+            del self._open[oldest]
+        return sums

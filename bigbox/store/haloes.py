@@ -1,0 +1,284 @@
+"""The painting of haloes: its own run and ledger, and one rank's hand on it.
+
+    gpc_box.zarr/
+      halo/                 (channels, X, Y, Z), one inner chunk a block, append-only shards
+      halogen/ledger/       who has predicted what: see `bigbox.store.ledger`
+
+A block is to haloes what a tile is to tb: done when its record (kind TILE) stands in this ledger.
+BEGUN records name windows. The ledger has a lease and runs of its own, so that the haloes, once
+painted, serve any number of paintings of tb without being touched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.errors import BigboxError
+from bigbox.store.blocks import BlockReader
+from bigbox.store.box import AXES, KNOWN, Box
+from bigbox.store.durable import DISK, Disk
+from bigbox.store.lease import LINGER
+from bigbox.store.ledger import REVOKE_TILE, Ledger, State, make_records
+from bigbox.store.metadata import array_metadata
+from bigbox.store.reader import TileReader, halo_blocks
+from bigbox.store.run import Made, begin_run, discard_run, make_group
+from bigbox.store.scratch import Scratch
+from bigbox.store.shards import Float
+from bigbox.store.tbshards import default_edges
+from bigbox.store.writing import Ints, RunWriter
+from scheduler.bricks import Assignment, Bricks
+from scheduler.windows import Windows
+
+GROUP = "halogen"
+# Voxels of a block on each axis: half a window, so that few are open, and the haloes under a tile
+# are few bytes.
+BLOCK = 32
+
+
+@dataclass(frozen=True)
+class HaloLayout:
+    """What run.json of the haloes says: the windows, shards of `edge`^3 blocks, the channels."""
+
+    windows: Windows
+    edge: int
+    channels: int
+
+    @property
+    def bricks(self) -> Bricks:
+        """The blocks in shards."""
+        return Bricks(self.windows.blocks, self.edge)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON, for run.json."""
+        return {
+            "windows": {
+                "shape": list(self.windows.shape),
+                "window": self.windows.window,
+                "stride": self.windows.stride,
+            },
+            "block": self.windows.block,
+            "edge": self.edge,
+            "channels": self.channels,
+        }
+
+    @classmethod
+    def from_run(cls, run: Mapping[str, Any]) -> HaloLayout:
+        """The layout in run.json."""
+        x, y, z = run["windows"]["shape"]
+        windows = Windows(
+            (x, y, z), run["windows"]["window"], run["windows"]["stride"], run["block"]
+        )
+        return cls(windows, int(run["edge"]), int(run["channels"]))
+
+
+def halo_ledger(box: Box) -> Ledger:
+    """The ledger of the haloes of a box, which may be empty."""
+    return Ledger(box.path / GROUP)
+
+
+def halo_state(box: Box) -> tuple[dict[str, Any], HaloLayout, State] | None:
+    """run.json of the painting of haloes, its layout and what is done; None where there is none."""
+    ledger = halo_ledger(box)
+    run = ledger.run()
+    if run is None:
+        return None
+    layout = HaloLayout.from_run(run)
+    return run, layout, ledger.state(layout.bricks, 0)
+
+
+def start_haloes(
+    box: Box,
+    identity: Mapping[str, Any],
+    windows: Windows,
+    *,
+    channels: int,
+    attributes: Mapping[str, Any] | None = None,
+    n_ranks: int = 1,
+    device: str = "",
+    edge: int | None = None,
+    disk: Disk | None = None,
+    linger: float = LINGER,
+) -> int:
+    """Begin a run of the painting of haloes; returns its number (epoch).  For rank 0 alone.
+
+    windows: its block is the default of a painting that is new, one that has begun keeps its own;
+    edge: blocks along a shard, likewise; attributes: of the array (source, mass_edges, smoothing).
+    Raises BadInput as `bigbox.store.run.start_run` does.
+    """
+    disk = disk or DISK
+    identity = json.loads(json.dumps(dict(identity)))
+    edge = edge or max(1, default_edges(max(windows.shape))[0] // windows.block)
+    layout = HaloLayout(windows, edge, channels)
+    make_group(disk, box.path / GROUP)
+    found = halo_state(box)
+    left = windows.size
+    if found is not None and found[0]["identity"] == identity:
+        begun, state = found[1:]
+        same = Windows(windows.shape, windows.window, windows.stride, begun.windows.block)
+        layout = HaloLayout(same, begun.edge, channels)
+        left = same.left(state.done)
+
+    def files(tmp: Path) -> dict[Path, bytes]:
+        about = {**(attributes or {}), "painting": identity}
+        return {tmp / "halo": halo_metadata(layout, about)}
+
+    what = Made(box.path, ("halo",), _done, "haloes are painted", "--discard-halo", GROUP)
+    about = {"kind": "halo", "n_ranks": n_ranks, "device": device, "windows": left}
+    wanted = {"identity": identity, **layout.as_dict()}
+    return begin_run(what, wanted, files, about, disk, linger)
+
+
+def discard_haloes(box: Box, *, disk: Disk | None = None, linger: float = LINGER) -> bool:
+    """Give up the painted haloes; what was painted on them is the caller's to give up first.
+
+    Returns whether there were any.  Raises BadInput while a run holds the lease.
+    """
+    return discard_run(box.path / GROUP, box.path, ("halo",), disk or DISK, linger)
+
+
+def halo_metadata(layout: HaloLayout, about: Mapping[str, Any]) -> bytes:
+    """zarr.json of halo, one inner chunk a block, NaN where not painted yet."""
+    units, long_name = KNOWN["halo"]
+    block = layout.windows.block
+    return array_metadata(
+        (layout.channels, *layout.windows.shape),
+        (layout.channels, block, block, block),
+        shard=(layout.channels, *(layout.edge * block,) * 3),
+        names=("channel", *AXES),
+        attributes={"units": units, "long_name": long_name, **about},
+        separator=".",
+    )
+
+
+def block_ranks(layout: HaloLayout, assignment: Assignment) -> npt.NDArray[np.int32]:
+    """The rank that writes each shard of halo: the one that paints the tile at its middle."""
+    bricks, side = layout.bricks, layout.edge * layout.windows.block
+    low = bricks.coords(np.arange(bricks.size)) * side
+    high = np.minimum(low + side, layout.windows.shape)
+    return assignment.rank_of(assignment.bricks.tiling.owner((low + high) // 2))
+
+
+def _done(ledger: Ledger, run: Mapping[str, Any]) -> int:
+    return int(ledger.state(HaloLayout.from_run(run).bricks, 0).done.sum())
+
+
+class HaloPainting(RunWriter):
+    """A rank's handle on run `epoch` of the painting of haloes.  Thread safe; then `close`.
+
+    done: bool[blocks], what all ranks had done when this run began.
+    """
+
+    def __init__(
+        self, box: Box, assignment: Assignment, rank: int, epoch: int, disk: Disk | None = None
+    ) -> None:
+        super().__init__(box.path / GROUP, rank, epoch, disk or DISK)
+        try:
+            run = self._ledger.run()
+            if run is None:
+                raise BigboxError(f"{box.path}: run {epoch} has no painting of haloes to join")
+            self.layout = HaloLayout.from_run(run)
+            state = self._ledger.state(self.layout.bricks, 0)
+            self.done = state.done
+            array = halo_blocks(box.path, self.layout.bricks, self.layout.channels)
+            self._scratch = Scratch(self._disk, self._temporary("sums"), array.shape)
+            self._join(array, block_ranks(self.layout, assignment), state)
+        except BaseException:
+            self._lease.close()
+            raise
+
+    def rank_of(self, blocks: npt.ArrayLike) -> npt.NDArray[np.int32]:
+        """The rank that writes each block: (M,) -> int32 (M,)."""
+        return self._brick_rank[self._array.bricks.of_tile(blocks)]
+
+    def own_blocks(self) -> Ints:
+        """The blocks that this rank writes, ascending."""
+        mine = np.flatnonzero(self._brick_rank == self.rank).tolist()
+        found = [self._array.bricks.tiles(brick) for brick in mine]
+        return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
+
+    def begin_windows(self, windows: npt.ArrayLike) -> None:
+        """Note that these windows are being predicted."""
+        self._note_begun(windows)
+
+    def commit_blocks(self, blocks: npt.ArrayLike, values: npt.NDArray[np.float32]) -> None:
+        """Store final blocks of this rank for good: they are done when this returns.
+
+        values: float32 (M, channels, b, b, b), (M_sun/h) / (Mpc/h)^3, NaN beyond the box's end.
+        Raises BadInput on a full disk, StoppedEarly where a newer run has started; after any
+        failure this handle commits nothing more.
+        """
+        blocks = self._own(blocks)
+        expected = (len(blocks), *self._array.shape)
+        if values.shape != expected or values.dtype != np.float32:
+            raise ValueError(
+                f"blocks are {values.dtype} {values.shape}, must be float32 {expected}"
+            )
+        with self._lock, self._writing(values.nbytes):
+            self._commit(blocks, list(values))
+
+    def read_block(self, block: int) -> Float:
+        """A block that is done, by any rank: (channels, b, b, b), read-only; DamagedBlock."""
+        return self._reader.read(int(block))
+
+    def revoke(self, blocks: npt.ArrayLike) -> None:
+        """Take blocks back: the next run predicts them again, to the same bytes."""
+        with self._writing(0):
+            self._append_records(make_records(REVOKE_TILE, self.epoch, blocks))
+
+    def put_aside(self, block: int, sums: Ints) -> None:
+        """Keep the sums of a block that is not final, int64 (channels, b, b, b), on the disk."""
+        with self._writing(sums.nbytes):
+            self._scratch.put(block, sums)
+
+    def put_back(self, block: int) -> Ints | None:
+        """The sums that were put aside, no longer on the disk; None where there are none."""
+        return self._scratch.take(block) if block in self._scratch else None
+
+    def close(self) -> None:
+        """Close every file and let go of the lease."""
+        self._scratch.close()
+        super().close()
+
+    def finish(self) -> None:
+        """Check that every block has a record, for rank 0 when all is done."""
+        done = self._ledger.state(self.layout.bricks, 0).done
+        if not done.all():
+            raise BigboxError(
+                f"{self._place}: not complete: {int((~done).sum())} of {len(done)} blocks have no"
+                f" record, the first is block {int(np.argmin(done))}"
+            )
+
+
+class HaloReader(BlockReader):
+    """Cut-outs of painted haloes, safe while they are being painted: of blocks that are final.
+
+    found: as `halo_state` gives it; painting: this rank's hand where a run is on, which knows what
+    it has appended itself.  Raises DamagedBlock.
+    """
+
+    def __init__(
+        self,
+        box: Box,
+        found: tuple[dict[str, Any], HaloLayout, State],
+        painting: HaloPainting | None,
+        cache_bytes: int,
+    ) -> None:
+        super().__init__(box.array("halo"), (True, True, True), cache_bytes)
+        _, layout, state = found
+        self._grid = layout.windows.blocks
+        self._read: Callable[[int], Float]
+        if painting is not None:
+            self._read = painting.read_block
+        else:
+            array = halo_blocks(box.path, layout.bricks, layout.channels)
+            self._read = TileReader(array, state.ends, halo_ledger(box)).read
+
+    def _fetch(self, key: tuple[int, ...]) -> Float:
+        return self._read(int(self._grid.index(key)))
