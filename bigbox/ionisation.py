@@ -73,9 +73,9 @@ def neutral_fraction(
         whole = lost + made
         # Neither electrons nor radiation: nothing ionises the gas.
         return np.divide(made, whole, out=np.ones_like(whole), where=whole > 0)
-    # (α + β) n x² - (2 α n + β n + Γ) x + α n = 0, the smaller root, written without cancellation.
-    a, b, c = (alpha + beta) * n, (2.0 * alpha + beta) * n + gamma, alpha * n
-    return 2.0 * c / (b + np.sqrt(np.maximum(b * b - 4.0 * a * c, 0.0)))
+    # (α + β) n x² - (2 α n + β n + Γ) x + α n = 0, the smaller root, without cancellation.
+    a, b = alpha * n, beta * n + gamma
+    return 2.0 * a / (2.0 * a + b + np.sqrt(b * b + 4.0 * a * gamma))
 
 
 def shielded(

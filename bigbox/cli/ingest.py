@@ -143,9 +143,8 @@ def run(options: argparse.Namespace) -> int:
     told = {name: getattr(options, name) for name in COSMOLOGY}
     cosmology = {name: value for name, value in told.items() if value is not None}
     snapshot = _is_snapshot(options.source)
-    there = Path(options.source[0]).exists()  # else the reader says that there is no such file
-    for name in (_OF_GRIDS if snapshot else _OF_SNAPSHOTS) if there else ():
-        if getattr(options, name) not in (None, False):
+    for name in _OF_GRIDS if snapshot else _OF_SNAPSHOTS:
+        if getattr(options, name) not in (None, False) and _is_there(options.source[0]):
             kind, other = ("snapshot", "density grid") if snapshot else ("density grid", "snapshot")
             raise BadInput(
                 f"{options.source[0]}: is a {kind}; --{name.replace('_', '-')} is of a {other}"
@@ -161,6 +160,14 @@ def _is_snapshot(sources: list[str]) -> bool:
     if path.is_dir():
         return not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
     return len(sources) > 1 or (path.suffix in SUFFIXES and path.is_file() and has_header(path))
+
+
+def _is_there(source: str) -> bool:
+    """Whether SOURCE exists; what does not is told by whoever opens it."""
+    from bigbox.ingest.sources import QUICKSTART
+
+    names = (source, source.rsplit(":", 1)[0])
+    return source == QUICKSTART or any(Path(name).exists() for name in names)
 
 
 def _density(options: argparse.Namespace, cosmology: dict[str, float]) -> int:

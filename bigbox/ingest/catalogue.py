@@ -21,6 +21,10 @@ HaloType = Literal["group", "subhalo"]
 CHUNK = 1 << 16
 """Haloes read at once; with 64 points for the HI of each, 4 million points."""
 
+_PLURAL = {"group": "groups", "subhalo": "subhaloes"}
+
+_FINGERPRINT = 4096  # haloes
+
 # Group and data sets of each kind, the first that the files have: centre of mass, else the place
 # of the most bound particle (GADGET-4 writes no centre of mass for groups).
 _LAYOUT: dict[str, dict[str, tuple[str, tuple[str, ...], str]]] = {
@@ -82,10 +86,14 @@ class Catalogue:
 
     def fingerprint(self) -> int:
         """A number that differs from catalogue to catalogue: the checksum of its first haloes."""
-        for chunk in self.chunks(4096):
-            place, mass = self.read(chunk, 1)
-            return int(google_crc32c.value(place.tobytes() + mass.tobytes()))
-        return 0
+        number, left = 0, _FINGERPRINT
+        for i, start, stop, first in self.chunks(_FINGERPRINT):
+            place, mass = self.read((i, start, min(stop, start + left), first), 1)
+            number = int(google_crc32c.extend(number, np.column_stack((place, mass)).tobytes()))
+            left -= len(mass)
+            if left <= 0:
+                break
+        return number
 
 
 def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue:
@@ -126,19 +134,26 @@ def _is_catalogue(path: Path) -> bool:
 def _checked(paths: tuple[Path, ...], kind: HaloType) -> Catalogue:
     parts = [_one(path, kind) for path in paths]
     header = parts[0][0]
-    for path, (other, *_) in zip(paths, parts, strict=True):
-        if (wrong := header.difference(other)) is not None:
+    total = parts[0][2]
+    for path, (other, _, of_other, _) in zip(paths, parts, strict=True):
+        wrong = header.difference(other)
+        if wrong is None and of_other != total:
+            wrong = f"{of_other} {_PLURAL[kind]} in all are others ({total})"
+        if wrong is not None:
             raise BadInput(f"{path}: {wrong} than in {paths[0].name}: not of the same catalogue")
     counts = tuple(part[1] for part in parts)
-    total = parts[0][2]
     if total is not None and sum(counts) != total:
         raise BadInput(
-            f"{paths[0]}: its header says {total} {kind}s in all, its {len(paths)} files hold "
+            f"{paths[0]}: its header says {total} {_PLURAL[kind]} in all, its {len(paths)} files hold "
             f"{sum(counts)}; a file is missing or of another run"
         )
     held = [part[3] for part in parts if part[1]]
     if not held:
-        raise BadInput(f"{paths[0]}: the catalogue has no {kind}s at all")
+        other = "group" if kind == "subhalo" else "subhalo"
+        raise BadInput(
+            f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; has it {_PLURAL[other]}? then give "
+            f"--halo-type {other}"
+        )
     return Catalogue(paths, header, kind, *held[0], counts)
 
 
@@ -151,7 +166,9 @@ def _one(
         known = attributes(file, "Header")
         layout = _LAYOUT[header.code].get(kind)
         if layout is None:
-            raise BadInput(f"{path}: {header.code} catalogues have no {kind}s; leave --halo-type")
+            raise BadInput(
+                f"{path}: {header.code} catalogues have no {_PLURAL[kind]}; leave --halo-type"
+            )
         section, names, masses = layout
         counter = "Ngroups" if kind == "group" else "Nsubhalos"
         total, count = (
@@ -168,7 +185,7 @@ def _one(
                 return header, 0, total, (section, "", masses)
             other = "subhalo" if kind == "group" else "group"
             raise BadInput(
-                f"{path}: has no {section}/{masses}, the mass of its {kind}s; has it {other}s? "
+                f"{path}: has no {section}/{masses}, the mass of its {_PLURAL[kind]}; has it {_PLURAL[other]}? "
                 f"then give --halo-type {other}"
             )
         places = next((name for name in names if name in group), None)
@@ -179,7 +196,7 @@ def _one(
         if shapes != ((expected, 3), (expected,)):
             raise BadInput(
                 f"{path}: {section} has {places} of shape {shapes[0]} and {masses} of shape "
-                f"{shapes[1]}, the header says {expected} {kind}s; the file is damaged"
+                f"{shapes[1]}, the header says {expected} {_PLURAL[kind]}; the file is damaged"
             )
         return header, expected, total, (section, places, masses)
 

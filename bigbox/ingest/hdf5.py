@@ -57,7 +57,7 @@ def attributes(file: Any, group: str) -> dict[str, Any]:
 
 def number(path: Path, known: dict[str, Any], name: str, group: str = "Header") -> float:
     """One number among attributes (an array of one counts); BadInput where it is missing."""
-    if name not in known:
+    if np.size(known.get(name, ())) == 0:
         raise BadInput(f"{path}: its {group} has no {name}; is this a snapshot of another code?")
     return scalar(known[name])
 
