@@ -144,16 +144,12 @@ def _checked(paths: tuple[Path, ...], kind: HaloType) -> Catalogue:
     counts = tuple(part[1] for part in parts)
     if total is not None and sum(counts) != total:
         raise BadInput(
-            f"{paths[0]}: its header says {total} {_PLURAL[kind]} in all, its {len(paths)} files hold "
-            f"{sum(counts)}; a file is missing or of another run"
+            f"{paths[0]}: its header says {total} {_PLURAL[kind]} in all, its {len(paths)} files "
+            f"hold {sum(counts)}; a file is missing or of another run"
         )
     held = [part[3] for part in parts if part[1]]
     if not held:
-        other = "group" if kind == "subhalo" else "subhalo"
-        raise BadInput(
-            f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; has it {_PLURAL[other]}? then give "
-            f"--halo-type {other}"
-        )
+        raise BadInput(f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; {_way_out(kind)}")
     return Catalogue(paths, header, kind, *held[0], counts)
 
 
@@ -183,10 +179,9 @@ def _one(
             # A file of several may well hold no halo at all.
             if count == 0 or (count is None and group is not None):
                 return header, 0, total, (section, "", masses)
-            other = "subhalo" if kind == "group" else "group"
             raise BadInput(
-                f"{path}: has no {section}/{masses}, the mass of its {_PLURAL[kind]}; has it {_PLURAL[other]}? "
-                f"then give --halo-type {other}"
+                f"{path}: has no {section}/{masses}, the mass of its {_PLURAL[kind]}; "
+                f"{_way_out(kind)}"
             )
         places = next((name for name in names if name in group), None)
         if places is None:
@@ -199,6 +194,11 @@ def _one(
                 f"{shapes[1]}, the header says {expected} {_PLURAL[kind]}; the file is damaged"
             )
         return header, expected, total, (section, places, masses)
+
+
+def _way_out(kind: HaloType) -> str:
+    other = "subhalo" if kind == "group" else "group"
+    return f"has it {_PLURAL[other]}? then give --halo-type {other}"
 
 
 # SWIFT's name for groups, and AREPO's for subhaloes.
