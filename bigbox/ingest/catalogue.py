@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest import headers
-from bigbox.ingest.hdf5 import attributes, candidates, family, opened, scalar, stem
+from bigbox.ingest.hdf5 import attributes, candidates, opened, scalar, stem, together
 from bigbox.ingest.snapshot import placed
 
 HaloType = Literal["group", "subhalo"]
@@ -119,8 +119,7 @@ def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue
     first = files[0]
     with opened(first) as file:
         count = headers.files_of(first, attributes(file, "Header"))
-    paths = family(first, count) if len(files) != count else tuple(files)
-    return _checked(paths, kind)
+    return _checked(together(files, count), kind)
 
 
 def _is_catalogue(path: Path) -> bool:

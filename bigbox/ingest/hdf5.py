@@ -107,6 +107,17 @@ def candidates(given: Sequence[Path]) -> list[Path]:
     return files
 
 
+def together(files: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """The files of a snapshot or catalogue of ``count`` files in their order, some or all named."""
+    named = sorted(set(files), key=_order)
+    return tuple(named) if len(named) == count else family(named[0], count)
+
+
+def _order(path: Path) -> tuple[int, str]:
+    match = _NUMBERED.match(path.name)
+    return (int(match[2]) if match else -1, path.name)
+
+
 def stem(path: Path) -> str:
     """What the files of one snapshot or catalogue have in common: folder and name."""
     match = _NUMBERED.match(path.name)

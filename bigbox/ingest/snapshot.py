@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest import headers
-from bigbox.ingest.hdf5 import SUFFIXES, attributes, candidates, family, opened, stem
+from bigbox.ingest.hdf5 import SUFFIXES, attributes, candidates, opened, stem, together
 
 CHUNK = 1 << 19
 """Particles read at once."""
@@ -141,8 +141,7 @@ def open_snapshot(given: Sequence[Path]) -> Snapshot:
     first = files[0]
     with opened(first) as file:
         count = headers.files_of(first, attributes(file, "Header"))
-    paths = family(first, count) if len(files) != count else tuple(sorted(files, key=_order))
-    return _checked(paths)
+    return _checked(together(files, count))
 
 
 def is_snapshot(path: Path) -> bool:
@@ -167,11 +166,6 @@ def _check_kind(path: Path) -> None:
 
 def _groups(file: Any) -> bool:
     return any(name in file for name in ("Group", "Groups", "Subhalo"))
-
-
-def _order(path: Path) -> tuple[int, str]:
-    digits = path.name.split(".")[-2]
-    return (int(digits) if digits.isdigit() else 0, path.name)
 
 
 def _checked(paths: tuple[Path, ...]) -> Snapshot:

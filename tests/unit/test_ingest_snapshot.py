@@ -126,6 +126,9 @@ def test_a_folder_any_file_or_all_files(positions: NDArray[np.float32], tmp_path
     )
     for given in ([tmp_path / "run"], [catalogues[1]], catalogues):
         assert open_catalogue(given).files == tuple(catalogues)
+    many = snapshots.gadget(tmp_path / "many", positions, files=11)  # .10 is after .9
+    for given in ([tmp_path / "many"], many[::-1], many[3:5], [many[2]] * 11):
+        assert open_snapshot(given).files == tuple(many)
 
 
 def test_high_word_counts(tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""Ingest of real GADGET-4 outputs, where the repository has them beside it (../shared/data)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bigbox import ionisation
+from bigbox.ingest import cic
+from bigbox.ingest.catalogue import open_catalogue
+from bigbox.ingest.gas import open_gas
+from bigbox.ingest.particles import ingest_snapshot
+from bigbox.ingest.snapshot import GAS, open_snapshot
+from bigbox.store.box import Box
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"the simulation outputs are not here: {DATA}"
+)
+
+
+def test_64_cubed(tmp_path: Path) -> None:
+    """dm against a float64 deposit in memory to 1e-6; the channels' mass; mean T_b and Ω_HI."""
+    run = DATA / "gadget4_L6.25_N64"
+    done = ingest_snapshot([run], tmp_path / "b.zarr", halos=[run], hi_halo=True)
+    assert (done.shape, done.box_size, done.redshift) == ((64,) * 3, pytest.approx(6.25), 0.0)
+    with h5py.File(run / "snapshot_000.hdf5") as file:
+        exact = cic.density_contrast([file["PartType1/Coordinates"][:]], (64,) * 3, 6250.0)
+    box = Box.open(tmp_path / "b.zarr")
+    np.testing.assert_allclose(box.array("dm")[:], exact, rtol=1e-6, atol=1e-6)
+    assert abs(done.mean - 1) < 1e-7
+    for channel in done.halo:
+        assert channel.mass_in_array == pytest.approx(channel.mass, rel=1e-6)
+    assert [channel.haloes for channel in done.halo] == [24, 11, 1, 1]
+    assert done.tb_mean == pytest.approx(done.tb_expected, rel=1e-5)
+    assert 3e-4 < done.omega_hi < 3e-3
+    # The tabulated spectrum's slope is not in the header; what is there is of another kind.
+    assert "n_s" not in box.attributes["cosmology"]
+    assert box.attributes["cosmology"]["sigma8"] == 0.8
+
+
+def test_128_cubed_in_two_files(tmp_path: Path) -> None:
+    run = DATA / "gadget4_L12.5_N128"
+    done = ingest_snapshot([run], tmp_path / "b.zarr", grid=32, halos=[run], halo_type="subhalo")
+    assert done.particles == 128**3 and abs(done.mean - 1) < 1e-7
+    found = open_catalogue([run / "groups_000"], "subhalo")
+    assert sum(found.counts) == 2281 and len(found.files) == 2
+    for channel in done.halo:
+        assert channel.mass_in_array == pytest.approx(channel.mass, rel=1e-6)
+
+
+@pytest.mark.parametrize("number", ["004", "006"])
+def test_hydrodynamics(number: str, tmp_path: Path) -> None:
+    """T_b of the gas, and our equilibrium against the electrons that the code has found itself."""
+    run = DATA / "gadget4_hydro_L3.125_N32"
+    path = run / f"snapshot_{number}.hdf5"
+    table = run / "TREECOOL.txt"
+    done = ingest_snapshot([path], tmp_path / "b.zarr", grid=32, gas=True, uvb=table)
+    assert done.tb_mean == pytest.approx(done.tb_expected, rel=1e-5)
+    assert 3e-4 < done.omega_hi < 5e-3
+    snapshot = open_snapshot([path])
+    z = snapshot.header.redshift
+    assert ionisation.background_rate(z) == pytest.approx(
+        ionisation.background_rate(z, table), rel=0.03
+    )
+    gas = open_gas(snapshot, table=table)
+    with h5py.File(path) as file:
+        data = {name: file[f"PartType0/{name}"][:] for name in gas.names}
+    quiet = data["StarFormationRate"] == 0
+    n = data["Density"][quiet] * gas.density
+    electrons = data["ElectronAbundance"][quiet]
+    heat = ionisation.temperature(data["InternalEnergy"][quiet] * 1e10, electrons)
+    x = ionisation.neutral_fraction(n, heat, gas.rate, electrons)
+    # n_e / n_H = x_HII + (x_HeII + 2 x_HeIII) n_He / n_H, and n_He / n_H = 0.079.
+    helium = electrons - (1 - x)
+    inside = (helium > -0.01) & (helium < 2 * 0.079 + 0.01)
+    assert inside.mean() > 0.99
+    chunk = next(snapshot.chunks(GAS))
+    assert gas.hydrogen(chunk)[1].sum(dtype=float) > 0
