@@ -18,8 +18,8 @@ from bigbox.ingest.snapshot import placed
 
 HaloType = Literal["group", "subhalo"]
 
-CHUNK = 1 << 16
-"""Haloes read at once; with 64 points for the HI of each, 4 million points."""
+CHUNK = 1 << 13
+"""Haloes read at once; with 64 points for the HI of each, half a million points."""
 
 _PLURAL = {"group": "groups", "subhalo": "subhaloes"}
 

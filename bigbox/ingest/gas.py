@@ -19,7 +19,7 @@ from bigbox import ionisation
 from bigbox.cosmology import Cosmology
 from bigbox.errors import BadInput
 from bigbox.ingest.hdf5 import opened
-from bigbox.ingest.headers import MPC, SOLAR_MASS
+from bigbox.ingest.headers import MPC, SOLAR_MASS, Header
 from bigbox.ingest.snapshot import GAS, Chunk, Snapshot
 
 NEUTRAL = "NeutralHydrogenAbundance"
@@ -88,9 +88,16 @@ class Gas:
             )
 
 
-def open_gas(snapshot: Snapshot, *, table: Path | None = None, self_shielding: bool = False) -> Gas:
+def open_gas(
+    snapshot: Snapshot,
+    *,
+    h: float | None = None,
+    table: Path | None = None,
+    self_shielding: bool = False,
+) -> Gas:
     """How to find the HI of a snapshot's gas; reads a header's worth.
 
+    h               H0 / (100 km/s/Mpc); None: the header's, else the default of `Cosmology`
     table           photo-ionisation rates in TREECOOL format; None: those that bigbox brings
     self_shielding  dense gas sees less of the background (Rahmati et al. 2013)
 
@@ -141,13 +148,12 @@ def open_gas(snapshot: Snapshot, *, table: Path | None = None, self_shielding: b
         f"({table.name if table else ionisation.BACKGROUND}), "
         f"{'with' if self_shielding else 'no'} self-shielding, {stars}"
     )
-    return Gas(snapshot, tuple(names), rate, self_shielding, _hydrogen_density(snapshot), label)
+    h = Cosmology.from_header(header.cosmology).h if h is None else h
+    return Gas(snapshot, tuple(names), rate, self_shielding, _hydrogen_density(header, h), label)
 
 
-def _hydrogen_density(snapshot: Snapshot) -> float:
+def _hydrogen_density(header: Header, h: float) -> float:
     """Physical n_H in cm⁻³ per unit of comoving density."""
-    header = snapshot.header
-    h = Cosmology.from_header(header.cosmology).h
     comoving = header.mass / header.length**3  # M☉/h per (Mpc/h)³
     grams = comoving * h**2 * (SOLAR_MASS / MPC**3) * (1.0 + header.redshift) ** 3
     return grams * ionisation.HYDROGEN / ionisation.PROTON_MASS

@@ -100,7 +100,8 @@ def ingest_snapshot(
         raise BadInput("tb is either of the gas (--gas) or of the haloes (--hi-halo): choose one")
     if (uvb or self_shielding) and not gas:
         raise BadInput("--uvb and --self-shielding are for the gas: give --gas, or leave them")
-    tb: TbSource = "haloes" if hi_halo else _gas(source, gas, uvb, self_shielding)
+    h = (cosmology or {}).get("h")
+    tb: TbSource = "haloes" if hi_halo else _gas(source, gas, h, uvb, self_shielding)
     run = _Run(source, catalogue, tb, _voxels(source, grid), smoothing, cosmology or {}, memory)
     run.check_disk(place.parent)
     with making(place) as work, ThreadPoolExecutor(run.workers) as pool:
@@ -109,7 +110,11 @@ def ingest_snapshot(
 
 
 def _gas(
-    source: Snapshot, gas: Sequence[Path] | bool, uvb: Path | None, self_shielding: bool
+    source: Snapshot,
+    gas: Sequence[Path] | bool,
+    h: float | None,
+    uvb: Path | None,
+    self_shielding: bool,
 ) -> Gas | None:
     """The gas that tb is made of; of the snapshot itself, or of its twin with hydrodynamics."""
     if not gas:
@@ -117,7 +122,7 @@ def _gas(
     hydro = source if gas is True else open_snapshot(gas)
     if wrong := source.header.difference(replace(hydro.header, totals=())):
         raise BadInput(f"{hydro}: {wrong} than in {source}: the gas of another simulation")
-    return open_gas(hydro, table=uvb, self_shielding=self_shielding)
+    return open_gas(hydro, h=h, table=uvb, self_shielding=self_shielding)
 
 
 class _Run:

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from bigbox import ionisation
 from bigbox.ingest import cic
@@ -53,6 +54,27 @@ def test_128_cubed_in_two_files(tmp_path: Path) -> None:
         assert channel.mass_in_array == pytest.approx(channel.mass, rel=1e-6)
 
 
+def katz_electrons(
+    n: NDArray, t: NDArray, electrons: NDArray, table: Path, redshift: float
+) -> tuple[NDArray, NDArray]:
+    """x_HI and n_e / n_H by the rates of Katz, Weinberg & Hernquist 1996 (tables 1 and 2)."""
+    rows = np.loadtxt(table)
+    at = np.log10(1 + redshift)
+    h, he, hep = (10 ** np.interp(at, rows[:, 0], np.log10(rows[:, i] + 1e-99)) for i in (1, 2, 3))
+    root, hot = np.sqrt(t), 1 + np.sqrt(t / 1e5)
+    per_h = 1 / root * (t / 1e3) ** -0.2 / (1 + (t / 1e6) ** 0.7)
+    he_recombines = 1.5e-10 * t**-0.6353
+    he_recombines += 1.9e-3 * t**-1.5 * np.exp(-470000 / t) * (1 + 0.3 * np.exp(-94000 / t))
+    n_e = np.maximum(electrons * n, 1e-30)
+    from_h = 5.85e-11 * root * np.exp(-157809.1 / t) / hot + h / n_e
+    from_he = 2.38e-11 * root * np.exp(-285335.4 / t) / hot + he / n_e
+    from_hep = 5.68e-12 * root * np.exp(-631515.0 / t) / hot + hep / n_e
+    neutral = 8.4e-11 * per_h / (8.4e-11 * per_h + from_h)
+    twice = from_hep / (3.36e-10 * per_h)  # He++ over He+
+    once = 0.24 / (4 * 0.76) / (1 + he_recombines / from_he + twice)
+    return neutral, 1 - neutral + once * (1 + 2 * twice)
+
+
 @pytest.mark.parametrize("number", ["004", "006"])
 def test_hydrodynamics(number: str, tmp_path: Path) -> None:
     """T_b of the gas, and our equilibrium against the electrons that the code has found itself."""
@@ -75,9 +97,11 @@ def test_hydrodynamics(number: str, tmp_path: Path) -> None:
     electrons = data["ElectronAbundance"][quiet]
     heat = ionisation.temperature(data["InternalEnergy"][quiet] * 1e10, electrons)
     x = ionisation.neutral_fraction(n, heat, gas.rate, electrons)
-    # n_e / n_H = x_HII + (x_HeII + 2 x_HeIII) n_He / n_H, and n_He / n_H = 0.079.
-    helium = electrons - (1 - x)
-    inside = (helium > -0.01) & (helium < 2 * 0.079 + 0.01)
-    assert inside.mean() > 0.99
+    assert (1 - x < electrons + 0.02).all()  # helium gives the rest
+    # With the code's own rates (Katz, Weinberg & Hernquist 1996) its electrons come out: units,
+    # temperatures and the background are right. Ours are 16 % lower in thin gas, as published.
+    theirs, code = katz_electrons(n, heat, electrons, table, z)
+    np.testing.assert_allclose(code, electrons, atol=1e-5)
+    assert 0.8 < np.median(x / theirs) < 0.9
     chunk = next(snapshot.chunks(GAS))
     assert gas.hydrogen(chunk)[1].sum(dtype=float) > 0
