@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def open(path: str | Path, chunks: Mapping[str, int] | None = None) -> xarray.Dataset:
+def open(
+    path: str | Path, chunks: Mapping[str, int] | None = None, realization: int = 0
+) -> xarray.Dataset:
     """A box as an xarray data set backed by dask; see `bigbox.store.dataset.open_dataset`.
 
     >>> import bigbox
@@ -24,4 +26,4 @@ def open(path: str | Path, chunks: Mapping[str, int] | None = None) -> xarray.Da
     # Here, so that `import bigbox`, and with it every command, stays quick.
     from bigbox.store.dataset import open_dataset
 
-    return open_dataset(path, chunks)
+    return open_dataset(path, chunks, realization)

@@ -110,7 +110,7 @@ def export(
 
 def _place(box: Box, names: Sequence[str], to: str, out: str | Path | None) -> Path:
     if out is None:
-        stem = box.path.resolve().with_suffix("")
+        stem = box.path.resolve().with_name(box.stem)
         ends = {"npy": f"_{names[0]}.npy", "hdf5": ".hdf5", "ome-zarr": f"_{names[0]}.ome.zarr"}
         place = stem.with_name(stem.name + ends[to])
     else:

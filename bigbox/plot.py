@@ -172,9 +172,9 @@ def plot(
     from matplotlib.figure import Figure
 
     slab = slab_of(box, axis, at, thickness)
-    run = Ledger(box.path).run() if mark_tiles else None
+    run = Ledger(box.place).run() if mark_tiles else None
     if mark_tiles and run is None:
-        raise BadInput(f"{box.path}: is not painted, so it has no tiles to mark")
+        raise BadInput(f"{box.place}: is not painted, so it has no tiles to mark")
     images = panels(box, slab, arrays)
     across, up = (i for i in range(3) if i != slab.axis)
     extent = (0.0, box.box_size[across], 0.0, box.box_size[up])
@@ -208,7 +208,7 @@ def plot(
     low, high = slab.first * box.voxel, (slab.first + slab.count) * box.voxel
     unpainted = "tb" in images and bool(np.isnan(images["tb"]).any())
     figure.suptitle(
-        f"{box.path.name}, redshift {box.redshift:g}: "
+        f"{box.stem}{box.path.suffix}, redshift {box.redshift:g}: "
         f"mean over {axis} = {low:.4g} to {high:.4g} Mpc/h"
         + (" (grey: not painted yet)" if unpainted else "")
     )
@@ -220,7 +220,7 @@ def plot(
 
 
 def _title(box: Box, name: str) -> str:
-    if name == "tb" and (run := Ledger(box.path).run()):
+    if name == "tb" and (run := Ledger(box.place).run()):
         return f"{TITLES[name]} ({run['identity'].get('painter', 'unknown')} painter)"
     if name.startswith("halo "):
         return f"haloes, mass bin {name.split()[-1]}"

@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -163,13 +162,13 @@ class Windows:
 
     def left(self, final: NDArray[np.bool_]) -> int:
         """Number of windows that touch a block that is not final; final: bool[blocks]."""
-        open_blocks: NDArray[Any] = ~final.reshape(self.blocks.counts)
+        found = ~final.reshape(self.blocks.counts)
         for axis in range(3):  # along one axis after the other: a window touches a cuboid of blocks
             table = self.blocks_along(axis)
-            moved = np.moveaxis(open_blocks, axis, 0)
-            touched = (moved[table] & (table >= 0).reshape(*table.shape, 1, 1)).any(axis=1)
-            open_blocks = np.moveaxis(touched, 0, axis)
-        return int(open_blocks.sum())
+            moved = np.moveaxis(found, axis, 0)
+            below = moved[table] & (table >= 0).reshape(*table.shape, 1, 1)
+            found = np.moveaxis(np.logical_or.reduce(below, axis=1), 0, axis)
+        return int(np.count_nonzero(found))
 
     def coverage(self, axis: int, weights: ArrayLike) -> Ints:
         """Sum of the weights with which windows cover each voxel of one axis: int64[N].

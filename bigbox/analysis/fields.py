@@ -98,7 +98,7 @@ def open_truth(text: str, name: str, like: Field) -> Field:
 
 def open_realizations(paths: Sequence[str | Path], name: str, like: Field) -> list[Field]:
     """Other paintings of the same matter; raises BadInput where one is another box or `like`."""
-    seen = {} if like.box is None else {os.path.realpath(like.box.path): like.name}
+    seen = {} if like.box is None else {os.path.realpath(like.box.place): like.name}
     fields = []
     for path in paths:
         real = os.path.realpath(path)

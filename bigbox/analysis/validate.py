@@ -314,7 +314,7 @@ def _k_max(limits: Limits, field: Field) -> float:
 def _about(field: Field) -> dict[str, Any]:
     array = Path(field.name).name
     redshift = 0.0 if field.box is None else field.box.redshift
-    path = Path(field.name if field.box is None else field.box.path)
+    path = Path(field.name if field.box is None else field.box.place)
     size = " × ".join(f"{side:g}" for side in field.box_size)
     return {
         "bigbox": bigbox.__version__,

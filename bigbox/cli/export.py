@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, in_bytes, number
+from bigbox.cli.values import add_command, add_realization, box_path, in_bytes, number
 
 # Three lines each for those who read the files.
 EXAMPLES = {
@@ -81,6 +81,7 @@ def add(commands: Any) -> None:
         metavar="GIB",
         help="memory that the blocks in work may take, GiB (1)",
     )
+    add_realization(parser)
     parser.set_defaults(run=run)
 
 
@@ -97,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.store.box import Box
 
     done = export(
-        Box.open(options.box),
+        Box.open(box_path(options)),
         options.to,
         options.array,
         options.out,

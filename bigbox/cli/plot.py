@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, number
+from bigbox.cli.values import add_command, add_realization, box_path, number
 
 _TEXT = """\
 Writes a PNG of one slab of the box: the density (1 + delta, logarithmic), the halo channels where
@@ -56,6 +56,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles"
     )
+    add_realization(parser)
     parser.set_defaults(run=run)
 
 
@@ -63,12 +64,12 @@ def run(options: argparse.Namespace) -> int:
     """Writes the picture and says where it is."""
     from bigbox.store.box import Box
 
-    box = Box.open(options.box)
+    box = Box.open(box_path(options))
     if options.array is None:
         box.require("dm")
     from bigbox.plot import plot
 
-    out = options.out or options.box.with_suffix(".png")
+    out = options.out or box.path.with_name(f"{box.stem}.png")
     names = plot(
         box,
         out,

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, in_time
+from bigbox.cli.values import add_command, add_realization, box_path, in_time
 
 _TEXT = """\
 Tells from the ledger how far a painting is: windows and blocks of haloes where bigbox predicts
@@ -28,6 +28,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "status", summary="how far a painting is", text=_TEXT)
     parser.add_argument("box", metavar="BOX", type=Path, help="the box")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    add_realization(parser)
     parser.set_defaults(run=run)
 
 
@@ -36,9 +37,10 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.store.box import Box
     from bigbox.store.status import status
 
-    found = status(Box.open(options.box))
-    found["at_work"] = at_work(options.box)
-    print(json.dumps(found, indent=2) if options.json else table(options.box, found))
+    box = Box.open(box_path(options))
+    found = status(box)
+    found["at_work"] = at_work(box.place)
+    print(json.dumps(found, indent=2) if options.json else table(box_path(options), found))
     return 0
 
 
@@ -121,9 +123,10 @@ def _of(done: int, total: int) -> str:
 def _now(found: dict[str, Any]) -> str:
     if found["at_work"]:
         return "a run is at work"
-    state = "complete" if found["complete"] else "not complete: the same bigbox paint goes on"
+    whole = found["complete"] and (found["haloes"] or {"complete": True})["complete"]
+    state = "complete" if whole else "not complete: the same bigbox paint goes on"
     last = found["runs"][-1] if found["runs"] else {}
-    elsewhere = last.get("host") not in (None, socket.gethostname()) and not found["complete"]
+    elsewhere = last.get("host") not in (None, socket.gethostname()) and not whole
     return state + (f" (the last run was on {last['host']}, not this machine)" if elsewhere else "")
 
 

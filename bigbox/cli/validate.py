@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, number
+from bigbox.cli.values import add_command, add_realization, box_path, number
 
 FAILED = 3
 
@@ -109,6 +109,7 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="folder for 4 bytes a voxel and field, removed afterwards (the system's)",
     )
+    add_realization(parser)
     parser.set_defaults(run=run)
 
 
@@ -116,11 +117,12 @@ def run(options: argparse.Namespace) -> int:
     """Writes the report; says pass or fail."""
     from bigbox.analysis.report import View
     from bigbox.analysis.validate import Limits, validate
+    from bigbox.store.box import Box
 
-    place = options.box.resolve()
-    out = options.out or place.with_name(f"{place.stem}_validate")
+    box = Box.open(box_path(options))
+    out = options.out or box.path.resolve().with_name(f"{box.stem}_validate")
     found = validate(
-        options.box,
+        box_path(options),
         truth=options.truth,
         realizations=options.realizations,
         array=options.array,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 from typing import Any
 
 
@@ -16,6 +17,24 @@ def add_command(commands: Any, name: str, *, summary: str, text: str) -> argpars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def add_realization(parser: argparse.ArgumentParser) -> None:
+    """The option --realization; `box_path` reads it."""
+    parser.add_argument(
+        "--realization",
+        type=whole(0, 2**16 - 1),
+        default=0,
+        metavar="R",
+        help="the tb of this realization (0); BOX/realizations/000R names the same",
+    )
+
+
+def box_path(options: argparse.Namespace) -> Path:
+    """The box, or the realization of it that was asked for."""
+    from bigbox.store.box import realization_path
+
+    return realization_path(options.box, options.realization)
 
 
 def whole(least: int, most: int | None = None) -> Any:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command
+from bigbox.cli.values import add_command, add_realization, box_path
 from bigbox.errors import BadInput
 
 _TEXT = """\
@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="name the damage, but mark nothing in the ledger"
     )
+    add_realization(parser)
     parser.set_defaults(run=run)
 
 
@@ -35,17 +36,28 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.ingest.check import damaged_inputs
     from bigbox.store.box import Box
     from bigbox.store.ledger import Ledger
-    from bigbox.store.verify import verify
+    from bigbox.store.verify import verify, verify_haloes
 
-    box = Box.open(options.box)
+    box = Box.open(box_path(options))
     box.require("dm")
     inputs = damaged_inputs(box)
     for line in inputs:
         print(f"bigbox: {line}; ingest the box again", file=sys.stderr)
-    if Ledger(box.path).run() is None:
-        if not inputs:
+    haloes = verify_haloes(box, repair=not options.dry_run)
+    if haloes:
+        for line in [*map(str, haloes.damage), *haloes.notes]:
+            print(f"bigbox: {line}", file=sys.stderr)
+        if haloes.revoked:
+            print(
+                f"bigbox: {haloes.revoked} blocks of haloes are taken back: run the same bigbox "
+                "paint command to predict them again",
+                file=sys.stderr,
+            )
+    damaged = bool(inputs or (haloes and haloes.damage))
+    if Ledger(box.place).run() is None:
+        if not damaged:
             print(f"{options.box}: the inputs are intact; nothing is painted yet")
-        return BadInput.exit_status if inputs else 0
+        return BadInput.exit_status if damaged else 0
     report = verify(box, repair=not options.dry_run)
     for damage in report.damage:
         print(f"bigbox: {damage}", file=sys.stderr)
@@ -57,9 +69,10 @@ def run(options: argparse.Namespace) -> int:
             "taken back: run the same bigbox paint command to make them again",
             file=sys.stderr,
         )
-    if report.damage or inputs:
+    if report.damage or damaged:
         return BadInput.exit_status
-    done = f"{report.tiles_done:,} of {report.tiles:,} tiles, "
+    done = f"{haloes.blocks_done:,} of {haloes.blocks:,} blocks of haloes, " if haloes else ""
+    done += f"{report.tiles_done:,} of {report.tiles:,} tiles, "
     done += f"{report.shards_done:,} of {report.shards:,} shards of tb"
     print(f"{options.box}: intact: {done}" + ("" if report.complete else "; not complete yet"))
     return 0

@@ -40,6 +40,11 @@ class StopRequest:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
+    def clear(self) -> None:
+        """Takes the STOP file away: the run has ended."""
+        if self._file:
+            self._file.unlink(missing_ok=True)
+
     def asked(self) -> str:
         """The reason to stop, or "" to go on; looks for the STOP file once a second."""
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Whether what was ingested is still what was written: every chunk of dm and halo, read once."""
+"""Whether what was ingested is still what was written: every chunk of it, read once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def damaged_inputs(box: Box) -> list[str]:
     import dask
 
     checks = []
-    for name in ("dm", "halo"):
+    for name in ("dm", "halo", "tb"):
         if box.has(name):
             array = box.require(name)
             if "painting" in array.attrs:  # of bigbox paint, which has a ledger of it

@@ -7,6 +7,9 @@
       latents/        painted (nx, ny, nz, t, t, t) and steps (nx, ny, nz, T, t, t, t), tile-major
       tb              (X, Y, Z)     float32  mK, NaN where not painted yet
       ledger/         who has done what: see `bigbox.store.ledger`
+      halogen/        the ledger of halo, where bigbox painted it: see `bigbox.store.haloes`
+      realizations/   0001/, 0002/, ...: a group with tb, latents and ledger for each realization
+                      after the first; its path opens as a box whose dm and halo are those above
 
 `xarray.open_zarr(path, consolidated=False)` opens it as a labelled data set.
 """
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +32,7 @@ from bigbox.store.durable import Disk, explained
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
 
 AXES = ("x", "y", "z")
+REALIZATIONS = "realizations"
 
 # Name, unit and meaning of the arrays that bigbox itself makes.
 KNOWN = {
@@ -36,15 +41,30 @@ KNOWN = {
     "tb": ("mK", "21 cm brightness temperature"),
 }
 
+# What belongs to a realization; all else is the box's.
+OF_A_REALIZATION = ("tb", "latents", "ledger")
+
 # Relative difference of the voxel's sides that still counts as cubic.
 CUBIC_TOLERANCE = 1e-4
 
 
 class Box:
-    """A box on disk: its geometry and its arrays.  Use `Box.create` or `Box.open`."""
+    """A box on disk: its geometry and its arrays.  Use `Box.create` or `Box.open`.
 
-    def __init__(self, path: Path, attributes: Mapping[str, Any], mode: Literal["r", "r+"]) -> None:
+    path: the box; place: the group of its `realization`, where tb, latents and ledger stand: the
+    box itself for realization 0.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        attributes: Mapping[str, Any],
+        mode: Literal["r", "r+"],
+        realization: int = 0,
+    ) -> None:
         self.path = path
+        self.realization = realization
+        self.place = realization_path(path, realization)
         self.mode = mode
         self.attributes = dict(attributes)
         shape = tuple(int(n) for n in attributes["shape"])
@@ -101,9 +121,26 @@ class Box:
         return cls(path, attributes, "r+")
 
     @classmethod
-    def open(cls, path: str | Path, mode: Literal["r", "r+"] = "r") -> Box:
-        """Open an existing box; raises BadInput where there is none or it is not bigbox's."""
+    def open(cls, path: str | Path, mode: Literal["r", "r+"] = "r", realization: int = 0) -> Box:
+        """Open an existing box, or one of its realizations by the path of its group.
+
+        realization: one that need not be there yet, for who is going to paint it.
+        Raises BadInput where there is no box or it is not bigbox's.
+        """
         path = Path(path)
+        named = _realization_named(path)
+        if named is not None:
+            if realization not in (0, named[1]):
+                raise BadInput(
+                    f"{path}: is realization {named[1]}, {realization} was asked for; name the box"
+                    f" itself: {named[0]}"
+                )
+            if not path.exists():
+                raise BadInput(
+                    f"{named[0]}: has no realization {named[1]}; paint it with: bigbox paint"
+                    f" {named[0]} --realization {named[1]}"
+                )
+            path, realization = named
         if not path.exists():
             raise BadInput(f"{path}: no such store; make one with: bigbox ingest SOURCE {path}")
         group = read_json(path / "zarr.json")
@@ -121,9 +158,26 @@ class Box:
             )
         if mode == "r+" and not os.access(path, os.W_OK):
             raise BadInput(f"{path}: read-only; make the store writable or work on a copy")
-        box = cls(path, attributes, mode)
+        box = cls(path, attributes, mode, realization)
         _check_cubic(path, box.shape, box.box_size)
         return box
+
+    @property
+    def stem(self) -> str:
+        """The box's name without its ending, and the realization: what files beside it are named
+        after."""
+        stem = self.path.resolve().stem
+        return f"{stem}_r{self.realization:04d}" if self.realization else stem
+
+    def place_of(self, name: str) -> Path:
+        """Where an array of the box stands, or would."""
+        own = name.split("/")[0] in OF_A_REALIZATION
+        return (self.place if own else self.path) / name
+
+    def realizations(self) -> list[int]:
+        """The realizations after the first that have been begun, ascending."""
+        found = (_realization_named(p) for p in (self.path / REALIZATIONS).glob("*"))
+        return sorted(named[1] for named in found if named is not None)
 
     @property
     def voxel(self) -> float:
@@ -132,7 +186,7 @@ class Box:
 
     def has(self, name: str) -> bool:
         """Whether the box has an array of this name ("dm", "latents/painted", ...)."""
-        return (read_json(self.path / name / "zarr.json") or {}).get("node_type") == "array"
+        return (read_json(self.place_of(name) / "zarr.json") or {}).get("node_type") == "array"
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The zarr array, opened in the box's mode; raises BadInput where there is none."""
@@ -140,11 +194,13 @@ class Box:
             raise BadInput(
                 f"{self.path}: has no array '{name}' (it has: {', '.join(self.names()) or 'none'})"
             )
-        return zarr.open_array(self.path / name, mode=self.mode)
+        return zarr.open_array(self.place_of(name), mode=self.mode)
 
     def names(self) -> list[str]:
         """Names of the box's arrays, coordinates left out."""
-        found = (p.parent.name for p in self.path.glob("*/zarr.json"))
+        found = {
+            p.parent.name for place in (self.path, self.place) for p in place.glob("*/zarr.json")
+        }
         return sorted(n for n in found if n not in AXES and self.has(n))
 
     def require(self, name: str) -> zarr.Array[Any]:
@@ -223,6 +279,44 @@ def field_chunks(
     if channels is None:
         return chunk, shard
     return (channels, *chunk), (channels, *shard)
+
+
+def realization_path(path: str | Path, realization: int) -> Path:
+    """The group of a realization: the box itself for 0, else realizations/0001 and so on."""
+    path = Path(path)
+    return path / REALIZATIONS / f"{realization:04d}" if realization else path
+
+
+def _realization_named(path: Path) -> tuple[Path, int] | None:
+    """The box and the number that the path of a realization's group names; None for others."""
+    path = path.absolute() if len(path.parts) < 3 else path
+    match = re.fullmatch(r"\d{4,}", path.name)
+    if match is None or path.parent.name != REALIZATIONS or not int(path.name):
+        return None
+    return path.parent.parent, int(path.name)
+
+
+def make_realization(disk: Disk, box: Box) -> None:
+    """Make the group of the box's realization where it is not there yet."""
+    if not box.realization or (box.place / "zarr.json").exists():
+        return
+    with explained(box.place):
+        for place in (box.place.parent, box.place):
+            disk.make_dir(place)
+        if not (box.place.parent / "zarr.json").exists():
+            disk.write_atomic(box.place.parent / "zarr.json", group_metadata(), _mine(box))
+        for axis, name in enumerate(AXES):
+            _write_coordinate(disk, box.place / name, name, box.shape[axis], box.box_size[axis])
+        about = {
+            **{k: box.attributes[k] for k in ("box_size", "box_size_units", "redshift")},
+            "realization": box.realization,
+        }
+        disk.write_atomic(box.place / "zarr.json", group_metadata(about), _mine(box))
+
+
+def _mine(box: Box) -> Path:
+    """A name that no other process gives a file, since several may make a group at a time."""
+    return box.place / f"start-{os.urandom(8).hex()}.partial"
 
 
 def _write_coordinate(disk: Disk, place: Path, name: str, count: int, length: float) -> None:

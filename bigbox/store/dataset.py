@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigbox.errors import BadInput
-from bigbox.store.box import AXES, Box
+from bigbox.store.box import AXES, Box, realization_path
 from bigbox.store.ledger import Ledger
 from bigbox.store.run import layout
 from scheduler.tiling import Tiling
@@ -52,7 +52,7 @@ class Painted:
 
 def painted(box: Box) -> Painted | None:
     """The painting of a box after its ledger; None where nothing was painted by bigbox."""
-    ledger = Ledger(box.path)
+    ledger = Ledger(box.place)
     run = ledger.run()
     if run is None:
         return None
@@ -69,17 +69,20 @@ def require_whole(box: Box, name: str) -> Any:
     about = painted(box) if name == "tb" else None
     if about is not None and not about.whole:
         raise BadInput(
-            f"{box.path}/tb: {about.tiles_done:,} of {about.tiling.size:,} tiles are painted and"
+            f"{box.place}/tb: {about.tiles_done:,} of {about.tiling.size:,} tiles are painted and"
             f" {about.shards_done} of {about.shards} shards assembled; run the same bigbox paint"
             " command to its end first"
         )
     return array
 
 
-def open_dataset(path: str | Path, chunks: Mapping[str, int] | None = None) -> xarray.Dataset:
+def open_dataset(
+    path: str | Path, chunks: Mapping[str, int] | None = None, realization: int = 0
+) -> xarray.Dataset:
     """Open a box as an `xarray.Dataset`; nothing is read before it is asked for.
 
-    chunks: voxels of a dask block by dimension; a shard of the store if None, which reads fastest.
+    chunks: voxels of a dask block by dimension; a shard of the store if None, which reads fastest;
+    realization: of tb.
 
     The data set has the box's arrays (dm: 1; halo: (M_sun/h)/(Mpc/h)^3; tb: mK) over the voxel
     centres x, y, z in Mpc/h, and the box's attributes (box_size, redshift, cosmology, ...).
@@ -89,7 +92,7 @@ def open_dataset(path: str | Path, chunks: Mapping[str, int] | None = None) -> x
     import xarray
     import zarr
 
-    box = Box.open(path)
+    box = Box.open(realization_path(path, realization))
     variables: dict[str, Any] = {}
     for name in box.names():
         array = box.require(name) if name in ("dm", "halo", "tb") else box.array(name)

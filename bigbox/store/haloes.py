@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +29,16 @@ from bigbox.store.lease import LINGER
 from bigbox.store.ledger import REVOKE_TILE, Ledger, State, make_records
 from bigbox.store.metadata import array_metadata
 from bigbox.store.reader import TileReader, halo_blocks
-from bigbox.store.run import Made, begin_run, discard_run, make_group
+from bigbox.store.run import Made, begin_run, check_run, discard_run, make_group
 from bigbox.store.scratch import Scratch
 from bigbox.store.shards import Float
 from bigbox.store.tbshards import default_edges
 from bigbox.store.writing import Ints, RunWriter
 from scheduler.bricks import Assignment, Bricks
 from scheduler.windows import Windows
+
+if TYPE_CHECKING:
+    from bigbox.painters.base import HaloPainter
 
 GROUP = "halogen"
 # Voxels of a block on each axis: half a window, so that few are open, and the haloes under a tile
@@ -95,28 +99,27 @@ def halo_state(box: Box) -> tuple[dict[str, Any], HaloLayout, State] | None:
 
 def start_haloes(
     box: Box,
-    identity: Mapping[str, Any],
+    painter: HaloPainter,
     windows: Windows,
     *,
-    channels: int,
-    attributes: Mapping[str, Any] | None = None,
     n_ranks: int = 1,
     device: str = "",
     edge: int | None = None,
     disk: Disk | None = None,
     linger: float = LINGER,
+    check: bool = False,
 ) -> int:
     """Begin a run of the painting of haloes; returns its number (epoch).  For rank 0 alone.
 
     windows: its block is the default of a painting that is new, one that has begun keeps its own;
-    edge: blocks along a shard, likewise; attributes: of the array (source, mass_edges, smoothing).
+    edge: blocks along a shard, likewise; check: only see whether it would be refused.
     Raises BadInput as `bigbox.store.run.start_run` does.
     """
     disk = disk or DISK
-    identity = json.loads(json.dumps(dict(identity)))
+    identity = json.loads(json.dumps(painter.identity()))
+    channels = painter.channels
     edge = edge or max(1, default_edges(max(windows.shape))[0] // windows.block)
     layout = HaloLayout(windows, edge, channels)
-    make_group(disk, box.path / GROUP)
     found = halo_state(box)
     left = windows.size
     if found is not None and found[0]["identity"] == identity:
@@ -126,12 +129,17 @@ def start_haloes(
         left = same.left(state.done)
 
     def files(tmp: Path) -> dict[Path, bytes]:
-        about = {**(attributes or {}), "painting": identity}
+        about = {**painter.attributes(), "painting": identity}
         return {tmp / "halo": halo_metadata(layout, about)}
 
     what = Made(box.path, ("halo",), _done, "haloes are painted", "--discard-halo", GROUP)
     about = {"kind": "halo", "n_ranks": n_ranks, "device": device, "windows": left}
     wanted = {"identity": identity, **layout.as_dict()}
+    if check:
+        with suppress(FileNotFoundError):  # of a painting that another command gives up just now
+            check_run(what, wanted)
+        return 0
+    make_group(disk, box.path / GROUP)
     return begin_run(what, wanted, files, about, disk, linger)
 
 

@@ -52,23 +52,25 @@ class Painting(RunWriter):
         epoch: int,
         disk: Disk,
     ) -> None:
-        super().__init__(box.path, rank, epoch, disk)
+        super().__init__(box.place, rank, epoch, disk)
         self.box = box
         self.bricks = bricks
         self.tiling = bricks.tiling
         try:
             run = self._ledger.run()
             if run is None:
-                raise BigboxError(f"{box.path}: run {epoch} has no painting to join")
+                raise BigboxError(f"{box.place}: run {epoch} has no painting to join")
             tiling, stored, self.tb = layout(run)
             same = json.loads(json.dumps(dict(identity))) == run["identity"]
             if not same or tiling != bricks.tiling or stored.edge != bricks.edge:
-                raise BigboxError(f"{box.path}: rank {rank} does not paint what run {epoch} paints")
+                raise BigboxError(
+                    f"{box.place}: rank {rank} does not paint what run {epoch} paints"
+                )
             self.n_steps = int(run["n_steps"])
             state = self._ledger.state(bricks, self.tb.size)
             self._done_shards = np.flatnonzero(state.shards)
             brick_rank = Assignment(bricks, n_ranks).brick_rank
-            self._join(painted_tiles(box.path, bricks), brick_rank, state)
+            self._join(painted_tiles(box.place, bricks), brick_rank, state)
         except BaseException:
             self._lease.close()
             raise
@@ -173,7 +175,7 @@ class Painting(RunWriter):
 
     def drop_steps(self, tiles: npt.ArrayLike) -> None:
         """Remove the per-step latents of tiles that no tile needs any more."""
-        place = self.box.path / "latents" / "steps"
+        place = self.box.place / "latents" / "steps"
         with explained(place):
             for tile in np.atleast_1d(np.asarray(tiles, np.int64)).tolist():
                 # By way of this run's own directory, so that a run that lost the lease removes
@@ -192,7 +194,7 @@ class Painting(RunWriter):
         Returns the tiles taken back.  In the stored-latents mode these include every earlier tile
         that must be painted again because its per-step latents are gone.
         """
-        taken = with_needed(self.box.path, self.tiling, self.n_steps, tiles)
+        taken = with_needed(self.box.place, self.tiling, self.n_steps, tiles)
         with self._writing(0):
             self._append_records(revocation(self.epoch, self.tb, taken))
         return taken
@@ -216,7 +218,7 @@ class Painting(RunWriter):
                 f"tb shard {i}: its tiles own {filled} of its {values.size} voxels; please report"
             )
         x, y, z = self.tb.coords(i)
-        path = self.box.path / "tb" / f"c.{x}.{y}.{z}"
+        path = self.box.place / "tb" / f"c.{x}.{y}.{z}"
         temporary = self._temporary("tb")
         with self._writing(values.nbytes):
             file = self._disk.open(temporary, exclusive=True)
@@ -244,12 +246,12 @@ class Painting(RunWriter):
         for name, done in (("tile", state.done), ("tb shard", state.shards)):
             if not done.all():
                 raise BigboxError(
-                    f"{self.box.path}: not complete: {int((~done).sum())} of {len(done)} {name}s"
+                    f"{self.box.place}: not complete: {int((~done).sum())} of {len(done)} {name}s"
                     f" have no record, the first is {name} {int(np.argmin(done))}"
                 )
         with self._lock, self._writing(0):
             if self.n_steps:
-                place = self.box.path / "latents" / "steps"
+                place = self.box.place / "latents" / "steps"
                 for name in os.listdir(place):
                     if name.startswith("c."):
                         self._disk.unlink(place / name)
@@ -260,14 +262,14 @@ class Painting(RunWriter):
         made again from them."""
         with self._lock, self._writing(0):
             with suppress(FileNotFoundError):
-                self._disk.replace(self.box.path / "latents", self._tmp / "latents")
-                self._disk.fsync_dir(self.box.path)
+                self._disk.replace(self.box.place / "latents", self._tmp / "latents")
+                self._disk.fsync_dir(self.box.place)
             self._disk.remove_tree(self._tmp / "latents")
 
     # ------------------------------------------------------------------------ inside
 
     def _steps_path(self, tile: int) -> Path:
-        return steps_path(self.box.path, self.tiling, tile)
+        return steps_path(self.box.place, self.tiling, tile)
 
     @contextmanager
     def _steps_of(
@@ -280,7 +282,7 @@ class Painting(RunWriter):
             for temporary, path in written:
                 self._disk.replace(temporary, path)
             if written:
-                self._disk.fsync_dir(self.box.path / "latents" / "steps")
+                self._disk.fsync_dir(self.box.place / "latents" / "steps")
 
         try:
             for tile, values in zip(tiles.tolist(), fields[:, 1:], strict=True):

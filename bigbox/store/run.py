@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.errors import BadInput
-from bigbox.store.box import AXES, KNOWN, Box
+from bigbox.store.box import AXES, KNOWN, Box, make_realization
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger
-from bigbox.store.metadata import array_metadata, group_metadata
+from bigbox.store.metadata import array_metadata, group_metadata, read_json
 from bigbox.store.tbshards import TbShards, default_edges
 from scheduler.bricks import Bricks
 from scheduler.tiling import Tiling
@@ -48,11 +48,13 @@ def start_run(
     disk: Disk | None = None,
     tb_edges: tuple[int, int] | None = None,
     linger: float = LINGER,
+    check: bool = False,
 ) -> int:
     """Begin a run of the painting that `identity` describes; returns its number (epoch).
 
     For rank 0 alone, before any rank calls `Painting.begin`.  identity: JSON, everything that
-    decides the bytes; n_steps: per-step latents kept for each tile; tb_edges: (shard, chunk) of tb.
+    decides the bytes; n_steps: per-step latents kept for each tile; tb_edges: (shard, chunk) of tb;
+    check: only see whether it would be refused, and return 0.
     Raises BadInput where another run holds the lease, the store cannot be written, or some tiles
     are painted already with another identity.
     """
@@ -77,14 +79,14 @@ def start_run(
             found[latents / "steps"] = steps_metadata(bricks.tiling, n_steps)
         return found
 
-    return begin_run(
-        Made(box.path, PAINTED, painted, "is painted", "--discard"),
-        wanted,
-        files,
-        {"kind": "paint", "n_ranks": n_ranks, "device": device},
-        disk,
-        linger,
-    )
+    what = Made(box.place, PAINTED, painted, "is painted", "--discard")
+    if check:
+        with suppress(FileNotFoundError):  # of a painting that another command gives up just now
+            check_run(what, wanted)
+        return 0
+    make_realization(disk, box)
+    about = {"kind": "paint", "n_ranks": n_ranks, "device": device}
+    return begin_run(what, wanted, files, about, disk, linger)
 
 
 def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LINGER) -> bool:
@@ -92,7 +94,7 @@ def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LING
 
     Returns whether there was one.  Raises BadInput while a run holds the lease.
     """
-    return discard_run(box.path, box.path, PAINTED, disk or DISK, linger)
+    return discard_run(box.place, box.place, PAINTED, disk or DISK, linger)
 
 
 @dataclass(frozen=True)
@@ -125,22 +127,12 @@ def begin_run(
     arrays made in a directory; about: noted with the number.
     """
     ledger = Ledger(what.place / what.ledger)
+    _refuse_others(what.place, what.arrays)
     with explained(ledger.path):
         _make_ledger(disk, ledger)
         lease = Lease.exclusive(disk, ledger, linger)
         try:
-            run = ledger.run()
-            difference = None if run is None else _difference(run, wanted)
-            if run is not None and difference and what.done(ledger, run):
-                key, old, new = difference
-                raise BadInput(
-                    f"{what.place}: {what.is_made} with {key} = {old}, this run asks for {new};"
-                    f" paint with the old value, or give that painting up with {what.way_out}, or"
-                    " use another copy of the box"
-                )
-            fresh = run is None or difference is not None
-            if ledger.base() == 0:
-                _refuse_others(what)
+            fresh = check_run(what, wanted)
             epoch = claim(disk, ledger, about, fresh)
             if fresh:
                 with lease.fenced(epoch):
@@ -157,11 +149,28 @@ def begin_run(
     return epoch
 
 
+def check_run(what: Made, wanted: Mapping[str, Any]) -> bool:
+    """Whether a run would begin a new painting; raises BadInput where it would be refused."""
+    _refuse_others(what.place, what.arrays)
+    ledger = Ledger(what.place / what.ledger)
+    run = ledger.run()
+    difference = None if run is None else _difference(run, wanted)
+    if run is not None and difference and what.done(ledger, run):
+        key, old, new = difference
+        raise BadInput(
+            f"{what.place}: {what.is_made} with {key} = {old}, this run asks for {new};"
+            f" paint with the old value, or give that painting up with {what.way_out}, or"
+            " use another copy of the box"
+        )
+    return run is None or difference is not None
+
+
 def discard_run(
     ledger_place: Path, place: Path, arrays: Sequence[str], disk: Disk, linger: float
 ) -> bool:
     """Give up what a ledger's runs have made: the arrays in `place`, and every record."""
     ledger = Ledger(ledger_place)
+    _refuse_others(place, arrays)
     if not ledger.path.exists():
         return False
     with explained(ledger.path):
@@ -279,13 +288,16 @@ def make_group(disk: Disk, place: Path, *inside: Path) -> None:
         disk.write_atomic(place / "zarr.json", group_metadata(), mine)
 
 
-def _refuse_others(what: Made) -> None:
-    """What another program, or `bigbox ingest`, has made is never painted over."""
-    for name in what.arrays:
-        if (what.place / name).exists():
+def _refuse_others(place: Path, arrays: Sequence[str]) -> None:
+    """What `bigbox ingest` or another program has made is never painted over, nor discarded."""
+    for name in arrays:
+        about = read_json(place / name / "zarr.json") or {}
+        ours = name == "latents" or "painting" in about.get("attributes", {})
+        if (place / name).exists() and not ours:
+            beside = "paint beside it with --realization 1" if name == "tb" else "rename it"
             raise BadInput(
-                f"{what.place}/{name}: exists and was not painted by bigbox; rename it, or use"
-                " another copy of the box"
+                f"{place}/{name}: was not painted by bigbox, and what is measured or simulated is"
+                f" never painted over; {beside}, or use another copy of the box"
             )
 
 

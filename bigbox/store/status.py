@@ -23,7 +23,7 @@ def status(box: Box) -> dict[str, Any]:
     when it was killed.  haloes: see `halo_status`.
     """
     haloes = halo_status(box)
-    ledger = Ledger(box.path)
+    ledger = Ledger(box.place)
     run = ledger.run()
     if run is None:
         return {"painting": None, "haloes": haloes}

@@ -1,8 +1,12 @@
-"""Checking every stored byte of a painting against its checksums, and the ledger for holes."""
+"""Checking every stored byte of a painting against its checksums, and the ledger for holes.
+
+The painted haloes are checked likewise: they are a painting of their own.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import dask
@@ -12,9 +16,18 @@ import numpy.typing as npt
 from bigbox.errors import BadInput
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.haloes import halo_ledger, halo_state
 from bigbox.store.lease import Lease
-from bigbox.store.ledger import Ledger, RecordWriter, State
-from bigbox.store.reader import brick_path
+from bigbox.store.ledger import (
+    REVOKE_TILE,
+    Ledger,
+    Records,
+    RecordWriter,
+    Source,
+    State,
+    make_records,
+)
+from bigbox.store.reader import ChunkArray, halo_blocks, painted_tiles
 from bigbox.store.revoke import revocation, with_needed
 from bigbox.store.run import claim, layout
 from bigbox.store.shards import (
@@ -26,7 +39,6 @@ from bigbox.store.shards import (
     read_index,
 )
 from bigbox.store.tbshards import TbShards
-from scheduler.bricks import Bricks
 
 # Tasks given to dask at a time: it spends 200 microseconds on each.
 TASKS = 1024
@@ -85,25 +97,22 @@ def verify(box: Box, *, repair: bool = True, disk: Disk | None = None) -> Report
     Raises BadInput where the box has no painting.
     """
     disk = disk or DISK
-    ledger = Ledger(box.path)
+    ledger = Ledger(box.place)
     run = ledger.run()
     if run is None:
-        raise BadInput(f"{box.path}: has no painting; make one with: bigbox paint {box.path}")
+        raise BadInput(f"{box.place}: has no painting; make one with: bigbox paint {box.path}")
     newest = ledger.newest()
     _, bricks, tb = layout(run)
     state = ledger.state(bricks, tb.size)
     report = Report(bricks.tiling.size, int(state.done.sum()), tb.size, int(state.shards.sum()))
     tile_crcs, shard_crcs = ledger.crcs(bricks.tiling.size, tb.size)
-    found = _Found([], [], [])
     short = ledger.shortfalls()
-    for source, good in short:
-        what = f"records of rank {source.rank} in run {source.epoch}"
-        why = f"{good} of {source.sealed} bytes are good; what the rest told of is made again"
-        found.damage.append(Damage("ledger", what, str(source.path), why))
-    latents = (box.path / "latents" / "painted" / "zarr.json").exists()
+    found = _Found(_lost_records(short), [], [])
+    latents = (box.place / "latents" / "painted" / "zarr.json").exists()
     if latents:
         begun = np.flatnonzero(state.ends)
-        for part in _threads(_check_bricks, begun, box, bricks, state, tile_crcs, ledger):
+        array = painted_tiles(box.place, bricks)
+        for part in _threads(_check_bricks, begun, array, state, tile_crcs, ledger):
             _merge(found, part)
     else:
         report.notes.append("latents were removed: only tb is checked")
@@ -115,10 +124,11 @@ def verify(box: Box, *, repair: bool = True, disk: Disk | None = None) -> Report
     if not latents:
         report.notes.append("tb cannot be made again without the latents: paint with --discard")
         return report
-    tiles = with_needed(box.path, bricks.tiling, int(run["n_steps"]), found.tiles)
+    tiles = with_needed(box.place, bricks.tiling, int(run["n_steps"]), found.tiles)
     reseal = {source.path.name: good for source, good in short}
-    records = (tb, tiles, found.shards)
-    why_not = _record(box, disk, ledger, newest, reseal, records)
+    why_not = _record(
+        disk, ledger, newest, reseal, lambda epoch: revocation(epoch, tb, tiles, found.shards)
+    )
     if why_not:
         report.notes.append(f"nothing recorded: {why_not}")
         return report
@@ -128,15 +138,68 @@ def verify(box: Box, *, repair: bool = True, disk: Disk | None = None) -> Report
     return report
 
 
+@dataclass
+class HaloReport:
+    """What `verify_haloes` found."""
+
+    blocks: int
+    blocks_done: int
+    damage: list[Damage] = field(default_factory=list)
+    revoked: int = 0  # blocks taken back, so that the next paint predicts them again
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_haloes(box: Box, *, repair: bool = True, disk: Disk | None = None) -> HaloReport | None:
+    """Read all painted haloes, as `verify` does; None where the box has none that were painted."""
+    ledger = halo_ledger(box)
+    newest = ledger.newest()
+    told = halo_state(box)
+    if told is None:
+        return None
+    _, layout, state = told
+    array = halo_blocks(box.path, layout.bricks, layout.channels)
+    report = HaloReport(len(state.done), int(state.done.sum()))
+    crcs, _ = ledger.crcs(len(state.done), 0)
+    short = ledger.shortfalls()
+    found = _Found(_lost_records(short), [], [])
+    for part in _threads(_check_bricks, np.flatnonzero(state.ends), array, state, crcs, ledger):
+        _merge(found, part)
+    report.damage = found.damage
+    if not found.damage or not repair:
+        return report
+    blocks = np.unique(np.array(found.tiles, np.int64))
+    reseal = {source.path.name: good for source, good in short}
+    why_not = _record(
+        disk or DISK,
+        ledger,
+        newest,
+        reseal,
+        lambda epoch: make_records(REVOKE_TILE, epoch, blocks),
+    )
+    if why_not:
+        report.notes.append(f"nothing recorded: {why_not}")
+        return report
+    report.revoked = report.blocks_done - int(ledger.state(layout.bricks, 0).done.sum())
+    return report
+
+
+def _lost_records(short: list[tuple[Source, int]]) -> list[Damage]:
+    found = []
+    for source, good in short:
+        what = f"records of rank {source.rank} in run {source.epoch}"
+        why = f"{good} of {source.sealed} bytes are good; what the rest told of is made again"
+        found.append(Damage("ledger", what, str(source.path), why))
+    return found
+
+
 def _record(
-    box: Box,
     disk: Disk,
     ledger: Ledger,
     newest: int,
     reseal: dict[str, int],
-    records: tuple[TbShards, Ints, list[int]],
+    records: Callable[[int], Records],
 ) -> str:
-    """Write the REVOKE records as a run of its own; returns why that could not be."""
+    """Write REVOKE records as a run of its own; returns why that could not be."""
     if not os.access(ledger.path, os.W_OK):
         return "the store is read-only"
     try:
@@ -149,7 +212,7 @@ def _record(
             return "a run painted meanwhile; verify again"
         with explained(ledger.path):
             epoch = claim(disk, ledger, {"kind": "verify", "n_ranks": 1}, reseal=reseal)
-            revoked = revocation(epoch, *records)
+            revoked = records(epoch)
             if len(revoked):
                 writer = RecordWriter(disk, ledger, epoch, 0)
                 try:
@@ -177,31 +240,27 @@ def _merge(found: _Found, part: _Found) -> None:
 
 
 def _check_bricks(
-    work: Ints,
-    box: Box,
-    bricks: Bricks,
-    state: State,
-    crcs: npt.NDArray[np.uint32],
-    ledger: Ledger,
+    work: Ints, array: ChunkArray, state: State, crcs: npt.NDArray[np.uint32], ledger: Ledger
 ) -> _Found:
     found = _Found([], [], [])
-    size = 4 * bricks.tiling.tile**3 + CRC_BYTES
+    bricks, size = array.bricks, array.chunk_bytes
     for brick in work.tolist():
         tiles = bricks.tiles(brick)
         tiles = tiles[state.done[tiles]]
         if not len(tiles):  # all were taken back
             continue
-        path = brick_path(box.path, bricks, brick)
+        path = array.path(brick)
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             for tile in tiles.tolist():
-                _bad_tile(found, bricks, tile, str(path), "file missing")
+                _bad_tile(found, array, tile, str(path), "file missing")
             continue
         try:
             index = read_index(fd, int(state.ends[brick]), bricks.slots)
             if index is None:
-                _bad_tile(found, bricks, int(tiles[0]), str(path), "index cut or checksum wrong")
+                why = "index cut or checksum wrong"
+                _bad_tile(found, array, int(tiles[0]), str(path), why)
                 # The next append of a run gives the file a new index, made from the records.  One
                 # tile to append is enough; the other chunks are checked by their records.
                 if not state.done[bricks.tiles(brick)].all():
@@ -210,7 +269,7 @@ def _check_bricks(
             for tile, slot in zip(tiles.tolist(), bricks.slot(tiles).tolist(), strict=True):
                 why = _chunk_fault(fd, int(index[slot, 0]), size, int(crcs[tile]))
                 if why:
-                    _bad_tile(found, bricks, tile, str(path), why)
+                    _bad_tile(found, array, tile, str(path), why)
         finally:
             os.close(fd)
     return found
@@ -229,9 +288,9 @@ def _chunk_fault(fd: int, offset: int, size: int, crc: int) -> str:
     return ""
 
 
-def _bad_tile(found: _Found, bricks: Bricks, tile: int, file: str, why: str) -> None:
-    at = tuple(bricks.tiling.coords(tile).tolist())
-    found.damage.append(Damage("latents/painted", f"tile {tile} {at}", file, why))
+def _bad_tile(found: _Found, array: ChunkArray, tile: int, file: str, why: str) -> None:
+    at = tuple(array.bricks.tiling.coords(tile).tolist())
+    found.damage.append(Damage(array.name, f"{array.damaged.what} {tile} {at}", file, why))
     found.tiles.append(tile)
 
 
@@ -240,7 +299,7 @@ def _check_shards(work: Ints, box: Box, tb: TbShards, crcs: npt.NDArray[np.uint3
     side = tb.shard // tb.chunk
     for i in work.tolist():
         at = tb.coords(i)
-        path = box.path / "tb" / "c.{}.{}.{}".format(*at)
+        path = box.place / "tb" / "c.{}.{}.{}".format(*at)
         bad, _, crc, fault = check_shard(path, side**3)
         if not bad and not fault and crc != int(crcs[i]):
             fault = "not the bytes that were recorded"

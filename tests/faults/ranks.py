@@ -107,9 +107,8 @@ def paint_in_process(
             if found is None or not found[2].done.all():
                 halo_epoch = start_haloes(
                     Box.open(path, "r+"),
-                    haloes.identity(),
+                    haloes,
                     Windows(tiling.shape, haloes.window, haloes.stride, block),
-                    channels=haloes.channels,
                     n_ranks=n_ranks,
                     edge=shard_edge,
                     linger=0.0,

@@ -46,9 +46,7 @@ def new_box(folder: str | Path, shape: tuple[int, int, int], seed: int) -> tuple
     return path, dm
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES
-)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 @given(
     shape=st.tuples(*[st.integers(8, 22)] * 3),
     window=st.sampled_from([6, 8]),
