@@ -93,36 +93,59 @@ def gadget(
     return paths
 
 
-def swift(folder: Path, positions: NDArray, *, redshift: float = 0.0) -> Path:
-    """A SWIFT snapshot: h-free Mpc and 1e10 M_sun; positions in Mpc/h."""
-    path = folder / "snap_0000.hdf5"
-    count = len(positions)
+def swift(
+    folder: Path,
+    positions: NDArray,
+    *,
+    redshift: float = 0.0,
+    gas: dict[str, NDArray] | None = None,  # by SWIFT's names, in its units but for Coordinates
+    haloes: tuple[NDArray, NDArray] | None = None,
+) -> Path:
+    """A SWIFT snapshot: h-free Mpc and 1e10 M_sun; positions in Mpc/h.
+
+    With haloes (Mpc/h, M_sun/h) also a catalogue of its friends-of-friends groups beside it.
+    """
+    path, count = folder / "snap_0000.hdf5", len(positions)
+    many = len((gas or {}).get("Coordinates", ()))
     with h5py.File(path, "w") as file:
-        file.create_group("Header").attrs.update(
-            {
-                "Code": b"SWIFT",
-                "BoxSize": np.full(3, BOX / H),
-                "Redshift": [redshift],
-                "NumFilesPerSnapshot": [1],
-                "NumPart_ThisFile": [0, count, 0, 0, 0, 0, 0],
-                "NumPart_Total": np.array([0, count, 0, 0, 0, 0, 0], np.uint32),
-                "NumPart_Total_HighWord": np.zeros(7, np.uint32),
-            }
-        )
-        file.create_group("Units").attrs.update(
-            {
-                "Unit length in cgs (U_L)": [3.08567758149e24],
-                "Unit mass in cgs (U_M)": [1.98841e43],
-                "Unit time in cgs (U_t)": [3.08567758149e19],
-            }
-        )
-        file.create_group("Cosmology").attrs.update(
-            {"h": [H], "Omega_m": [OMEGA_M], "Omega_b": [0.049], "Omega_lambda": [0.7]}
-        )
+        counts = np.array([many, count, 0, 0, 0, 0, 0], np.uint32)
+        _swift_header(file, redshift, NumPart_ThisFile=counts, NumPart_Total=counts)
         file["PartType1/Coordinates"] = positions.astype(np.float64) / H
-        mass = np.full(count, particle_mass(count) / H / 1e10, np.float32)
-        file["PartType1/Masses"] = mass
+        share = 1.0 if gas is None else 0.251 / 0.3
+        mass = particle_mass(count, share=share) / H / 1e10
+        file["PartType1/Masses"] = np.full(count, mass, np.float32)
+        for name, values in (gas or {}).items():
+            file[f"PartType0/{name}"] = values / H if name == "Coordinates" else values
+    if haloes is not None:
+        with h5py.File(folder / "fof_output_0000.hdf5", "w") as file:
+            number = [len(haloes[1])]
+            _swift_header(file, redshift, NumGroups_ThisFile=number, NumGroups_Total=number)
+            file["Groups/Centres"] = haloes[0].astype(np.float64) / H
+            file["Groups/Masses"] = haloes[1] / H / 1e10
     return path
+
+
+def _swift_header(file: h5py.File, redshift: float, **counts: Any) -> None:
+    file.create_group("Header").attrs.update(
+        {
+            "Code": b"SWIFT",
+            "BoxSize": np.full(3, BOX / H),
+            "Redshift": [redshift],
+            "NumFilesPerSnapshot": [1],
+            "NumPart_Total_HighWord": np.zeros(7, np.uint32),
+        }
+        | counts
+    )
+    file.create_group("Units").attrs.update(
+        {
+            "Unit length in cgs (U_L)": [3.08567758149e24],
+            "Unit mass in cgs (U_M)": [1.98841e43],
+            "Unit time in cgs (U_t)": [3.08567758149e19],
+        }
+    )
+    file.create_group("Cosmology").attrs.update(
+        {"h": [H], "Omega_m": [OMEGA_M], "Omega_b": [0.049], "Omega_lambda": [0.7]}
+    )
 
 
 def catalogue(

@@ -1,1 +1,1 @@
-"""How density grids come into a box: readers, checks, and the deposit of particles."""
+"""How snapshots, catalogues and density grids come into a box: readers, checks, deposits."""

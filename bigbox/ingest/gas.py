@@ -19,7 +19,7 @@ from bigbox import ionisation
 from bigbox.cosmology import Cosmology
 from bigbox.errors import BadInput
 from bigbox.ingest.hdf5 import opened
-from bigbox.ingest.headers import MPC, SOLAR_MASS, Header
+from bigbox.ingest.headers import Header
 from bigbox.ingest.snapshot import GAS, Chunk, Snapshot
 
 NEUTRAL = "NeutralHydrogenAbundance"
@@ -155,5 +155,5 @@ def open_gas(
 def _hydrogen_density(header: Header, h: float) -> float:
     """Physical n_H in cm⁻³ per unit of comoving density."""
     comoving = header.mass / header.length**3  # M☉/h per (Mpc/h)³
-    grams = comoving * h**2 * (SOLAR_MASS / MPC**3) * (1.0 + header.redshift) ** 3
+    grams = comoving * h**2 * (header.solar_mass / header.mpc**3) * (1.0 + header.redshift) ** 3
     return grams * ionisation.HYDROGEN / ionisation.PROTON_MASS

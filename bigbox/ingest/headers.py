@@ -1,7 +1,7 @@
 """What the headers of simulation codes say: units, box size, redshift, cosmology, counts.
 
-    GADGET, AREPO    Header: BoxSize, Redshift, MassTable, NumPart_*; cosmology in Header
-                     (Omega0, OmegaLambda, HubbleParam) or Parameters (GADGET-4); units in either
+    GADGET, AREPO,   Header: BoxSize, Redshift, MassTable, NumPart_*; cosmology in Header
+    GIZMO            (Omega0, OmegaLambda, HubbleParam) or Parameters (GADGET-4); units in either
                      (UnitLength_in_cm, UnitMass_in_g), else kpc/h and 10^10 M☉/h
     SWIFT            Header: as above, but h-free; Units and Cosmology have groups of their own
 
@@ -30,6 +30,14 @@ SWIFT_SOLAR_MASS = 1.98841e33
 AGREE = 1e-4
 """Relative difference at which two numbers of a header are still the same run's."""
 
+# GADGET and AREPO, then GIZMO since 2021.
+_GADGET_COSMOLOGY = {
+    "omega_m": ("Omega0", "Omega_Matter"),
+    "omega_b": ("OmegaBaryon", "Omega_Baryon"),
+    "h": ("HubbleParam",),
+    "omega_lambda": ("OmegaLambda", "Omega_Lambda"),
+}
+
 _SWIFT_NAMES = {
     "Density": "Densities",
     "InternalEnergy": "InternalEnergies",
@@ -52,6 +60,8 @@ class Header:
     totals: tuple[int, ...] = ()
     seed: int | None = None  # of the initial conditions
     told_units: bool = True  # False: kpc/h and 1e10 M☉/h are taken for granted
+    mpc: float = MPC  # cm, as the code has it
+    solar_mass: float = SOLAR_MASS  # g
     velocity: float = 1e5  # cm/s per unit of velocity; internal energies are its squares
 
     @property
@@ -129,12 +139,8 @@ def _gadget(path: Path, file: Any, header: dict[str, Any]) -> Header:
     length, mass = known.get("UnitLength_in_cm"), known.get("UnitMass_in_g")
     cosmology = {
         name: scalar(known[theirs])
-        for name, theirs in (
-            ("omega_m", "Omega0"),
-            ("omega_b", "OmegaBaryon"),
-            ("h", "HubbleParam"),
-            ("omega_lambda", "OmegaLambda"),
-        )
+        for name, names in _GADGET_COSMOLOGY.items()
+        for theirs in names
         if scalar(known.get(theirs, 0)) > 0
     }
     # The code's sigma8 and slope count only where it has made its spectrum by them itself.
@@ -180,6 +186,8 @@ def _swift(path: Path, file: Any, header: dict[str, Any]) -> Header:
         redshift=_redshift(path, header),
         cosmology=cosmology,
         totals=_totals(header),
+        mpc=SWIFT_MPC,
+        solar_mass=SWIFT_SOLAR_MASS,
     )
 
 

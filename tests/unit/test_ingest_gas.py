@@ -106,6 +106,29 @@ def test_self_shielding_and_another_background(tmp_path: Path) -> None:
     check(tmp_path, run(tmp_path, content), want, label, uvb=table, self_shielding=True)
 
 
+def test_swift_gas(tmp_path: Path) -> None:
+    """h-free units; a negative rate is the time of the last stars, not of any now."""
+    rng = np.random.default_rng(9)
+    content = {
+        "Coordinates": snapshots.clustered(COUNT, 4),
+        "Masses": rng.uniform(1e-3, 2e-3, COUNT).astype(np.float32),
+        "Densities": 10 ** rng.uniform(0, 5, COUNT).astype(np.float32),
+        "Temperatures": 10 ** rng.uniform(3, 6, COUNT).astype(np.float32),
+        "StarFormationRates": np.where(np.arange(COUNT) % 10, -0.5, 1).astype(np.float32),
+    }
+    path = snapshots.swift(tmp_path, snapshots.clustered(COUNT), redshift=1.0, gas=content)
+    n = content["Densities"].astype(float) * 1.98841e43 / 3.08567758e24**3 * 8
+    n *= 0.76 / 1.67262192e-24
+    rate = ionisation.background_rate(1.0)
+    neutral = ionisation.neutral_fraction(n, content["Temperatures"], rate)
+    as_gadget = {
+        "Coordinates": content["Coordinates"],
+        "Masses": content["Masses"] * H,
+        "StarFormationRate": content["StarFormationRates"],
+    }
+    check(tmp_path, [path], expected(as_gadget, neutral, 1.0), "no self-shielding")
+
+
 def test_gas_of_the_twin_run(tmp_path: Path) -> None:
     """dm of the N-body run, as it is alone; tb of the gas of the other."""
     neutral = np.full(COUNT, 0.25, np.float32)

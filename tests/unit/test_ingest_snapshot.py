@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bigbox.errors import StoppedEarly
 from bigbox.halos import HALO_EDGES
 from bigbox.hydrogen import POINTS, brightness_temperature, hi_points
 from bigbox.ingest import bricks, catalogue, cic, particles, snapshot
 from bigbox.ingest.catalogue import open_catalogue
+from bigbox.ingest.check import damaged_inputs
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import open_snapshot
 from bigbox.smoothing import gaussian_kernel, smooth_periodic
@@ -115,6 +119,31 @@ def test_swift_is_converted_from_h_free_units(
     header = open_snapshot([tmp_path / "snap_0000.hdf5"]).header
     mass = np.float32(snapshots.particle_mass(COUNT) / H / 1e10)
     assert mass * header.mass == pytest.approx(snapshots.particle_mass(COUNT), rel=1e-6)
+
+
+def test_swift_groups(positions: NDArray[np.float32], tmp_path: Path) -> None:
+    centres, masses = snapshots.haloes(60, positions)
+    path = snapshots.swift(tmp_path, positions, haloes=(centres, masses))
+    groups = tmp_path / "fof_output_0000.hdf5"
+    box = made(tmp_path, path, halos=[groups])
+    assert box.array("halo").attrs["source"] == "catalogue: FOF groups, Groups/Masses at Centres"
+    for i, (low, high) in enumerate(zip(HALO_EDGES, (*HALO_EDGES[1:], np.inf), strict=True)):
+        total = np.asarray(box.array("halo")[i]).sum(dtype=float) * (BOX / GRID) ** 3
+        inside = masses[(masses >= low) & (masses < high)]
+        assert total == pytest.approx(inside.sum(dtype=float), rel=1e-5)
+    with pytest.raises(ValueError, match="SWIFT catalogues have no subhaloes"):
+        open_catalogue([groups], "subhalo")
+
+
+def test_gizmo_names_of_the_cosmology(positions: NDArray[np.float32], tmp_path: Path) -> None:
+    (path,) = snapshots.gadget(tmp_path, positions, style="arepo")
+    with h5py.File(path, "r+") as file:
+        header = file["Header"].attrs
+        for old, new in (("Omega0", "Omega_Matter"), ("OmegaBaryon", "Omega_Baryon")):
+            header[new] = header[old]
+            del header[old]
+    known = open_snapshot([path]).header.cosmology
+    assert (known["omega_m"], known["omega_b"], known["omega_lambda"]) == (0.3, 0.049, 0.7)
 
 
 def test_a_folder_any_file_or_all_files(positions: NDArray[np.float32], tmp_path: Path) -> None:
@@ -275,3 +304,26 @@ def test_provenance_names_what_was_read(positions: NDArray[np.float32], tmp_path
         del file["Parameters"].attrs["UnitLength_in_cm"]
     done = ingest_snapshot(paths, box.path, grid=GRID)
     assert "kpc/h and 1e10 M_sun/h are taken for granted" in done.notes[0]
+
+
+def test_sigterm_leaves_nothing(
+    positions: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = snapshots.gadget(tmp_path / "run", positions)
+    monkeypatch.setattr(particles, "check_mass", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedEarly, match="stopped by SIGTERM"):
+        ingest_snapshot(paths, tmp_path / "b.zarr", grid=GRID)
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_damaged_truth_is_found(positions: NDArray[np.float32], tmp_path: Path) -> None:
+    source = snapshots.gadget(tmp_path, positions)
+    groups = snapshots.catalogue(tmp_path, *snapshots.haloes(40, positions))
+    box = made(tmp_path, source, halos=groups, hi_halo=True)
+    assert damaged_inputs(box) == []
+    (shard,) = (p for p in (box.path / "tb" / "c").rglob("*") if p.is_file())
+    data = bytearray(shard.read_bytes())
+    data[1000] ^= 1
+    shard.write_bytes(data)
+    (line,) = damaged_inputs(box)
+    assert line.startswith("tb: shard (0, 0, 0), chunks all 1")
