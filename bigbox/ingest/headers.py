@@ -146,7 +146,8 @@ def _gadget(path: Path, file: Any, header: dict[str, Any]) -> Header:
     # The code's sigma8 and slope count only where it has made its spectrum by them itself.
     if scalar(known.get("ReNormalizeInputSpectrum", 0)) == 1 and "Sigma8" in known:
         cosmology["sigma8"] = scalar(known["Sigma8"])
-    if scalar(known.get("PowerSpectrumType", 0)) == 1 and "PrimordialIndex" in known:
+    own = str(known.get("Code", "")).startswith("bigbox")
+    if (own or scalar(known.get("PowerSpectrumType", 0)) == 1) and "PrimordialIndex" in known:
         cosmology["n_s"] = scalar(known["PrimordialIndex"])
     return Header(
         code="GADGET",

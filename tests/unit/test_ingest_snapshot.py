@@ -146,6 +146,17 @@ def test_gizmo_names_of_the_cosmology(positions: NDArray[np.float32], tmp_path: 
     assert (known["omega_m"], known["omega_b"], known["omega_lambda"]) == (0.3, 0.049, 0.7)
 
 
+def test_slope_of_the_spectrum_only_where_the_code_has_used_it(tmp_path: Path) -> None:
+    """GADGET-4 writes PrimordialIndex also where it has read a tabulated spectrum (type 2)."""
+    few = snapshots.clustered(100)
+    said = {"Sigma8": 0.8, "ReNormalizeInputSpectrum": 1, "PrimordialIndex": 0.96}
+    for kind, code, has in ((2, "", False), (1, "", True), (2, "bigbox simulate 1", True)):
+        more = {**said, "PowerSpectrumType": kind, "Code": code}
+        folder = tmp_path / f"{kind}{len(code)}"
+        known = open_snapshot(snapshots.gadget(folder, few, more=more)).header.cosmology
+        assert ("n_s" in known) == has and known["sigma8"] == 0.8
+
+
 def test_a_folder_any_file_or_all_files(positions: NDArray[np.float32], tmp_path: Path) -> None:
     files = snapshots.gadget(tmp_path / "run" / "snapdir_004", positions, files=3)
     for given in ([tmp_path / "run"], [files[0].parent], [files[2]], files[::-1]):
