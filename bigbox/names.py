@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-PAINTERS = ("gaussian", "trivial", "trivial-halo")
+PAINTERS = ("lodi", "gaussian", "trivial", "trivial-halo")
 OVERLAP_METHODS = ("conditioned", "overwrite", "latents")
 SAMPLERS = ("dpmpp", "ancestral")
 COLOURINGS = ("levels", "paper")

@@ -36,11 +36,24 @@ def add(commands: Any) -> None:
     what.add_argument(
         "--painter",
         choices=PAINTERS,
-        default="gaussian",
-        help="gaussian (default, until there are trained networks): a Gaussian field of known "
-        "power spectrum around a filter of the density, denoised exactly; not a model of the sky. "
+        default="lodi",
+        help="lodi (default): trained networks, haloes from dm where the box has none (HALOgen), "
+        "tb from haloes (LODI). gaussian: a Gaussian field of known power spectrum around a filter "
+        "of the density, denoised exactly; a reference for tests, not a model of the sky. "
         "trivial: the density plus noise, for tests of scale; trivial-halo: the same from haloes, "
         "which it paints first where the box has none",
+    )
+    what.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="trained networks, as bigbox train makes them (default: those that bigbox ships, for "
+        "voxels of 0.098 Mpc/h at z = 0)",
+    )
+    what.add_argument(
+        "--force",
+        action="store_true",
+        help="paint at a resolution, redshift or smoothing that the networks were not trained at",
     )
     what.add_argument(
         "--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise (default 0)"

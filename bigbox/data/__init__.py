@@ -1,14 +1,22 @@
-"""The data that bigbox ships: one small real dark-matter box, the quickstart's input.
+"""The data that bigbox ships: one small real dark-matter box, and trained networks.
 
 ``gadget4_L12.5_N128_z0_dm.hdf5``: data set ``dm``, 1 + delta on 128^3 voxels, float32, of a
 12.5 Mpc/h GADGET-4 run at z = 0; the attributes of the data set tell its provenance, and
 ``deploy/make_quickstart_data.py`` makes it.
+
+``model/``: HALOgen and LODI, weights and cards; a card tells what they were trained on, and how
+well they do.
 """
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+
+
+def default_model() -> Path:
+    """The folder of the networks that `bigbox paint` uses where no other are given."""
+    return Path(str(files(__name__) / "model"))
 
 
 def quickstart_grid() -> Path:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from bigbox.data import default_model
 from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter
@@ -23,7 +24,9 @@ class PaintOptions:
     """What `bigbox paint` was asked for; see its --help for the meaning of each."""
 
     box: Path
-    painter: str = "gaussian"
+    painter: str = "lodi"
+    model: Path | None = None
+    force: bool = False
     seed: int = 0
     realization: int = 0
     overlap_method: str = "conditioned"
@@ -149,6 +152,18 @@ def device_of(options: PaintOptions, world: World, threads: int) -> str:
     return "cpu"
 
 
+def check_model(options: PaintOptions) -> None:
+    """That the networks are made for boxes like this one. Raises BadInput; --force does without."""
+    if options.painter != "lodi" or options.force:
+        return
+    from bigbox.networks.model import check_box, read_card
+
+    folder, box = options.model or default_model(), options.open()
+    kinds = ("lodi", "halogen") if paints_haloes(box) else ("lodi",)
+    for kind in kinds:
+        check_box(folder, read_card(folder, kind), box)
+
+
 def painter_of(options: PaintOptions, tiling: Tiling, device: str, threads: int) -> Painter:
     return make_painter(
         options.painter,
@@ -162,6 +177,7 @@ def painter_of(options: PaintOptions, tiling: Tiling, device: str, threads: int)
         device=device,
         threads=threads,
         seconds_per_tile=options.seconds_per_tile,
+        model=options.model,
     )
 
 
@@ -172,4 +188,5 @@ def halo_painter_of(options: PaintOptions, device: str, threads: int) -> HaloPai
         device=device,
         threads=threads,
         seconds_per_window=options.seconds_per_window,
+        model=options.model,
     )

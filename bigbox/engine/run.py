@@ -14,6 +14,7 @@ from bigbox.engine.assembly import Assembly
 from bigbox.engine.begin import (
     PaintOptions,
     bricks_of,
+    check_model,
     device_of,
     discard,
     halo_painter_of,
@@ -78,6 +79,7 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     options = replace(options, box=named.path, realization=named.realization)
     threads = options.threads or max(1, int(world.cores))
     bricks = world.first(lambda: bricks_of(options, world.size))
+    world.first(lambda: check_model(options))
     tiling = bricks.tiling
     assignment = Assignment(bricks, world.size)
     device = world.each(lambda: device_of(options, world, threads))

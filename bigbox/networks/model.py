@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -22,8 +23,11 @@ from bigbox.networks.halogen import Halogen
 from bigbox.networks.lodi import Lodi
 from bigbox.networks.presets import HalogenSize, LodiSize
 from bigbox.networks.transforms import LogTransform
+from bigbox.store.box import Box
 
 FORMAT_VERSION = 1
+SAME_VOXEL = 0.05  # relative difference of voxel sizes that a model may be used at
+SAME_REDSHIFT = 0.05
 KINDS = ("halogen", "lodi")
 
 
@@ -107,6 +111,41 @@ def read_card(folder: Path, kind: str) -> dict[str, Any]:
             f"format {FORMAT_VERSION}"
         )
     return card
+
+
+def check_box(folder: Path, card: dict[str, Any], box: Box) -> None:
+    """That a model was trained for boxes like this one. Raises BadInput, one line.
+
+    A network knows one resolution, redshift and smoothing: at others it paints something else,
+    without a sign of it.
+    """
+    what, way = f"model {folder}/{card['kind']}", "or --force, if you know better"
+    if abs(box.voxel / card["voxel_size"] - 1) > SAME_VOXEL:
+        raise BadInput(
+            f"{box.path}: voxels of {box.voxel:.5g} Mpc/h, {what} was trained at "
+            f"{card['voxel_size']:.5g} (within {SAME_VOXEL:.0%}); ingest with another --grid, {way}"
+        )
+    if abs(box.redshift - card["redshift"]) > SAME_REDSHIFT:
+        raise BadInput(
+            f"{box.path}: redshift {box.redshift:.4g}, {what} was trained at "
+            f"{card['redshift']:.4g} (within {SAME_REDSHIFT}); train one for this redshift, {way}"
+        )
+    if card["kind"] != "lodi" or not box.has("halo"):
+        return
+    told: dict[str, Any] = box.array("halo").attrs.asdict()
+    radius = told.get("smoothing")
+    if radius is not None and abs(radius - card["smoothing"]) > 1e-3:
+        raise BadInput(
+            f"{box.path}/halo: smoothed over {radius:.4g} Mpc/h, {what} was trained on haloes "
+            f"smoothed over {card['smoothing']:.4g}; ingest with that --smoothing, {way}"
+        )
+    edges = told.get("mass_edges")
+    lower = card["halo_mass_edges"]
+    if edges is not None and not np.allclose(edges[: len(lower)], lower, rtol=1e-6):
+        raise BadInput(
+            f"{box.path}/halo: mass bins from {edges} M_sun/h, {what} was trained on {lower}; "
+            f"ingest it again, {way}"
+        )
 
 
 def make_network(kind: str, size: dict[str, Any]) -> Halogen | Lodi:

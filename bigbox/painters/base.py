@@ -21,7 +21,9 @@ function of its own voxels only: not of the batch's size, the slot, the companio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -186,12 +188,14 @@ def make_painter(
     device: str = "cpu",
     threads: int = 1,
     seconds_per_tile: float = 0.0,
+    model: Path | None = None,
 ) -> Painter:
     """The painter of that name, ready to paint.
 
     box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default 25
     for dpmpp and 50 for ancestral; device: a torch device; threads: of the CPU, for one painter;
-    seconds_per_tile: the trivial painter's least time for one tile. The trivial painter imports no
+    seconds_per_tile: the trivial painter's least time for one tile; model: folder of the lodi
+    painter's networks, by default those that bigbox ships. The trivial painter imports no
     torch, so that many ranks fit on one machine. Raises BadInput.
     """
     if sampler not in SAMPLERS:
@@ -216,8 +220,8 @@ def make_painter(
             latents=steps - 1 if overlap_method == "latents" else 0,
             seconds_per_tile=seconds_per_tile,
         )
-    if name == "gaussian":
-        make: Callable[..., Painter] = _gaussian_painter()
+    if name in ("gaussian", "lodi"):
+        make: Callable[..., Painter] = _gaussian_painter() if name == "gaussian" else _lodi(model)
         return make(
             seed=seed,
             realization=realization,
@@ -241,6 +245,7 @@ def make_halo_painter(
     device: str = "cpu",
     threads: int = 1,
     seconds_per_window: float = 0.0,
+    model: Path | None = None,
 ) -> HaloPainter:
     """The painter of haloes that goes with the painter of that name, where its input is "halo".
 
@@ -252,9 +257,25 @@ def make_halo_painter(
         told = {"stride": stride, "batch": batch, "window": window}
         given = {key: value for key, value in told.items() if value is not None}
         return TrivialHaloes(seconds_per_window=seconds_per_window, **given)
+    if name == "lodi":
+        from bigbox.data import default_model
+        from bigbox.networks.model import load_model
+        from bigbox.painters.halogen import HalogenPainter
+
+        halogen = load_model(model or default_model(), "halogen")
+        painter = HalogenPainter(halogen, device=device, threads=threads)
+        return replace(painter, stride=stride or painter.stride, batch=batch or painter.batch)
     raise BadInput(
         f"painter {name}: paints no haloes, and the box has none: ingest it with --halos"
     )
+
+
+def _lodi(model: Path | None) -> Callable[..., Painter]:
+    from bigbox.data import default_model
+    from bigbox.networks.model import load_model
+    from bigbox.painters.lodi import LodiPainter
+
+    return partial(LodiPainter, model=load_model(model or default_model(), "lodi"))
 
 
 def _gaussian_painter() -> Callable[..., Painter]:
