@@ -81,16 +81,23 @@ class Sums:
             raise BadInput("weights of windows: some voxels of the box get none; lower the stride")
         if float(np.prod([float(c.max()) for c in self._coverage])) * SCALE * SANE >= 2.0**63:
             raise BadInput("weights of windows: too large for sums of 64 bits; divide them")
+        edge = (windows.window,) * 3
+        self._scaled = np.empty((channels, *edge), np.float64)
+        self._fixed = np.empty((channels, *edge), np.int64)
         self._plain = bool((self._weights == 1).all())
 
     def add(self, window: int, logs: Float) -> list[int]:
         """Add a window, float32 (C, w, w, w) log10 rho_h; returns the blocks that are complete."""
-        if not float(np.abs(logs).max()) <= SANE:
+        least, most = float(logs.min()), float(logs.max())
+        if not (-SANE <= least and most <= SANE):
             raise BigboxError(
-                f"window {window}: the painter of haloes predicts log10 rho_h = "
-                f"{float(logs.flat[np.abs(logs).argmax()])}, beyond +-{SANE:g}; check the model"
+                f"window {window}: the painter of haloes predicts log10 rho_h from {least:g} to "
+                f"{most:g}, beyond +-{SANE:g}; check the model"
             )
-        fixed = np.rint(logs.astype(np.float64) * SCALE).astype(np.int64)
+        np.multiply(logs, SCALE, out=self._scaled, dtype=np.float64)
+        np.rint(self._scaled, out=self._scaled)
+        fixed = self._fixed
+        np.copyto(fixed, self._scaled, casting="unsafe")  # they are whole numbers
         if not self._plain:
             x, y, z = (self._weights.reshape(s) for s in ((-1, 1, 1), (-1, 1), (-1,)))
             fixed *= x * y * z

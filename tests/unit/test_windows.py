@@ -1,0 +1,212 @@
+"""Windows, blocks, gates and orders against whole arrays of voxels, built the slow way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from scheduler.bricks import Assignment, Bricks
+from scheduler.policy import Policy
+from scheduler.tiling import Tiling, TilingError
+from scheduler.windows import Gate, WindowOrder, Windows
+
+
+@st.composite
+def windows_of(draw: st.DrawFn) -> Windows:
+    window = draw(st.integers(2, 8))
+    shape = draw(st.tuples(*[st.integers(window, 20)] * 3))
+    return Windows(shape, window, draw(st.integers(1, window)), draw(st.integers(2, 6)))
+
+
+def voxels(windows: Windows, window: int) -> np.ndarray:
+    """bool[shape]: the voxels under a window."""
+    mask = np.zeros(windows.shape, bool)
+    origin = windows.origin([window])[0]
+    at = [(o + np.arange(windows.window)) % n for o, n in zip(origin, windows.shape, strict=True)]
+    mask[np.ix_(*at)] = True
+    return mask
+
+
+def block_map(windows: Windows) -> np.ndarray:
+    """int64[shape]: the block of each voxel."""
+    x, y, z = np.indices(windows.shape) // windows.block
+    return windows.blocks.index(np.stack([x, y, z], -1))
+
+
+@settings(deadline=None, max_examples=60)
+@given(windows_of())
+def test_origins_are_even_and_every_voxel_is_covered(windows: Windows) -> None:
+    for axis, n in enumerate(windows.shape):
+        origins = windows.origins(axis)
+        strides = np.diff(np.append(origins, origins[0] + n))
+        assert origins[0] == 0 and strides.max() <= windows.stride
+        assert strides.max() - strides.min() <= 1
+        weights = np.arange(1, windows.window + 1)
+        slow = np.zeros(n, np.int64)
+        for origin in origins:
+            for at, weight in enumerate(weights):
+                slow[(origin + at) % n] += weight
+        assert np.array_equal(windows.coverage(axis, weights), slow) and slow.min() > 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(windows_of(), st.randoms(use_true_random=False))
+def test_a_window_meets_its_blocks(windows: Windows, rng) -> None:
+    blocks = block_map(windows)
+    window = rng.randrange(windows.size)
+    mask = voxels(windows, window)
+    found = windows.blocks_of([window])[0]
+    assert sorted(found[found >= 0]) == sorted(set(blocks[mask]))
+    # The pieces lay out the window on the blocks, each voxel once.
+    laid = np.zeros(windows.shape, np.int64)
+    counts = windows.blocks.counts
+    pieces = [windows.pieces(a, i) for a, i in enumerate(windows.coords(window).tolist())]
+    for i, wx, bx in pieces[0]:
+        for j, wy, by in pieces[1]:
+            for k, wz, bz in pieces[2]:
+                assert (wx.stop - wx.start) == (bx.stop - bx.start)
+                assert (wy.stop - wy.start, wz.stop - wz.start) == (
+                    by.stop - by.start,
+                    bz.stop - bz.start,
+                )
+                b = windows.block
+                laid[
+                    i * b + bx.start : i * b + bx.stop,
+                    j * b + by.start : j * b + by.stop,
+                    k * b + bz.start : k * b + bz.stop,
+                ] += 1
+                assert 0 <= (i * counts[1] + j) * counts[2] + k < windows.blocks.size
+    assert np.array_equal(laid, mask)
+
+
+@settings(deadline=None, max_examples=30)
+@given(windows_of(), st.integers(0, 2**31))
+def test_a_block_is_touched_and_left(windows: Windows, seed: int) -> None:
+    assume(windows.size <= 1500)
+    table = windows.blocks_of(np.arange(windows.size))
+    touching = np.bincount(table[table >= 0], minlength=windows.blocks.size)
+    assert np.array_equal(windows.touching(np.arange(windows.blocks.size)), touching)
+    final = np.random.default_rng(seed).random(windows.blocks.size) < 0.7
+    left = ((table >= 0) & ~final[table]).any(axis=1).sum()
+    assert windows.left(final) == left
+    for block in range(windows.blocks.size):
+        inside = windows.inside(block)
+        assert np.prod([s.stop - s.start for s in inside]) == (block_map(windows) == block).sum()
+
+
+@settings(deadline=None, max_examples=40)
+@given(windows_of(), st.integers(1, 4), st.integers(1, 2), st.integers(0, 2**31))
+def test_every_window_has_one_rank(windows: Windows, ranks: int, edge: int, seed: int) -> None:
+    assume(windows.size <= 1500)
+    try:
+        tiling = Tiling(windows.shape, 2, 0)
+    except TilingError:
+        return
+    assignment = Assignment(Bricks(tiling, edge), ranks)
+    final = np.random.default_rng(seed).random(windows.blocks.size) < seed % 3 / 2
+    table = windows.blocks_of(np.arange(windows.size))
+    wanted = np.flatnonzero(((table >= 0) & ~final[table]).any(axis=1))
+    seen = []
+    for rank in range(ranks):
+        order = WindowOrder(windows, assignment, rank, final)
+        mine = []
+        while len(batch := order.next_batch(3)):
+            mine += batch.tolist()
+            assert order.remaining == order.total - len(mine)
+        seen += mine
+        # The middle of a window lies in a tile of the rank.
+        middle = (windows.origin(mine).reshape(-1, 3) + windows.window // 2) % windows.shape
+        assert (assignment.rank_of(tiling.owner(middle)) == rank).all()
+        # What the rank adds to each block that is not final.
+        blocks, counts = order.contributions()
+        slow = np.bincount(table[mine][table[mine] >= 0], minlength=windows.blocks.size)
+        dense = np.zeros(windows.blocks.size, np.int64)
+        dense[blocks] = counts
+        assert np.array_equal(dense[~final], slow[~final])
+    assert sorted(seen) == wanted.tolist()
+
+
+@settings(deadline=None, max_examples=40)
+@given(windows_of(), st.integers(0, 2), st.integers(0, 2**31))
+def test_a_tile_opens_with_the_last_block_under_it(windows: Windows, margin: int, seed) -> None:
+    try:
+        tiling = Tiling(windows.shape, 2, 0)
+    except TilingError:
+        return
+    blocks = block_map(windows)
+    under = []
+    for tile in range(tiling.size):
+        reach = np.arange(2 + 2 * margin) - margin
+        origin = tiling.origin([tile])[0]
+        at = [(o + reach) % n for o, n in zip(origin, windows.shape, strict=True)]
+        under.append(set(blocks[np.ix_(*at)].ravel().tolist()))
+    rng = np.random.default_rng(seed)
+    final = rng.random(windows.blocks.size) < 0.3
+    gate = Gate(tiling, windows, margin, final.copy())
+    done = set(np.flatnonzero(final).tolist())
+    tiles = np.arange(tiling.size)
+    assert gate.is_open(tiles).tolist() == [u <= done for u in under]
+    for block in rng.permutation(np.flatnonzero(~final)).tolist():
+        done.add(block)
+        opened = gate.close_blocks([block]).tolist()
+        assert opened == [t for t in tiles.tolist() if block in under[t] and under[t] <= done]
+    assert gate.is_open(tiles).all()
+    assert not len(gate.close_blocks(np.empty(0, np.int64)))
+
+
+def test_wrong_geometry_is_refused() -> None:
+    with pytest.raises(TilingError, match="box is 60 voxels on axis y, less than a window of 64"):
+        Windows((64, 60, 64))
+    with pytest.raises(TilingError, match="stride of 65: a stride must be 1 to 64"):
+        Windows((128,) * 3, stride=65)
+    with pytest.raises(TilingError, match="stride of 0"):
+        Windows((128,) * 3, stride=0)
+    with pytest.raises(TilingError, match="block is 0 voxels"):
+        Windows((128,) * 3, block=0)
+
+
+def test_a_great_box_is_planned_at_once() -> None:
+    windows = Windows((10240,) * 3)
+    tiling = Tiling(windows.shape)
+    assignment = Assignment(Bricks(tiling, 8), 64)
+    order = WindowOrder(windows, assignment, 5)
+    assert windows.size == 640**3 and abs(64 * order.total / windows.size - 1) < 0.05
+    first = order.next_batch(8)
+    near = np.abs(windows.origin(first) - windows.origin(first[:1])).max()
+    assert near <= 64, "the windows of a batch lie side by side"
+    blocks, counts = order.contributions()
+    assert counts.max() == 5**3 and len(blocks) < 1.5 * windows.blocks.size / 64
+
+
+@pytest.mark.parametrize("colouring", ["levels", "paper"])
+@pytest.mark.parametrize("few", [True, False])
+def test_gated_tiles_are_ready_when_they_are_opened(
+    colouring: str, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.policy.FEW", {"levels": 99 * few, "paper": 99 * few})
+    tiling = Tiling((12, 15, 18), 6, 1)
+    assignment = Assignment(Bricks(tiling, 1), 1)
+    gated, plain = (Policy(assignment, 0, colouring, gated=g) for g in (True, False))
+    rng = np.random.default_rng(1)
+    assert gated.ready == 0 and plain.ready > 0
+    painted: set[int] = set()
+    opened: set[int] = set()
+    while gated.remaining:
+        some = rng.choice(tiling.size, 5)
+        gated.opened(some)
+        gated.opened(some)  # named again: no effect
+        opened |= set(some.tolist())
+        batch = gated.next_batch(4, partial=True)
+        assert set(batch.tolist()) <= opened - painted
+        painted |= set(batch.tolist())
+        gated.done(batch)
+    # Opened from the start, the order is that of a policy without a gate.
+    again = Policy(assignment, 0, colouring, gated=True)
+    again.opened(np.arange(tiling.size))
+    while plain.remaining:
+        batch = plain.next_batch(3, partial=True)
+        assert np.array_equal(batch, again.next_batch(3, partial=True))
+        plain.done(batch)
+        again.done(batch)
