@@ -146,7 +146,7 @@ def test_seed_and_realization_change_every_voxel(kind: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": "oil"}, "painter: 'oil' is not one of gaussian, trivial"),
+        ({"name": "oil"}, "painter: 'oil' is not one of lodi, gaussian, trivial"),
         ({"sampler": "euler"}, "sampler: 'euler'"),
         ({"overlap_method": "blended"}, "overlap method: 'blended'"),
         ({"steps": 0}, "steps: 0"),
