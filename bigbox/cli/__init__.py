@@ -65,7 +65,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    from bigbox.cli import export, ingest, paint, plan, plot, status, train, validate, verify
+    from bigbox.cli import (
+        export,
+        ingest,
+        paint,
+        plan,
+        plot,
+        simulate,
+        status,
+        train,
+        validate,
+        verify,
+    )
 
     parser = Parser(
         prog="bigbox",
@@ -77,7 +88,7 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
-    for command in (ingest, plan, paint, status, verify, validate, plot, export, train):
+    for command in (simulate, ingest, plan, paint, status, verify, validate, plot, export, train):
         command.add(commands)
     return parser
 

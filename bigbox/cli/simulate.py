@@ -1,0 +1,92 @@
+"""`bigbox simulate`: a box of dark matter and haloes for those who have no snapshot at hand."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from bigbox.cli.values import add_command, in_time, number, whole
+
+_TEXT = """\
+Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,
+second-order displacements (2LPT) at z = 49, a particle-mesh run to the asked redshift, and
+friends-of-friends haloes (linking length 0.2, 32 particles or more).
+
+OUT is a new folder with two files that `bigbox ingest` reads like any other run's:
+  snapdir_000/snapshot_000.hdf5         a snapshot as GADGET-4 writes it
+  groups_000/fof_subhalo_tab_000.hdf5   its catalogue of haloes; no subhaloes
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands, "simulate", summary="a small N-body run becomes a snapshot", text=_TEXT
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to make")
+    parser.add_argument(
+        "--grid", type=whole(8), required=True, metavar="N", help="particles on a side, even"
+    )
+    parser.add_argument(
+        "--box-size",
+        type=number(0, above=True),
+        required=True,
+        metavar="L",
+        help="side of the box in comoving Mpc/h",
+    )
+    parser.add_argument(
+        "--seed", type=whole(0), required=True, metavar="S", help="of the initial conditions"
+    )
+    parser.add_argument(
+        "--redshift", type=number(0), default=0.0, metavar="Z", help="of the output (default 0)"
+    )
+    parser.add_argument("--steps", type=whole(1), metavar="K", help="steps (default 100)")
+    parser.add_argument(
+        "--mesh-factor",
+        type=whole(1, 8),
+        metavar="F",
+        help="mesh points for each particle, on a side (default 3)",
+    )
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if any)"
+    )
+    cosmology = parser.add_argument_group("cosmology, flat, no neutrinos (default: CAMELS)")
+    for flag, text in (
+        ("--omega-m", "matter density over critical, today (0.3)"),
+        ("--omega-b", "baryon density over critical, today (0.049)"),
+        ("--h", "H0 / (100 km/s/Mpc) (0.6711)"),
+        ("--sigma8", "amplitude of the linear power spectrum at 8 Mpc/h (0.8)"),
+        ("--n-s", "slope of the primordial power spectrum (0.9624)"),
+    ):
+        cosmology.add_argument(flag, type=number(0, above=True), metavar="X", help=text)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Does it, and says what was made and what comes next."""
+    from bigbox.cosmology import Cosmology
+    from bigbox.simulate.run import Options, simulate
+
+    names = ("omega_m", "omega_b", "h", "sigma8", "n_s")
+    told = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    more = {name: getattr(options, name) for name in ("steps", "mesh_factor")}
+    asked = Options(
+        grid=options.grid,
+        side=options.box_size,
+        seed=options.seed,
+        redshift=options.redshift,
+        cosmology=Cosmology(**told),
+        **{name: value for name, value in more.items() if value is not None},
+    )
+    done = simulate(options.out, asked, options.device)
+    print(
+        f"{options.out}: {asked.grid}^3 particles of {asked.particle_mass:.3g} M_sun/h, "
+        f"{asked.side:g} Mpc/h, z = {asked.redshift:g}, {done.groups} haloes, the largest of "
+        f"{done.largest:.3g} M_sun/h, in {in_time(done.seconds)}"
+    )
+    print(
+        f"next: bigbox ingest {done.snapshot.parent} box.zarr --grid {asked.grid} "
+        f"--halos {done.catalogue.parent} --hi-halo"
+    )
+    return 0

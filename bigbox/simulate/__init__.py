@@ -1,0 +1,1 @@
+"""Boxes for those who have no snapshot: 2LPT, particle-mesh, friends-of-friends haloes."""

@@ -1,0 +1,53 @@
+"""The steps of a particle-mesh run: leapfrog in the scale factor, with FastPM's factors.
+
+Positions x are comoving Mpc/h; momenta are p = a^2 dx/dt, in H0 Mpc/h. With lap phi = delta,
+dp/dt = -(3/2) Omega_m grad phi / a and dx/dt = p / a^2. A step from a0 to a1 over the middle m
+changes p by the force at one time and x by the p at one time, with factors under which a particle
+of the Zel'dovich approximation (x = q + D psi, p = P psi, P = a^3 E dD/da) moves exactly:
+
+      kick   p -= grad phi (P(m) - P(m before)) / D(a0)
+      drift  x += p (D(a1) - D(a0)) / P(m)
+
+(Feng et al. 2016, eqs. 23-26), which keeps the growth of large scales right with any steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bigbox.simulate.linear import Growth
+from bigbox.simulate.mesh import Mesh
+
+
+def schedule(first: float, last: float, steps: int, power: float = 1.0) -> NDArray[np.float64]:
+    """The scale factors between the steps, equal in a: late times, with bound haloes, need them."""
+    return np.linspace(first**power, last**power, steps + 1) ** (1 / power)
+
+
+def evolve(
+    positions: Tensor,
+    momenta: Tensor,
+    mesh: Mesh,
+    growth: Growth,
+    times: NDArray[np.float64],
+    done: Callable[[int], None] = lambda step: None,
+) -> None:
+    """Moves particles from times[0] to times[-1], in place; `done` is told of every step.
+
+    positions, momenta: float32 (3, M), both at times[0] before and at times[-1] afterwards.
+    """
+    before = times[0]
+    for step, (now, after) in enumerate(zip(times[:-1], times[1:], strict=True)):
+        middle = float(np.sqrt(now * after))
+        change = growth.momentum(middle) - growth.momentum(before)
+        mesh.kick(momenta, positions, change / growth.factor(now))
+        drift = (growth.factor(after) - growth.factor(now)) / growth.momentum(middle)
+        positions.add_(momenta, alpha=drift).remainder_(mesh.side)
+        before = middle
+        done(step)
+    change = growth.momentum(times[-1]) - growth.momentum(before)
+    mesh.kick(momenta, positions, change / growth.factor(times[-1]))

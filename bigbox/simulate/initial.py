@@ -1,0 +1,105 @@
+"""Initial conditions: a Gaussian field and its second-order displacements (2LPT) on a grid."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bigbox.simulate.linear import Growth
+
+
+def wave_numbers(n: int, side: float, device: torch.device) -> list[Tensor]:
+    """k along x, y, z of an rfftn of n^3 voxels: shapes (n,1,1), (1,n,1), (1,1,n//2+1)."""
+    unit = 2 * np.pi * n / side
+    full = torch.fft.fftfreq(n, device=device) * unit
+    half = torch.fft.rfftfreq(n, device=device) * unit
+    return [full.view(-1, 1, 1), full.view(1, -1, 1), half.view(1, 1, -1)]
+
+
+def linear_field(
+    n: int,
+    side: float,
+    seed: int,
+    spectrum: tuple[NDArray[np.float64], NDArray[np.float64]],
+    device: torch.device,
+) -> Tensor:
+    """delta(k) at z = 0, complex64 (n, n, n//2+1): white noise times sqrt(P / voxel)."""
+    generator = np.random.Generator(np.random.Philox(seed))
+    noise = generator.standard_normal((n, n, n), dtype=np.float32)
+    field = torch.fft.rfftn(torch.from_numpy(noise).to(device))
+    del noise
+    kx, ky, kz = wave_numbers(n, side, device)
+    log_k, log_p = (torch.from_numpy(np.log(x)).float() for x in spectrum)
+    voxel = (side / n) ** 3
+    for i in range(n):  # by planes: the working memory stays small
+        k2 = kx[i] ** 2 + ky[0] ** 2 + kz[0] ** 2
+        k2[k2 == 0] = 1.0
+        power = np.interp(0.5 * torch.log(k2).cpu().numpy(), log_k.numpy(), log_p.numpy())
+        field[i] *= torch.from_numpy(np.exp(0.5 * power) / voxel**0.5).float().to(device)
+    field[0, 0, 0] = 0.0
+    return field
+
+
+def displacements(delta: Tensor, n: int, side: float) -> tuple[Tensor, Tensor]:
+    """First and second order displacements of the grid points, each float32 (3, n, n, n).
+
+    x = q + D psi1 + (3/7) D^2 psi2 in an EdS past (Bouchet et al. 1995):
+    psi1 = -grad phi1 with lap phi1 = delta, and psi2 = -grad phi2 with
+    lap phi2 = sum_{i<j} (phi1_ii phi1_jj - phi1_ij^2).
+    """
+    k = wave_numbers(n, side, delta.device)
+    # The gradient of the Nyquist mode is not real: it is left out, as in every spectral derivative.
+    odd = [torch.where(x.abs() >= 0.9999 * np.pi * n / side, 0.0, x) for x in k]
+    k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    k2[0, 0, 0] = 1.0
+    potential = delta / k2
+    del k2
+
+    def real(modes: Tensor) -> Tensor:
+        return torch.fft.irfftn(modes, s=(n, n, n))
+
+    def second(i: int, j: int) -> Tensor:
+        return real(potential * (k[i] * k[i] if i == j else odd[i] * odd[j]))
+
+    def gradient(modes: Tensor) -> Tensor:
+        out = torch.empty((3, n, n, n), device=delta.device)
+        for i in range(3):
+            out[i] = real(modes * (1j * odd[i]))
+        return out
+
+    first = gradient(potential)
+    xx, yy = second(0, 0), second(1, 1)
+    source = xx * yy
+    source += second(2, 2) * (xx + yy)
+    del xx, yy
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        source -= second(i, j) ** 2
+    modes = torch.fft.rfftn(source)
+    del source
+    k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    k2[0, 0, 0] = 1.0
+    modes /= k2
+    return first, gradient(modes)
+
+
+def start(delta: Tensor, n: int, side: float, growth: Growth, a: float) -> tuple[Tensor, Tensor]:
+    """Particles at scale factor a: positions in Mpc/h and momenta a^2 dx/dt / H0, float32 (3, n^3).
+
+    Particle (i, j, k) of the grid is column (i n + j) n + k.
+    """
+    first, second = displacements(delta, n, side)
+    d1, p1 = growth.factor(a), growth.momentum(a)
+    om = growth.omega(a)
+    d2 = 3 / 7 * d1**2 * om ** (-1 / 143)  # Bouchet et al. 1995
+    p2 = d2 * 2 * om ** (6 / 11) * a**2 * growth.expansion(a)
+    grid = torch.arange(n, device=delta.device, dtype=torch.float32) * (side / n)
+    positions = torch.empty((3, n, n, n), device=delta.device)
+    momenta = torch.empty((3, n, n, n), device=delta.device)
+    for i in range(3):
+        shape = [1, 1, 1]
+        shape[i] = n
+        positions[i] = grid.view(shape) + d1 * first[i] + d2 * second[i]
+        momenta[i] = p1 * first[i] + p2 * second[i]
+    return positions.view(3, -1).remainder_(side), momenta.view(3, -1)

@@ -1,0 +1,227 @@
+"""A whole run: what is asked for, whether this machine can, and then from noise to files."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from bigbox.cosmology import Cosmology
+from bigbox.errors import BadInput
+from bigbox.ingest.work import free_place, making, remove_stale
+from bigbox.simulate import groups, initial, snapshot
+from bigbox.simulate.evolve import evolve, schedule
+from bigbox.simulate.linear import Growth, power_spectrum
+from bigbox.simulate.mesh import BYTES, Mesh
+
+START = 49.0
+"""Redshift at which 2LPT hands over to the mesh."""
+
+LINKING = 0.2
+"""Linking length of the groups over the mean distance of particles."""
+
+MESH_FACTOR, STEPS = 3, 100
+"""Mesh points a particle on each axis, and steps, that were measured to serve best; see HELP."""
+
+_PARTICLE_BYTES = 160
+"""Bytes for each particle at the peak outside the mesh: 2LPT's fields, or the groups' search."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """A run. Raises BadInput for what cannot be run."""
+
+    grid: int  # particles on a side
+    side: float  # of the box, comoving Mpc/h
+    seed: int
+    redshift: float = 0.0
+    steps: int = STEPS
+    mesh_factor: int = MESH_FACTOR
+    cosmology: Cosmology = field(default_factory=Cosmology)
+
+    def __post_init__(self) -> None:
+        if self.grid < 8 or self.grid % 2:
+            raise BadInput(f"grid {self.grid}: particles on a side must be an even number from 8")
+        if not (math.isfinite(self.side) and self.side > 0):
+            raise BadInput(f"box size {self.side} Mpc/h: must be a positive number")
+        if not (math.isfinite(self.redshift) and 0 <= self.redshift < START):
+            raise BadInput(
+                f"redshift {self.redshift:g}: must be at least 0 and below {START:g}, where a run "
+                "starts"
+            )
+        if self.steps < 1:
+            raise BadInput(f"steps {self.steps}: must be at least 1")
+        if not 1 <= self.mesh_factor <= 8:
+            raise BadInput(f"mesh factor {self.mesh_factor}: must be 1 to 8")
+        if self.seed < 0:
+            raise BadInput(f"seed {self.seed}: must be at least 0")
+        if self.cosmology.omega_lambda is not None:
+            raise BadInput("cosmology: only flat ones are simulated; leave omega_lambda out")
+        if not self.cosmology.omega_m <= 1:
+            raise BadInput(f"cosmology: omega_m {self.cosmology.omega_m} must be at most 1")
+
+    @property
+    def particles(self) -> int:
+        """In the box."""
+        return self.grid**3
+
+    @property
+    def mesh(self) -> int:
+        """Mesh points on a side."""
+        return self.grid * self.mesh_factor
+
+    @property
+    def particle_mass(self) -> float:
+        """M_sun/h."""
+        return self.cosmology.matter_density * self.side**3 / self.particles
+
+    @property
+    def memory(self) -> int:
+        """Bytes at the peak, on top of the libraries."""
+        return max(BYTES * self.mesh**3 + 36 * self.particles, _PARTICLE_BYTES * self.particles)
+
+    @property
+    def disk(self) -> int:
+        """Bytes of the files."""
+        return 28 * self.particles + 120 * self.particles // groups.LEAST + (1 << 16)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run has made."""
+
+    snapshot: Path
+    catalogue: Path
+    groups: int
+    largest: float  # M_sun/h
+    seconds: float
+
+
+def simulate(out: Path, options: Options, device: str = "auto") -> Done:
+    """Runs it and writes `out`, a new folder; raises BadInput, nothing written, where it cannot."""
+    place = free_place(out)
+    where = _device(device)
+    _refuse(options, place, where)
+    remove_stale(place)
+    began = time.monotonic()
+    with making(place) as work:
+        work.mkdir()
+        found, facts = _run(options, where, work)
+    return Done(
+        out / snapshot.SNAPSHOT,
+        out / snapshot.CATALOGUE,
+        len(found.lengths),
+        1e10 * facts.particle_mass * int(found.lengths[0]) if len(found.lengths) else 0.0,
+        time.monotonic() - began,
+    )
+
+
+def _run(
+    options: Options, device: torch.device, folder: Path
+) -> tuple[groups.Groups, snapshot.Facts]:
+    n, side = options.grid, options.side
+    growth = Growth(options.cosmology.omega_m)
+    times = schedule(1 / (1 + START), 1 / (1 + options.redshift), options.steps)
+    nyquist = math.pi * n / side
+    spectrum = power_spectrum(options.cosmology, 1e-3, 2 * nyquist)
+    field_ = initial.linear_field(n, side, options.seed, spectrum, device)
+    positions, momenta = initial.start(field_, n, side, growth, times[0])
+    del field_
+    mesh = Mesh(options.mesh, side, device)
+    with _Progress(options.steps) as progress:
+        evolve(positions, momenta, mesh, growth, times, progress)
+    potential = mesh.at(mesh.potential(positions), positions)[0].cpu().numpy()
+    del mesh
+    x = positions.t().contiguous().cpu().numpy()
+    del positions
+    x[x >= side] = 0.0
+    v = (momenta * (100 / times[-1])).t().contiguous().cpu().numpy()
+    del momenta
+    _say("friends of friends")
+    found = groups.find(x, v, potential, side, LINKING * side / n)
+    facts = snapshot.Facts(
+        options.cosmology,
+        side,
+        n,
+        options.redshift,
+        options.seed,
+        options.particle_mass / 1e10,
+        {
+            "SimulationCode": "bigbox simulate: 2LPT, particle-mesh, friends of friends",
+            "TimeBegin": times[0],
+            "TimeMax": times[-1],
+            "MeshSize": options.mesh,
+            "ForceResolution": 2e3 * side / options.mesh,
+            "Steps": options.steps,
+            "LinkingLength": LINKING,
+        },
+    )
+    snapshot.write(folder, facts, x, v, found)
+    return found, facts
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).splitlines()[0]
+        raise BadInput(f"--device {name}: cannot be used ({why}); leave it out") from None
+    return device
+
+
+def _refuse(options: Options, place: Path, device: torch.device) -> None:
+    """BadInput where memory or disk are too small."""
+    free = shutil.disk_usage(place.parent).free
+    if options.disk > free:
+        raise BadInput(
+            f"{place}: the files need {options.disk / 1e9:.1f} GB and {place.parent} has "
+            f"{free / 1e9:.1f} GB free: choose another folder or make room"
+        )
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    if options.memory > free:
+        raise BadInput(
+            f"{options.particles} particles on a mesh of {options.mesh}^3 need "
+            f"{options.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: choose a "
+            f"smaller --grid ({options.grid}) or --mesh-factor ({options.mesh_factor})"
+        )
+
+
+def _say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+
+
+class _Progress:
+    """Steps done, seconds a step, time left: a bar on a terminal, else a line now and then."""
+
+    def __init__(self, total: int, every: float = 10.0) -> None:
+        self._total, self._every = total, every
+        self._began = self._last = time.monotonic()
+        self._bar = tqdm(total=total, unit="step", disable=not sys.stderr.isatty())
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def __call__(self, step: int) -> None:
+        self._bar.update(1)
+        now = time.monotonic()
+        if self._bar.disable and now - self._last >= self._every:
+            self._last = now
+            each = (now - self._began) / (step + 1)
+            left = tqdm.format_interval(int(each * (self._total - step - 1)))
+            _say(f"{step + 1}/{self._total} steps, {each:.2g} s each, {left} left")

@@ -1,0 +1,191 @@
+"""What a run leaves on disk: a snapshot and a FOF catalogue as GADGET-4 writes them, in HDF5.
+
+    OUT/snapdir_000/snapshot_000.hdf5         Header, Parameters, PartType1
+    OUT/groups_000/fof_subhalo_tab_000.hdf5   Header, Parameters, Group
+
+Units are GADGET's: comoving kpc/h, 10^10 M_sun/h; velocities of particles are peculiar km/s over
+sqrt(a), those of groups peculiar km/s times a. Particles are in the order of their groups, largest
+first. The catalogue is of groups alone: Nsubhalos is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from bigbox import __version__
+from bigbox.cosmology import Cosmology
+from bigbox.simulate.groups import Groups
+
+SNAPSHOT = Path("snapdir_000") / "snapshot_000.hdf5"
+CATALOGUE = Path("groups_000") / "fof_subhalo_tab_000.hdf5"
+
+DARK = 1
+_UNITS = {
+    "UnitLength_in_cm": 3.085678e21,
+    "UnitMass_in_g": 1.989e43,
+    "UnitVelocity_in_cm_per_s": 1e5,
+}
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the headers say of a run."""
+
+    cosmology: Cosmology
+    side: float  # Mpc/h
+    grid: int  # particles on a side
+    redshift: float
+    seed: int
+    particle_mass: float  # 10^10 M_sun/h
+    run: dict[str, Any]  # further parameters: mesh, steps, start, linking length
+
+    @property
+    def scale(self) -> float:
+        """The scale factor."""
+        return 1 / (1 + self.redshift)
+
+
+def write(
+    folder: Path,
+    facts: Facts,
+    positions: NDArray[np.float32],
+    velocities: NDArray[np.float32],
+    groups: Groups,
+) -> None:
+    """Both files into `folder`, which exists.
+
+    positions   (M, 3) in Mpc/h, in [0, side); row i is grid point i of the initial conditions
+    velocities  (M, 3), peculiar, km/s
+    """
+    for path in (SNAPSHOT, CATALOGUE):
+        (folder / path).parent.mkdir()
+    _write_snapshot(folder / SNAPSHOT, facts, positions, velocities, groups.order)
+    _write_catalogue(folder / CATALOGUE, facts, groups)
+
+
+def _header(facts: Facts, file: h5py.File, counts: dict[str, Any]) -> None:
+    common = {
+        "BoxSize": 1e3 * facts.side,
+        "Redshift": facts.redshift,
+        "Time": facts.scale,
+        "Code": f"bigbox simulate {__version__}",
+    }
+    file.create_group("Header").attrs.update(common | counts)
+    c = facts.cosmology
+    parameters = {
+        "BoxSize": 1e3 * facts.side,
+        "ComovingIntegrationOn": 1,
+        "Omega0": c.omega_m,
+        "OmegaLambda": 1 - c.omega_m,
+        "OmegaBaryon": c.omega_b,
+        "HubbleParam": c.h,
+        "Hubble": 0.1,
+        "Sigma8": c.sigma8,
+        "PrimordialIndex": c.n_s,
+        "ReNormalizeInputSpectrum": 1,
+        "PowerSpectrumType": 2,
+        "GridSize": facts.grid,
+        "Seed": facts.seed,
+    }
+    file.create_group("Parameters").attrs.update(parameters | _UNITS | facts.run)
+
+
+def _write_snapshot(
+    path: Path,
+    facts: Facts,
+    positions: NDArray[np.float32],
+    velocities: NDArray[np.float32],
+    order: NDArray[np.int64],
+) -> None:
+    count = len(order)
+    numbers = np.zeros(6, np.uint64)
+    numbers[DARK] = count
+    masses = np.zeros(6)
+    masses[DARK] = facts.particle_mass
+    side = np.float32(1e3 * facts.side)
+    with h5py.File(path, "w") as file:
+        _header(
+            facts,
+            file,
+            {
+                "MassTable": masses,
+                "NumFilesPerSnapshot": np.int32(1),
+                "NumPart_ThisFile": numbers,
+                "NumPart_Total": numbers,
+            },
+        )
+        part = file.create_group(f"PartType{DARK}")
+        places = part.create_dataset("Coordinates", (count, 3), "f4")
+        places.attrs.update(_scaling(a=1, h=-1, length=1, cgs=_UNITS["UnitLength_in_cm"]))
+        speeds = part.create_dataset("Velocities", (count, 3), "f4")
+        speeds.attrs.update(_scaling(a=0.5, velocity=1, cgs=_UNITS["UnitVelocity_in_cm_per_s"]))
+        ids = part.create_dataset("ParticleIDs", (count,), "u4" if count < 2**32 else "u8")
+        for start in range(0, count, CHUNK):
+            some = order[start : start + CHUNK]
+            place = positions[some] * np.float32(1e3)
+            place[place >= side] = 0.0  # rounding
+            places[start : start + CHUNK] = place
+            speeds[start : start + CHUNK] = velocities[some] / np.float32(facts.scale**0.5)
+            ids[start : start + CHUNK] = some + 1
+
+
+def _write_catalogue(path: Path, facts: Facts, groups: Groups) -> None:
+    lengths = groups.lengths
+    count, held = len(lengths), int(lengths.sum(dtype=np.int64))
+    mass = (lengths * facts.particle_mass).astype(np.float32)
+    offsets = np.cumsum(lengths, dtype=np.int64) - lengths
+
+    def of_type(values: NDArray, other: int = 0) -> NDArray:
+        table = np.full((count, 6), other, values.dtype)
+        table[:, DARK] = values
+        return table
+
+    with h5py.File(path, "w") as file:
+        _header(
+            facts,
+            file,
+            {
+                "NumFiles": np.int32(1),
+                "Ngroups_ThisFile": np.uint64(count),
+                "Ngroups_Total": np.uint64(count),
+                "Nids_ThisFile": np.uint64(held),
+                "Nids_Total": np.uint64(held),
+                "Nsubhalos_ThisFile": np.uint64(0),
+                "Nsubhalos_Total": np.uint64(0),
+            },
+        )
+        group = file.create_group("Group")
+        for name, values in {
+            "GroupAscale": np.full(count, facts.scale, np.float32),
+            "GroupFirstSub": np.full(count, -1, np.int64),
+            "GroupLen": lengths,
+            "GroupLenType": of_type(lengths),
+            "GroupMass": mass,
+            "GroupMassType": of_type(mass),
+            "GroupNsubs": np.zeros(count, np.int32),
+            "GroupOffsetType": of_type(offsets),
+            "GroupPos": (1e3 * groups.positions).astype(np.float32),
+            "GroupVel": (facts.scale * groups.velocities).astype(np.float32),
+        }.items():
+            group.create_dataset(name, data=values)
+
+
+def _scaling(
+    a: float = 0, h: float = 0, length: float = 0, velocity: float = 0, cgs: float = 1
+) -> dict[str, float]:
+    """GADGET-4's attributes of a data set: the powers that lead to physical units."""
+    return {
+        "a_scaling": float(a),
+        "h_scaling": float(h),
+        "length_scaling": float(length),
+        "mass_scaling": 0.0,
+        "velocity_scaling": float(velocity),
+        "to_cgs": cgs,
+    }
