@@ -8,6 +8,7 @@ import pytest
 
 from bigbox.store.box import Box
 from bigbox.store.status import status
+from tests.models import write_model
 from tests.mpi.conftest import Launcher, painted
 
 GRID = 96  # 4 x 4 x 4 tiles; 84 gives the odd 3 x 3 x 3
@@ -81,6 +82,18 @@ def test_haloes_then_tb(mpirun: Launcher, make_box) -> None:
         mpirun.run(ranks, "paint", paths[-1], *HALOES, "--batch", batch)
         begun = [r["windows_begun"] for r in status(Box.open(paths[-1]))["haloes"]["runs"]]
         assert begun == [27], "every window once, over all ranks"
+    assert halo_bytes(paths[0]) == halo_bytes(paths[1]) == halo_bytes(paths[2])
+    assert painted(paths[0]) == painted(paths[1]) == painted(paths[2])
+
+
+def test_networks(mpirun: Launcher, make_box, tmp_path: Path) -> None:
+    """HALOgen and LODI (random weights), from dm alone: the same bytes on 1, 2 and 4 ranks."""
+    model = write_model(tmp_path / "model")
+    options = ("--model", model, "--steps", "2", "--halo-stride", "32", "--quiet")
+    paths = []
+    for ranks, batch in ((1, "16"), (2, "3"), (4, "1")):
+        paths.append(make_box(GRID, f"{ranks}.zarr"))
+        mpirun.run(ranks, "paint", paths[-1], *options, "--batch", batch)
     assert halo_bytes(paths[0]) == halo_bytes(paths[1]) == halo_bytes(paths[2])
     assert painted(paths[0]) == painted(paths[1]) == painted(paths[2])
 

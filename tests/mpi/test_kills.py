@@ -17,6 +17,7 @@ import pytest
 
 from bigbox.store.box import Box
 from bigbox.store.status import status
+from tests.models import write_model
 from tests.mpi.conftest import Launcher, lognormal_density, painted
 
 GRID = 128  # 5³ = 125 tiles
@@ -150,10 +151,17 @@ def check_painted_again(path: Path) -> None:
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("painter", "kills"), [(("trivial", "--seconds-per-tile", "0.03"), 20), (("gaussian",), 6)]
+    ("painter", "kills"),
+    [
+        (("trivial", "--seconds-per-tile", "0.03"), 20),
+        (("gaussian",), 6),
+        (("lodi", "--steps", "2", "--halo-stride", "32"), 4),
+    ],
 )
 def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, kills: int) -> None:
     options = ("--painter", *painter, "--seed", "11", "--quiet")
+    if painter[0] == "lodi":  # haloes and tb by networks, with random weights
+        options += ("--model", str(write_model(tmp_path / "model")))
     straight = new_box(tmp_path / "straight.zarr")
     mpirun.run(2, "paint", straight, *options)
     path = new_box(tmp_path / "killed.zarr")
