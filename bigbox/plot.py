@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
+from bigbox.halos import HALO_EDGES
 from bigbox.store.box import AXES, KNOWN, Box
 from bigbox.store.ledger import Ledger
 from scheduler.tiling import Tiling
@@ -36,6 +37,8 @@ LABELS = {
     "halo": r"$\rho_h$  [$(M_\odot/h)\,/\,(\mathrm{Mpc}/h)^3$]",
     "tb": r"$T_b$  [mK]",
 }
+COLUMNS = 3  # panels beside each other
+MANY_DECADES = 100.0  # brightest T_b over the median, from which colours are logarithmic
 MARK = "#00ff7f"  # tile corners: seen on every colour of the maps
 MAPS = {"dm": "cividis", "halo": "cividis", "tb": "magma"}  # readable by the colour-blind
 
@@ -178,8 +181,13 @@ def plot(
     images = panels(box, slab, arrays)
     across, up = (i for i in range(3) if i != slab.axis)
     extent = (0.0, box.box_size[across], 0.0, box.box_size[up])
-    figure = Figure(figsize=(5.2 * len(images), 5.2), layout="constrained")
-    axes = figure.subplots(1, len(images), sharey=True, squeeze=False)[0]
+    columns = min(len(images), COLUMNS)
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(5.2 * columns, 4.9 * rows + 0.3), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for empty in grid.flat[len(images) :]:
+        empty.remove()
+    axes = grid.flat[: len(images)]
     for place, (name, image) in zip(axes, images.items(), strict=True):
         kind = name.split()[0]
         shown = place.imshow(
@@ -191,7 +199,6 @@ def plot(
             interpolation="nearest",
         )
         place.set_title(_title(box, name))
-        place.set_xlabel(f"{AXES[across]}  [Mpc/h]")
         figure.colorbar(
             shown,
             ax=place,
@@ -204,7 +211,10 @@ def plot(
             tiling = Tiling.from_dict(run["tiling"])
             corners = np.meshgrid(*(owner_edges(tiling, a) * box.voxel for a in (across, up)))
             mark_corners(place, corners[0], corners[1])
-    axes[0].set_ylabel(f"{AXES[up]}  [Mpc/h]")
+    for place in grid[-1]:
+        place.set_xlabel(f"{AXES[across]}  [Mpc/h]")
+    for place in grid[:, 0]:
+        place.set_ylabel(f"{AXES[up]}  [Mpc/h]")
     low, high = slab.first * box.voxel, (slab.first + slab.count) * box.voxel
     unpainted = "tb" in images and bool(np.isnan(images["tb"]).any())
     figure.suptitle(
@@ -223,8 +233,26 @@ def _title(box: Box, name: str) -> str:
     if name == "tb" and (run := Ledger(box.place).run()):
         return f"{TITLES[name]} ({run['identity'].get('painter', 'unknown')} painter)"
     if name.startswith("halo "):
-        return f"haloes, mass bin {name.split()[-1]}"
+        return _mass_bin(box, int(name.split()[-1]))
     return TITLES.get(name, name)
+
+
+def _mass_bin(box: Box, channel: int) -> str:
+    """Which haloes a channel holds, in M_sun/h."""
+    told: dict[str, Any] = box.array("halo").attrs.asdict()
+    edges = told.get("mass_edges")
+    if edges is None:
+        return f"haloes, mass bin {channel}"
+    lower = _mass(edges[channel])
+    if channel == len(HALO_EDGES) - 1:
+        return rf"haloes above {lower} $M_\odot/h$"
+    return rf"haloes of {lower} to {_mass(edges[channel + 1])} $M_\odot/h$"
+
+
+def _mass(value: float) -> str:
+    power = math.floor(math.log10(value) + 1e-9)
+    factor = round(value / 10**power, 2)
+    return f"$10^{{{power}}}$" if factor == 1 else rf"{factor:g}$\times10^{{{power}}}$"
 
 
 def _label(box: Box, kind: str) -> str:
@@ -280,10 +308,14 @@ def norm_of(kind: str, image: NDArray[np.float32], log: bool = False) -> Any:
         if not seen.size:
             return None
         low, middle, high = np.percentile(seen, (0.5, 50, 99.8))
+        if low >= 0 and high > MANY_DECADES * middle:  # haloes in empty space
+            return LogNorm(1e-4 * float(high), float(high), clip=True)
         width = max(float(middle - low), 1e-6)
         return AsinhNorm(linear_width=width, vmin=float(low), vmax=max(float(high), low + width))
     positive = seen[seen > 0]
     if not positive.size:
         return None
     low, high = np.percentile(positive, (10, 99.9))
+    if kind == "halo":  # what lies far under the densest is the smoothing's tail
+        low = max(low, 1e-4 * high)
     return LogNorm(float(low), max(float(high), 1.01 * float(low)), clip=True)
