@@ -96,5 +96,4 @@ def _run(options: argparse.Namespace) -> None:
     from bigbox.training.train import TrainOptions, train
 
     values = {k: v for k, v in vars(options).items() if k != "run"}
-    card = train(TrainOptions(**values))
-    print(f"{options.out / options.kind}.json: best validation {card['measured']}")
+    train(TrainOptions(**values))

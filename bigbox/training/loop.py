@@ -57,6 +57,11 @@ class Place:
         fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
         return cls(rank, size, where, fast)
 
+    def leave(self) -> None:
+        """The processes part; the first one goes on alone."""
+        if self.size > 1:
+            distributed.destroy_process_group()
+
 
 @dataclass(frozen=True)
 class Schedule:

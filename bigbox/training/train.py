@@ -93,15 +93,19 @@ def train(options: TrainOptions) -> dict[str, Any]:
     make = _halogen if options.kind == "halogen" else _lodi
     trainer, card = make(options, _recipe(options), place)
     trainer.run()
+    place.leave()
+    card["measured"] = {"validation loss": trainer.best}
     if place.rank == 0:
         task = trainer.best_network()
-        card = card | {"measured": {"validation loss": trainer.best, **_measure(task, trainer)}}
+        card["measured"] |= _measure(task, trainer)
         if options.kind == "lodi":
             low, high = task.gamma_ends()  # type: ignore[operator]
             card["gamma"] = [low, high]
         dtype = torch.float32 if options.float32_weights else torch.bfloat16
         save_model(options.out, options.kind, task.network, card, dtype)  # type: ignore[arg-type]
         plot_curve(trainer.curve, trainer.curve.with_suffix(".png"))
+        measured = ", ".join(f"{name} {value}" for name, value in card["measured"].items())
+        print(f"{options.out / options.kind}.json: {measured}")
     return card
 
 
