@@ -350,7 +350,7 @@ def kind_of(path: str | Path) -> str:
         return "start" if "start-" in name else name.removesuffix(".partial")
     if name.startswith(("old-", "gone-")):
         return name.split("-")[0]
-    for sort in ("brick", "steps", "dead", "tb"):
+    for sort in ("brick", "steps", "dead", "tb", "sums"):
         if name.endswith(f"-{sort}"):
             return f"temporary {sort}"
     if name.startswith("c."):

@@ -1,0 +1,182 @@
+"""Painting with haloes, killed at any write, fsync, rename or message, and resumed.
+
+As `tests.faults.test_engine_crashes`, with windows, sums, messages about them, and two ledgers.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from bigbox.errors import BadInput
+from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
+from bigbox.store.box import Box
+from bigbox.store.haloes import HaloReader, halo_ledger, halo_state
+from bigbox.store.status import status
+from bigbox.store.verify import verify, verify_haloes
+from scheduler.tiling import Tiling
+from tests.faults.disk import CrashDisk, Killed, World
+from tests.faults.ranks import paint_in_process
+from tests.unit.test_engine import reference
+from tests.unit.test_haloes import averaged
+
+SUMS = 8 * 4 * 3**3  # bytes of the sums of a block
+MODES = ("kill", "power", "full")
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    memory = Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
+    yield root
+    shutil.rmtree(root)
+
+
+def density(shape: tuple[int, int, int]) -> np.ndarray:
+    return np.random.default_rng(7).lognormal(size=shape).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def truth(tiling: Tiling) -> tuple[np.ndarray, bytes]:
+    """Haloes of the whole box, and the bytes of tb."""
+    halo = averaged(density(tiling.shape), TrivialHaloes(stride=3, window=4))
+    painter = TrivialOnHaloes(seed=1, box_shape=tiling.shape, tile=4)
+    return halo, reference(halo, tiling, painter, "levels").tobytes()
+
+
+class Story:
+    """One box, its runs, and the operations (of the disk and of the messages) so far."""
+
+    def __init__(self, root: Path, shape: tuple[int, int, int], seed: int) -> None:
+        self.world = World(root)
+        self.path = root / "box.zarr"
+        self.tiling = Tiling(shape, 4, 1)
+        self.rng = random.Random(seed)
+        box = Box.create(self.path, shape, [float(n) for n in shape], 0.0)
+        box.create_array("dm")[...] = density(shape)
+        self.painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=4)
+        self.truth, self.tb = truth(self.tiling)
+
+    def run(self, at: int, mode: str, n_ranks: int = 0) -> bool:
+        """A run with a fault at operation `at` (0: none); whether it came to its end."""
+        rng, world = self.rng, self.world
+        world.arm(at, mode, rng.choice(["before", "half", "after"]))
+        disk = CrashDisk(world)
+
+        def on_message() -> None:
+            disk._point("pass", "engine/message", lambda: None)
+
+        try:
+            paint_in_process(
+                self.path,
+                self.painter,
+                self.tiling,
+                1,
+                n_ranks=n_ranks or rng.randint(1, 4),
+                batch=rng.choice([1, 2, 5]),
+                rng=np.random.default_rng(rng.randrange(2**32)),
+                disk=disk,
+                on_message=on_message,
+                tb_edges=(4, 2),
+                haloes=TrivialHaloes(stride=3, window=4, batch=rng.choice([1, 2, 5])),
+                block=3,
+                shard_edge=2 if n_ranks else rng.choice([1, 2]),
+                sum_bytes=8 * SUMS if n_ranks else rng.choice([0, SUMS << 10]),
+            )
+            return True
+        except Killed:
+            world.after(rng)
+        except BadInput as error:
+            assert mode == "full" and "free space" in str(error)
+        finally:
+            world.close()
+        return False
+
+    def check(self) -> None:
+        """Both arrays are those of the references, and every record stands for what is there."""
+        box = Box.open(self.path)
+        assert box.array("halo")[...].tobytes() == self.truth.tobytes()
+        assert box.array("tb")[...].tobytes() == self.tb
+        if self.rng.random() < 0.2:  # a seeded few: it reads everything
+            assert verify(box, repair=False).complete
+            report = verify_haloes(box, repair=False)
+            assert report and not report.damage and report.blocks_done == report.blocks
+        assert not halo_ledger(box).shortfalls(), "what was sealed was durable"
+
+    def done_are_right(self) -> None:
+        """What the ledger takes for done reads as it should, also behind a torn tail."""
+        box = Box.open(self.path)
+        found = halo_state(box)
+        if found is None:
+            return
+        _, layout, state = found
+        reader = HaloReader(box, found, None, 1 << 20)
+        for block in np.flatnonzero(state.done).tolist():
+            low = (layout.windows.blocks.coords(block) * layout.windows.block).tolist()
+            size = [s.stop - s.start for s in layout.windows.inside(block)]
+            at = (slice(None), *(slice(a, a + n) for a, n in zip(low, size, strict=True)))
+            assert np.array_equal(reader.read(low, size), self.truth[at]), f"block {block}"
+
+
+@pytest.mark.timeout(1200)
+def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
+    """A fault at operations of one painting on two ranks, and a run to the end.
+
+    Of each kind of operation the first few, and some of the rest.
+    """
+    shape = (12, 6, 6)
+    first = Story(place / "trace", shape, seed=5)
+    assert first.run(0, "kill", n_ranks=2)
+    first.check()
+    operations = list(first.world.trace)
+    assert {"write temporary sums", "write halo", "fsync halo"} <= set(operations)
+    seen = Counter[str]()
+    for at, label in enumerate(operations, start=1):
+        seen[label] += 1
+        if seen[label] > 6 and seen[label] % 5:
+            continue
+        mode = MODES[seen[label] % 3]
+        story = Story(place / "s", shape, seed=5)
+        try:
+            assert not story.run(at, mode, n_ranks=2) or mode == "full"
+            story.done_are_right()
+            assert story.run(0, "kill")
+            story.check()
+        except Exception as error:
+            what = f"{mode} at operation {at} of {len(operations)}, {label}"
+            raise AssertionError(f"{what}: {error}") from error
+        shutil.rmtree(place / "s")
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(
+    shape=st.tuples(*[st.sampled_from([6, 9, 12])] * 3),
+    faults=st.lists(st.tuples(st.integers(1, 600), st.sampled_from(MODES)), max_size=4),
+    seed=st.integers(0, 2**31),
+)
+def test_any_ranks_any_faults(shape, faults, seed) -> None:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        story = Story(Path(folder) / "s", shape, seed)
+        for at, mode in faults:
+            story.run(at, mode)
+            story.done_are_right()
+        assert story.run(0, "kill"), "the last run has no fault"
+        story.check()
+        runs = status(Box.open(story.path))["haloes"]["runs"]
+        assert all(run["windows_begun"] <= run["windows"] for run in runs if run["kind"] == "halo")
