@@ -93,3 +93,8 @@ def make_box(tmp_path: Path):
 def painted(path: Path) -> bytes:
     """The bytes of T_b of a painted box."""
     return Box.open(path).array("tb")[...].tobytes()
+
+
+def halo_bytes(path: Path) -> bytes:
+    """The bytes of the haloes of a box."""
+    return Box.open(path).array("halo")[...].tobytes()

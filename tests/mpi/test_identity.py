@@ -9,7 +9,7 @@ import pytest
 from bigbox.store.box import Box
 from bigbox.store.status import status
 from tests.models import write_model
-from tests.mpi.conftest import Launcher, painted
+from tests.mpi.conftest import Launcher, halo_bytes, painted
 
 GRID = 96  # 4 x 4 x 4 tiles; 84 gives the odd 3 x 3 x 3
 GAUSSIAN = ("--painter", "gaussian", "--steps", "8", "--seed", "3", "--quiet")
@@ -68,10 +68,6 @@ def test_odd_numbers_of_tiles(mpirun: Launcher, make_box, reference, grid: int) 
     path = make_box(grid)
     mpirun.run(4, "paint", path, *TRIVIAL, "--batch", "2")
     assert painted(path) == reference(grid, TRIVIAL)
-
-
-def halo_bytes(path: Path) -> bytes:
-    return Box.open(path).array("halo")[...].tobytes()
 
 
 def test_haloes_then_tb(mpirun: Launcher, make_box) -> None:
