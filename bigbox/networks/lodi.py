@@ -119,7 +119,10 @@ def target(parametrisation: str, x0: Tensor, noise: Tensor, alpha: Tensor, sigma
     return alpha * noise - sigma * x0 if parametrisation == "v" else noise
 
 
-def masked_mse(output: Tensor, wanted: Tensor, unknown: Tensor) -> Tensor:
-    """Mean squared error over the voxels that are to be painted, per tile: (B,)."""
-    error = functional.mse_loss(output.float(), wanted, reduction="none") * unknown
-    return error.flatten(1).sum(1) / unknown.flatten(1).sum(1)
+def weighted_mse(output: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error with a weight for each voxel (B, t, t, t), 0 where known, per tile: (B,).
+
+    Over the number of voxels that count at all, so that a heavier voxel makes a heavier tile.
+    """
+    error = functional.mse_loss(output.float(), wanted, reduction="none") * weight
+    return error.flatten(1).sum(1) / (weight > 0).flatten(1).sum(1)

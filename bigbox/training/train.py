@@ -55,6 +55,11 @@ TB_FLOOR = 5e-3
 MANY_HALOES = 10.0  # log10 rho_h from which a sub-volume counts as having a halo (section 2.3.2)
 
 
+# Weights of LODI's voxels by the log10 rho_h of their densest channel, added to 1: half of all
+# power is in the densest 1e-3 of the volume.
+HALO_WEIGHTS = ((10.5, 4.0), (11.5, 10.0), (12.5, 20.0))
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What `bigbox train` was asked for; see its --help."""
@@ -159,8 +164,9 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
     transforms = _transforms(options, boxes, split, floors)
     if options.halogen:
         apply(transforms["halo"], boxes, "predicted")
-    task = LodiTask(_started(options, Lodi(size)), Levels())
     halo = transforms["halo"]
+    sites = tuple(((density - halo.mean) / halo.std, more) for density, more in HALO_WEIGHTS)
+    task = LodiTask(_started(options, Lodi(size)), Levels(), sites=sites)
     threshold = (MANY_HALOES - halo.mean) / halo.std
     share = options.halogen_share if options.halogen else 0.0
     training = HaloRichSampler(boxes, split.training, TILE, options.seed, threshold, share)
@@ -183,7 +189,11 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
     card = _card(options, how, place, boxes, split, transforms, as_dict(size))
     card |= {
         "tile": TILE,
-        "loss": "mean squared error of v" if size.parametrisation == "v" else "eq. 13, T = 50",
+        "loss": (
+            f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight)"
+            if size.parametrisation == "v"
+            else "eq. 13, T = 50"
+        ),
         "overlap masks": "any of six faces, 3 to 8 voxels, a quarter of the tiles without",
         "haloes": f"{share:.0%} of the samples as HALOgen predicts them, the others as they are",
     }

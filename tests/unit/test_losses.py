@@ -184,6 +184,18 @@ def test_known_voxels_cost_nothing() -> None:
         assert float(task(**batch)) == pytest.approx(float(sum(each)) / 2, rel=1e-5)
 
 
+def test_weights_are_a_function_of_the_haloes() -> None:
+    task, batch = lodi_task("v"), lodi_batch()
+    task.sites = ((0.5, 4.0), (1.5, 10.0))
+    densest = batch["halo"].max(dim=1).values.numpy()
+    slow = np.vectorize(lambda h: 1 + 4 * (h > 0.5) + 10 * (h > 1.5))(densest)
+    np.testing.assert_allclose(task._site_weight(batch["halo"]).numpy(), slow)
+    with torch.no_grad():
+        heavier = float(task(**batch))
+        task.sites = ()
+        assert heavier > 1.5 * float(task(**batch))
+
+
 def test_training_levels_cover_those_that_are_painted() -> None:
     levels = Levels()
     gamma = levels.gamma(torch.linspace(0, 1, 1001)[1:-1])
