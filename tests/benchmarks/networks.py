@@ -1,13 +1,13 @@
 """How good the trained networks are, on a simulation that no training saw: spectra, seams, haloes.
 
-    python -m tests.benchmarks.networks TRUTH.zarr --model MODEL --out networks.json \\
+    python -m tests.benchmarks.networks TRUTH.zarr --catalogue CATALOGUE --out networks.json \\
         --markdown tests/benchmarks/NETWORKS.md
 
 TRUTH.zarr has dm, halo and tb of the same simulation (bigbox ingest ... --halos .. --hi-halo).
 
 - lodi: T_b painted on the true haloes; pipeline: on HALOgen's haloes, from dm alone. Both against
   the true T_b, over several realizations: P(k) as a ratio, and the correlation coefficient r(k).
-  One realization of a perfect model would scatter around 1 too: the truth is one draw of the law.
+  "another truth": the HI of the same haloes drawn again, which is what a perfect model gives.
 - methods: the same weights with each overlap method, sampler and number of network calls. The seam
   ratio is that of log10(T_b + floor), over the same of the truth at the same places: 1 is no seam.
 - haloes: HALOgen's log10 rho_h where the true one lies in a bin: median and 16-84 %.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,14 +27,23 @@ import numpy as np
 import torch
 
 from bigbox.analysis.power import pair
+from bigbox.cosmology import Cosmology
+from bigbox.data import default_model
+from bigbox.hydrogen import brightness_temperature, hi_points
+from bigbox.ingest.catalogue import open_catalogue
+from bigbox.ingest.cic import deposit
+from bigbox.names import DEFAULT_STEPS
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
+from bigbox.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
 from scheduler.tiling import Tiling
 from tests.benchmarks.oracle import paint_box, seam_ratio
 
 K_EDGES = (0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # h/Mpc
+OTHERS = 2  # realizations of each row of the methods
+STRIDES = ((16, "flat"), (16, "tent"), (32, "flat"), (32, "tent"))
 DENSITIES = np.arange(9.5, 14.01, 0.5)
 METHODS = (
     # overlap method, sampler, network calls
@@ -47,6 +57,25 @@ METHODS = (
     ("conditioned", "dpmpp", 25),
     ("conditioned", "dpmpp", 50),
 )
+
+
+def another_truth(catalogue: Path, box: Box, seed: int) -> np.ndarray:
+    """T_b (mK) of the same haloes, with other scatter and points: what a perfect model gives."""
+    haloes = open_catalogue([catalogue])
+    cosmology = Cosmology.from_header(box.attributes["cosmology"])
+    hi = np.zeros(box.shape)
+    for chunk in haloes.chunks():
+        place, mass = haloes.read(chunk, box.shape[0])
+        masses = mass.astype(np.float64) * haloes.header.mass
+        index = chunk[3] + np.arange(len(masses))
+        centres = place * box.voxel
+        points, weights = hi_points(index, centres, masses, box.redshift, cosmology, seed)
+        deposit(hi, points, box.box_size, weights)
+    smoothed = smooth_periodic(
+        (hi / box.voxel**3).astype(np.float32),
+        gaussian_kernel(float(box.array("tb").attrs["smoothing"]), box.voxel),
+    )
+    return np.asarray(brightness_temperature(smoothed, box.redshift, cosmology))
 
 
 def spectra(painted: np.ndarray, truth: np.ndarray, size: float) -> dict[str, list[float]]:
@@ -64,26 +93,35 @@ def mean_and_error(values: list[list[float]]) -> tuple[list[float], list[float]]
 
 
 def measure(
-    painter: LodiPainter, halo: np.ndarray, truth: np.ndarray, size: float, realizations: int
+    fields: Iterator[np.ndarray], truth: np.ndarray, size: float, floor: float
 ) -> dict[str, Any]:
-    """Several realizations on the same haloes, against the truth."""
+    """Realizations (mK) against the truth; floor: of the logarithm that seams are judged by."""
     tiling = Tiling(truth.shape)
-    log = lambda field: np.log10(field + painter.tb_log.floor)  # noqa: E731
-    seam_of_truth = seam_ratio(log(truth), tiling)
-    ratios, rs, seams, means = [], [], [], []
+    seam_of_truth = seam_ratio(np.log10(truth + floor), tiling)
+    ratios, rs, seams, means, seconds = [], [], [], [], []
     began = time.perf_counter()
-    for realization in range(realizations):
-        field = paint_box(replace(painter, realization=realization), tiling, halo)
+    for field in fields:
+        seconds.append(time.perf_counter() - began)
         found = spectra(field, truth, size)
         ratios.append(found["ratio"])
         rs.append(found["r"])
-        seams.append([seam_ratio(log(field), tiling) / seam_of_truth])
+        seams.append([seam_ratio(np.log10(field + floor), tiling) / seam_of_truth])
         means.append([float(field.mean() / truth.mean())])
-    seconds = (time.perf_counter() - began) / realizations
-    result: dict[str, Any] = {"k": found["k"], "seconds": seconds, "realizations": realizations}
+        began = time.perf_counter()
+    result: dict[str, Any] = {
+        "k": found["k"],
+        "seconds": float(np.mean(seconds)),
+        "realizations": len(ratios),
+    }
     for name, values in (("ratio", ratios), ("r", rs), ("seam", seams), ("mean", means)):
         result[name], result[f"{name}_error"] = mean_and_error(values)
     return result
+
+
+def realizations(painter: LodiPainter, halo: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """T_b painted on these haloes, again and again."""
+    for realization in range(count):
+        yield paint_box(replace(painter, realization=realization), Tiling(halo.shape[1:]), halo)
 
 
 def halo_percentiles(predicted: np.ndarray, truth: np.ndarray) -> list[list[dict[str, float]]]:
@@ -102,34 +140,119 @@ def halo_percentiles(predicted: np.ndarray, truth: np.ndarray) -> list[list[dict
     return result
 
 
+def table(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """P(k) over the truth's and r(k), a row a method, as Markdown."""
+    k = rows[0][1]["k"]
+    head = "| | seam | mean | s a box | " + " | ".join(f"k = {x:.1f}" for x in k) + " |"
+    lines = [head, "|" + "---|" * (4 + len(k))]
+    for name, row in rows:
+        seam = f"{row['seam'][0]:.3f} ± {row['seam_error'][0]:.3f}"
+        mean = f"{row['mean'][0]:.3f} ± {row['mean_error'][0]:.3f}"
+        pairs = zip(row["ratio"], row["ratio_error"], row["r"], strict=True)
+        cells = [f"{p:.2f}±{e:.2f} ({r:.2f})" for p, e, r in pairs]
+        lines.append(f"| {name} | {seam} | {mean} | {row['seconds']:.0f} | {' | '.join(cells)} |")
+    return lines
+
+
+def markdown(results: dict[str, Any], truth: str, model: str) -> str:
+    """The tables as they stand in NETWORKS.md."""
+    lines = [
+        "# The trained networks on a simulation that no training saw",
+        "",
+        f"Truth: {truth}. Model: {model}. Made by `python -m tests.benchmarks.networks` (its "
+        "docstring tells what is measured).",
+        "",
+        "In each cell: P(k) of T_b over the truth's ± error of the mean over realizations, and in "
+        "brackets the correlation coefficient r(k) with the truth; k in h/Mpc. Seam: 1 is none.",
+        "",
+    ]
+    groups = {
+        "From true haloes, and from dark matter alone": ("another truth", "lodi", "pipeline"),
+        "Overlap methods and samplers, the same weights, true haloes": tuple(
+            f"{m} {s} {n}" for m, s, n in METHODS
+        ),
+    }
+    for title, names in groups.items():
+        rows = [(name, results[name]) for name in names if name in results]
+        if rows:
+            lines += [f"## {title}", "", *table(rows), ""]
+    strides = [name for name in results if name.startswith("halogen ")]
+    if strides:
+        lines += ["## HALOgen: stride and weighting of its windows", ""]
+        head = "| stride, weighting | s a box | rms error of log10 rho_h, by channel |"
+        lines += [head + " mass over the true, by channel |", "|---|---|---|---|"]
+        for name in strides:
+            row = results[name]
+            rms = ", ".join(f"{x:.3f}" for x in row["rms"])
+            mass = ", ".join(f"{x:.2f}" for x in row["mass"])
+            lines.append(f"| {name[8:]} | {row['seconds']:.0f} | {rms} | {mass} |")
+        lines.append("")
+    if "haloes" in results:
+        lines += [
+            "## HALOgen: predicted log10 rho_h where the true one lies in a bin",
+            "",
+            "Median (16 % to 84 %), of the densities in (M_sun/h)/(Mpc/h)^3; the cut at 9.5 is "
+            "shown as 9.0.",
+            "",
+            "| true | " + " | ".join(f"channel {c}" for c in range(4)) + " |",
+            "|---|---|---|---|---|",
+        ]
+        for low, high in zip(DENSITIES[:-1], DENSITIES[1:], strict=True):
+            cells = []
+            for channel in results["haloes"]:
+                row = next((r for r in channel if r["low"] == low), None)
+                cells.append(
+                    f"{row['p50']:.2f} ({row['p16']:.2f} to {row['p84']:.2f})" if row else "-"
+                )
+            lines.append(f"| {low:.1f} to {high:.1f} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write; each part goes to the file as it is done."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("truth", type=Path)
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, help="default: the one that bigbox ships")
+    parser.add_argument("--catalogue", type=Path, help="of the truth, for other draws of its HI")
     parser.add_argument("--realizations", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--parts", nargs="*", default=["lodi", "halogen", "pipeline", "methods"])
-    parser.add_argument("--out", type=Path, default=Path("networks.json"))
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS["dpmpp"])
+    parser.add_argument(
+        "--parts", nargs="*", default=["truth", "lodi", "halogen", "pipeline", "methods"]
+    )
+    parser.add_argument("--out", type=Path, default=Path("networks.json"), help="goes on from it")
+    parser.add_argument("--markdown", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    folder = options.model or default_model()
     box = Box.open(options.truth)
     dm, halo, tb = (np.asarray(box.array(name)[...]) for name in ("dm", "halo", "tb"))
-    size = box.box_size[0]
+    size, parts = box.box_size[0], set(options.parts)
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
 
     def keep(name: str, value: Any) -> None:
         results[name] = value
         options.out.write_text(json.dumps(results, indent=1))
-        print(name, json.dumps(value)[:2000], flush=True)
+        print(name, json.dumps(value)[:1500], flush=True)
 
+    lodi = LodiPainter(
+        seed=7,
+        box_shape=box.shape,
+        steps=options.steps,
+        threads=options.threads,
+        model=load_model(folder, "lodi"),
+    )
+    floor = lodi.tb_log.floor
+    if "truth" in parts and options.catalogue:
+        draws = (another_truth(options.catalogue, box, s) for s in range(options.realizations))
+        keep("another truth", measure(draws, tb, size, floor))
     predicted = halo
-    if {"halogen", "pipeline"} & set(options.parts):
-        model = load_model(options.model, "halogen")
-        for stride, weighting in ((16, "flat"), (32, "flat"), (32, "tent"), (16, "tent")):
+    if {"halogen", "pipeline"} & parts:
+        model = load_model(folder, "halogen")
+        for stride, weighting in STRIDES if "halogen" in parts else STRIDES[:1]:
             painter = HalogenPainter(model, stride, weighting, threads=options.threads)
             began = time.perf_counter()
             found = paint_haloes(painter, dm)
@@ -140,26 +263,21 @@ def main(arguments: list[str] | None = None) -> None:
             channels = [spectra(a, b, size) for a, b in zip(found, halo, strict=True)]
             row = {"seconds": seconds, "rms": rms, "mass": mass, "spectra": channels}
             keep(f"halogen {stride} {weighting}", row)
-            if (stride, weighting) == (16, "flat"):
+            if (stride, weighting) == STRIDES[0]:
                 keep("haloes", halo_percentiles(found, halo))
                 predicted = found
-    if set(options.parts) == {"halogen"}:
-        return
-    lodi = LodiPainter(
-        seed=7,
-        box_shape=box.shape,
-        steps=options.steps,
-        threads=options.threads,
-        model=load_model(options.model, "lodi"),
-    )
-    if "lodi" in options.parts:
-        keep("lodi", measure(lodi, halo, tb, size, options.realizations))
-    if "pipeline" in options.parts:
-        keep("pipeline", measure(lodi, predicted, tb, size, options.realizations))
-    if "methods" in options.parts:
+    count = options.realizations
+    if "lodi" in parts:
+        keep("lodi", measure(realizations(lodi, halo, count), tb, size, floor))
+    if "pipeline" in parts:
+        keep("pipeline", measure(realizations(lodi, predicted, count), tb, size, floor))
+    if "methods" in parts:
         for method, sampler, steps in METHODS:
             painter = replace(lodi, overlap_method=method, sampler=sampler, steps=steps)
-            keep(f"{method} {sampler} {steps}", measure(painter, halo, tb, size, 2))
+            fields = realizations(painter, halo, OTHERS)
+            keep(f"{method} {sampler} {steps}", measure(fields, tb, size, floor))
+    if options.markdown:
+        options.markdown.write_text(markdown(results, options.truth.name, folder.name))
 
 
 if __name__ == "__main__":
