@@ -84,9 +84,11 @@ def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
     (section 2.1.2). Raises BadInput: an array is missing, or boxes differ in voxel size, redshift
     or smoothing.
     """
-    boxes = []
+    boxes: list[TrainingBox] = []
     for path in paths:
         store = Box.open(path)
+        if any(store.path.samefile(other.path) for other in boxes):
+            raise BadInput(f"{path}: given twice; training and validation would share it")
         for name in names:
             store.require(name)
         fields = {}

@@ -304,8 +304,14 @@ def test_boxes_that_do_not_belong_together(boxes: list[Path], tmp_path: Path) ->
     Box.create(tmp_path / "bare.zarr", (64,) * 3, 64 * VOXEL, 0.0)
     with pytest.raises(BadInput, match="has no 'halo'"):
         train(replace(options, boxes=[tmp_path / "bare.zarr"]))
-    with pytest.raises(BadInput, match="the same everywhere"):
+    with pytest.raises(BadInput, match="given twice"):
         train(replace(options, boxes=[other, other]))
+    flat = tmp_path / "flat.zarr"
+    box = Box.create(flat, (64,) * 3, 64 * 0.2, 0.0)
+    for name, channels in (("halo", 4), ("tb", None)):
+        box.create_array(name, channels=channels)[...] = 1.0
+    with pytest.raises(BadInput, match="the same everywhere"):
+        train(replace(options, boxes=[other, flat]))
 
 
 def test_two_processes_train_one_network(boxes: list[Path], tmp_path: Path) -> None:
