@@ -17,7 +17,16 @@ import psutil
 
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_STEPS
+from bigbox.planhaloes import (
+    HALO_PAINTERS,
+    SECONDS_PER_WINDOW,
+    HaloLimits,
+    HaloPlan,
+    plan_haloes,
+)
+from bigbox.store.box import Box
 from bigbox.store.footprint import Footprint, footprint
+from bigbox.store.haloes import halo_state
 from bigbox.store.ledger import Ledger
 from bigbox.store.run import layout
 from bigbox.store.tbshards import default_edges
@@ -31,6 +40,10 @@ SECONDS_PER_TILE = {
     ("gaussian", "ancestral"): 0.08,
     ("trivial", "dpmpp"): 0.005,
     ("trivial", "ancestral"): 0.005,
+    ("trivial-halo", "dpmpp"): 0.006,
+    ("trivial-halo", "ancestral"): 0.006,
+    ("lodi", "dpmpp"): 0.5,
+    ("lodi", "ancestral"): 1.0,
 }
 """Seconds that one core takes for a tile of 32^3 at the sampler's own number of steps.
 
@@ -60,6 +73,8 @@ class PainterShape:
 PAINTERS = {
     "gaussian": PainterShape(310 * MB, 1, 6, 120, 1),
     "trivial": PainterShape(150 * MB, 1, 1, 120, 1),
+    "trivial-halo": PainterShape(150 * MB, 4, 0, 160, 1),
+    "lodi": PainterShape(350 * MB, 4, 0, 1000, 1),
 }
 
 
@@ -70,13 +85,15 @@ class EngineShape:
     overlap_bytes: int
     block_cache_bytes: int
     commits_waiting: int
+    haloes: HaloLimits = HaloLimits(256 << 20, 64 << 20, 2)
 
 
 def engine_shape() -> EngineShape:
     """The limits that this bigbox runs with."""
-    from bigbox.engine import loop, run
+    from bigbox.engine import haloes, loop, run
 
-    return EngineShape(run.OVERLAP_BYTES, run.BLOCK_CACHE_BYTES, loop.COMMITS_WAITING)
+    limits = HaloLimits(run.SUM_BYTES, run.WINDOW_CACHE_BYTES, haloes.ADDS_WAITING)
+    return EngineShape(run.OVERLAP_BYTES, run.BLOCK_CACHE_BYTES, loop.COMMITS_WAITING, limits)
 
 
 def memory_per_rank(
@@ -150,6 +167,7 @@ class Plan:
     memory: Mapping[str, int]  # of one rank
     disk: Footprint  # of the painting, dm left out
     edge: int  # tiles along a brick
+    haloes: HaloPlan | None = None  # where they are painted first
 
     @property
     def batches(self) -> int:
@@ -163,13 +181,18 @@ class Plan:
 
     @property
     def resume_bytes(self) -> int:
-        """What a resume may need for a while: every rank writes one of its bricks anew."""
-        return self.ranks * self.disk.brick_bytes
+        """What a resume may need for a while: every rank writes one of its bricks, or shards of
+        haloes, anew."""
+        shard = self.haloes.shard_bytes if self.haloes else 0
+        return self.ranks * max(self.disk.brick_bytes, shard)
 
     @property
     def disk_bytes(self) -> int:
-        """All that may stand on the disk at one time: density, painting, latents, a resume."""
-        return self.dm_bytes + self.disk.bytes + self.disk.steps_bytes + self.resume_bytes
+        """All that may stand on the disk at one time: density, haloes with their scratch, painting,
+        latents, a resume."""
+        haloes = self.haloes.bytes + self.haloes.scratch_bytes if self.haloes else 0
+        painting = self.disk.bytes + self.disk.steps_bytes
+        return self.dm_bytes + haloes + painting + self.resume_bytes
 
     @property
     def memory_per_rank(self) -> int:
@@ -191,8 +214,12 @@ def make_plan(
     seconds_per_tile: float | None = None,
     engine: EngineShape | None = None,
     bricks: Bricks | None = None,
+    haloes: bool = True,
+    halo_stride: int | None = None,
+    seconds_per_window: float | None = None,
 ) -> Plan:
-    """Plan a painting; bricks: those it has begun with, by default those that paint would choose.
+    """Plan a painting; bricks: those it has begun with, by default those that paint would choose;
+    haloes: whether they are painted first, where the painter takes them.
 
     Raises BadInput when some ranks would have nothing to do.
     """
@@ -203,20 +230,27 @@ def make_plan(
             f"{ranks} ranks but the box has only {bricks.size} bricks of {edge}^3 tiles, and a "
             f"brick has one rank: at most {bricks.size} ranks have something to paint"
         )
-    counts = Assignment(bricks, ranks).counts()
+    assignment = Assignment(bricks, ranks)
+    counts = assignment.counts()
     stages = tuple(int(n) for n in stage_counts(tiling, colouring))
     steps = steps or DEFAULT_STEPS[sampler]
     fields = steps if overlap_method == "latents" else 1
     if seconds_per_tile is None:
         seconds_per_tile = (
             SECONDS_PER_TILE[painter, sampler]
-            * (steps / DEFAULT_STEPS[sampler] if painter == "gaussian" else 1)
+            * (1 if painter.startswith("trivial") else steps / DEFAULT_STEPS[sampler])
             * (tiling.tile / 32) ** 3
         )
+    engine = engine or engine_shape()
+    halo_plan = None
+    if haloes and painter in HALO_PAINTERS:
+        speed = seconds_per_window or SECONDS_PER_WINDOW[painter]
+        shape = HALO_PAINTERS[painter]
+        halo_plan = plan_haloes(assignment, shape, engine.haloes, speed, halo_stride)
     disk = footprint(tiling, edge, n_steps=fields - 1)
     memory = memory_per_rank(
         painter=PAINTERS[painter],
-        engine=engine or engine_shape(),
+        engine=engine,
         tile=tiling.tile,
         overlap=max(int(width.max()) for a in range(3) for width in tiling.widths(a)),
         batch=batch,
@@ -235,10 +269,12 @@ def make_plan(
         most_tiles=int(counts.max()),
         least_tiles=int(counts.min()),
         seconds_per_tile=seconds_per_tile,
-        seconds=seconds_per_tile * least_rounds(stages, ranks, int(counts.max())),
-        memory=memory,
+        seconds=seconds_per_tile * least_rounds(stages, ranks, int(counts.max()))
+        + (halo_plan.seconds if halo_plan else 0.0),
+        memory=memory | (halo_plan.memory if halo_plan else {}),
         disk=disk,
         edge=edge,
+        haloes=halo_plan,
     )
 
 
@@ -249,6 +285,12 @@ def begun_bricks(box: Path, tiling: Tiling) -> Bricks | None:
         return None
     begun, bricks, _ = layout(run)
     return bricks if begun == tiling else None
+
+
+def lacks_haloes(box: Path) -> bool:
+    """Whether a painter that takes haloes would have to paint them first, or go on with them."""
+    found = halo_state(Box.open(box))
+    return not Box.open(box).has("halo") if found is None else not found[2].done.all()
 
 
 def least_rounds(stages: tuple[int, ...], ranks: int, most_tiles: int) -> int:

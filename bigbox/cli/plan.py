@@ -52,7 +52,7 @@ def add(commands: Any) -> None:
     run_with.add_argument(
         "--batch", type=whole(1), default=16, metavar="K", help="tiles painted at once (16)"
     )
-    run_with.add_argument("--painter", choices=PAINTERS, default="gaussian")
+    run_with.add_argument("--painter", choices=PAINTERS, default="lodi")
     run_with.add_argument("--sampler", choices=SAMPLERS, default="dpmpp")
     run_with.add_argument("--steps", type=whole(1, 4095), metavar="T")
     run_with.add_argument("--overlap-method", choices=OVERLAP_METHODS, default="conditioned")
@@ -64,6 +64,18 @@ def add(commands: Any) -> None:
         type=number(0, above=True),
         metavar="X",
         help="as measured where it will run (default: measured on one core of an AMD EPYC)",
+    )
+    run_with.add_argument(
+        "--halo-stride",
+        type=whole(1),
+        metavar="N",
+        help="voxels between the windows in which haloes are predicted, where there are none (16)",
+    )
+    run_with.add_argument(
+        "--seconds-per-window",
+        type=number(0, above=True),
+        metavar="X",
+        help="the same for a window of haloes",
     )
     limits = parser.add_argument_group("limits, when not those of this machine")
     limits.add_argument(
@@ -95,8 +107,11 @@ def run(options: argparse.Namespace) -> int:
         colouring=options.colouring,
         seconds_per_tile=options.seconds_per_tile,
         bricks=planning.begun_bricks(options.box, tiling) if options.box else None,
+        haloes=options.box is None or planning.lacks_haloes(options.box),
+        halo_stride=options.halo_stride,
+        seconds_per_window=options.seconds_per_window,
     )
-    print(_text(made, options.seconds_per_tile is None))
+    print(_text(made, options.seconds_per_tile is None, options.seconds_per_window is None))
     free_memory, free_disk = planning.available_memory(), planning.available_disk(place)
     planning.refuse(
         made,
@@ -134,7 +149,7 @@ def _geometry(
     return (x, y, z), (x * voxel, y * voxel, z * voxel), Path.cwd()
 
 
-def _text(plan: Plan, is_estimate: bool) -> str:
+def _text(plan: Plan, is_estimate: bool, windows_are: bool) -> str:
     tiling = plan.tiling
     sides = " x ".join(f"{side:g}" for side in plan.box_size)
     voxel = plan.box_size[0] / tiling.shape[0]
@@ -146,9 +161,12 @@ def _text(plan: Plan, is_estimate: bool) -> str:
         ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
         ("tiles", tiling.describe()),
         ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
+        *_haloes(plan, windows_are),
         ("ranks", f"{plan.ranks:,}, each {own} tiles in about {plan.batches:,} batches of "
                   f"{plan.batch}; bricks of {plan.edge}^3 tiles"),
-        ("time", f"{in_time(plan.seconds)} at {plan.seconds_per_tile:.3g} s a tile ({kind})"),
+        ("time", in_time(plan.seconds)
+                 + (", haloes included; tb" if plan.haloes else "")
+                 + f" at {plan.seconds_per_tile:.3g} s a tile ({kind})"),
         ("memory", f"{in_bytes(plan.memory_per_rank)} a rank: "
                    + ", ".join(f"{term} {in_bytes(n)}" for term, n in plan.memory.items())),
         ("disk", _disk(plan)),
@@ -156,11 +174,28 @@ def _text(plan: Plan, is_estimate: bool) -> str:
     return "\n".join(f"{name:8}{text}" for name, text in lines)
 
 
+def _haloes(plan: Plan, is_estimate: bool) -> list[tuple[str, str]]:
+    """A line about haloes, where they are painted first."""
+    haloes = plan.haloes
+    if haloes is None:
+        return []
+    kind = "an estimate; measure it and use --seconds-per-window" if is_estimate else "as given"
+    return [
+        (
+            "haloes",
+            f"{haloes.windows.describe()}; {haloes.most_windows:,} windows a rank, "
+            f"{in_time(haloes.seconds)} at {haloes.seconds_per_window:.3g} s a window ({kind})",
+        )
+    ]
+
+
 def _disk(plan: Plan) -> str:
-    disk = plan.disk
+    disk, haloes = plan.disk, plan.haloes
     text = (
-        f"{in_bytes(plan.dm_bytes + disk.bytes)}: dm {in_bytes(plan.dm_bytes)}, "
-        f"painted tiles {in_bytes(disk.painted_bytes)}, tb {in_bytes(disk.tb_bytes)}, "
+        f"{in_bytes(plan.dm_bytes + disk.bytes + (haloes.bytes if haloes else 0))}: "
+        f"dm {in_bytes(plan.dm_bytes)}, "
+        + (f"halo {in_bytes(haloes.bytes)} in {haloes.files:,} files, " if haloes else "")
+        + f"painted tiles {in_bytes(disk.painted_bytes)}, tb {in_bytes(disk.tb_bytes)}, "
         f"ledger {in_bytes(disk.ledger_bytes)}; {disk.files:,} files"
     )
     if disk.steps_bytes:
@@ -168,4 +203,6 @@ def _disk(plan: Plan) -> str:
             f"; per-step latents up to {in_bytes(disk.steps_bytes)} more, "
             "dropped as soon as no tile needs them"
         )
+    if haloes and haloes.scratch_bytes:
+        text += f"; sums of haloes up to {in_bytes(haloes.scratch_bytes)} more while they are made"
     return text + f"; a resume up to {in_bytes(plan.resume_bytes)} more for a while"

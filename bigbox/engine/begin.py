@@ -57,20 +57,27 @@ def paints_haloes(box: Box) -> bool:
 
 
 def haloes_done(box: Box, painter: HaloPainter) -> bool:
-    """Whether these very haloes are painted to their end; others are refused by what comes next."""
+    """Whether these very haloes are painted to their end; others are refused by what comes next.
+
+    Once all are there it no longer matters on what kind of device they were made.
+    """
     found = halo_state(box)
-    if found is None:
+    if found is None or not found[2].done.all():
         return False
-    run, _, state = found
-    same = run["identity"] == json.loads(json.dumps(painter.identity()))
-    return same and bool(state.done.all())
+    stored, wanted = (
+        {key: value for key, value in identity.items() if key not in ("device", "dtype")}
+        for identity in (found[0]["identity"], json.loads(json.dumps(painter.identity())))
+    )
+    return bool(stored == wanted)
 
 
 def identity_of(box: Box, painter: Painter, haloes: HaloPainter | None) -> dict[str, Any]:
     """What decides the bytes of tb: the painter's, and where the haloes that it reads are from."""
     identity = painter.identity()
     if haloes:
-        identity["halo"] = haloes.identity()
+        found = halo_state(box)
+        stored = found and haloes_done(box, haloes)
+        identity["halo"] = found[0]["identity"] if found and stored else haloes.identity()
     elif painter.input == "halo":
         identity["halo"] = {"source": str(box.require("halo").attrs.get("source", "unknown"))}
     return identity

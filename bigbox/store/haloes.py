@@ -12,7 +12,7 @@ painted, serve any number of paintings of tb without being touched.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,11 @@ class HaloLayout:
         return cls(windows, int(run["edge"]), int(run["channels"]))
 
 
+def default_shard_edge(shape: Sequence[int], block: int = BLOCK) -> int:
+    """Blocks along a shard of halo: as many voxels as a shard of tb has."""
+    return max(1, default_edges(max(shape))[0] // block)
+
+
 def halo_ledger(box: Box) -> Ledger:
     """The ledger of the haloes of a box, which may be empty."""
     return Ledger(box.path / GROUP)
@@ -118,7 +123,7 @@ def start_haloes(
     disk = disk or DISK
     identity = json.loads(json.dumps(painter.identity()))
     channels = painter.channels
-    edge = edge or max(1, default_edges(max(windows.shape))[0] // windows.block)
+    edge = edge or default_shard_edge(windows.shape, windows.block)
     layout = HaloLayout(windows, edge, channels)
     found = halo_state(box)
     left = windows.size
