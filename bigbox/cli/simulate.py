@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
         "--mesh-factor",
         type=whole(1, 8),
         metavar="F",
-        help="mesh points for each particle, on a side (default 3)",
+        help="mesh points for each particle, on a side (default 2)",
     )
     parser.add_argument(
         "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if any)"

@@ -18,37 +18,44 @@ def wave_numbers(n: int, side: float, device: torch.device) -> list[Tensor]:
     return [full.view(-1, 1, 1), full.view(1, -1, 1), half.view(1, 1, -1)]
 
 
-def linear_field(
-    n: int,
-    side: float,
-    seed: int,
-    spectrum: tuple[NDArray[np.float64], NDArray[np.float64]],
-    device: torch.device,
-) -> Tensor:
-    """delta(k) at z = 0, complex64 (n, n, n//2+1): white noise times sqrt(P / voxel)."""
+def white_noise(n: int, seed: int, device: torch.device) -> Tensor:
+    """Modes of unit white noise on n^3 voxels, complex64 (n, n, n//2+1), <|m|^2> = n^3.
+
+    A pure function of n and the seed, whatever the device (Philox, numpy's own normal numbers).
+    """
     generator = np.random.Generator(np.random.Philox(seed))
     noise = generator.standard_normal((n, n, n), dtype=np.float32)
-    field = torch.fft.rfftn(torch.from_numpy(noise).to(device))
-    del noise
-    kx, ky, kz = wave_numbers(n, side, device)
-    log_k, log_p = (torch.from_numpy(np.log(x)).float() for x in spectrum)
-    voxel = (side / n) ** 3
-    for i in range(n):  # by planes: the working memory stays small
-        k2 = kx[i] ** 2 + ky[0] ** 2 + kz[0] ** 2
+    return torch.fft.rfftn(torch.from_numpy(noise).to(device))
+
+
+def linear_field(
+    noise: Tensor, side: float, spectrum: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> Tensor:
+    """delta(k) at z = 0 of white noise, in place: its modes times sqrt(P / voxel).
+
+    spectrum  k in h/Mpc and P in (Mpc/h)^3, interpolated in their logarithms
+    """
+    n = len(noise)
+    k = wave_numbers(n, side, noise.device)
+    log_k, log_p = np.log(spectrum[0]), np.log(spectrum[1])
+    yz = k[1][0] ** 2 + k[2][0] ** 2
+    for i in range(n):  # plane by plane: the working memory stays small
+        k2 = (k[0][i] ** 2 + yz).cpu().double().numpy()
         k2[k2 == 0] = 1.0
-        power = np.interp(0.5 * torch.log(k2).cpu().numpy(), log_k.numpy(), log_p.numpy())
-        field[i] *= torch.from_numpy(np.exp(0.5 * power) / voxel**0.5).float().to(device)
-    field[0, 0, 0] = 0.0
-    return field
+        power = np.exp(np.interp(0.5 * np.log(k2), log_k, log_p))
+        noise[i] *= torch.from_numpy(np.sqrt(power * (n / side) ** 3)).float().to(noise.device)
+    noise[0, 0, 0] = 0.0
+    return noise
 
 
-def displacements(delta: Tensor, n: int, side: float) -> tuple[Tensor, Tensor]:
+def displacements(delta: Tensor, side: float) -> tuple[Tensor, Tensor]:
     """First and second order displacements of the grid points, each float32 (3, n, n, n).
 
     x = q + D psi1 + (3/7) D^2 psi2 in an EdS past (Bouchet et al. 1995):
     psi1 = -grad phi1 with lap phi1 = delta, and psi2 = -grad phi2 with
     lap phi2 = sum_{i<j} (phi1_ii phi1_jj - phi1_ij^2).
     """
+    n = len(delta)
     k = wave_numbers(n, side, delta.device)
     # The gradient of the Nyquist mode is not real: it is left out, as in every spectral derivative.
     odd = [torch.where(x.abs() >= 0.9999 * np.pi * n / side, 0.0, x) for x in k]
@@ -84,12 +91,13 @@ def displacements(delta: Tensor, n: int, side: float) -> tuple[Tensor, Tensor]:
     return first, gradient(modes)
 
 
-def start(delta: Tensor, n: int, side: float, growth: Growth, a: float) -> tuple[Tensor, Tensor]:
+def start(delta: Tensor, side: float, growth: Growth, a: float) -> tuple[Tensor, Tensor]:
     """Particles at scale factor a: positions in Mpc/h and momenta a^2 dx/dt / H0, float32 (3, n^3).
 
     Particle (i, j, k) of the grid is column (i n + j) n + k.
     """
-    first, second = displacements(delta, n, side)
+    n = len(delta)
+    first, second = displacements(delta, side)
     d1, p1 = growth.factor(a), growth.momentum(a)
     om = growth.omega(a)
     d2 = 3 / 7 * d1**2 * om ** (-1 / 143)  # Bouchet et al. 1995

@@ -66,7 +66,8 @@ def power_spectrum(
         num_massive_neutrinos=0,
     )
     parameters.InitPower.set_params(ns=cosmology.n_s)
-    parameters.set_matter_power(redshifts=[0.0], kmax=k_most * 1.1, k_per_logint=20)
+    parameters.WantCls = False
+    parameters.set_matter_power(redshifts=[0.0], kmax=k_most * 1.1)
     parameters.NonLinear = camb.model.NonLinear_none
     results = camb.get_results(parameters)
     k, _, power = results.get_matter_power_spectrum(k_least, k_most, npoints=512)

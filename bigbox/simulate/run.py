@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from bigbox.cosmology import Cosmology
@@ -27,7 +31,7 @@ START = 49.0
 LINKING = 0.2
 """Linking length of the groups over the mean distance of particles."""
 
-MESH_FACTOR, STEPS = 3, 100
+MESH_FACTOR, STEPS = 2, 100
 """Mesh points a particle on each axis, and steps, that were measured to serve best; see HELP."""
 
 _PARTICLE_BYTES = 160
@@ -44,7 +48,7 @@ class Options:
     redshift: float = 0.0
     steps: int = STEPS
     mesh_factor: int = MESH_FACTOR
-    cosmology: Cosmology = field(default_factory=Cosmology)
+    cosmology: Cosmology = dataclasses.field(default_factory=Cosmology)
 
     def __post_init__(self) -> None:
         if self.grid < 8 or self.grid % 2:
@@ -123,18 +127,30 @@ def simulate(out: Path, options: Options, device: str = "auto") -> Done:
     )
 
 
-def _run(
-    options: Options, device: torch.device, folder: Path
-) -> tuple[groups.Groups, snapshot.Facts]:
-    n, side = options.grid, options.side
+@dataclass(frozen=True)
+class Evolved:
+    """Particles at the end of a run; row i is grid point i of the initial conditions."""
+
+    positions: NDArray[np.float32]  # (M, 3), Mpc/h, in [0, side)
+    velocities: NDArray[np.float32]  # (M, 3), peculiar, km/s
+    potential: NDArray[np.float32]  # (M,), lowest where a halo is deepest
+
+    def groups(self, options: Options) -> groups.Groups:
+        """The haloes."""
+        length = LINKING * options.side / options.grid
+        return groups.find(self.positions, self.velocities, self.potential, options.side, length)
+
+
+def evolved(options: Options, noise: Tensor) -> Evolved:
+    """From white noise (`initial.white_noise`; used up), on its device, to the asked redshift."""
+    side = options.side
     growth = Growth(options.cosmology.omega_m)
     times = schedule(1 / (1 + START), 1 / (1 + options.redshift), options.steps)
-    nyquist = math.pi * n / side
-    spectrum = power_spectrum(options.cosmology, 1e-3, 2 * nyquist)
-    field_ = initial.linear_field(n, side, options.seed, spectrum, device)
-    positions, momenta = initial.start(field_, n, side, growth, times[0])
-    del field_
-    mesh = Mesh(options.mesh, side, device)
+    corner = 2 * math.pi * options.grid / side  # the largest |k| is sqrt(3)/2 of it
+    field = initial.linear_field(noise, side, power_spectrum(options.cosmology, 1e-3, corner))
+    positions, momenta = initial.start(field, side, growth, times[0])
+    del noise, field
+    mesh = Mesh(options.mesh, side, positions.device)
     with _Progress(options.steps) as progress:
         evolve(positions, momenta, mesh, growth, times, progress)
     potential = mesh.at(mesh.potential(positions), positions)[0].cpu().numpy()
@@ -143,27 +159,34 @@ def _run(
     del positions
     x[x >= side] = 0.0
     v = (momenta * (100 / times[-1])).t().contiguous().cpu().numpy()
-    del momenta
+    return Evolved(x, v, potential)
+
+
+def _run(
+    options: Options, device: torch.device, folder: Path
+) -> tuple[groups.Groups, snapshot.Facts]:
+    _say("initial conditions")
+    end = evolved(options, initial.white_noise(options.grid, options.seed, device))
     _say("friends of friends")
-    found = groups.find(x, v, potential, side, LINKING * side / n)
+    found = end.groups(options)
     facts = snapshot.Facts(
         options.cosmology,
-        side,
-        n,
+        options.side,
+        options.grid,
         options.redshift,
         options.seed,
         options.particle_mass / 1e10,
         {
             "SimulationCode": "bigbox simulate: 2LPT, particle-mesh, friends of friends",
-            "TimeBegin": times[0],
-            "TimeMax": times[-1],
+            "TimeBegin": 1 / (1 + START),
+            "TimeMax": 1 / (1 + options.redshift),
             "MeshSize": options.mesh,
-            "ForceResolution": 2e3 * side / options.mesh,
+            "MeshCell": 1e3 * options.side / options.mesh,
             "Steps": options.steps,
             "LinkingLength": LINKING,
         },
     )
-    snapshot.write(folder, facts, x, v, found)
+    snapshot.write(folder, facts, end.positions, end.velocities, found)
     return found, facts
 
 

@@ -1,0 +1,216 @@
+"""`bigbox simulate` against a TreePM run: matter power, halo masses, and how much both agree.
+
+    python -m tests.benchmarks.simulate phases [--runs 2x100 3x150]   mesh factor x steps
+    python -m tests.benchmarks.simulate seeds [OUT ..]                runs that are there, or 1..5
+
+`phases` starts from the very phases of the TreePM run (GADGET-4, ../shared/data), so that its
+ratios have no scatter of initial conditions; `seeds` takes others, as a user does, and has error
+bars. Each writes its section of SIMULATE.md, beside this file. Skips where there is no such run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from bigbox.analysis.power import pair, power
+from bigbox.ingest.cic import density_contrast
+from bigbox.simulate.run import Options, evolved, simulate
+from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
+from tests.benchmarks.ngenic import modes
+from tests.benchmarks.spectra import table, write
+
+TREEPM = Path(__file__).resolve().parents[3] / "shared" / "data" / "gadget4_L12.5_N128"
+GRID, SIDE, SEED = 128, 12.5, 12501  # of that run
+VOXELS = 256  # of the densities whose power is compared
+EDGES = np.array([0.4, 0.9, 1.5, 2.5, 4, 6, 8, 10, 14, 20, 30])  # h/Mpc
+MASSES = np.array([1e10, 3e10, 1e11, 3e11, 1e12, 1e13])  # M_sun/h
+NEAR = 0.15  # Mpc/h between a halo and its match
+
+
+@dataclass(frozen=True)
+class Run:
+    """Density (1 + delta) on VOXELS^3; places (Mpc/h) and masses (M_sun/h) of the haloes."""
+
+    density: NDArray[np.float32]
+    places: NDArray[np.float64]
+    masses: NDArray[np.float64]
+
+
+def read(snapshot: Path, catalogue: Path) -> Run:
+    """A run from its folders or files."""
+    densities = _all(snapshot, "PartType1/Coordinates")
+    places, masses = _all(catalogue, "Group/GroupPos"), _all(catalogue, "Group/GroupMass")
+    return Run(_density(densities / 1e3), places / 1e3 % SIDE, 1e10 * masses.astype(float))
+
+
+def phases(options: argparse.Namespace) -> str:
+    """The phases of the TreePM run: ratios to it, mode by mode and halo by halo."""
+    tree = read(TREEPM / "snapdir_000", TREEPM / "groups_000")
+    spectra, haloes = [], []
+    for text in options.runs or ("2x100",):
+        factor, steps = map(int, text.split("x"))
+        asked = Options(GRID, SIDE, SEED, steps=steps, mesh_factor=factor)
+        began, cpu = time.perf_counter(), time.process_time()
+        # N-GenIC's modes have unit variance, those of white noise on a grid N^3.
+        noise = torch.from_numpy((modes(GRID, SEED) * GRID**1.5).astype(np.complex64))
+        end = evolved(asked, noise)
+        groups = end.groups(asked)
+        cost = f"{time.perf_counter() - began:.0f} s", f"{time.process_time() - cpu:.0f} s"
+        mesh = Run(
+            _density(end.positions),
+            groups.positions % SIDE,
+            groups.lengths * asked.particle_mass,
+        )
+        both = pair(mesh.density, tree.density, SIDE, edges=EDGES)
+        ratio = both.first.power / both.second.power
+        spectra.append((text, "P / P(TreePM)", *(f"{v:.3f}" for v in ratio)))
+        spectra.append(("", "r", *(f"{v:.4f}" for v in both.correlation)))
+        haloes += [(text, *line) for line in _haloes(mesh, tree)]
+        haloes[-1] = (*haloes[-1][:-2], *cost)
+    k = both.first.k
+    return "\n\n".join(
+        (
+            table(("run", "k, h/Mpc", *(f"{v:.2g}" for v in k)), spectra),
+            table(("run", "haloes", *_bins(), "wall", "CPU"), haloes),
+        )
+    )
+
+
+def _haloes(mesh: Run, tree: Run) -> list[tuple[str, ...]]:
+    """Numbers per bin of mass, and masses and distances of the matches of the TreePM haloes."""
+    finder = cKDTree(mesh.places, boxsize=SIDE)
+    matches = []
+    for place, mass in zip(tree.places, tree.masses, strict=True):
+        near = finder.query_ball_point(place, NEAR)
+        if near:
+            best = near[int(np.argmin(abs(np.log(mesh.masses[near] / mass))))]
+            apart = (mesh.places[best] - place + SIDE / 2) % SIDE - SIDE / 2
+            matches.append((mesh.masses[best] / mass, float(np.linalg.norm(apart))))
+        else:
+            matches.append((np.nan, np.nan))
+    ratio, apart = np.array(matches).T
+    inside = np.digitize(tree.masses, MASSES)
+    chosen = [inside == i + 1 for i in range(len(MASSES))]
+    count, of_tree = _count(mesh.masses), _count(tree.masses)
+    return [
+        ("N", *map(str, count), "", ""),
+        ("N of TreePM", *map(str, of_tree), "", ""),
+        ("matched", *(f"{np.isfinite(ratio[c]).mean():.2f}" if c.any() else "" for c in chosen))
+        + ("", ""),
+        ("mass / TreePM, median", *(_median(ratio[c], "{:.3f}") for c in chosen), "", ""),
+        ("apart, kpc/h, median", *(_median(1e3 * apart[c], "{:.0f}") for c in chosen), "", ""),
+    ]
+
+
+def seeds(options: argparse.Namespace) -> str:
+    """Other seeds, as a user runs them: mean and standard error of the mean, over TreePM's one box.
+
+    The chance of TreePM's own box is in every ratio: at low k, and where haloes are few, that is
+    what is seen.
+    """
+    tree = read(TREEPM / "snapdir_000", TREEPM / "groups_000")
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        places = [Path(p) for p in options.out]
+        for seed in range(1, 6) if not places else ():
+            places.append(Path(scratch) / f"s{seed}")
+            simulate(places[-1], Options(GRID, SIDE, seed))
+        runs = [read(p / SNAPSHOT, p / CATALOGUE) for p in places]
+    of_tree = power(tree.density, SIDE, edges=EDGES)
+    ratios = [power(r.density, SIDE, edges=EDGES).power / of_tree.power for r in runs]
+    counts = [_count(r.masses) for r in runs]
+    chance = np.sqrt(2 / of_tree.modes)
+    return f"{len(runs)} seeds.\n\n" + "\n\n".join(
+        (
+            table(
+                ("k, h/Mpc", *(f"{v:.2g}" for v in of_tree.k)),
+                [
+                    ("P / P(TreePM)", *_mean(ratios, 3)),
+                    ("Gaussian chance of one box", *(f"{v:.3f}" for v in chance)),
+                ],
+            ),
+            table(
+                ("M_sun/h", *_bins()),
+                [
+                    ("haloes", *_mean(counts, 1)),
+                    ("TreePM", *(f"{v} ± {max(v, 1) ** 0.5:.0f}" for v in _count(tree.masses))),
+                ],
+            ),
+        )
+    )
+
+
+def _all(place: Path, name: str) -> NDArray:
+    parts = []
+    for path in sorted(place.glob("*.hdf5")) if place.is_dir() else [place]:
+        with h5py.File(path) as file:
+            parts.append(file[name][:])
+    return np.concatenate(parts)
+
+
+def _density(places: NDArray) -> NDArray[np.float32]:
+    return density_contrast(iter([places]), (VOXELS,) * 3, SIDE).astype(np.float32)
+
+
+def _count(masses: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.histogram(masses, np.append(MASSES, np.inf))[0]
+
+
+def _bins() -> list[str]:
+    ends = [f"{low:.0e} .. {high:.0e}" for low, high in zip(MASSES, MASSES[1:], strict=False)]
+    return [text.replace("e+", "e") for text in (*ends, f"> {MASSES[-1]:.0e}")]
+
+
+def _median(values: NDArray[np.float64], form: str) -> str:
+    good = values[np.isfinite(values)]
+    return form.format(np.median(good)) if len(good) else ""
+
+
+def _mean(values: Sequence[NDArray], digits: int) -> list[str]:
+    mean = np.mean(values, axis=0)
+    error = np.std(values, axis=0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0 * mean
+    return [f"{m:.{digits}f} ± {e:.{digits}f}" for m, e in zip(mean, error, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    tasks = {f.__name__: f for f in (phases, seeds)}
+    parser.add_argument("task", choices=tasks)
+    parser.add_argument("out", nargs="*", help="seeds: folders that bigbox simulate has made")
+    parser.add_argument("--runs", nargs="+", metavar="FxK", help="phases: mesh factor x steps")
+    parser.add_argument("--scratch", default=None)
+    parser.add_argument("--markdown", type=Path, default=Path(__file__).with_name("SIMULATE.md"))
+    options = parser.parse_args()
+    if not TREEPM.is_dir():
+        print(f"skipped: the TreePM run is not at {TREEPM}")
+        return
+    began = time.perf_counter()
+    task = tasks[options.task]
+    text = task(options)
+    print(text)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    doc = f"{(task.__doc__ or '').strip()} {os.cpu_count()} cores, {torch.get_num_threads()} "
+    doc += f"threads, {time.perf_counter() - began:.0f} s, {peak:.1f} GB."
+    command = " ".join(sys.argv[1:]).replace(f"{Path.home()}/", "~/")
+    if options.out:
+        command = "seeds OUT .."
+    write(
+        options.markdown, options.task, doc, text, f"python -m tests.benchmarks.simulate {command}"
+    )
+
+
+if __name__ == "__main__":
+    main()
