@@ -17,6 +17,8 @@ from bigbox.errors import BadInput, StoppedEarly
 _ABOUT = """\
 bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
 
+  bigbox simulate sim --grid 128 --box-size 12.5 --seed 1
+                                                       a snapshot, where there is none
   bigbox ingest density.npy box.zarr --box-size 25     a density grid becomes a box
   bigbox plan box.zarr --ranks 4                       what painting it will take
   mpirun -n 4 bigbox paint box.zarr                    paint; the same command resumes

@@ -32,7 +32,8 @@ LINKING = 0.2
 """Linking length of the groups over the mean distance of particles."""
 
 MESH_FACTOR, STEPS = 2, 100
-"""Mesh points a particle on each axis, and steps, that were measured to serve best; see HELP."""
+"""Mesh points a particle on each axis, and steps: what two cores do in two minutes for 128^3, with
+haloes of 390 particles right to a few per cent (tests/benchmarks/SIMULATE.md)."""
 
 _PARTICLE_BYTES = 160
 """Bytes for each particle at the peak outside the mesh: 2LPT's fields, or the groups' search."""
