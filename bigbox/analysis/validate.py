@@ -184,6 +184,12 @@ def notes(field: Field, truth: Field | None) -> list[str]:
                 f" {one.painted.stand_in}. It tests the machinery; it is not a prediction of the"
                 " 21 cm signal, and nothing here should be read as astrophysics."
             )
+        told = one.painted.identity.get("trained_on") if one and one.painted else None
+        if told:
+            found.append(f"{name} was painted by networks that were trained on: {told}.")
+        elif one is not None and one.box is not None and one.painted is None and one.box.has("tb"):
+            if source := one.box.array("tb").attrs.get("source"):
+                found.append(f"{name} has T_b of: {source}.")
     if truth is not None and truth.box is not None and field.box is not None:
         if abs(truth.box.redshift - field.box.redshift) > 1e-3:
             found.append(

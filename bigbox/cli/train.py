@@ -59,7 +59,11 @@ def add(commands: Any) -> None:
         help="what LODI predicts: v (mini), noise (paper)",
     )
     parser.add_argument(
-        "--start", metavar="MODEL", type=Path, help="train the weights of this model further"
+        "--further",
+        metavar="MODEL",
+        type=Path,
+        dest="start",
+        help="train the weights of this model further",
     )
     parser.add_argument(
         "--halogen",

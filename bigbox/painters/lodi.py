@@ -107,7 +107,11 @@ class LodiPainter(DiffusionPainter):
 
     def _own_identity(self) -> dict[str, Any]:
         assert self.model is not None
-        return {"model": self.model.sha256, "dtype": str(self.dtype).removeprefix("torch.")}
+        return {
+            "model": self.model.sha256,
+            "trained_on": "; ".join(self.model.card.get("sources", [])),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
 
     def frame(self, condition: Tensor) -> LodiFrame:
         """Units for tiles on these haloes, (B, 4, t, t, t)."""

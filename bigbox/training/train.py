@@ -222,7 +222,7 @@ def _started(options: TrainOptions, network: Any) -> Any:
     if options.start is not None:
         trained = load_model(options.start, options.kind)
         if trained.network.size != network.size:
-            raise BadInput(f"--start {options.start}: {trained.network.size}, not {network.size}")
+            raise BadInput(f"--further {options.start}: {trained.network.size}, not {network.size}")
         network.load_state_dict(trained.network.state_dict())
     return network
 

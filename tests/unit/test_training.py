@@ -287,7 +287,7 @@ def test_train_writes_a_model_that_loads(
     assert (out / f"{kind}.png").stat().st_size > 1000
     assert "validation loss" in capsys.readouterr().out
     more = tmp_path / "more"
-    further = [*told, "--start", str(out)]
+    further = [*told, "--further", str(out)]
     assert main(["train", kind, *map(str, boxes), "--out", str(more), *further]) == 0
     before = json.loads((more / f"{kind}.json").read_text())["trained further from"]
     assert before["sha256"] == model.sha256
