@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from bigbox.store.haloes import BLOCK, HaloLayout, default_shard_edge
 from bigbox.store.ledger import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
@@ -95,10 +93,10 @@ def plan_haloes(
     shape = assignment.bricks.tiling.shape
     windows = Windows(shape, painter.window, stride or painter.stride, BLOCK)
     layout = HaloLayout(windows, default_shard_edge(shape), painter.channels)
-    # The fullest rank of tiles has the most windows or nearly so: windows follow the tiles.
-    fullest = int(np.argmax(assignment.counts()))
-    order = WindowOrder(windows, assignment, fullest)
-    touched = len(order.contributions()[0])
+    most = -(-windows.size // assignment.n_ranks)
+    # Ranks differ little in the blocks that their windows touch.
+    order = WindowOrder(windows, assignment, assignment.n_ranks // 2)
+    touched = min(int(1.1 * len(order.contributions()[0])), windows.blocks.size)
     voxels, cells = painter.window**3, painter.channels * BLOCK**3
     sums = 8 * cells
     # Blocks that are open at a time, as measured for boxes of 256^3 to 1024^3 on 1 to 64 ranks: at
@@ -116,9 +114,9 @@ def plan_haloes(
     }
     return HaloPlan(
         windows=windows,
-        most_windows=order.total,
+        most_windows=most,
         seconds_per_window=seconds_per_window,
-        seconds=seconds_per_window * order.total,
+        seconds=seconds_per_window * most,
         memory=memory,
         # An index for every block is the worst; blocks of a batch share one.
         array_bytes=blocks * (chunk + index_bytes(bricks.slots)),

@@ -281,10 +281,10 @@ def _inverse(table: Ints, count: int) -> Ints:
 class WindowOrder:
     """The windows that one rank computes, in the order in which it does.
 
-    A window belongs to the brick of tiles that its middle lies in, and so to the rank that paints
-    there: work is shared out as the tiles are, and what a rank predicts lies under its own tiles.
-    Bricks go in the order of their curve, the windows of a brick along a curve of their own, so
-    that few blocks are open at a time and tiles can be painted early.
+    All windows stand in one row: bricks of tiles in the order of their curve, in each brick the
+    windows whose middle lies in it, along a curve of their own. Each rank has an equal run of that
+    row. So what it predicts lies under its own tiles or nearly so, few blocks are open at a time,
+    and tiles can be painted early.
 
     Args:
         windows: all windows.
@@ -303,8 +303,7 @@ class WindowOrder:
     ) -> None:
         self.windows = windows
         self._final = final if final is not None and final.any() else None
-        bricks = assignment.bricks
-        tiling = bricks.tiling
+        bricks, tiling = assignment.bricks, assignment.bricks.tiling
         # Per axis, the windows of every index of a brick.
         self._along: list[list[Ints]] = []
         for axis in range(3):
@@ -312,7 +311,17 @@ class WindowOrder:
             middle[:, axis] = (windows.origins(axis) + windows.window // 2) % windows.shape[axis]
             brick = tiling.coords(tiling.owner(middle))[:, axis] // bricks.edge
             self._along.append([np.flatnonzero(brick == b) for b in range(bricks.counts[axis])])
-        self._bricks = bricks.coords(assignment.bricks_of(rank))
+        x, y, z = (np.array([len(part) for part in along]) for along in self._along)
+        counts = (x[:, None, None] * y[:, None] * z).ravel()[bricks.curve]
+        ends = np.cumsum(counts)
+        low, high = (windows.size * r // assignment.n_ranks for r in (rank, rank + 1))
+        places = np.flatnonzero((ends > low) & (ends - counts < high))
+        self._bricks = bricks.coords(bricks.curve[places])
+        # The windows of each brick that are this rank's, as a run of their order.
+        begins = ends[places] - counts[places]
+        self._low = np.maximum(low - begins, 0)
+        self._high = np.minimum(high - begins, counts[places])
+        self._whole = (self._high - self._low) == counts[places]
         self.total = sum(len(part) for part in self.parts())
         self._parts = self.parts()
         self._part = np.empty(0, np.int64)
@@ -320,17 +329,21 @@ class WindowOrder:
 
     def parts(self) -> Iterator[Ints]:
         """The windows of this rank brick by brick, each in order, int64."""
-        _, ny, nz = self.windows.counts
-        for i, j, k in self._bricks.tolist():
-            x, y, z = self._along[0][i], self._along[1][j], self._along[2][k]
-            part = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
-            local = np.indices((len(x), len(y), len(z))).reshape(3, -1).T
-            bits = max(1, int(max(len(x), len(y), len(z)) - 1).bit_length())
-            part = part[np.argsort(hilbert(local, bits), kind="stable")]
+        for row in range(len(self._bricks)):
+            part = self._part_of(row)
             if self._final is not None:
                 below = self.windows.blocks_of(part)
                 part = part[~np.all((below < 0) | self._final[below], axis=1)]
             yield part
+
+    def _part_of(self, row: int) -> Ints:
+        _, ny, nz = self.windows.counts
+        x, y, z = (along[i] for along, i in zip(self._along, self._bricks[row], strict=True))
+        part = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
+        local = np.indices((len(x), len(y), len(z))).reshape(3, -1).T
+        bits = max(1, int(max(len(x), len(y), len(z)) - 1).bit_length())
+        part = part[np.argsort(hilbert(local, bits), kind="stable")]
+        return part[self._low[row] : self._high[row]]
 
     def next_batch(self, k: int) -> Ints:
         """The next k windows, fewer at the end: int64[<= k]."""
@@ -345,21 +358,28 @@ class WindowOrder:
 
         Of a block that is final already the count means nothing.
         """
-        found: list[Ints] = []
-        counts: list[Ints] = []
-        tables = [self.windows.blocks_along(axis) for axis in range(3)]
-        _, ny, nz = self.windows.blocks.counts
-        for place in self._bricks.tolist():
-            hits = []
-            for axis, index in enumerate(place):
-                below = tables[axis][self._along[axis][index]]
-                hits.append(np.unique(below[below >= 0], return_counts=True))
-            (x, nx_), (y, ny_), (z, nz_) = hits
-            found.append(((x[:, None, None] * ny + y[:, None]) * nz + z).ravel())
-            counts.append((nx_[:, None, None] * ny_[:, None] * nz_).ravel())
-        if not found:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        blocks, row = np.unique(np.concatenate(found), return_inverse=True)
+        found: list[Ints] = [np.empty(0, np.int64)]
+        counts: list[Ints] = [np.empty(0, np.int64)]
+        for row in range(len(self._bricks)):
+            blocks, times = self._whole_brick(row) if self._whole[row] else self._cut_brick(row)
+            found.append(blocks)
+            counts.append(times)
+        blocks, place = np.unique(np.concatenate(found), return_inverse=True)
         total = np.zeros(len(blocks), np.int64)
-        np.add.at(total, row, np.concatenate(counts))
+        np.add.at(total, place, np.concatenate(counts))
         return blocks, total
+
+    def _cut_brick(self, row: int) -> tuple[Ints, Ints]:
+        below = self.windows.blocks_of(self._part_of(row))
+        return np.unique(below[below >= 0], return_counts=True)
+
+    def _whole_brick(self, row: int) -> tuple[Ints, Ints]:
+        """The same as `_cut_brick`, as a product over the axes."""
+        hits = []
+        for axis, index in enumerate(self._bricks[row].tolist()):
+            below = self.windows.blocks_along(axis)[self._along[axis][index]]
+            hits.append(np.unique(below[below >= 0], return_counts=True))
+        (x, times_x), (y, times_y), (z, times_z) = hits
+        _, ny, nz = self.windows.blocks.counts
+        blocks = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
+        return blocks, (times_x[:, None, None] * times_y[:, None] * times_z).ravel()

@@ -6,12 +6,21 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from bigbox.engine.sums import Sums
+from bigbox.engine.transport import Kind, Message, decode
+from bigbox.errors import BadInput, BigboxError
 from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
+from bigbox.plan import make_plan
 from bigbox.store.box import Box
+from bigbox.store.haloes import halo_state
+from bigbox.store.status import status
 from scheduler.tiling import Tiling, TilingError
+from scheduler.windows import Windows
+from tests.faults.disk import CrashDisk, Killed, World
 from tests.faults.ranks import paint_in_process
 from tests.unit.test_engine import reference
 
@@ -69,7 +78,8 @@ def test_any_order_gives_the_bytes_of_the_reference(
         return  # a shape that no tiling closes
     painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=tiling.tile)
     haloes = TrivialHaloes(stride=stride, window=window, batch=batch, taper=taper)
-    with tempfile.TemporaryDirectory() as folder:
+    memory_disk = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(dir=memory_disk) as folder:
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,
@@ -90,3 +100,166 @@ def test_any_order_gives_the_bytes_of_the_reference(
         assert box.array("halo")[...].tobytes() == halo.tobytes()
         tb = reference(halo, tiling, painter, "levels")
         assert box.array("tb")[...].tobytes() == tb.tobytes()
+
+
+WINDOWS = Windows((12, 9, 8), 6, 3, 4)
+
+
+class Aside:
+    """Memory in place of a disk."""
+
+    def __init__(self) -> None:
+        self.held: dict[int, np.ndarray] = {}
+        self.most = 0
+
+    def put_aside(self, block: int, sums: np.ndarray) -> None:
+        assert block not in self.held
+        self.held[block] = sums.copy()
+        self.most = max(self.most, len(self.held))
+
+    def put_back(self, block: int) -> np.ndarray | None:
+        return self.held.pop(block, None)
+
+
+def sums_of(weights: np.ndarray, limit: int = 1 << 20, aside: Aside | None = None) -> Sums:
+    blocks = np.arange(WINDOWS.blocks.size)
+    left = (blocks, WINDOWS.touching(blocks))
+    return Sums(WINDOWS, weights, 2, left, aside or Aside(), limit)
+
+
+def predictions(seed: int) -> np.ndarray:
+    """log10 rho_h for every window."""
+    rng = np.random.default_rng(seed)
+    return rng.uniform(8, 12, (WINDOWS.size, 2, 6, 6, 6)).astype(np.float32)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), limit=st.sampled_from([0, 5000, 1 << 20]))
+def test_sums_are_the_same_in_any_order_and_in_parts(seed: int, limit: int) -> None:
+    weights = np.array([1, 2, 5, 5, 2, 1])
+    logs = predictions(seed)
+    rng = np.random.default_rng(seed)
+    straight, aside = sums_of(weights), Aside()
+    order = [b for w in range(WINDOWS.size) for b in straight.add(w, logs[w])]
+    truth = {b: straight.density(b, straight.take(b)[1]) for b in order}
+    assert sorted(truth) == list(range(WINDOWS.blocks.size)), "each block is complete once"
+    # Another rank has a random part of the windows, and hands its sums over.
+    mine = rng.random(WINDOWS.size) < 0.5
+    here = sums_of(weights, limit, aside)
+    table = WINDOWS.blocks_of(np.arange(WINDOWS.size))
+    count = np.bincount(table[~mine][table[~mine] >= 0], minlength=WINDOWS.blocks.size)
+    blocks = np.flatnonzero(count)
+    there = Sums(WINDOWS, weights, 2, (blocks, count[blocks]), Aside(), limit)
+    complete: list[int] = []
+    for window in rng.permutation(WINDOWS.size).tolist():
+        if mine[window]:
+            complete += here.add(window, logs[window])
+            continue
+        for block in there.add(window, logs[window]):
+            windows, sums = there.take(block)
+            assert windows == count[block]
+            complete += here.add_sums(block, windows, sums.ravel())
+    assert sorted(complete) == sorted(truth)
+    for block in complete:
+        windows, sums = here.take(block)
+        assert windows == WINDOWS.touching([block])[0]
+        assert here.density(block, sums).tobytes() == truth[block].tobytes()
+    assert not aside.held and (limit or aside.most), "nothing is left behind"
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (np.zeros(6, int), "some voxels of the box get none"),
+        (np.array([1, 1, 1, -1, 1, 1]), "whole numbers from 0"),
+        (np.ones(5, int), "6 whole numbers"),
+        (np.full(6, 1 << 14), "too large for sums of 64 bits"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused(weights: np.ndarray, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        sums_of(weights)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -50.0])
+def test_a_prediction_that_is_none_is_refused(value: float) -> None:
+    logs = predictions(0)[3]
+    logs[1, 2, 3, 4] = value
+    with pytest.raises(BigboxError, match=r"window 3: .* check the model"):
+        sums_of(np.ones(6, int)).add(3, logs)
+
+
+def test_sums_that_were_not_awaited_are_refused() -> None:
+    sums = sums_of(np.ones(6, int))
+    with pytest.raises(BigboxError, match="too many"):
+        sums.add_sums(0, 10**6, np.zeros(2 * 4**3, np.int64))
+
+
+def test_the_cut_is_at_nine_and_a_half() -> None:
+    sums = sums_of(np.ones(6, int))
+    logs = np.full((2, 6, 6, 6), 9.5, np.float32)
+    logs[1] = np.nextafter(np.float32(9.5), np.float32(0))
+    done = [b for w in range(WINDOWS.size) for b in sums.add(w, logs)]
+    for block in done:
+        found = sums.density(block, sums.take(block)[1])
+        inside = (slice(None), *WINDOWS.inside(block))
+        assert (found[inside][0] == np.float32(10**9.5)).all() and (found[inside][1] == 0).all()
+        assert np.isnan(found).sum() == found.size - found[inside].size
+
+
+def test_sums_travel() -> None:
+    rng = np.random.default_rng(1)
+    sums = rng.integers(-(2**40), 2**40, (4, 3, 3, 3))
+    block = Message(Kind.SUMS, np.array([77, 5]), sums=sums).encode()
+    back = decode(block, lambda *name: ())
+    assert back.kind is Kind.SUMS and back.tiles.tolist() == [77, 5] and back.sums is not None
+    assert np.array_equal(back.sums.reshape(sums.shape), sums)
+
+
+def test_a_restart_predicts_only_what_open_blocks_need(tmp_path: Path) -> None:
+    shape = (24, 8, 8)
+    path, dm = new_box(tmp_path, shape, 1)
+    tiling = Tiling(shape, 7, 1)
+    painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=7)
+    haloes = TrivialHaloes(stride=4, window=6, batch=2)
+    world = World(tmp_path / "world")
+    world.arm(200, "kill", "before")
+
+    def paint(ranks: int, **more) -> None:
+        rng = np.random.default_rng(0)
+        paint_in_process(
+            path, painter, tiling, 1, n_ranks=ranks, batch=2, rng=rng, haloes=haloes, **more
+        )
+
+    with pytest.raises(Killed):
+        paint(2, disk=CrashDisk(world))
+    world.close()
+    found = halo_state(Box.open(path))
+    assert found is not None
+    left = found[1].windows.left(found[2].done)
+    assert 0 < found[2].done.sum() < len(found[2].done) and 0 < left < found[1].windows.size
+    paint(3)
+    runs = status(Box.open(path))["haloes"]["runs"]
+    assert [run["windows"] for run in runs] == [found[1].windows.size, left]
+    assert runs[1]["windows_begun"] == left
+    assert Box.open(path).array("halo")[...].tobytes() == averaged(dm, haloes).tobytes()
+    # All is there: nothing is predicted, and no run of the haloes begins.
+    paint(2)
+    assert len(status(Box.open(path))["haloes"]["runs"]) == 2
+
+
+def test_haloes_are_planned() -> None:
+    tiling = Tiling((256,) * 3)
+    one, four = (make_plan(tiling, (25.0,) * 3, painter="lodi", ranks=r) for r in (1, 4))
+    without = make_plan(tiling, (25.0,) * 3, painter="lodi", haloes=False)
+    coarse = make_plan(tiling, (25.0,) * 3, painter="lodi", halo_stride=32)
+    assert one.haloes and four.haloes and coarse.haloes and without.haloes is None
+    assert one.haloes.most_windows == one.haloes.windows.size == 16**3
+    assert coarse.haloes.windows.size == 8**3
+    assert four.haloes.most_windows == 16**3 // 4
+    assert one.seconds > without.seconds and one.disk_bytes > without.disk_bytes + 16 * 256**3
+    assert one.memory_per_rank > without.memory_per_rank
+    measured = make_plan(tiling, (25.0,) * 3, painter="lodi", seconds_per_window=2.0)
+    assert measured.haloes and measured.haloes.seconds == 2.0 * 16**3
+    with pytest.raises(TilingError, match="less than a window of 64"):
+        make_plan(Tiling((56,) * 3), (5.0,) * 3, painter="lodi")

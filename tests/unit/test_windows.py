@@ -116,9 +116,8 @@ def test_every_window_has_one_rank(windows: Windows, ranks: int, edge: int, seed
             mine += batch.tolist()
             assert order.remaining == order.total - len(mine)
         seen += mine
-        # The middle of a window lies in a tile of the rank.
-        middle = (windows.origin(mine).reshape(-1, 3) + windows.window // 2) % windows.shape
-        assert (assignment.rank_of(tiling.owner(middle)) == rank).all()
+        if not final.any():
+            assert len(mine) in (windows.size // ranks, -(-windows.size // ranks))
         # What the rank adds to each block that is not final.
         blocks, counts = order.contributions()
         slow = np.bincount(table[mine][table[mine] >= 0], minlength=windows.blocks.size)
@@ -172,7 +171,7 @@ def test_a_great_box_is_planned_at_once() -> None:
     tiling = Tiling(windows.shape)
     assignment = Assignment(Bricks(tiling, 8), 64)
     order = WindowOrder(windows, assignment, 5)
-    assert windows.size == 640**3 and abs(64 * order.total / windows.size - 1) < 0.05
+    assert windows.size == 640**3 and order.total == windows.size // 64
     first = order.next_batch(8)
     near = np.abs(windows.origin(first) - windows.origin(first[:1])).max()
     assert near <= 64, "the windows of a batch lie side by side"
