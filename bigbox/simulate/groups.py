@@ -20,8 +20,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-BLOCK = 1 << 17
-"""Particles whose pairs are searched at once; some hundred neighbours each in a rich halo."""
+BLOCK = 1 << 13
+"""Particles whose pairs are searched at once; each may have some hundred in a rich halo."""
 
 LEAST = 32
 """Particles of the smallest group that is kept, as in GADGET-4 and CAMELS."""
@@ -81,28 +81,30 @@ def link(positions: NDArray[np.float32], side: float, length: float) -> NDArray[
     positions (M, 3) in [0, side).
     """
     places, index = _with_images(positions, side, length)
-    ends: list[NDArray[np.int64]] = []
-    starts: list[NDArray[np.int64]] = []
+    ends: list[NDArray[np.integer]] = []
+    starts: list[NDArray[np.integer]] = []
     for members in _blocks(places, np.arange(len(places)), length):
         pairs = cKDTree(places[members]).query_pairs(length, output_type="ndarray")
         labels = _components(pairs[:, 0], pairs[:, 1], len(members))
         _, first = np.unique(labels, return_index=True)
         ends.append(index[members])
         starts.append(index[members[first[labels]]])
+    del places, index
     return _components(np.concatenate(ends), np.concatenate(starts), len(positions))
 
 
 def _with_images(
     positions: NDArray[np.float32], side: float, length: float
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
     """Positions and their particles; those near a lower face once more beyond the upper one."""
+    small = np.int32 if len(positions) < 2**31 else np.int64
     places = [positions.astype(np.float64)]
-    index = [np.arange(len(positions))]
+    index = [np.arange(len(positions), dtype=small)]
     for shift in product((0, 1), repeat=3):
         if any(shift):
             near = np.flatnonzero(((positions < length) | (np.array(shift) == 0)).all(axis=1))
             places.append(positions[near] + side * np.array(shift, np.float64))
-            index.append(near)
+            index.append(near.astype(small))
     return np.concatenate(places), np.concatenate(index)
 
 

@@ -36,7 +36,10 @@ MESH_FACTOR, STEPS = 2, 100
 haloes of 390 particles right to a few per cent (tests/benchmarks/SIMULATE.md)."""
 
 _PARTICLE_BYTES = 160
-"""Bytes for each particle at the peak outside the mesh: 2LPT's fields, or the groups' search."""
+"""Bytes for each particle at the peak outside the mesh: the groups' search (2LPT takes half)."""
+
+_SCRATCH = 150_000_000
+"""Bytes that do not grow with the run: chunks, pairs of a block of the groups' search, CAMB."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,9 @@ class Options:
     @property
     def memory(self) -> int:
         """Bytes at the peak, on top of the libraries."""
-        return max(BYTES * self.mesh**3 + 36 * self.particles, _PARTICLE_BYTES * self.particles)
+        return _SCRATCH + max(
+            BYTES * self.mesh**3 + 36 * self.particles, _PARTICLE_BYTES * self.particles
+        )
 
     @property
     def disk(self) -> int:

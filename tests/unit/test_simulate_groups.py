@@ -35,7 +35,7 @@ def all_pairs(x: np.ndarray, length: float) -> np.ndarray:
         labels = lowest
 
 
-@pytest.mark.parametrize("block", [1 << 17, 100])
+@pytest.mark.parametrize("block", [1 << 13, 100])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_groups_are_those_of_all_pairs(
     seed: int, block: int, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -200,6 +202,32 @@ def test_too_little_disk_or_memory(tmp_path: Path, capsys, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(psutil, "virtual_memory", lambda: memory(need.memory - 1))
         refused(tmp_path, {}, "of memory, .* smaller --grid", capsys)
+
+
+def test_memory_is_no_more_than_was_said(tmp_path: Path) -> None:
+    """Of a process of its own, beyond what its libraries take; a mesh that outweighs the rest."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np, torch
+from bigbox.simulate import run
+torch.set_num_threads(1)
+torch.fft.rfft2(torch.zeros(8, 8))
+k = np.geomspace(1e-3, 1e3, 50)
+run.power_spectrum = lambda *_: (k, 100 * k**-2)
+peak = lambda: 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before, asked = peak(), run.Options(96, 9.0, 1, steps=2, mesh_factor=3)
+run.simulate(Path(sys.argv[1]), asked)
+print(peak() - before, asked.memory)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "sim")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    measured, said = map(int, done.stdout.split())
+    assert 0.3 * said < measured <= said
 
 
 def test_the_files_need_no_more_disk_than_was_said(made: Path) -> None:
