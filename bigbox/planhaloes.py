@@ -8,7 +8,8 @@ from bigbox.store.haloes import BLOCK, HaloLayout, default_shard_edge
 from bigbox.store.ledger import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 from scheduler import Assignment
-from scheduler.windows import WindowOrder, Windows
+from scheduler.windoworder import WindowOrder
+from scheduler.windows import Windows
 
 MB = 1_000_000
 
@@ -62,7 +63,7 @@ class HaloPlan:
     array_bytes: int  # halo, gaps left by older indices included
     files: int
     ledger_bytes: int
-    scratch_bytes: int  # sums that do not fit into memory, over all ranks, while it is painted
+    scratch_bytes: int  # sums of blocks that are not final, over all ranks, while it is painted
     shard_bytes: int  # one shard: each rank may need as much again while it resumes
 
     @property
@@ -123,6 +124,7 @@ def plan_haloes(
         files=bricks.size,
         # A record when a window is begun, another when a block is done.
         ledger_bytes=(windows.size + blocks) * RECORD.itemsize,
-        scratch_bytes=assignment.n_ranks * max(0, front * sums - limits.sum_bytes),
+        # Sums are saved beside what stands there, so twice at most.
+        scratch_bytes=assignment.n_ranks * 2 * front * sums,
         shard_bytes=bricks.slots * (chunk + index_bytes(bricks.slots)),
     )

@@ -1,4 +1,4 @@
-"""How a box is covered by overlapping windows, what a window adds to, and who computes which.
+"""How a box is covered by overlapping windows, what a window adds to, and what waits for it.
 
 A network that sees windows of `window` voxels is slid over the periodic box at a stride, and what
 it says of a voxel is averaged over all windows that cover it (Mishra, Trotta & Viel 2025 (LODI),
@@ -17,14 +17,12 @@ index of a window, a block or a tile, axis by axis; there is no object for any o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scheduler.bricks import Assignment, hilbert
 from scheduler.tiling import AXES, Ints, Tiling, TilingError, Triple
 
 # On one axis: a block, the voxels of a window that lie in it, and the same voxels in the block.
@@ -147,6 +145,33 @@ class Windows:
         return _linear(x, y, z, self.blocks.counts)
 
     @cached_property
+    def ordinals(self) -> Triple:
+        """Most windows that touch one block, per axis."""
+        x, y, z = (int(self._touching[axis].max()) for axis in range(3))
+        return x, y, z
+
+    @cached_property
+    def _ordinals_of(self) -> tuple[Ints, Ints, Ints]:
+        def one(axis: int) -> Ints:
+            table = self._blocks_of[axis]
+            found = np.full_like(table, -1)
+            row, column = np.nonzero(table >= 0)
+            order = np.argsort(table[row, column], kind="stable")
+            row, column = row[order], column[order]
+            block = table[row, column]
+            found[row, column] = np.arange(len(block)) - np.searchsorted(block, block)
+            return found
+
+        return one(0), one(1), one(2)
+
+    def ordinals_of(self, windows: ArrayLike) -> Ints:
+        """Which of the windows that touch a block each one is, for its blocks in the order of
+        `blocks_of`: (M,) -> int64 (M, W), 0 up to the product of `ordinals`, -1 padded."""
+        at = self.coords(windows)
+        x, y, z = (table[at[:, a]] for a, table in enumerate(self._ordinals_of))
+        return _linear(x, y, z, self.ordinals)
+
+    @cached_property
     def _touching(self) -> tuple[Ints, Ints, Ints]:
         def one(axis: int) -> Ints:
             table = self._blocks_of[axis]
@@ -159,6 +184,18 @@ class Windows:
         at = self.blocks.coords(blocks)
         x, y, z = (table[at[..., a]] for a, table in enumerate(self._touching))
         return x * y * z
+
+    def over(self, blocks: ArrayLike) -> Ints:
+        """All windows that add to any of these blocks, ascending, int64."""
+        at = self.blocks.coords(blocks)
+        x, y, z = (table[at[:, a]] for a, table in enumerate(self._over))
+        found = np.unique(_linear(x, y, z, self.counts))
+        return found[found >= 0]
+
+    @cached_property
+    def _over(self) -> tuple[Ints, Ints, Ints]:
+        x, y, z = (_inverse(self._blocks_of[a], self.blocks.counts[a]) for a in range(3))
+        return x, y, z
 
     def left(self, final: NDArray[np.bool_]) -> int:
         """Number of windows that touch a block that is not final; final: bool[blocks]."""
@@ -276,110 +313,3 @@ def _inverse(table: Ints, count: int) -> Ints:
     found = np.full((count, int(place.max()) + 1), -1, np.int64)
     found[block, place] = row
     return found
-
-
-class WindowOrder:
-    """The windows that one rank computes, in the order in which it does.
-
-    All windows stand in one row: bricks of tiles in the order of their curve, in each brick the
-    windows whose middle lies in it, along a curve of their own. Each rank has an equal run of that
-    row. So what it predicts lies under its own tiles or nearly so, few blocks are open at a time,
-    and tiles can be painted early.
-
-    Args:
-        windows: all windows.
-        assignment: which rank paints which bricks of tiles.
-        rank: this rank.
-        final: bool[blocks], final from an earlier run. A window all of whose blocks are final is
-            left out.
-    """
-
-    def __init__(
-        self,
-        windows: Windows,
-        assignment: Assignment,
-        rank: int,
-        final: NDArray[np.bool_] | None = None,
-    ) -> None:
-        self.windows = windows
-        self._final = final if final is not None and final.any() else None
-        bricks, tiling = assignment.bricks, assignment.bricks.tiling
-        # Per axis, the windows of every index of a brick.
-        self._along: list[list[Ints]] = []
-        for axis in range(3):
-            middle = np.zeros((windows.counts[axis], 3), np.int64)
-            middle[:, axis] = (windows.origins(axis) + windows.window // 2) % windows.shape[axis]
-            brick = tiling.coords(tiling.owner(middle))[:, axis] // bricks.edge
-            self._along.append([np.flatnonzero(brick == b) for b in range(bricks.counts[axis])])
-        x, y, z = (np.array([len(part) for part in along]) for along in self._along)
-        counts = (x[:, None, None] * y[:, None] * z).ravel()[bricks.curve]
-        ends = np.cumsum(counts)
-        low, high = (windows.size * r // assignment.n_ranks for r in (rank, rank + 1))
-        places = np.flatnonzero((ends > low) & (ends - counts < high))
-        self._bricks = bricks.coords(bricks.curve[places])
-        # The windows of each brick that are this rank's, as a run of their order.
-        begins = ends[places] - counts[places]
-        self._low = np.maximum(low - begins, 0)
-        self._high = np.minimum(high - begins, counts[places])
-        self._whole = (self._high - self._low) == counts[places]
-        self.total = sum(len(part) for part in self.parts())
-        self._parts = self.parts()
-        self._part = np.empty(0, np.int64)
-        self.remaining = self.total
-
-    def parts(self) -> Iterator[Ints]:
-        """The windows of this rank brick by brick, each in order, int64."""
-        for row in range(len(self._bricks)):
-            part = self._part_of(row)
-            if self._final is not None:
-                below = self.windows.blocks_of(part)
-                part = part[~np.all((below < 0) | self._final[below], axis=1)]
-            yield part
-
-    def _part_of(self, row: int) -> Ints:
-        _, ny, nz = self.windows.counts
-        x, y, z = (along[i] for along, i in zip(self._along, self._bricks[row], strict=True))
-        part = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
-        local = np.indices((len(x), len(y), len(z))).reshape(3, -1).T
-        bits = max(1, int(max(len(x), len(y), len(z)) - 1).bit_length())
-        part = part[np.argsort(hilbert(local, bits), kind="stable")]
-        return part[self._low[row] : self._high[row]]
-
-    def next_batch(self, k: int) -> Ints:
-        """The next k windows, fewer at the end: int64[<= k]."""
-        while len(self._part) < k and (more := next(self._parts, None)) is not None:
-            self._part = np.concatenate([self._part, more])
-        batch, self._part = self._part[:k], self._part[k:]
-        self.remaining -= len(batch)
-        return batch
-
-    def contributions(self) -> tuple[Ints, Ints]:
-        """Blocks that windows of this rank add to, ascending, and how many do: int64 each.
-
-        Of a block that is final already the count means nothing.
-        """
-        found: list[Ints] = [np.empty(0, np.int64)]
-        counts: list[Ints] = [np.empty(0, np.int64)]
-        for row in range(len(self._bricks)):
-            blocks, times = self._whole_brick(row) if self._whole[row] else self._cut_brick(row)
-            found.append(blocks)
-            counts.append(times)
-        blocks, place = np.unique(np.concatenate(found), return_inverse=True)
-        total = np.zeros(len(blocks), np.int64)
-        np.add.at(total, place, np.concatenate(counts))
-        return blocks, total
-
-    def _cut_brick(self, row: int) -> tuple[Ints, Ints]:
-        below = self.windows.blocks_of(self._part_of(row))
-        return np.unique(below[below >= 0], return_counts=True)
-
-    def _whole_brick(self, row: int) -> tuple[Ints, Ints]:
-        """The same as `_cut_brick`, as a product over the axes."""
-        hits = []
-        for axis, index in enumerate(self._bricks[row].tolist()):
-            below = self.windows.blocks_along(axis)[self._along[axis][index]]
-            hits.append(np.unique(below[below >= 0], return_counts=True))
-        (x, times_x), (y, times_y), (z, times_z) = hits
-        _, ny, nz = self.windows.blocks.counts
-        blocks = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
-        return blocks, (times_x[:, None, None] * times_y[:, None] * times_z).ravel()

@@ -9,12 +9,13 @@
                                                         the ranks whose tiles lie above it
 
 A window is predicted by one rank, whoever else needs what it says (in a run that nothing disturbs).
-A block that an earlier run made final is left alone; the sums of others die with a run, so that a
-restart predicts again the windows that touch them.
+A block that an earlier run made final is left alone. Sums are saved now and then, and at a stop: a
+restart goes on from them, and predicts again what was added since.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bigbox.engine.sums import Ints, Sums
+from bigbox.engine.sums import Bool, Ints, Sums
 from bigbox.engine.transport import Kind, Message
 from bigbox.engine.workers import Workers
 from bigbox.errors import BadInput
@@ -30,20 +31,23 @@ from bigbox.painters.base import HaloPainter
 from bigbox.store.blocks import BlockReader
 from bigbox.store.haloes import HaloPainting
 from scheduler.bricks import Assignment
-from scheduler.windows import Gate, WindowOrder
+from scheduler.windoworder import WindowOrder
+from scheduler.windows import Gate
 
 # Batches of windows that may wait to be added before the device pauses: bounds the memory.
 ADDS_WAITING = 2
+# A rank that is killed loses what it has added to the sums in so many seconds.
+SECONDS_BETWEEN_SAVES = 120.0
 
 
 @dataclass
 class Outcome:
     """What adding to the sums came to: windows added, blocks that are durable now, and sums owed
-    to other ranks: (rank, block, windows, sums)."""
+    to other ranks: (rank, block, which windows, sums)."""
 
     windows: int = 0
     final: list[int] = field(default_factory=list)
-    owed: list[tuple[int, int, int, Ints]] = field(default_factory=list)
+    owed: list[tuple[int, int, Bool, Ints]] = field(default_factory=list)
 
 
 class Haloes:
@@ -63,26 +67,37 @@ class Haloes:
         reader: BlockReader,
         workers: Workers,
         limit_bytes: int,
+        seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
     ) -> None:
         self.painter, self.painting = painter, painting
         self._assignment, self._rank = assignment, rank
         self._gate, self._reader, self._workers = gate, reader, workers
         windows = painting.layout.windows
-        self._order = WindowOrder(windows, assignment, rank, painting.done)
-        self.total = self._order.total
-        touched, counts = self._order.contributions()
         own = painting.own_blocks()
         # Of a block of this rank all windows are awaited, of another's this rank's own.
+        touched, _ = WindowOrder(windows, assignment, rank).contributions()
         blocks = np.union1d(touched, own)
+        done = painting.done_of(blocks)
+        self._order = WindowOrder(windows, assignment, rank, done)
+        self.total = self._order.total
         left = np.zeros(len(blocks), np.int64)
+        touched, counts = self._order.contributions()
         left[np.searchsorted(blocks, touched)] = counts
-        left[np.searchsorted(blocks, own)] = windows.touching(own)
-        left[painting.done[blocks]] = 0
-        self.blocks_left = int((~painting.done[own]).sum())
+        left[np.searchsorted(blocks, own)] = windows.touching(own) - done.count(own)
+        left[painting.final[blocks]] = 0
+        unfinished = own[~painting.final[own]]
+        self.blocks_left = len(unfinished)
         self._sums = Sums(
-            windows, painter.weights, painter.channels, (blocks, left), painting, limit_bytes
+            windows, painter.weights, painter.channels, (blocks, left), done, painting, limit_bytes
         )
+        self._changed = self.saved_last = False
+        self._between_saves = seconds_between_saves
+        self._saved = time.monotonic()
         self._adding: deque[Future[Any]] = deque()
+        # A run that was killed may have added all windows of a block, and not stored it.
+        complete = unfinished[left[np.searchsorted(blocks, unfinished)] == 0].tolist()
+        if complete:
+            self._adding.append(workers.submit("haloes", self._settle, Outcome(), complete))
 
     @property
     def left(self) -> int:
@@ -128,10 +143,22 @@ class Haloes:
 
     def receive(self, message: Message) -> None:
         """Has the sums of another rank added."""
-        block, windows = message.tiles.tolist()
         assert message.sums is not None
-        job = self._workers.submit("haloes", self._add_sums, block, windows, message.sums)
+        job = self._workers.submit("haloes", self._add_sums, message.tiles, message.sums)
         self._adding.append(job)
+
+    def save_when_due(self, stopping: bool, predicting: bool) -> None:
+        """Has the sums made durable now and then, and at a stop once all is added to them."""
+        if stopping:
+            if self.saved_last or predicting or self.busy:
+                return
+            self.saved_last = True
+        elif time.monotonic() - self._saved < self._between_saves:
+            return
+        self._saved = time.monotonic()
+        if self._changed:
+            self._changed = False
+            self._adding.append(self._workers.submit("haloes", self._save))
 
     def added(self) -> Future[Any] | None:
         """The next job of these that has ended; its result is an Outcome."""
@@ -143,7 +170,7 @@ class Haloes:
         """What other ranks are to be told: sums, and blocks that lie under tiles of theirs."""
         found = []
         for rank, block, windows, sums in outcome.owed:
-            tiles = np.array([block, windows], np.int64)
+            tiles = np.concatenate([np.array([block], np.int64), _packed(windows)])
             found.append((rank, Message(Kind.SUMS, tiles, sums=sums)))
         concerned = defaultdict(list)
         blocks = np.array(outcome.final, np.int64)
@@ -163,13 +190,20 @@ class Haloes:
     # ---- in the workers' thread ------------------------------------------------------------
 
     def _add(self, windows: Ints, logs: np.ndarray) -> Outcome:
+        self._changed = True
         complete: list[int] = []
         for window, values in zip(windows.tolist(), logs, strict=True):
             complete += self._sums.add(window, values)
         return self._settle(Outcome(len(windows)), complete)
 
-    def _add_sums(self, block: int, windows: int, sums: Ints) -> Outcome:
-        return self._settle(Outcome(), self._sums.add_sums(block, windows, sums))
+    def _add_sums(self, tiles: Ints, sums: Ints) -> Outcome:
+        self._changed = True
+        windows = _unpacked(tiles[1:], int(np.prod(self.painting.layout.windows.ordinals)))
+        return self._settle(Outcome(), self._sums.add_sums(int(tiles[0]), windows, sums))
+
+    def _save(self) -> Outcome:
+        self.painting.save_sums(self._sums.held())
+        return Outcome()
 
     def _settle(self, outcome: Outcome, complete: list[int]) -> Outcome:
         ranks = self.painting.rank_of(np.array(complete, np.int64)).tolist()
@@ -183,4 +217,14 @@ class Haloes:
                 outcome.owed.append((rank, block, windows, sums))
         if finished:
             self.painting.commit_blocks(outcome.final, np.stack(finished))
+        self.painting.forget_sums(complete)
         return outcome
+
+
+def _packed(windows: Bool) -> Ints:
+    """Bits as int64 words, filled up with zeros."""
+    return np.packbits(np.pad(windows, (0, -len(windows) % 64))).view(np.int64)
+
+
+def _unpacked(words: Ints, bits: int) -> Bool:
+    return np.unpackbits(words.view(np.uint8), count=bits).astype(bool)

@@ -134,7 +134,8 @@ class Engine:
         adding = self.haloes is not None and self.haloes.busy
         busy = self._painting or self._committing or self._assembling or adding
         if self.stopping:
-            return not busy and (self._loading is None or self._loading.future.done())
+            loaded = self._loading is None or self._loading.future.done()
+            return not busy and loaded and (self.haloes is None or self.haloes.saved_last)
         return not (busy or self._loading or self.left())
 
     def one_pass(self) -> bool:
@@ -150,6 +151,8 @@ class Engine:
             moved |= self._start_painting()
             moved |= self._start_loading()
             moved |= self._start_assembling()
+        if self.haloes and not self._closing:
+            self.haloes.save_when_due(bool(self.stopping), self._painting is not None)
         if not self._closing:
             self._report()
         return moved
@@ -167,7 +170,7 @@ class Engine:
             elif message.kind is Kind.HALO:
                 self._halo_final(message.tiles)
             elif message.kind is Kind.SUMS:
-                if self.haloes and not self.stopping:  # sums of a run that ends are lost anyway
+                if self.haloes and not self.haloes.saved_last:  # else it is lost
                     self.haloes.receive(message)
             else:
                 self.overlaps.keep(message.slabs, durable=True)

@@ -24,7 +24,7 @@ from bigbox.engine.begin import (
     paints_haloes,
 )
 from bigbox.engine.drops import StepDrops
-from bigbox.engine.haloes import Haloes
+from bigbox.engine.haloes import SECONDS_BETWEEN_SAVES, Haloes
 from bigbox.engine.loop import Engine
 from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.overlaps import Overlaps
@@ -190,8 +190,8 @@ def _run(
     if stops and not complete:
         why = next((s for s in stops if s != "another rank"), stops[0])
         left = tiling.size - already - report["tiles"]
-        windows = engine.progress.windows - report["windows"]
-        rest = f" and {windows} of {engine.progress.windows} windows" if windows else ""
+        windows = world.first(lambda: halo_painting.windows_left() if halo_painting else 0)
+        rest = f" and {windows} windows of haloes" if windows else ""
         raise StoppedEarly(
             f"stopped by {why} with {left} of {tiling.size} tiles{rest} left; everything painted "
             "is safe, the same command goes on from here"
@@ -224,6 +224,7 @@ def make_engine(
     halo_painter: HaloPainter | None = None,
     halo_painting: HaloPainting | None = None,
     sum_bytes: int = SUM_BYTES,
+    seconds_between_saves: float = SECONDS_BETWEEN_SAVES,
 ) -> tuple[Engine, int]:
     """One rank's engine, told what earlier runs have done; and how many tiles that was."""
     workers = workers or Threads()
@@ -240,7 +241,7 @@ def make_engine(
     haloes = None
     if halo_painter and halo_painting:
         windows = halo_painting.layout.windows
-        gate = Gate(tiling, windows, painter.margin, halo_painting.done.copy())
+        gate = Gate(tiling, windows, painter.margin, halo_painting.final.copy())
         own = assignment.tiles_of(rank)
         for part in np.array_split(own, 1 + len(own) // TILES_AT_A_TIME):
             policy.opened(part[gate.is_open(part)])
@@ -253,6 +254,7 @@ def make_engine(
             BlockReader(box.array("dm"), tiling.periodic, WINDOW_CACHE_BYTES),
             workers,
             sum_bytes,
+            seconds_between_saves,
         )
     reader: BlockReader | None = None
     if painter.input == "halo" and (found := halo_state(box)):

@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
+from scheduler.windoworder import Done
 from scheduler.windows import Windows
 
 Ints = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
 Float = npt.NDArray[np.float32]
 
 SCALE = 1 << 24
@@ -32,12 +34,12 @@ SANE = 38.0
 
 
 class Aside(Protocol):
-    """Where sums go when memory is short."""
+    """Where sums go when memory is short, and where those of earlier runs come from."""
 
-    def put_aside(self, block: int, sums: Ints) -> None:
-        """Takes the sums of a block that has none here."""
+    def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
+        """Takes the sums of a block over some windows; there are none of it here."""
 
-    def put_back(self, block: int) -> Ints | None:
+    def put_back(self, block: int) -> tuple[Bool, Ints] | None:
         """Gives them back; None where there are none."""
 
 
@@ -48,7 +50,8 @@ class Sums:
         windows: the windows.
         weights: int64[window], of a voxel in the average, on one axis.
         channels: of haloes.
-        left: windows still to be added to each block that is of interest here; others are left out.
+        left: blocks that are of interest here, ascending, and windows still to be added to each.
+        done: what earlier runs have done; what is in its sums is added to no block again.
         aside: takes what does not fit.
         limit_bytes: see above; one block is always held.
 
@@ -62,18 +65,19 @@ class Sums:
         weights: npt.ArrayLike,
         channels: int,
         left: tuple[Ints, Ints],
+        done: Done,
         aside: Aside,
         limit_bytes: int,
     ) -> None:
         self._windows = windows
         self._weights = np.asarray(weights, np.int64)
         self._shape = (channels, *(windows.block,) * 3)
-        self._blocks, counts = left
-        self._left = counts.copy()
-        self._counts = counts
+        self._blocks, self._left = left[0], left[1].copy()
+        self._bits = int(np.prod(windows.ordinals))
+        self._done = done
         self._aside = aside
         self._limit = limit_bytes
-        self._open: OrderedDict[int, Ints] = OrderedDict()
+        self._open: OrderedDict[int, tuple[Bool, Ints]] = OrderedDict()
         if self._weights.shape != (windows.window,) or self._weights.min() < 0:
             raise BadInput(f"weights of windows: {windows.window} whole numbers from 0 are needed")
         self._coverage = [windows.coverage(axis, self._weights) for axis in range(3)]
@@ -103,37 +107,40 @@ class Sums:
             fixed *= x * y * z
         at = self._windows.coords(window).tolist()
         grid = self._windows.blocks.counts
-        complete = []
-        seen: dict[int, int] = {}  # block to its place in `left`, -1 where it is of no interest
+        here = self._here(window)
         pieces = (self._windows.pieces(axis, i) for axis, i in enumerate(at))
         for (i, wx, bx), (j, wy, by), (k, wz, bz) in product(*pieces):
             block = (i * grid[1] + j) * grid[2] + k
-            if block not in seen:
-                seen[block] = self._place(block)
-            if seen[block] >= 0:
-                self._held(block)[:, bx, by, bz] += fixed[:, wx, wy, wz]
-        for block, place in seen.items():
-            if place >= 0:
-                self._left[place] -= 1
-                if not self._left[place]:
-                    complete.append(block)
+            if block in here:
+                self._held(block)[1][:, bx, by, bz] += fixed[:, wx, wy, wz]
+        complete = []
+        for block, (place, ordinal) in here.items():
+            self._held(block)[0][ordinal] = True
+            self._left[place] -= 1
+            if not self._left[place]:
+                complete.append(block)
         return complete
 
-    def add_sums(self, block: int, windows: int, sums: Ints) -> list[int]:
-        """Add what another rank has summed up over so many windows; returns as `add` does."""
+    def add_sums(self, block: int, windows: Bool, sums: Ints) -> list[int]:
+        """Add what another rank has summed up over some windows; returns as `add` does."""
         place = self._place(block)
-        if place < 0 or self._left[place] < windows:
-            raise BigboxError(f"block {block}: sums of {windows} windows too many; please report")
-        total = self._held(block)
+        count = int(np.count_nonzero(windows))
+        if place < 0 or self._left[place] < count or (self._held(block)[0] & windows).any():
+            raise BigboxError(f"block {block}: sums of windows that it has; please report")
+        union, total = self._held(block)
+        union |= windows
         total += sums.reshape(self._shape)
-        self._left[place] -= windows
+        self._left[place] -= count
         return [] if self._left[place] else [block]
 
-    def take(self, block: int) -> tuple[int, Ints]:
-        """The sums of a block that is complete here, and over how many windows; they are gone."""
-        sums = self._held(block)
-        del self._open[block]
-        return int(self._counts[np.searchsorted(self._blocks, block)]), sums
+    def take(self, block: int) -> tuple[Bool, Ints]:
+        """The sums of a block that is complete here, and their windows; they are gone."""
+        self._held(block)
+        return self._open.pop(block)
+
+    def held(self) -> list[tuple[int, Bool, Ints]]:
+        """What is in memory: blocks, windows, sums."""
+        return [(block, *entry) for block, entry in self._open.items()]
 
     def density(self, block: int, sums: Ints) -> Float:
         """rho_h of a final block, float32 (C, b, b, b), NaN beyond the box's end."""
@@ -149,23 +156,33 @@ class Sums:
         found[(slice(None), *inside)] = np.where(mean >= CUT, 10.0**mean, 0.0)
         return found
 
+    def _here(self, window: int) -> dict[int, tuple[int, int]]:
+        """Blocks that a window is to be added to: place in `left`, the window's ordinal there."""
+        blocks = self._windows.blocks_of([window])[0]
+        ordinals = self._windows.ordinals_of([window])[0]
+        awaited = self._done.awaited([window])[0]
+        places = np.minimum(np.searchsorted(self._blocks, blocks), len(self._blocks) - 1)
+        awaited &= (self._blocks[places] == blocks) & (self._left[places] > 0)
+        found = zip(blocks[awaited], places[awaited], ordinals[awaited], strict=True)
+        return {int(block): (int(place), int(ordinal)) for block, place, ordinal in found}
+
     def _place(self, block: int) -> int:
         """Place of a block in `left`; -1 where nothing is to be added to it."""
         place = int(np.searchsorted(self._blocks, block))
         here = place < len(self._blocks) and self._blocks[place] == block
         return place if here and self._left[place] else -1
 
-    def _held(self, block: int) -> Ints:
-        sums = self._open.get(block)
-        if sums is not None:
+    def _held(self, block: int) -> tuple[Bool, Ints]:
+        entry = self._open.get(block)
+        if entry is not None:
             self._open.move_to_end(block)
-            return sums
-        sums = self._aside.put_back(block)
-        if sums is None:
-            sums = np.zeros(self._shape, np.int64)
-        self._open[block] = sums
-        while len(self._open) > 1 and len(self._open) * sums.nbytes > self._limit:
+            return entry
+        entry = self._aside.put_back(block)
+        if entry is None:
+            entry = np.zeros(self._bits, bool), np.zeros(self._shape, np.int64)
+        self._open[block] = entry
+        while len(self._open) > 1 and len(self._open) * entry[1].nbytes > self._limit:
             oldest = next(iter(self._open))
-            self._aside.put_aside(oldest, self._open[oldest])
+            self._aside.put_aside(oldest, *self._open[oldest])
             del self._open[oldest]
-        return sums
+        return entry

@@ -3,7 +3,7 @@
 A message is one block of bytes, so that no transport needs to pickle:
 
     int64 kind, n_tiles, n_slabs | int64 tiles[n_tiles] | int64 slabs[n_slabs, 3] | float32 data
-    int64 SUMS, 2, 0             | int64 block, windows                          | int64 sums
+    int64 SUMS, n, 0             | int64 block, windows[n - 1]                   | int64 sums
 
 `tiles` are tiles whose record stands in the ledger, `slabs` names (tile, axis, side) of every
 slab that travels with them, and `data` holds the slabs one after the other, each of the shape
@@ -27,7 +27,7 @@ class Kind(IntEnum):
     STOP = 1  # finish what is in flight, then stop
     PROGRESS = 2  # `tiles` are three numbers: the sender, its tiles done, its windows done
     HALO = 3  # `tiles` are blocks of halo: they are durable
-    SUMS = 4  # `tiles` are a block of yours and how many of my windows, all of them, `sums` holds
+    SUMS = 4  # `tiles` are a block of yours and, as bits, the windows that are in its `sums`
 
 
 @dataclass(frozen=True)

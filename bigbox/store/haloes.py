@@ -3,6 +3,7 @@
     gpc_box.zarr/
       halo/                 (channels, X, Y, Z), one inner chunk a block, append-only shards
       halogen/ledger/       who has predicted what: see `bigbox.store.ledger`
+        sums/               sums of blocks that are not final: see `bigbox.store.savings`
 
 A block is to haloes what a tile is to tb: done when its record (kind TILE) stands in this ledger.
 BEGUN records name windows. The ledger has a lease and runs of its own, so that the haloes, once
@@ -12,9 +13,10 @@ painted, serve any number of paintings of tb without being touched.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,21 +26,24 @@ import numpy.typing as npt
 from bigbox.errors import BigboxError
 from bigbox.store.blocks import BlockReader
 from bigbox.store.box import AXES, KNOWN, Box
-from bigbox.store.durable import DISK, Disk
+from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.lease import LINGER
 from bigbox.store.ledger import REVOKE_TILE, Ledger, State, make_records
 from bigbox.store.metadata import array_metadata
 from bigbox.store.reader import TileReader, halo_blocks
 from bigbox.store.run import Made, begin_run, check_run, discard_run, make_group
-from bigbox.store.scratch import Scratch
+from bigbox.store.savings import Savings, remove_unused, saved_sums, sums_directory
 from bigbox.store.shards import Float
 from bigbox.store.tbshards import default_edges
 from bigbox.store.writing import Ints, RunWriter
 from scheduler.bricks import Assignment, Bricks
+from scheduler.windoworder import Done
 from scheduler.windows import Windows
 
 if TYPE_CHECKING:
     from bigbox.painters.base import HaloPainter
+
+Bool = npt.NDArray[np.bool_]
 
 GROUP = "halogen"
 # Voxels of a block on each axis: half a window, so that few are open, and the haloes under a tile
@@ -127,11 +132,10 @@ def start_haloes(
     layout = HaloLayout(windows, edge, channels)
     found = halo_state(box)
     left = windows.size
-    if found is not None and found[0]["identity"] == identity:
-        begun, state = found[1:]
-        same = Windows(windows.shape, windows.window, windows.stride, begun.windows.block)
-        layout = HaloLayout(same, begun.edge, channels)
-        left = same.left(state.done)
+    same = found is not None and found[0]["identity"] == identity
+    if found is not None and same:
+        layout = found[1]
+        left = done_of(box, layout, found[2]).left()
 
     def files(tmp: Path) -> dict[Path, bytes]:
         about = {**painter.attributes(), "painting": identity}
@@ -145,7 +149,28 @@ def start_haloes(
             check_run(what, wanted)
         return 0
     make_group(disk, box.path / GROUP)
-    return begin_run(what, wanted, files, about, disk, linger)
+    epoch = begin_run(what, wanted, files, about, disk, linger)
+    ledger = halo_ledger(box)
+    with explained(ledger.path):
+        disk.make_dir(sums_directory(ledger))
+        if found is not None and same:
+            used = saved_sums(ledger, _bits(layout.windows), found[2].done)
+            made = count(1)
+            remove_unused(
+                disk, ledger, used, lambda name: ledger.tmp_of(epoch) / f"start-{next(made)}-{name}"
+            )
+    return epoch
+
+
+def _bits(windows: Windows) -> int:
+    """Bits of the windows that can be in the sums of a block."""
+    return int(np.prod(windows.ordinals))
+
+
+def done_of(box: Box, layout: HaloLayout, state: State) -> Done:
+    """What is done of the haloes of a box: final blocks, and sums that were saved of others."""
+    saved = saved_sums(halo_ledger(box), _bits(layout.windows), state.done)
+    return Done(layout.windows, state.done, *saved.included())
 
 
 def discard_haloes(box: Box, *, disk: Disk | None = None, linger: float = LINGER) -> bool:
@@ -183,9 +208,10 @@ def _done(ledger: Ledger, run: Mapping[str, Any]) -> int:
 
 
 class HaloPainting(RunWriter):
-    """A rank's handle on run `epoch` of the painting of haloes.  Thread safe; then `close`.
+    """A rank's handle on run `epoch` of the painting of haloes.  Then `close`.
 
-    done: bool[blocks], what all ranks had done when this run began.
+    Thread safe, but for sums: those are one thread's.  final: bool[blocks], what all ranks had done
+    when this run began.
     """
 
     def __init__(
@@ -198,10 +224,20 @@ class HaloPainting(RunWriter):
                 raise BigboxError(f"{box.path}: run {epoch} has no painting of haloes to join")
             self.layout = HaloLayout.from_run(run)
             state = self._ledger.state(self.layout.bricks, 0)
-            self.done = state.done
+            self.final = state.done
             array = halo_blocks(box.path, self.layout.bricks, self.layout.channels)
-            self._scratch = Scratch(self._disk, self._temporary("sums"), array.shape)
             self._join(array, block_ranks(self.layout, assignment), state)
+            self._saved = saved_sums(self._ledger, _bits(self.layout.windows), state.done)
+            mine = self.rank_of(self._saved.lines["block"].astype(np.int64)) == rank
+            self._savings = Savings(
+                self._disk,
+                self._ledger,
+                epoch,
+                rank,
+                array.shape,
+                self._saved.only(mine),
+                self._temporary,
+            )
         except BaseException:
             self._lease.close()
             raise
@@ -245,28 +281,56 @@ class HaloPainting(RunWriter):
         with self._writing(0):
             self._append_records(make_records(REVOKE_TILE, self.epoch, blocks))
 
-    def put_aside(self, block: int, sums: Ints) -> None:
-        """Keep the sums of a block that is not final, int64 (channels, b, b, b), on the disk."""
-        with self._writing(sums.nbytes):
-            self._scratch.put(block, sums)
+    def done_of(self, blocks: Ints) -> Done:
+        """What all ranks had done of these blocks when this run began; blocks: ascending."""
+        found, included = self._saved.included()
+        here = np.isin(found, blocks)
+        return Done(self.layout.windows, self.final, found[here], included[here])
 
-    def put_back(self, block: int) -> Ints | None:
-        """The sums that were put aside, no longer on the disk; None where there are none."""
-        return self._scratch.take(block) if block in self._scratch else None
+    def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
+        """Keep the sums of a block that is not final, int64 (channels, b, b, b), on the disk;
+        windows: which are in them, see `scheduler.windows.Windows.ordinals_of`."""
+        with self._writing(sums.nbytes):
+            self._savings.put(block, windows, sums)
+
+    def put_back(self, block: int) -> tuple[Bool, Ints] | None:
+        """Windows and sums that were put aside, or that an earlier run left; None without any."""
+        with self._writing(0):
+            return self._savings.take(block)
+
+    def forget_sums(self, blocks: Iterable[int]) -> None:
+        """These blocks are final, or another rank has their sums."""
+        for block in blocks:
+            self._savings.forget(block)
+
+    def save_sums(self, held: Sequence[tuple[int, Bool, Ints]]) -> None:
+        """Make all sums durable, those put aside and those held: a run that begins after this one
+        goes on from them.  held: blocks, windows, sums."""
+        with self._writing(sum(sums.nbytes for _, _, sums in held)):
+            self._savings.save(held)
 
     def close(self) -> None:
         """Close every file and let go of the lease."""
-        self._scratch.close()
+        self._savings.close()
         super().close()
 
     def finish(self) -> None:
-        """Check that every block has a record, for rank 0 when all is done."""
+        """Check that every block has a record, for rank 0 when all is done; sums go."""
         done = self._ledger.state(self.layout.bricks, 0).done
         if not done.all():
             raise BigboxError(
                 f"{self._place}: not complete: {int((~done).sum())} of {len(done)} blocks have no"
                 f" record, the first is block {int(np.argmin(done))}"
             )
+        with self._writing(0):
+            dead = self._temporary("sums")
+            self._disk.replace(sums_directory(self._ledger), dead)
+            self._disk.remove_tree(dead)
+
+    def windows_left(self) -> int:
+        """Windows that a run that begins after this one has to predict; reads the ledger."""
+        state = self._ledger.state(self.layout.bricks, 0)
+        return done_of(Box.open(self._place.parent), self.layout, state).left()
 
 
 class HaloReader(BlockReader):

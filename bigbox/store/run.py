@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.errors import BadInput
-from bigbox.store.box import AXES, KNOWN, Box, make_realization
+from bigbox.store.arrays import painted_metadata, steps_metadata, tb_metadata
+from bigbox.store.box import Box, make_realization
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger
-from bigbox.store.metadata import array_metadata, group_metadata, read_json
+from bigbox.store.metadata import group_metadata, read_json
 from bigbox.store.tbshards import TbShards, default_edges
 from scheduler.bricks import Bricks
 from scheduler.tiling import Tiling
@@ -304,7 +305,8 @@ def _refuse_others(place: Path, arrays: Sequence[str]) -> None:
 def _put_aside(disk: Disk, place: Path, arrays: Sequence[str], ledger: Ledger, epoch: int) -> None:
     """Take the painting out of the box by renames."""
     aside = ledger.tmp_of(epoch)
-    for path in (*(place / name for name in arrays), ledger.path / "run.json"):
+    ours = (ledger.path / "run.json", ledger.path / "sums")
+    for path in (*(place / name for name in arrays), *ours):
         with suppress(FileNotFoundError):
             disk.replace(path, aside / f"old-{path.name}")
     disk.fsync_dir(place)
@@ -336,51 +338,6 @@ def _create_arrays(
     for name in arrays:
         disk.replace(tmp / name, place / name)
     disk.fsync_dir(place)
-
-
-def painted_metadata(bricks: Bricks) -> bytes:
-    """zarr.json of latents/painted: the painted tiles, one chunk a tile, one shard a brick."""
-    t = (bricks.tiling.tile,) * 3
-    return array_metadata(
-        (*bricks.tiling.counts, *t),
-        (1, 1, 1, *t),
-        shard=(bricks.edge,) * 3 + t,
-        names=_tile_names(),
-        attributes={"units": "mK", "long_name": "painted tiles, overlaps included"},
-        separator=".",
-    )
-
-
-def steps_metadata(tiling: Tiling, n_steps: int) -> bytes:
-    """zarr.json of latents/steps: per-step latents, one file a tile, removed when not needed."""
-    t = (tiling.tile,) * 3
-    i, j, k, x, y, z = _tile_names()
-    return array_metadata(
-        (*tiling.counts, n_steps, *t),
-        (1, 1, 1, n_steps, *t),
-        names=(i, j, k, "step", x, y, z),
-        attributes={"units": "1", "long_name": "latents of the tiles that are still needed"},
-        separator=".",
-    )
-
-
-def tb_metadata(
-    shape: tuple[int, ...], edges: Mapping[str, int], about: Mapping[str, Any]
-) -> bytes:
-    """zarr.json of tb, NaN where not painted yet."""
-    units, long_name = KNOWN["tb"]
-    return array_metadata(
-        shape,
-        (edges["chunk"],) * 3,
-        shard=(edges["shard"],) * 3,
-        names=AXES,
-        attributes={"units": units, "long_name": long_name, **about},
-        separator=".",
-    )
-
-
-def _tile_names() -> tuple[str, ...]:
-    return ("tile_x", "tile_y", "tile_z", "in_x", "in_y", "in_z")
 
 
 def _difference(run: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:

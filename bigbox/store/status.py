@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bigbox.store.box import Box
-from bigbox.store.haloes import halo_ledger, halo_state
+from bigbox.store.haloes import done_of, halo_ledger, halo_state
 from bigbox.store.ledger import BEGUN, SHARD, TILE, Ledger
 from bigbox.store.run import layout
 
@@ -66,7 +66,7 @@ def halo_status(box: Box) -> dict[str, Any] | None:
         "identity": run["identity"],
         "description": windows.describe(),
         "windows": windows.size,
-        "windows_left": windows.left(state.done),
+        "windows_left": done_of(box, layout, state).left(),
         "blocks": windows.blocks.size,
         "blocks_done": int(state.done.sum()),
         "runs": _runs(halo_ledger(box), "blocks"),

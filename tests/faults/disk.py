@@ -350,11 +350,11 @@ def kind_of(path: str | Path) -> str:
         return "start" if "start-" in name else name.removesuffix(".partial")
     if name.startswith(("old-", "gone-")):
         return name.split("-")[0]
-    for sort in ("brick", "steps", "dead", "tb", "sums"):
+    for sort in ("brick", "steps", "dead", "tb", "dat", "idx"):
         if name.endswith(f"-{sort}"):
             return f"temporary {sort}"
     if name.startswith("c."):
         return parts[-2]
-    if parts[-2] in ("records", "epochs", "tmp") and "." in name:
+    if parts[-2] in ("records", "epochs", "tmp", "sums") and "." in name:
         return parts[-2]
     return "directory"

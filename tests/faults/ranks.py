@@ -86,6 +86,7 @@ def paint_in_process(
     block: int = 4,
     shard_edge: int = 2,
     sum_bytes: int = 1 << 20,
+    seconds_between_saves: float = 1e9,
 ) -> None:
     """A whole run of `bigbox paint`, all ranks in this process.
 
@@ -163,6 +164,7 @@ def paint_in_process(
                 halo_painter=haloes,
                 halo_painting=halo_paintings[rank],
                 sum_bytes=sum_bytes,
+                seconds_between_saves=seconds_between_saves,
             )
             engines.append(engine)
         _step_until_idle(engines, rng)

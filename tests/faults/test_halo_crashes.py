@@ -91,6 +91,7 @@ class Story:
                 haloes=TrivialHaloes(stride=3, window=4, batch=rng.choice([1, 2, 5])),
                 block=3,
                 shard_edge=2 if n_ranks else rng.choice([1, 2]),
+                seconds_between_saves=0.0 if n_ranks else rng.choice([0.0, 1e9]),
                 sum_bytes=8 * SUMS if n_ranks else rng.choice([0, SUMS << 10]),
             )
             return True
@@ -139,7 +140,9 @@ def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
     assert first.run(0, "kill", n_ranks=2)
     first.check()
     operations = list(first.world.trace)
-    assert {"write temporary sums", "write halo", "fsync halo"} <= set(operations)
+    assert {"write sums", "fsync sums", "rename sums", "write halo", "fsync halo"} <= {
+        label.replace("temporary dat", "sums") for label in operations
+    }
     seen = Counter[str]()
     for at, label in enumerate(operations, start=1):
         seen[label] += 1

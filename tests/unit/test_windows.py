@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scheduler.bricks import Assignment, Bricks
 from scheduler.policy import Policy
 from scheduler.tiling import Tiling, TilingError
-from scheduler.windows import Gate, WindowOrder, Windows
+from scheduler.windoworder import Done, WindowOrder
+from scheduler.windows import Gate, Windows
 
 
 @st.composite
@@ -105,26 +106,42 @@ def test_every_window_has_one_rank(windows: Windows, ranks: int, edge: int, seed
     except TilingError:
         return
     assignment = Assignment(Bricks(tiling, edge), ranks)
-    final = np.random.default_rng(seed).random(windows.blocks.size) < seed % 3 / 2
+    rng = np.random.default_rng(seed)
     table = windows.blocks_of(np.arange(windows.size))
-    wanted = np.flatnonzero(((table >= 0) & ~final[table]).any(axis=1))
+    # Slow: whether a block waits for a window, bool (windows, blocks).
+    waits = np.zeros((windows.size, windows.blocks.size), bool)
+    for window, row in enumerate(table):
+        waits[window, row[row >= 0]] = True
+    final = rng.random(windows.blocks.size) < seed % 3 / 2
+    some = np.flatnonzero(~final & (rng.random(len(final)) < seed % 2))
+    included = np.zeros((len(some), int(np.prod(windows.ordinals))), bool)
+    for row, block in enumerate(some.tolist()):
+        over = np.flatnonzero(waits[:, block])
+        chosen = over[rng.random(len(over)) < 0.8]
+        column = (table[chosen] == block).argmax(axis=1)
+        included[row, windows.ordinals_of(chosen)[np.arange(len(chosen)), column]] = True
+        assert included[row].sum() == len(chosen), "windows of a block have ordinals of their own"
+        waits[chosen, block] = False
+    waits[:, final] = False
+    done = Done(windows, final, some, included)
+    assert done.left() == waits.any(axis=1).sum()
+    assert np.array_equal(done.count(some), included.sum(axis=1))
     seen = []
     for rank in range(ranks):
-        order = WindowOrder(windows, assignment, rank, final)
+        order = WindowOrder(windows, assignment, rank, done)
         mine = []
         while len(batch := order.next_batch(3)):
             mine += batch.tolist()
             assert order.remaining == order.total - len(mine)
         seen += mine
-        if not final.any():
+        if not done.anything:
             assert len(mine) in (windows.size // ranks, -(-windows.size // ranks))
-        # What the rank adds to each block that is not final.
+        # What the rank has still to add to each block.
         blocks, counts = order.contributions()
-        slow = np.bincount(table[mine][table[mine] >= 0], minlength=windows.blocks.size)
         dense = np.zeros(windows.blocks.size, np.int64)
         dense[blocks] = counts
-        assert np.array_equal(dense[~final], slow[~final])
-    assert sorted(seen) == wanted.tolist()
+        assert np.array_equal(dense, waits[mine].sum(axis=0))
+    assert sorted(seen) == np.flatnonzero(waits.any(axis=1)).tolist()
 
 
 @settings(deadline=None, max_examples=40)
