@@ -1,4 +1,4 @@
-"""The networks: shapes, independence of the channels, equal bits, files that are not what they say."""
+"""The networks: shapes, independent channels, equal bits, files that are not what they say."""
 
 from __future__ import annotations
 
