@@ -17,10 +17,10 @@ from bigbox.networks.transforms import LogTransform
 from bigbox.painters.diffusion import DiffusionPainter
 from bigbox.painters.precision import fast_dtype, ready
 
-# The noise levels painted through, within those that the network was trained for; chosen as for the
-# exact denoiser (bigbox/diffusion/schedule.py).
+# The noise levels painted through; chosen as for the exact denoiser (bigbox/diffusion/schedule.py),
+# within those that networks see in training.
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "dpmpp": {"gamma_min": -8.0, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
+    "dpmpp": {"gamma_min": -6.5, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -9.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
 }
 

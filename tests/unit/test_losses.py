@@ -10,6 +10,7 @@ import torch
 
 from bigbox.networks.lodi import Lodi, clean_estimate, target
 from bigbox.networks.presets import LodiSize
+from bigbox.painters.lodi import SCHEDULES
 from bigbox.training.losses import (
     HalogenWeights,
     Levels,
@@ -200,6 +201,8 @@ def test_training_levels_cover_those_that_are_painted() -> None:
     levels = Levels()
     gamma = levels.gamma(torch.linspace(0, 1, 1001)[1:-1])
     assert (gamma.diff() > 0).all()
-    assert levels.gamma_min <= gamma[0] < -8 and 11 < gamma[-1] <= levels.gamma_max
+    painted = SCHEDULES["dpmpp"]
+    assert levels.gamma_min <= gamma[0] <= painted["gamma_min"]
+    assert painted["gamma_max"] <= gamma[-1] <= levels.gamma_max
     middle = levels.gamma(torch.tensor([0.5]))
     assert abs(float(middle) - levels.centre) < 0.2

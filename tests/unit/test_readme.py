@@ -61,7 +61,7 @@ def test_every_command_of_the_readme_runs(folder: Path) -> None:
             run += 1
     assert run >= 10
     assert (folder / "first.png").exists()
-    assert (folder / "first_validate" / "index.html").exists()
+    assert (folder / "sim_validate" / "index.html").exists()
 
 
 def test_what_the_readme_names_exists() -> None:
