@@ -122,8 +122,8 @@ def plan_haloes(
         # An index for every block is the worst; blocks of a batch share one.
         array_bytes=blocks * (chunk + index_bytes(bricks.slots)),
         files=bricks.size,
-        # A record when a window is begun, another when a block is done.
-        ledger_bytes=(windows.size + blocks) * RECORD.itemsize,
+        # A record when a batch of windows is begun, another when a block is done.
+        ledger_bytes=(-(-windows.size // painter.batch) + blocks) * RECORD.itemsize,
         # Sums are saved beside what stands there, so twice at most.
         scratch_bytes=assignment.n_ranks * 2 * front * sums,
         shard_bytes=bricks.slots * (chunk + index_bytes(bricks.slots)),

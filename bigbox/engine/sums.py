@@ -94,7 +94,7 @@ class Sums:
         """Add a window, float32 (C, w, w, w) log10 rho_h; returns the blocks that are complete."""
         least, most = float(logs.min()), float(logs.max())
         if not (-SANE <= least and most <= SANE):
-            raise BigboxError(
+            raise BadInput(
                 f"window {window}: the painter of haloes predicts log10 rho_h from {least:g} to "
                 f"{most:g}, beyond +-{SANE:g}; check the model"
             )

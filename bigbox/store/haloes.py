@@ -6,8 +6,9 @@
         sums/               sums of blocks that are not final: see `bigbox.store.savings`
 
 A block is to haloes what a tile is to tb: done when its record (kind TILE) stands in this ledger.
-BEGUN records name windows. The ledger has a lease and runs of its own, so that the haloes, once
-painted, serve any number of paintings of tb without being touched.
+A BEGUN record names the first window of a batch, its `end` how many there are. The ledger has a
+lease and runs of its own, so that the haloes, once painted, serve any number of paintings of tb
+without being touched.
 """
 
 from __future__ import annotations
@@ -252,9 +253,9 @@ class HaloPainting(RunWriter):
         found = [self._array.bricks.tiles(brick) for brick in mine]
         return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
 
-    def begin_windows(self, windows: npt.ArrayLike) -> None:
-        """Note that these windows are being predicted."""
-        self._note_begun(windows)
+    def begin_windows(self, windows: Ints) -> None:
+        """Note that these windows are being predicted: one record a batch, there are very many."""
+        self._note_begun(windows[:1], len(windows))
 
     def commit_blocks(self, blocks: npt.ArrayLike, values: npt.NDArray[np.float32]) -> None:
         """Store final blocks of this rank for good: they are done when this returns.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from bigbox.store.box import Box
 from bigbox.store.haloes import done_of, halo_ledger, halo_state
 from bigbox.store.ledger import BEGUN, SHARD, TILE, Ledger
@@ -89,7 +91,7 @@ def _runs(ledger: Ledger, what: str) -> list[dict[str, Any]]:
         done = 0
         for block in ledger.blocks(source):
             done += int((block["kind"] == TILE).sum())
-            entry[begun] += int((block["kind"] == BEGUN).sum())
+            entry[begun] += int(np.maximum(block["end"][block["kind"] == BEGUN], 1).sum())
             if what == "tiles":
                 entry["tb_shards"] += int((block["kind"] == SHARD).sum())
         entry[what] += done

@@ -79,10 +79,11 @@ class RunWriter:
             if len(found):
                 yield found + low * 8
 
-    def _note_begun(self, what: npt.ArrayLike) -> None:
-        """Note what is being worked on, so that the ledger tells what a kill costs."""
+    def _note_begun(self, what: npt.ArrayLike, count: int = 1) -> None:
+        """Note what is being worked on, so that the ledger tells what a kill costs; count: how many
+        things each record stands for."""
         with self._writing(0):
-            self._records.append(make_records(BEGUN, self.epoch, what), sync=False)
+            self._records.append(make_records(BEGUN, self.epoch, what, end=count), sync=False)
 
     def _own(self, items: npt.ArrayLike) -> Ints:
         """Distinct items of this rank's bricks as an array; raises ValueError for others."""

@@ -190,7 +190,7 @@ def test_weights_that_cannot_be_are_refused(weights: np.ndarray, said: str) -> N
 def test_a_prediction_that_is_none_is_refused(value: float) -> None:
     logs = predictions(0)[3]
     logs[1, 2, 3, 4] = value
-    with pytest.raises(BigboxError, match=r"window 3: .* check the model"):
+    with pytest.raises(BadInput, match=r"window 3: .* check the model"):
         sums_of(np.ones(6, int)).add(3, logs)
 
 
