@@ -36,8 +36,8 @@ from bigbox.store.metadata import read_json
 from bigbox.store.shards import Index, empty_index
 from scheduler.bricks import Bricks
 
-# Kinds of record.  BEGUN says that a tile, or so many windows as its `end`, are being painted; it is
-# not synced and decides nothing, but tells how much a killed run lost.
+# Kinds of record.  BEGUN says that a tile, or as many windows as its `end`, are being painted; it
+# is not synced and decides nothing, but tells how much a killed run lost.
 TILE, SHARD, REVOKE_TILE, REVOKE_SHARD, COMPLETE, BEGUN = 1, 2, 3, 4, 5, 6
 
 # offset, end and crc are those of the chunk in its shard: where it begins, the committed end of
