@@ -1,7 +1,7 @@
 """`bigbox simulate` against a TreePM run: matter power, halo masses, and how much both agree.
 
-    python -m tests.benchmarks.simulate phases [--runs 2x100 3x150]   mesh factor x steps
-    python -m tests.benchmarks.simulate seeds [OUT ..]                runs that are there, or 1..5
+    python -m tests.benchmarks.simulate [phases] [--runs 2x100 3x150]   mesh factor x steps
+    python -m tests.benchmarks.simulate seeds [OUT ..]                  runs that are there, or 1..5
 
 `phases` starts from the very phases of the TreePM run (GADGET-4, ../shared/data), so that its
 ratios have no scatter of initial conditions; `seeds` takes others, as a user does, and has error
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
 
 import h5py
@@ -60,14 +61,14 @@ def read(snapshot: Path, catalogue: Path) -> Run:
 def phases(options: argparse.Namespace) -> str:
     """The phases of the TreePM run: ratios to it, mode by mode and halo by halo."""
     tree = read(TREEPM / "snapdir_000", TREEPM / "groups_000")
+    # N-GenIC's modes have unit variance, those of white noise on a grid N^3.
+    white = torch.from_numpy((modes(GRID, SEED) * GRID**1.5).astype(np.complex64))
     spectra, haloes = [], []
     for text in options.runs or ("2x100",):
         factor, steps = map(int, text.split("x"))
         asked = Options(GRID, SIDE, SEED, steps=steps, mesh_factor=factor)
         began, cpu = time.perf_counter(), time.process_time()
-        # N-GenIC's modes have unit variance, those of white noise on a grid N^3.
-        noise = torch.from_numpy((modes(GRID, SEED) * GRID**1.5).astype(np.complex64))
-        end = evolved(asked, noise)
+        end = evolved(asked, white.clone())
         groups = end.groups(asked)
         cost = f"{time.perf_counter() - began:.0f} s", f"{time.process_time() - cpu:.0f} s"
         mesh = Run(
@@ -188,7 +189,7 @@ def _mean(values: Sequence[NDArray], digits: int) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     tasks = {f.__name__: f for f in (phases, seeds)}
-    parser.add_argument("task", choices=tasks)
+    parser.add_argument("task", nargs="?", choices=tasks, default="phases")
     parser.add_argument("out", nargs="*", help="seeds: folders that bigbox simulate has made")
     parser.add_argument("--runs", nargs="+", metavar="FxK", help="phases: mesh factor x steps")
     parser.add_argument("--scratch", default=None)
@@ -202,11 +203,11 @@ def main() -> None:
     text = task(options)
     print(text)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    doc = f"{(task.__doc__ or '').strip()} {os.cpu_count()} cores, {torch.get_num_threads()} "
-    doc += f"threads, {time.perf_counter() - began:.0f} s, {peak:.1f} GB."
-    command = " ".join(sys.argv[1:]).replace(f"{Path.home()}/", "~/")
-    if options.out:
-        command = "seeds OUT .."
+    doc = f"{cleandoc(task.__doc__ or '')} {os.cpu_count()} cores, threads: "
+    doc += f"{torch.get_num_threads()}, {time.perf_counter() - began:.0f} s, {peak:.1f} GB."
+    command = "seeds OUT .." if options.out else " ".join(sys.argv[1:])
+    if not options.markdown.exists():
+        options.markdown.write_text("# bigbox simulate, measured against a TreePM run\n")
     write(
         options.markdown, options.task, doc, text, f"python -m tests.benchmarks.simulate {command}"
     )
