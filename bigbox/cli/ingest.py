@@ -85,6 +85,13 @@ def add(commands: Any) -> None:
         "--hi-halo", action="store_true", help="tb from the haloes, by the HI-halo relation"
     )
     snapshot.add_argument(
+        "--hi-draw",
+        type=whole(0, 2**31),
+        metavar="K",
+        help="which draw of that relation's scatter (default 0); several draws of one simulation "
+        "give a training more of it",
+    )
+    snapshot.add_argument(
         "--uvb",
         type=Path,
         metavar="FILE",
@@ -130,7 +137,7 @@ def add(commands: Any) -> None:
 
 
 _OF_SNAPSHOTS = (
-    *("grid", "halos", "halo_type", "gas", "gas_from", "hi_halo"),
+    *("grid", "halos", "halo_type", "gas", "gas_from", "hi_halo", "hi_draw"),
     *("uvb", "self_shielding", "smoothing"),
 )
 _OF_GRIDS = ("box_size", "redshift", "index")
@@ -205,6 +212,7 @@ def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
         uvb=options.uvb,
         self_shielding=options.self_shielding,
         hi_halo=options.hi_halo,
+        hi_draw=options.hi_draw or 0,
         smoothing=DEFAULT_RADIUS if options.smoothing is None else options.smoothing,
         cosmology=cosmology,
     )

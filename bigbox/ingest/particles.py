@@ -66,6 +66,7 @@ def ingest_snapshot(
     uvb: Path | None = None,
     self_shielding: bool = False,
     hi_halo: bool = False,
+    hi_draw: int = 0,
     smoothing: float = DEFAULT_RADIUS,
     cosmology: Mapping[str, float] | None = None,
     memory: int = MEMORY,
@@ -80,6 +81,7 @@ def ingest_snapshot(
     uvb        photo-ionisation rates in TREECOOL format, for gas without a neutral fraction
     self_shielding  of that gas (Rahmati et al. 2013)
     hi_halo    `tb` from the haloes, by the relation of `bigbox.hydrogen`
+    hi_draw    which draw of its scatter: 0, 1, ... are independent
     smoothing  Mpc/h, of halo and tb (dm is never smoothed)
     cosmology  what the headers do not tell, or tell wrongly
     memory     bytes that the bricks in work may take together; at least one brick is in work
@@ -103,6 +105,7 @@ def ingest_snapshot(
     h = (cosmology or {}).get("h")
     tb: TbSource = "haloes" if hi_halo else _gas(source, gas, h, uvb, self_shielding)
     run = _Run(source, catalogue, tb, _voxels(source, grid), smoothing, cosmology or {}, memory)
+    run.hi_draw = hi_draw
     run.check_disk(place.parent)
     with making(place) as work, ThreadPoolExecutor(run.workers) as pool:
         run.make(work, pool)
@@ -156,6 +159,7 @@ class _Run:
         # A window in int64 and as float32, or twice as float32; the brick three times for zarr.
         each = 12 * window + 12 * math.prod(self.brick) + (64 << 20)
         self.workers = max(1, min(len(os.sched_getaffinity(0)), memory // each))
+        self.hi_draw = 0
         self.halo_facts: tuple[HaloFacts, ...] = ()
         self.dm_facts: list[Written] = []
         self.tb_facts: list[Written] = []
@@ -274,7 +278,7 @@ class _Run:
         shutil.rmtree(folder)
 
     def _make_tb_of_haloes(self, box: Box, pool: ThreadPoolExecutor, catalogue: Catalogue) -> None:
-        header, seed = catalogue.header, catalogue.fingerprint()
+        header, seed = catalogue.header, catalogue.fingerprint() + (self.hi_draw << 32)
         bricks = Bricks(box.path / _SORTED, self.shape, self.brick, self.margin)
 
         def sort(chunk: Any) -> None:

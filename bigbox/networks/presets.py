@@ -47,7 +47,7 @@ _Size = TypeVar("_Size")
 HALOGEN = {
     #                      patch  widths                blocks convs heads
     "paper": HalogenSize(1, (64, 128, 256, 512), 1, 2, 4),
-    "mini": HalogenSize(2, (32, 64, 128), 1, 2, 4),
+    "mini": HalogenSize(2, (64, 96, 128), 1, 2, 4),
 }
 LODI = {
     #                   patch  widths              blocks convs heads embedding parametrisation

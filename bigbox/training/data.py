@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 
 from bigbox.errors import BadInput
@@ -107,6 +108,7 @@ def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
             "redshift": store.redshift,
             "cosmology": store.attributes["cosmology"],
             "smoothing": radius,
+            "simulation": int(google_crc32c.value(fields["halo"].tobytes())),
             "sources": {n: store.array(n).attrs.get("source", "") for n in names},
         }
         boxes.append(TrainingBox(path, fields, attributes))
@@ -144,6 +146,13 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
         last = held_out or max(1, round(VALIDATION_SHARE * len(boxes)))
         if last >= len(boxes):
             raise BadInput(f"{last} of {len(boxes)} boxes held out: none is left to train on")
+        held = {box.attributes.get("simulation", box.path) for box in boxes[-last:]}
+        for box in boxes[:-last]:
+            if box.attributes.get("simulation", box.path) in held:
+                raise BadInput(
+                    f"{box.path}: has the haloes of a box that is held out for validation; put all "
+                    "draws of one simulation on one side"
+                )
         regions = [Region(i) for i in range(len(boxes))]
         return Split(regions[:-last], regions[-last:])
     edge, gap = boxes[0].edge, round(GAP / boxes[0].attributes["voxel_size"])

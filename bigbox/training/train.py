@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +53,9 @@ DM_FLOOR = 0.01
 HALO_CUT = 10**9.5
 HALOGEN_FLOOR = 10**9.0
 TB_FLOOR = 5e-3
+# What LODI sees of haloes: dex above the cut. Mean and variance of all voxels would make numbers up
+# to 17 of them, for most voxels have none.
+HALO_LOG = LogTransform(HALO_CUT, math.log10(HALO_CUT), 1.0, clip=True)
 MANY_HALOES = 10.0  # log10 rho_h from which a sub-volume counts as having a halo (section 2.3.2)
 
 
@@ -158,13 +162,17 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
         size = replace(size, parametrisation=options.parametrisation)
     boxes = load_boxes(options.boxes, ["halo", "tb"])
     split = split_boxes(boxes, TILE, options.held_out)
-    floors = {"halo": (HALO_CUT, True), "tb": (TB_FLOOR, False)}
+    floors = {"tb": (TB_FLOOR, False)}
     if options.halogen:
         _add_predicted(boxes, options.halogen, options.threads or torch.get_num_threads())
     transforms = _transforms(options, boxes, split, floors)
+    halo = HALO_LOG
+    if options.start:
+        halo = LogTransform(**read_card(options.start, "lodi")["transforms"]["halo"])
+    transforms["halo"] = halo
+    apply(halo, boxes, "halo")
     if options.halogen:
-        apply(transforms["halo"], boxes, "predicted")
-    halo = transforms["halo"]
+        apply(halo, boxes, "predicted")
     sites = tuple(((density - halo.mean) / halo.std, more) for density, more in HALO_WEIGHTS)
     task = LodiTask(_started(options, Lodi(size)), Levels(), sites=sites)
     threshold = (MANY_HALOES - halo.mean) / halo.std

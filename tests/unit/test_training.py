@@ -308,8 +308,11 @@ def test_boxes_that_do_not_belong_together(boxes: list[Path], tmp_path: Path) ->
         train(replace(options, boxes=[other, other]))
     flat = tmp_path / "flat.zarr"
     box = Box.create(flat, (64,) * 3, 64 * 0.2, 0.0)
-    for name, channels in (("halo", 4), ("tb", None)):
-        box.create_array(name, channels=channels)[...] = 1.0
+    box.create_array("tb")[...] = 1.0
+    box.create_array("halo", channels=4)[...] = 1.0
+    with pytest.raises(BadInput, match="put all draws of one simulation on one side"):
+        train(replace(options, boxes=[other, flat]))
+    box.array("halo")[...] = 2.0
     with pytest.raises(BadInput, match="the same everywhere"):
         train(replace(options, boxes=[other, flat]))
 
