@@ -6,6 +6,7 @@ The only module that imports mpi4py, and only when a launcher started more than 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 import warnings
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 T = TypeVar("T")
+
+LAST_WORDS = 0.3  # seconds between an error's last line and the end of all ranks
 
 # Number of ranks, and the rank, as each launcher tells its processes. SLURM_NTASKS is also set in
 # a batch script that runs no srun, so the step's own count is the one to compare with.
@@ -101,6 +104,9 @@ class World:
     def abort(self, status: int) -> None:
         """Ends every rank at once: an error on one rank must not leave the others waiting."""
         if self._comm:
+            # What is still in the launcher's pipe when the ranks are killed is lost.
+            sys.stderr.flush()
+            time.sleep(LAST_WORDS)
             self._comm.Abort(status)
 
 
