@@ -10,7 +10,8 @@ ranks wait for reach them `latency` seconds later::
     rank 1  |== batch ==|.......|== batch ==|        idle until the overlaps are there
 
 As in the engine, one batch is taken ahead while another is painted, but only a full one; a rank
-with nothing else to do takes what is ready.
+with nothing else to do takes what is ready. Where haloes are predicted first (--halo-stride), a
+rank paints tiles when its windows are done, and a tile waits for the haloes under it.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scheduler import stages
 from scheduler.bricks import Assignment, Bricks, default_edge
+from scheduler.chains import critical_path, pending
 from scheduler.policy import Policy
+from scheduler.simhaloes import SimulatedHaloes
 from scheduler.tiling import Ints, Tiling
-
-# Tiles handled together where all tiles of the box are passed over.
-CHUNK = 1 << 18
+from scheduler.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class CostModel:
         latency: seconds from the end of a batch to its overlaps being in hand on another rank.
         fixed_per_batch: seconds added to every batch.
         slow: factors on the time of single ranks, 2 for a device of half the speed.
+        seconds_per_window: device time of a window of haloes, where these are predicted.
+        window_batch: windows the device predicts at once.
         filled: whether a batch that is not full takes as long as a full one, as it does for a
             network whose batches are filled up to one size.
 
@@ -59,11 +63,13 @@ class CostModel:
     fixed_per_batch: float = 0.0
     slow: Mapping[int, float] = field(default_factory=dict)
     filled: bool = True
+    seconds_per_window: float = 0.0
+    window_batch: int = 4
 
     def __post_init__(self) -> None:
         if self.batch < 1:
             raise ValueError(f"a batch of {self.batch} tiles: at least 1 is needed")
-        for name in ("seconds_per_tile", "latency", "fixed_per_batch"):
+        for name in ("seconds_per_tile", "latency", "fixed_per_batch", "seconds_per_window"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative")
         if self.seconds_per_tile + self.fixed_per_batch == 0:
@@ -76,6 +82,10 @@ class CostModel:
         """Time of a batch with so many tiles in it, on one rank."""
         paid = self.batch if self.filled else tiles
         return (self.fixed_per_batch + self.seconds_per_tile * paid) * self.slow.get(rank, 1.0)
+
+    def window_seconds(self, windows: int, rank: int) -> float:
+        """Time of a batch of windows, on one rank."""
+        return self.seconds_per_window * windows * self.slow.get(rank, 1.0)
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,10 @@ class Report:
         peak_pending_rank: the same of the rank that keeps the most of its own.
         busy: seconds each rank was painting, float64[n_ranks].
         batches: number of batches.
-        messages: number of messages between ranks; one per batch and rank that waits.
+        messages: number of messages between ranks; one per batch and rank that waits, one for the
+            sums of a block, one for the tiles of a rank that a block sets free.
+        windows: windows predicted.
+        most_open: most blocks of which one rank has sums at one time.
     """
 
     makespan: float
@@ -103,6 +116,11 @@ class Report:
     busy: NDArray[np.float64]
     batches: int
     messages: int
+    windows: int = 0
+    most_open: int = 0
+
+
+Batch = tuple[bool, Ints]  # whether it is one of windows, and which
 
 
 class _Rank:
@@ -110,15 +128,19 @@ class _Rank:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.inbox: deque[tuple[float, Ints]] = deque()
-        self.painting: Ints | None = None
-        self.ahead: Ints | None = None
+        self.inbox: deque[tuple[float, Ints | Callable[[], None]]] = deque()
+        self.painting: Batch | None = None
+        self.ahead: Batch | None = None
         self.busy = 0.0
 
     def open_mail(self, now: float) -> None:
         mail = []
         while self.inbox and self.inbox[0][0] <= now:
-            mail.append(self.inbox.popleft()[1])
+            message = self.inbox.popleft()[1]
+            if callable(message):
+                message()
+            else:
+                mail.append(message)
         if mail:
             self.policy.arrived(np.concatenate(mail) if len(mail) > 1 else mail[0])
 
@@ -130,6 +152,7 @@ def simulate(
     cost: CostModel,
     colouring: str = "levels",
     progress: Callable[[int, int], None] | None = None,
+    windows: Windows | None = None,
 ) -> Report:
     """Paint the box on so many ranks, in simulated time.
 
@@ -140,16 +163,46 @@ def simulate(
         cost: what painting costs.
         colouring: "levels" or "paper".
         progress: called now and then with tiles painted and tiles in all.
+        windows: in which haloes are predicted first; None: they are there.
 
     Raises:
         ValueError: from the cost model, the bricks, or an unknown colouring.
     """
     assignment = Assignment(Bricks(tiling, edge), n_ranks)
-    ranks = [_Rank(Policy(assignment, r, colouring)) for r in range(n_ranks)]
+    gated = windows is not None
+    ranks = [_Rank(Policy(assignment, r, colouring, gated)) for r in range(n_ranks)]
     # The batch in which each tile was painted, counted in order of completion.
     batch_of = np.full(tiling.size, -1, np.int32)
     events = [(0.0, r, r, False) for r in range(n_ranks)]
     now, order, batches, messages, painted = 0.0, n_ranks, 0, 0, 0
+
+    def send(to: int, message: Ints | Callable[[], None]) -> None:
+        nonlocal order, messages
+        ranks[to].inbox.append((now + cost.latency, message))
+        messages += 1
+        if ranks[to].painting is None:
+            heapq.heappush(events, (now + cost.latency, order, to, False))
+            order += 1
+
+    def opened(by: int, tiles: Ints) -> None:
+        of = assignment.rank_of(tiles)
+        ranks[by].policy.opened(tiles[of == by])
+        for to in np.unique(of[of != by]).tolist():
+            send(to, partial(ranks[to].policy.opened, tiles[of == to]))
+
+    haloes = SimulatedHaloes(windows, assignment, opened, send) if windows else None
+
+    def choose(r: int, idle: bool) -> Batch | None:
+        """As `bigbox.engine.loop` does: windows, full batches of tiles, what there is."""
+        if haloes is not None:
+            some = haloes.next_batch(r, cost.window_batch)
+            if some.size:
+                return True, some
+        tiles = ranks[r].policy.next_batch(cost.batch, partial=False)
+        if not tiles.size and idle:
+            tiles = ranks[r].policy.next_batch(cost.batch, partial=True)
+        return (False, tiles) if tiles.size else None
+
     while events:
         now_event, _, r, ended = heapq.heappop(events)
         rank = ranks[r]
@@ -158,32 +211,29 @@ def simulate(
         now = now_event
         rank.open_mail(now)
         if ended and rank.painting is not None:
-            batch, rank.painting = rank.painting, None
-            batch_of[batch] = batches
-            batches += 1
-            painted += len(batch)
-            rank.policy.done(batch)
-            rows, readers = rank.policy.readers(batch)
-            for reader in np.unique(readers).tolist():
-                to = ranks[reader]
-                to.inbox.append((now + cost.latency, batch[rows[readers == reader]]))
-                messages += 1
-                if to.painting is None:
-                    heapq.heappush(events, (now + cost.latency, order, reader, False))
-                    order += 1
-            if progress is not None and batches % 4096 == 0:
-                progress(painted, tiling.size)
+            (of_windows, batch), rank.painting = rank.painting, None
+            if of_windows and haloes is not None:
+                haloes.predicted(r, batch)
+            else:
+                batch_of[batch] = batches
+                batches += 1
+                painted += len(batch)
+                rank.policy.done(batch)
+                rows, readers = rank.policy.readers(batch)
+                for reader in np.unique(readers).tolist():
+                    send(reader, batch[rows[readers == reader]])
+                if progress is not None and batches % 4096 == 0:
+                    progress(painted, tiling.size)
         take, rank.ahead = rank.ahead, None
         if take is None:
-            take = rank.policy.next_batch(cost.batch, partial=True)
-        if take.size:
+            take = choose(r, idle=True)
+        if take is not None:
             rank.painting = take
-            seconds = cost.seconds(len(take), r)
+            seconds = (cost.window_seconds if take[0] else cost.seconds)(len(take[1]), r)
             rank.busy += seconds
             heapq.heappush(events, (now + seconds, order, r, True))
             order += 1
-            ahead = rank.policy.next_batch(cost.batch, partial=False)
-            rank.ahead = ahead if ahead.size else None
+            rank.ahead = choose(r, idle=False)
         elif rank.inbox:
             heapq.heappush(events, (rank.inbox[0][0], order, r, False))
             order += 1
@@ -191,7 +241,8 @@ def simulate(
         raise RuntimeError(f"{tiling.size - painted} tiles were never painted: the policy is wrong")
     speed = sum(1.0 / cost.slow.get(r, 1.0) for r in range(n_ranks))
     needed = tiling.size * (cost.seconds_per_tile + cost.fixed_per_batch / cost.batch)
-    total, most = _pending(assignment, batch_of, batches, colouring)
+    needed += cost.seconds_per_window * (windows.size if windows else 0)
+    total, most = pending(assignment, batch_of, batches, colouring)
     return Report(
         makespan=now,
         efficiency=needed / (speed * now),
@@ -201,69 +252,9 @@ def simulate(
         busy=np.array([rank.busy for rank in ranks]),
         batches=batches,
         messages=messages,
+        windows=windows.size if windows else 0,
+        most_open=haloes.most_open if haloes else 0,
     )
-
-
-def _pending(
-    assignment: Assignment, batch_of: NDArray[np.int32], batches: int, colouring: str
-) -> tuple[int, int]:
-    """Most tiles kept at one time, over all ranks and on one rank.
-
-    A tile is kept from the batch that paints it to the last batch that paints a tile waiting for
-    it; that batch still needs it.
-    """
-    tiling = assignment.bricks.tiling
-    change = np.zeros(batches + 2, np.int64)
-    most = 0
-    for rank in range(assignment.n_ranks):
-        own = assignment.tiles_of(rank)
-        start = batch_of[own]
-        last = np.full(len(own), -1, np.int32)
-        for i in range(0, len(own), CHUNK):
-            after = stages.successors(tiling, own[i : i + CHUNK], colouring)
-            last[i : i + CHUNK] = np.where(after >= 0, batch_of[after], -1).max(axis=1)
-        start, last = start[last >= 0], last[last >= 0]
-        change += np.bincount(start, minlength=batches + 2)
-        change -= np.bincount(last + 1, minlength=batches + 2)
-        # On the rank's own clock: only its own batches add to what it keeps.
-        clock = np.unique(start)
-        mine = np.bincount(np.searchsorted(clock, start), minlength=len(clock) + 1)
-        mine -= np.bincount(np.searchsorted(clock, last + 1), minlength=len(clock) + 1)
-        most = max(most, int(np.cumsum(mine).max(initial=0)))
-    return int(np.cumsum(change).max()), most
-
-
-def _by_stage(tiling: Tiling, colouring: str) -> Iterator[Ints]:
-    """All tiles in pieces, int64, no piece before the tiles that its own wait for."""
-    _, ny, nz = tiling.counts
-    for members in stages.triples(tiling, colouring):
-        for triple in members:
-            x, y, z = (np.flatnonzero(tiling.colours(a) == c) for a, c in enumerate(triple))
-            plane = y[:, None] * nz + z
-            step = max(1, CHUNK // plane.size)
-            for i in range(0, len(x), step):
-                yield (x[i : i + step, None, None] * (ny * nz) + plane).ravel()
-
-
-def critical_path(assignment: Assignment, cost: CostModel, colouring: str = "levels") -> float:
-    """Seconds of the longest chain of tiles that wait for one another.
-
-    Every tile of it takes a batch, and `cost.latency` more where it and the next are on different
-    ranks.
-    """
-    tiling = assignment.bricks.tiling
-    seconds = np.array([cost.seconds(1, r) for r in range(assignment.n_ranks)])
-    end = np.zeros(tiling.size, np.float32)
-    for tiles in _by_stage(tiling, colouring):
-        rank = assignment.rank_of(tiles)
-        start = np.zeros(len(tiles))
-        for before in stages.predecessors(tiling, tiles, colouring).T:
-            some = np.flatnonzero(before >= 0)
-            before = before[some]
-            travel = np.where(assignment.rank_of(before) != rank[some], cost.latency, 0.0)
-            start[some] = np.maximum(start[some], end[before] + travel)
-        end[tiles] = start + seconds[rank]
-    return float(end.max())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -287,6 +278,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=16, help="tiles that the device paints at once (16)")
     add("--seconds", type=float, default=0.05, help="device time of a tile (0.05)")
     add("--fixed", type=float, default=0.0, help="seconds added to every batch (0)")
+    add("--halo-stride", type=int, metavar="N", help="predict haloes first, at this stride")
+    add("--window-seconds", type=float, default=0.05, help="device time of a window (0.05)")
+    add("--window-batch", type=int, default=4, help="windows predicted at once (4)")
     add("--latency", type=float, default=0.02, help="seconds for overlaps to reach a rank (0.02)")
     add("--slow", nargs="*", default=[], metavar="RANK:FACTOR", help="ranks that take longer")
     add("--json", action="store_true", help="one JSON object per rank count instead of a table")
@@ -317,7 +311,17 @@ def main(argv: list[str] | None = None) -> int:
         shape = tuple(args.shape) * (3 if len(args.shape) == 1 else 1)
         tiling = Tiling(shape, args.tile, args.overlap, (not args.open,) * 3)
         slow = _slow(args.slow, max(args.ranks))
-        cost = CostModel(args.seconds, args.batch, args.latency, args.fixed, slow)
+        cost = CostModel(
+            args.seconds,
+            args.batch,
+            args.latency,
+            args.fixed,
+            slow,
+            seconds_per_window=args.window_seconds,
+            window_batch=args.window_batch,
+        )
+        stride = args.halo_stride
+        windows = None if stride is None else Windows(tiling.shape, stride=stride)
         edges = [args.edge or default_edge(tiling, n) for n in args.ranks]
         for n, edge in zip(args.ranks, edges, strict=True):
             Assignment(Bricks(tiling, edge), n)
@@ -331,7 +335,7 @@ def main(argv: list[str] | None = None) -> int:
     for n, edge in zip(args.ranks, edges, strict=True):
         began = time.perf_counter()
         watch = _show if sys.stderr.isatty() else None
-        report = simulate(tiling, edge, n, cost, args.colouring, watch)
+        report = simulate(tiling, edge, n, cost, args.colouring, watch, windows)
         if watch is not None:
             print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
         took = time.perf_counter() - began

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scheduler.bricks import Assignment, hilbert
+from scheduler.bricks import Assignment, Bricks, hilbert
 from scheduler.tiling import Ints
 from scheduler.windows import Windows
 
@@ -181,3 +181,14 @@ class WindowOrder:
         _, ny, nz = self.windows.blocks.counts
         blocks = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
         return blocks, (times_x[:, None, None] * times_y[:, None] * times_z).ravel()
+
+
+def shard_ranks(
+    windows: Windows, edge: int, assignment: Assignment
+) -> tuple[Bricks, NDArray[np.int32]]:
+    """The blocks in shards of edge^3, and the rank of each: the one that paints the tile at the
+    middle of the shard."""
+    bricks, side = Bricks(windows.blocks, edge), edge * windows.block
+    low = bricks.coords(np.arange(bricks.size)) * side
+    high = np.minimum(low + side, windows.shape)
+    return bricks, assignment.rank_of(assignment.bricks.tiling.owner((low + high) // 2))

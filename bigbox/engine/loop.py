@@ -8,8 +8,9 @@
                          dm        the same   (see `bigbox.engine.haloes`; only where there are no
                                    device     haloes yet)
 
-The device takes a full batch of tiles when there is one, else a batch of windows: the front of
-tiles and sums stays short, and the device stays full.
+The device predicts haloes first: windows wait for nothing, so all ranks are busy until theirs are
+done, and each then paints the tiles that it can. Tiles first would leave ranks waiting for windows
+that others come to late: 18 % of the time on 64 ranks (`scheduler.simulate`), against 1 %.
 
 The engine's own thread never blocks: it speaks with the other ranks, feeds the policy and passes
 work on. One batch is loaded while one is painted and up to two are being committed. Other ranks
@@ -319,15 +320,13 @@ class Engine:
     def _start_loading(self) -> bool:
         if self._loading is not None:
             return False
-        # A batch that is not full would waste the device while one is being painted, or while
-        # there are windows to predict: the tiles under way may soon make it full.
-        tiles = self.policy.next_batch(self.batch, partial=False)
-        if not len(tiles) and self.haloes and len(windows := self.haloes.next_batch()):
+        if self.haloes and not self.haloes.behind and len(windows := self.haloes.next_batch()):
             future = self.workers.submit("load", self.haloes.load, windows)
             self._loading = _Batch(windows, future, windows=True)
             return True
-        if not len(tiles) and self._painting is None:
-            tiles = self.policy.next_batch(self.batch, partial=True)
+        # A batch that is not full would waste the device while one is being painted: the tiles
+        # under way may soon make it full.
+        tiles = self.policy.next_batch(self.batch, partial=self._painting is None)
         if not len(tiles):
             return False
         self._loading = _Batch(tiles, self.workers.submit("load", self._load, tiles))

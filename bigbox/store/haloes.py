@@ -38,7 +38,7 @@ from bigbox.store.shards import Float
 from bigbox.store.tbshards import default_edges
 from bigbox.store.writing import Ints, RunWriter
 from scheduler.bricks import Assignment, Bricks
-from scheduler.windoworder import Done
+from scheduler.windoworder import Done, shard_ranks
 from scheduler.windows import Windows
 
 if TYPE_CHECKING:
@@ -196,14 +196,6 @@ def halo_metadata(layout: HaloLayout, about: Mapping[str, Any]) -> bytes:
     )
 
 
-def block_ranks(layout: HaloLayout, assignment: Assignment) -> npt.NDArray[np.int32]:
-    """The rank that writes each shard of halo: the one that paints the tile at its middle."""
-    bricks, side = layout.bricks, layout.edge * layout.windows.block
-    low = bricks.coords(np.arange(bricks.size)) * side
-    high = np.minimum(low + side, layout.windows.shape)
-    return assignment.rank_of(assignment.bricks.tiling.owner((low + high) // 2))
-
-
 def _done(ledger: Ledger, run: Mapping[str, Any]) -> int:
     return int(ledger.state(HaloLayout.from_run(run).bricks, 0).done.sum())
 
@@ -227,7 +219,8 @@ class HaloPainting(RunWriter):
             state = self._ledger.state(self.layout.bricks, 0)
             self.final = state.done
             array = halo_blocks(box.path, self.layout.bricks, self.layout.channels)
-            self._join(array, block_ranks(self.layout, assignment), state)
+            _, ranks = shard_ranks(self.layout.windows, self.layout.edge, assignment)
+            self._join(array, ranks, state)
             self._saved = saved_sums(self._ledger, _bits(self.layout.windows), state.done)
             mine = self.rank_of(self._saved.lines["block"].astype(np.int64)) == rank
             self._savings = Savings(

@@ -166,6 +166,8 @@ def paint_in_process(
                 sum_bytes=sum_bytes,
                 seconds_between_saves=seconds_between_saves,
             )
+            # No report of progress but the last: their number would depend on the machine's speed.
+            engine._told = float("inf")
             engines.append(engine)
         _step_until_idle(engines, rng)
         for engine in engines:

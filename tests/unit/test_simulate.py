@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from scheduler import stages
 from scheduler.bricks import Assignment, Bricks
 from scheduler.simulate import CostModel, Report, critical_path, simulate
 from scheduler.tiling import Tiling
+from scheduler.windows import Windows
 from tests.unit.tilings import tilings
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
@@ -93,7 +95,7 @@ def test_kept_tiles_against_a_replay(
         painted |= set(piece)
         total = max(total, len(kept))
         most = max([most, *np.bincount(rank[list(kept)], minlength=n_ranks).tolist()])
-    found = simulator._pending(assignment, batch_of, len(pieces), colouring)
+    found = simulator.pending(assignment, batch_of, len(pieces), colouring)
     assert found == (total, most)
 
 
@@ -134,6 +136,39 @@ def test_enough_tiles_a_rank_hide_the_latency() -> None:
     assert report.efficiency > 0.97
 
 
+@given(
+    tilings(largest=28, most_tiles=64),
+    st.integers(1, 3),
+    st.integers(1, 6),
+    costs,
+    st.integers(1, 4),
+    st.integers(2, 5),
+)
+@settings(max_examples=25, deadline=None)
+def test_haloes_are_predicted_once_and_first(
+    tiling: Tiling, edge: int, n_ranks: int, cost: CostModel, stride: int, block: int
+) -> None:
+    if not all(tiling.periodic):
+        return
+    windows = Windows(tiling.shape, min(tiling.shape), min(stride, *tiling.shape), block)
+    cost = replace(cost, seconds_per_window=0.25, window_batch=3)
+    report = simulate(tiling, edge, n_ranks, cost, windows=windows)
+    plain = simulate(tiling, edge, n_ranks, cost)
+    assert report.windows == windows.size and plain.windows == 0
+    assert report.busy.sum() >= windows.size * 0.25 * min([1.0, *cost.slow.values()])
+    assert report.makespan >= windows.size * 0.25 / n_ranks * min([1.0, *cost.slow.values()])
+    assert 0 < report.efficiency <= 1 + 1e-9
+    assert 0 < report.most_open <= windows.blocks.size
+
+
+def test_haloes_keep_all_ranks_busy() -> None:
+    tiling = Tiling((256,) * 3)
+    cost = CostModel(0.5, 4, latency=0.02, seconds_per_window=0.07)
+    report = simulate(tiling, 2, 4, cost, windows=Windows(tiling.shape))
+    assert report.efficiency > 0.95
+    assert report.most_open < 400, "of 512 blocks"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -158,6 +193,8 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(0 < row["efficiency"] <= 1 and len(row["busy"]) == row["ranks"] for row in rows)
     assert simulator.main(command) == 0
     assert "512 tiles" in capsys.readouterr().out
+    assert simulator.main([*command, "--halo-stride", "64", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[0])["windows"] == 4**3
     for wrong, words in (
         ("--shape 20 --ranks 2", "20 voxels on axis x"),
         ("--shape 224 --ranks 0", "0 ranks"),
