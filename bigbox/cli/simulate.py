@@ -22,11 +22,12 @@ How far it is right: the force is that of point masses beyond three mesh cells a
 below, where haloes are too wide. Against a TreePM run (GADGET-4) of the same initial conditions, at
 the resolution of CAMELS (128^3 in 12.5 Mpc/h, where a cell is 49 kpc/h), by default:
   matter power      within 1.5 % to k = 9 h/Mpc, 4 % too low at 17, 8 % at 26
-  haloes            of 390 particles (3e10 M_sun/h) and more: 0.96 as many; masses 1.5 % too low at
+  haloes            of 390 particles (3e10 M_sun/h) and more: 0.95 as many; masses 1.5 % too low at
                     the small end, 3.5 % too high at the large one; half are within 28 kpc/h
   below             fewer (0.84 of those of 130 to 390 particles) and 6 % too light
-Inside of 100 kpc/h, density profiles are not to be trusted. More steps and a finer mesh sharpen
-small scales: --mesh-factor 3 costs three times as much. tests/benchmarks/SIMULATE.md has the table.
+Inside of 100 kpc/h, density profiles are not to be trusted. --mesh-factor 3 costs twice as much: it
+finds 1.01 as many haloes and 0.94 of the smaller ones, 0 to 3 % too heavy, half within 16 kpc/h,
+and power 2.5 % higher than that run's at 9 h/Mpc. tests/benchmarks/SIMULATE.md has the tables.
 
 On a CPU that others use as well, one thread (OMP_NUM_THREADS=1) is faster than several. On any
 error, and on SIGTERM (exit status 75), nothing is left behind. The same seed gives the same bytes

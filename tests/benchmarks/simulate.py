@@ -59,7 +59,11 @@ def read(snapshot: Path, catalogue: Path) -> Run:
 
 
 def phases(options: argparse.Namespace) -> str:
-    """The phases of the TreePM run: ratios to it, mode by mode and halo by halo."""
+    """The phases of the TreePM run: ratios to it, mode by mode and halo by halo.
+
+    TreePM's own time steps are loose, and its softening is 7 kpc/h: which of the two is right where
+    they differ by a few per cent at k > 10 h/Mpc is not told by this.
+    """
     tree = read(TREEPM / "snapdir_000", TREEPM / "groups_000")
     # N-GenIC's modes have unit variance, those of white noise on a grid N^3.
     white = torch.from_numpy((modes(GRID, SEED) * GRID**1.5).astype(np.complex64))
