@@ -28,6 +28,7 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox plot box.zarr                                 a picture of input and output
   bigbox export box.zarr --to hdf5                     numpy, HDF5 or OME-Zarr files
   bigbox train lodi a.zarr b.zarr --out model          networks of your own
+  bigbox bench                                         how fast this machine paints
 """
 
 _STATUS = """\
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     from bigbox.cli import (
+        bench,
         export,
         ingest,
         paint,
@@ -90,7 +92,9 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
-    for command in (simulate, ingest, plan, paint, status, verify, validate, plot, export, train):
+    for command in (
+        simulate, ingest, plan, paint, status, verify, validate, plot, export, train, bench
+    ):  # fmt: skip
         command.add(commands)
     return parser
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
-from bigbox.names import COLOURINGS, OVERLAP_METHODS, PAINTERS, SAMPLERS
+from bigbox.names import COLOURINGS, DEFAULT_STEPS, OVERLAP_METHODS, PAINTERS, SAMPLERS
 
 if TYPE_CHECKING:
     from bigbox.plan import Plan
+
+_ESTIMATE = "an estimate; bigbox bench measures it, or use --seconds-per-{}"
 
 _TEXT = """\
 Tells what painting a box will take: stages, batches, time, memory of a rank, disk and files; for a
@@ -20,6 +22,8 @@ box that exists, or for one that is only thought of (--shape and --box-size). Wr
 What cannot fit is refused with exit status 2, after the plan is shown: ranks that need more memory
 than a node has, or more disk than is free. The limits are those of this machine, with all ranks on
 it; to plan for another one, tell its nodes with --ranks-per-node, --memory and --disk.
+
+Times are those that bigbox bench measured, where it was run, and rough estimates where it was not.
 
 example:  bigbox plan box.zarr --ranks 4
 example:  bigbox plan --shape 10240 --box-size 1000 --ranks 64 \\
@@ -63,7 +67,13 @@ def add(commands: Any) -> None:
         "--seconds-per-tile",
         type=number(0, above=True),
         metavar="X",
-        help="as measured where it will run (default: measured on one core of an AMD EPYC)",
+        help="as measured where it will run (default: of bigbox bench, else of a core of an EPYC)",
+    )
+    run_with.add_argument(
+        "--bench",
+        type=Path,
+        metavar="FILE",
+        help="numbers of bigbox bench --out, of another machine (default: the last of this user)",
     )
     run_with.add_argument(
         "--halo-stride",
@@ -91,10 +101,23 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Shows the plan, then refuses what does not fit."""
     from bigbox import plan as planning
+    from bigbox.bench.record import load_speed
     from scheduler.tiling import Tiling
 
     shape, box_size, place = _geometry(options)
     tiling = Tiling(shape, options.tile, options.overlap)
+    tile_time, tile_source = options.seconds_per_tile, "as given"
+    window_time, window_source = options.seconds_per_window, "as given"
+    speed = load_speed(options.bench) if options.painter == "lodi" else None
+    if tile_time is None:
+        tile_source = _ESTIMATE.format("tile")
+        if speed and options.tile == 32:
+            steps = options.steps or DEFAULT_STEPS[options.sampler]
+            tile_time, tile_source = speed.seconds_per_tile(steps), speed.where()
+    if window_time is None:
+        window_source = _ESTIMATE.format("window")
+        if speed:
+            window_time, window_source = speed.seconds_per_window, speed.where()
     made = planning.make_plan(
         tiling,
         box_size,
@@ -105,13 +128,13 @@ def run(options: argparse.Namespace) -> int:
         steps=options.steps,
         overlap_method=options.overlap_method,
         colouring=options.colouring,
-        seconds_per_tile=options.seconds_per_tile,
+        seconds_per_tile=tile_time,
         bricks=planning.begun_bricks(options.box, tiling) if options.box else None,
         haloes=options.box is None or planning.lacks_haloes(options.box),
         halo_stride=options.halo_stride,
-        seconds_per_window=options.seconds_per_window,
+        seconds_per_window=window_time,
     )
-    print(_text(made, options.seconds_per_tile is None, options.seconds_per_window is None))
+    print(_text(made, tile_source, window_source))
     free_memory, free_disk = planning.available_memory(), planning.available_disk(place)
     planning.refuse(
         made,
@@ -149,24 +172,23 @@ def _geometry(
     return (x, y, z), (x * voxel, y * voxel, z * voxel), Path.cwd()
 
 
-def _text(plan: Plan, is_estimate: bool, windows_are: bool) -> str:
+def _text(plan: Plan, tile_source: str, window_source: str) -> str:
     tiling = plan.tiling
     sides = " x ".join(f"{side:g}" for side in plan.box_size)
     voxel = plan.box_size[0] / tiling.shape[0]
     own = f"{plan.most_tiles:,}"
     if plan.least_tiles != plan.most_tiles:
         own = f"{plan.least_tiles:,} to {own}"
-    kind = "an estimate; measure it and use --seconds-per-tile" if is_estimate else "as given"
     lines = [
         ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
         ("tiles", tiling.describe()),
         ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
-        *_haloes(plan, windows_are),
+        *_haloes(plan, window_source),
         ("ranks", f"{plan.ranks:,}, each {own} tiles in about {plan.batches:,} batches of "
                   f"{plan.batch}; bricks of {plan.edge}^3 tiles"),
         ("time", in_time(plan.seconds)
                  + (", haloes included; tb" if plan.haloes else "")
-                 + f" at {plan.seconds_per_tile:.3g} s a tile ({kind})"),
+                 + f" at {plan.seconds_per_tile:.3g} s a tile ({tile_source})"),
         ("memory", f"{in_bytes(plan.memory_per_rank)} a rank: "
                    + ", ".join(f"{term} {in_bytes(n)}" for term, n in plan.memory.items())),
         ("disk", _disk(plan)),
@@ -174,17 +196,16 @@ def _text(plan: Plan, is_estimate: bool, windows_are: bool) -> str:
     return "\n".join(f"{name:8}{text}" for name, text in lines)
 
 
-def _haloes(plan: Plan, is_estimate: bool) -> list[tuple[str, str]]:
+def _haloes(plan: Plan, source: str) -> list[tuple[str, str]]:
     """A line about haloes, where they are painted first."""
     haloes = plan.haloes
     if haloes is None:
         return []
-    kind = "an estimate; measure it and use --seconds-per-window" if is_estimate else "as given"
     return [
         (
             "haloes",
             f"{haloes.windows.describe()}; {haloes.most_windows:,} windows a rank, "
-            f"{in_time(haloes.seconds)} at {haloes.seconds_per_window:.3g} s a window ({kind})",
+            f"{in_time(haloes.seconds)} at {haloes.seconds_per_window:.3g} s a window ({source})",
         )
     ]
 

@@ -14,7 +14,9 @@ from bigbox.cli import main, status, values
 from bigbox.cli import paint as paint_command
 from bigbox.store.box import Box
 
-COMMANDS = ("simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export")
+COMMANDS = (
+    "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export", "bench"
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -1,0 +1,98 @@
+"""What a machine can do at most: the rates that painting is measured against."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bigbox.painters.diffusion import side_by_side, thread_pool
+from bigbox.store.durable import Disk
+
+SECONDS = 1.0  # for each measurement
+COPY_BYTES = 256 << 20
+STORE_BYTES = 64 << 20
+# Channels and edge of the convolutions tried: those of the networks' presets, and larger ones.
+CONVOLUTIONS = ((48, 32), (64, 16), (96, 8), (128, 16), (192, 8), (256, 16))
+
+
+def rate(work: Callable[[], object], device: str, threads: int, *, ceiling: bool) -> float:
+    """Calls of `work` a second, on `threads` threads of a CPU side by side.
+
+    ceiling: of the quickest round, which nothing has disturbed; otherwise the median round.
+    """
+    pool = thread_pool(threads, device)
+    cuda = torch.device(device).type == "cuda"
+
+    def round_() -> float:
+        began = time.perf_counter()
+        side_by_side(pool, lambda _: work(), range(threads))
+        if cuda:
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - began
+
+    round_(), round_()
+    rounds: list[float] = []
+    while sum(rounds) < SECONDS or len(rounds) < 3:
+        rounds.append(round_())
+    if pool is not None:
+        pool.shutdown()
+    return threads / (min(rounds) if ceiling else statistics.median(rounds))
+
+
+def matrix_product_rate(device: str, dtype: torch.dtype, threads: int) -> float:
+    """Floating point operations a second of a large square matrix product."""
+    n = 8192 if torch.device(device).type == "cuda" else 1024
+    a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
+    return 2 * n**3 * rate(lambda: a @ b, device, threads, ceiling=True)
+
+
+@torch.inference_mode()
+def convolution_rate(device: str, dtype: torch.dtype, threads: int, batch: int) -> float:
+    """Operations a second of the best among the 3³ convolutions of CONVOLUTIONS, channels last."""
+    best = 0.0
+    for channels, edge in CONVOLUTIONS:
+        conv = torch.nn.Conv3d(channels, channels, 3, padding=1, device=device, dtype=dtype)
+        conv.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        x = torch.randn(batch, channels, edge, edge, edge, device=device).to(dtype)
+        x = x.to(memory_format=torch.channels_last_3d)
+        operations = 2 * 27 * channels**2 * edge**3 * batch
+        calls = rate(lambda c=conv, x=x: c(x), device, threads, ceiling=True)  # type: ignore[misc]
+        best = max(best, operations * calls)
+    return best
+
+
+def copy_rate(device: str, threads: int) -> float:
+    """Bytes a second that are read and written when memory is copied."""
+    size = COPY_BYTES // threads
+    source = torch.ones(size, dtype=torch.uint8, device=device)
+    # One target for each thread: they come one after the other to an empty list of them.
+    targets = [torch.empty_like(source) for _ in range(threads)]
+
+    def copy() -> None:
+        target = targets.pop()
+        target.copy_(source)
+        targets.append(target)
+
+    return 2 * size * rate(copy, device, threads, ceiling=True)
+
+
+def store_rates(folder: Path) -> tuple[float, float]:
+    """Bytes a second written with fsync, and read back (mostly from the page cache)."""
+    disk, path = Disk(), folder / "bench.bin"
+    data = np.random.default_rng(0).integers(0, 256, STORE_BYTES, dtype=np.uint8)
+    file = disk.open(path, create=True)
+    began = time.perf_counter()
+    disk.write_at(file, 0, [data])
+    disk.fsync(file)
+    written = time.perf_counter() - began
+    disk.close(file)
+    began = time.perf_counter()
+    path.read_bytes()
+    read = time.perf_counter() - began
+    disk.unlink(path)
+    return STORE_BYTES / written, STORE_BYTES / read

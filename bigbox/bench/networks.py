@@ -1,0 +1,74 @@
+"""The speed of the networks alone, and of the sampler loop around LODI without the engine."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from bigbox.bench.ceilings import rate
+from bigbox.painters.base import TileBatch
+from bigbox.painters.halogen import HalogenPainter
+from bigbox.painters.lodi import LodiPainter
+
+BATCHES = 5
+
+
+def together(painter: LodiPainter | HalogenPainter) -> int:
+    """Tiles or windows that go through the network in one call."""
+    return painter.inner[torch.device(painter.device).type]
+
+
+@torch.inference_mode()
+def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
+    """Operations of one call for one tile, and its seconds on the whole device."""
+    count, tile = together(painter), painter.tile
+    shape = (count, tile, tile, tile)
+    noise = torch.randn(shape, device=painter.device)
+    halo = torch.zeros(count, painter.channels, *shape[1:], device=painter.device)
+    unknown = torch.zeros(shape, dtype=torch.bool, device=painter.device)
+    x = noise.to(painter.dtype)
+    prepared = painter.network.prepare(halo.to(painter.dtype), x, unknown)
+    level = torch.full((count,), 0.5, device=painter.device)
+    call = lambda: painter.network(x, level, prepared)  # noqa: E731
+    operations = _operations(call) / count
+    return operations, 1 / (count * rate(call, painter.device, painter.threads, ceiling=False))
+
+
+@torch.inference_mode()
+def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
+    """Operations of one window, and its seconds on the whole device."""
+    count, window = together(painter), painter.window
+    x = torch.randn(count, 1, *(window,) * 3, device=painter.device).to(painter.dtype)
+    call = lambda: painter.network(x)  # noqa: E731
+    operations = _operations(call) / count
+    return operations, 1 / (count * rate(call, painter.device, painter.threads, ceiling=False))
+
+
+def tile_seconds(painter: LodiPainter, batch: int) -> float:
+    """Seconds of one tile in the sampler loop, the engine left out: the median of a few batches."""
+    rng = np.random.default_rng(0)
+    tile = painter.tile
+    tiles = TileBatch(
+        tiles=np.arange(batch),
+        origin=rng.integers(0, min(painter.box_shape), (batch, 3)),
+        inputs=np.zeros((batch, painter.channels, *(tile,) * 3), np.float32),
+        known=np.zeros((batch, painter.fields, *(tile,) * 3), np.float32),
+        width=np.tile(np.array([[4, 0]] * 3), (batch, 1, 1)),
+    )
+    seconds = []
+    for _ in range(BATCHES + 1):
+        began = time.perf_counter()
+        painter.paint(tiles)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[1:]) / batch
+
+
+def _operations(call: object) -> float:
+    """Floating point operations of a call, as torch counts them."""
+    with FlopCounterMode(display=False) as counter:
+        call()  # type: ignore[operator]
+    return float(counter.get_total_flops())

@@ -1,0 +1,139 @@
+"""The whole of `bigbox bench`: ceilings, networks, and a real painting through the engine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bigbox import __version__
+from bigbox.bench.ceilings import convolution_rate, copy_rate, matrix_product_rate, store_rates
+from bigbox.bench.networks import halogen_speed, lodi_speed, tile_seconds, together
+from bigbox.bench.record import Speed
+from bigbox.data import default_model
+from bigbox.engine.run import PaintOptions, paint
+from bigbox.errors import BadInput
+from bigbox.names import DEFAULT_STEPS
+from bigbox.networks.model import load_model
+from bigbox.painters.diffusion import device_name
+from bigbox.painters.halogen import HalogenPainter
+from bigbox.painters.lodi import LodiPainter
+from bigbox.store.box import Box
+from scheduler.tiling import Tiling
+
+SIDES = (3, 20)  # fewest and most tiles on a side of the box that is painted
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What `bigbox bench` was asked for; seconds: of the painting, about."""
+
+    model: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    seconds: float = 30.0
+    scratch: Path | None = None
+
+
+def bench(options: BenchOptions) -> Speed:
+    """Measure this machine's device. Raises BadInput."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"device {device}: {str(error).splitlines()[0]}") from None
+    cpu = torch.device(device).type == "cpu"
+    threads = (options.threads or len(os.sched_getaffinity(0))) if cpu else 1
+    torch.set_num_threads(1)
+    folder = options.model or default_model()
+    steps = options.steps or DEFAULT_STEPS["dpmpp"]
+    common: dict[str, Any] = {"device": device, "threads": threads}
+    lodi = LodiPainter(
+        seed=0, box_shape=(256,) * 3, steps=steps, model=load_model(folder, "lodi"), **common
+    )
+    halogen = HalogenPainter(load_model(folder, "halogen"), **common)
+    batch = options.batch or max(16, together(lodi) * threads)
+    lodi_operations, lodi_call = lodi_speed(lodi)
+    halogen_operations, halogen_window = halogen_speed(halogen)
+    tile = tile_seconds(lodi, batch)
+    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="bigbox-bench-") as scratch:
+        written, read = store_rates(Path(scratch))
+        box = _box(Path(scratch) / "bench.zarr", tile, options.seconds, lodi)
+        report = paint(
+            PaintOptions(
+                box,
+                model=folder,
+                force=True,
+                steps=steps,
+                batch=batch,
+                device=device,
+                threads=threads,
+                quiet=True,
+            )
+        )
+    assert lodi.model is not None
+    return Speed(
+        bigbox=__version__,
+        torch=torch.__version__,
+        host=socket.gethostname(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        device=_processor() if cpu else device_name(device),
+        kind=torch.device(device).type,
+        threads=threads,
+        dtype=str(lodi.dtype).removeprefix("torch."),
+        model=lodi.model.sha256,
+        steps=steps,
+        together=together(lodi),
+        matrix_product=matrix_product_rate(device, lodi.dtype, threads),
+        convolution=convolution_rate(device, lodi.dtype, threads, together(lodi)),
+        copied=copy_rate(device, threads),
+        written=written,
+        read=read,
+        lodi_operations=lodi_operations,
+        lodi_call=lodi_call,
+        halogen_operations=halogen_operations,
+        halogen_window=halogen_window,
+        tile=tile,
+        engine_tile=report["seconds"] / report["tiles"],
+        busy=report["busy"],
+        tiles=report["tiles"],
+    )
+
+
+def _box(path: Path, tile: float, seconds: float, painter: LodiPainter) -> Path:
+    """A box with haloes everywhere 0, of so many tiles as take `seconds`: what is in it does not
+    matter for speed."""
+    low, high = SIDES
+    side = min(high, max(low, round((seconds / tile) ** (1 / 3))))
+    tiling = Tiling((28 * side,) * 3, painter.tile)
+    assert painter.model is not None
+    card = painter.model.card
+    box = Box.create(path, tiling.shape, card["voxel_size"] * tiling.shape[0], card["redshift"])
+    for name, value, channels in (("dm", 1.0, None), ("halo", 0.0, 4)):
+        array = box.create_array(name, channels=channels)
+        edge = (array.shards or array.chunks)[-1]
+        for corner in np.ndindex(*(-(-n // edge) for n in tiling.shape)):
+            x, y, z = (slice(c * edge, (c + 1) * edge) for c in corner)
+            array[..., x, y, z] = value
+    return path
+
+
+def _processor() -> str:
+    """The processor's name, as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,139 @@
+"""`bigbox bench`: how fast this machine paints, and what a box would cost on many like it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
+from bigbox.errors import BadInput
+
+if TYPE_CHECKING:
+    from bigbox.bench.record import Speed
+
+_TEXT = """\
+Measures one device of this machine, a GPU or the threads of its processor: what it can do at most
+(matrix products, convolutions, copies, the disk), how fast the networks are and which share of that
+they reach, and how busy the engine keeps it in a real painting (in a temporary folder, half a
+minute). Prints one table, and what a box would cost on many such devices.
+
+The numbers are kept in the user's cache folder, where bigbox plan finds them.
+
+example:  bigbox bench
+example:  bigbox bench --shape 10240 --box-size 1000 --devices 64
+next:     bigbox plan box.zarr --ranks 4
+"""
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(commands, "bench", summary="how fast this machine paints", text=_TEXT)
+    parser.add_argument("--model", type=Path, metavar="DIR", help="networks (default: the shipped)")
+    parser.add_argument(
+        "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if any)"
+    )
+    parser.add_argument(
+        "--threads", type=whole(1), metavar="N", help="CPU threads (default: all that there are)"
+    )
+    parser.add_argument("--steps", type=whole(1, 4095), metavar="T", help="network calls per tile")
+    parser.add_argument("--batch", type=whole(1), metavar="K", help="tiles painted at once")
+    parser.add_argument(
+        "--seconds",
+        type=number(1),
+        default=30.0,
+        metavar="S",
+        help="that the painting takes, about (30)",
+    )
+    parser.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="where it paints (default: temporary files)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON (default: for bigbox plan)")
+    cost = parser.add_argument_group("a box to tell the cost of")
+    cost.add_argument("--shape", type=whole(1), default=10_240, metavar="N", help="voxels (10240)")
+    cost.add_argument(
+        "--box-size", type=number(0, above=True), default=1000.0, metavar="L", help="Mpc/h (1000)"
+    )
+    cost.add_argument(
+        "--devices", type=whole(1), default=64, metavar="N", help="devices like this one (64)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures, keeps the numbers, and prints the table."""
+    from bigbox.bench.painting import BenchOptions, bench
+    from bigbox.bench.record import default_path, save_speed
+    from bigbox.engine.mpi import launched
+
+    if launched()[1] > 1:
+        raise BadInput("bench measures one device: start it without mpirun")
+    if options.scratch and not options.scratch.is_dir():
+        raise BadInput(f"--scratch {options.scratch}: no such folder")
+    asked = ("model", "device", "threads", "steps", "batch", "seconds", "scratch")
+    speed = bench(BenchOptions(**{name: getattr(options, name) for name in asked}))
+    out = options.out or default_path()
+    save_speed(speed, out)
+    print(table(speed))
+    print(cost(speed, options.shape, options.box_size, options.devices))
+    print(f"kept in {out}; next: bigbox plan, which uses these numbers")
+    return 0
+
+
+def table(speed: Speed) -> str:
+    """The numbers for people."""
+    threads = f", {speed.threads} threads" if speed.threads > 1 else ""
+    lodi = speed.lodi_operations / speed.lodi_call
+    halogen = speed.halogen_operations / speed.halogen_window
+
+    def share(of: float) -> str:
+        return (
+            f"{100 * of / speed.convolution:.0f} % of the convolution ceiling, "
+            f"{100 * of / speed.matrix_product:.0f} % of the matrix product's"
+        )
+
+    rows = [
+        ("device", f"{speed.device}{threads}, {speed.dtype}, torch {speed.torch}"),
+        ("matrix product", _rate(speed.matrix_product)),
+        ("convolution 3³", f"{_rate(speed.convolution)}, the best of several shapes"),
+        ("copy", f"{in_bytes(speed.copied)}/s read and written"),
+        ("disk", f"{in_bytes(speed.written)}/s written with fsync, "
+                 f"{in_bytes(speed.read)}/s read (cache)"),
+        ("LODI", f"{1e3 * speed.lodi_call:.3g} ms a tile and call, "
+                 f"{speed.lodi_operations / 1e9:.3g} GFLOP: {_rate(lodi)}, {share(lodi)}"),
+        ("HALOgen", f"{1e3 * speed.halogen_window:.3g} ms a window, "
+                    f"{speed.halogen_operations / 1e9:.3g} GFLOP: {_rate(halogen)}, "
+                    f"{share(halogen)}"),
+        ("sampler", f"{1e3 * speed.tile:.4g} ms a tile at {speed.steps} calls, the network "
+                    f"{100 * speed.steps * speed.lodi_call / speed.tile:.1f} % of it"),
+        ("engine", f"{1e3 * speed.engine_tile:.4g} ms a tile over {speed.tiles} tiles, "
+                   f"{100 * (speed.engine_tile / speed.tile - 1):+.1f} % on the sampler; painter "
+                   f"busy {100 * speed.busy:.1f} %"),
+    ]  # fmt: skip
+    return "\n".join(f"{name:16}{text}" for name, text in rows)
+
+
+def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
+    """What a box would take on so many devices like this one, haloes included."""
+    from bigbox.plan import make_plan
+    from scheduler.tiling import Tiling
+
+    one = speed.seconds_per_tile(speed.steps) / speed.threads
+    plan = make_plan(
+        Tiling((voxels,) * 3),
+        (box_size,) * 3,
+        ranks=devices,
+        seconds_per_tile=one,
+        seconds_per_window=speed.halogen_window,
+    )
+    hours = plan.seconds * devices / 3600
+    return (
+        f"{'cost':16}{voxels:,}³ voxels of {box_size:g} Mpc/h, {plan.tiling.size:,} tiles: "
+        f"{in_time(plan.seconds)} on {devices} such devices, {hours:,.1f} device hours"
+    )
+
+
+def _rate(operations: float) -> str:
+    """Operations a second for people."""
+    big = operations >= 1e12
+    return f"{operations / (1e12 if big else 1e9):.3g} {'TFLOP/s' if big else 'GFLOP/s'}"

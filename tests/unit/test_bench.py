@@ -1,0 +1,122 @@
+"""`bigbox bench`: every number is there, and `bigbox plan` goes by them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bigbox.bench import ceilings
+from bigbox.bench.networks import halogen_speed, lodi_speed
+from bigbox.bench.record import load_speed
+from bigbox.cli import main
+from bigbox.networks.model import load_model
+from bigbox.painters.halogen import HalogenPainter
+from bigbox.painters.lodi import LodiPainter
+from tests.models import write_model
+
+SMALL = (
+    "--model",
+    "{model}",
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "--steps",
+    "2",
+    "--seconds",
+    "1",
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ceilings, "SECONDS", 0.02)
+    monkeypatch.setattr(ceilings, "CONVOLUTIONS", ((16, 8),))
+    monkeypatch.setattr(ceilings, "COPY_BYTES", 1 << 20)
+    monkeypatch.setattr(ceilings, "STORE_BYTES", 1 << 20)
+    monkeypatch.setattr("bigbox.bench.painting.SIDES", (3, 3))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_bench_measures_and_plan_goes_by_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = ("plan", "--shape", "128", "--box-size", "12.5", "--memory", "99", "--disk", "99")
+    assert main(shape) == 0
+    assert "an estimate; bigbox bench measures it" in capsys.readouterr().out
+    model = write_model(tmp_path / "model")
+    told = [word.format(model=model) for word in SMALL]
+    assert main(["bench", *told, "--shape", "256", "--box-size", "25", "--devices", "2"]) == 0
+    said = capsys.readouterr().out
+    speed = load_speed()
+    assert speed is not None and speed.tiles == 27 and speed.steps == 2 and speed.threads == 1
+    numbers = [v for v in vars(speed).values() if isinstance(v, float)]
+    assert len(numbers) == 12 and min(numbers) > 0
+    assert 0.2 < speed.busy <= 1 and speed.engine_tile > 0.5 * speed.tile
+    for word in ("convolution ceiling", "painter busy", "256³ voxels of 25 Mpc/h", "device hours"):
+        assert word in said
+
+    assert main([*shape, "--steps", "4"]) == 0
+    said = capsys.readouterr().out
+    assert said.count(f"measured by bigbox bench on {speed.device}") == 2
+    assert f"{speed.seconds_per_tile(4):.3g} s a tile" in said
+    assert speed.seconds_per_tile(4) == pytest.approx(2 * speed.engine_tile)
+    elsewhere = tmp_path / "there.json"
+    faster = json.loads((tmp_path / "cache" / "bigbox" / "bench.json").read_text())
+    elsewhere.write_text(json.dumps(faster | {"engine_tile": 1.0, "threads": 3}))
+    assert main([*shape, "--steps", "4", "--bench", str(elsewhere)]) == 0
+    assert "at 6 s a tile" in capsys.readouterr().out
+
+
+@torch.inference_mode()
+def test_operations_are_those_of_the_layers(tmp_path: Path) -> None:
+    """Counted by hand for the convolutions, which are nearly all of it."""
+    folder = write_model(tmp_path)
+    lodi = LodiPainter(seed=0, box_shape=(64,) * 3, model=load_model(folder, "lodi"))
+    halogen = HalogenPainter(load_model(folder, "halogen"))
+    tile, window = torch.zeros(1, 32, 32, 32), torch.zeros(1, 1, 64, 64, 64)
+    told = lodi.network.prepare(
+        torch.zeros(1, 4, 32, 32, 32).to(lodi.dtype), tile.to(lodi.dtype), tile
+    )
+    for painter, found, inputs in (
+        (lodi, lodi_speed(lodi), (tile.to(lodi.dtype), torch.zeros(1), told)),
+        (halogen, halogen_speed(halogen), (window.to(halogen.dtype),)),
+    ):
+        operations = []
+
+        def count(layer: torch.nn.Conv3d, _: object, out: torch.Tensor) -> None:
+            operations.append(2 * layer.weight[0].numel() * out[0].numel())  # noqa: B023
+
+        for layer in painter.network.modules():
+            if isinstance(layer, torch.nn.Conv3d):
+                layer.register_forward_hook(count)
+        painter.network(*inputs)
+        assert sum(operations) == pytest.approx(found[0], rel=0.1)
+        assert found[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--device", "cuda:77"], "device cuda:77"),
+        (["--model", "nowhere"], "nowhere"),
+        (["--scratch", "nowhere"], "no such folder"),
+        (["--seconds", "0"], "out of range"),
+    ],
+)
+def test_bad_input(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main(["bench", *arguments])
+    except SystemExit as exit:
+        status = exit.code
+    assert status == 2 and said in capsys.readouterr().err
+
+
+def test_numbers_that_are_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    shape = ["plan", "--shape", "128", "--box-size", "12.5"]
+    assert main([*shape, "--bench", str(tmp_path / "x.json")]) == 2
+    assert "not the numbers of bigbox bench" in capsys.readouterr().err
