@@ -8,5 +8,6 @@ from __future__ import annotations
 PAINTERS = ("lodi", "gaussian", "trivial", "trivial-halo")
 OVERLAP_METHODS = ("conditioned", "overwrite", "latents")
 SAMPLERS = ("dpmpp", "ancestral")
+HALO_WEIGHTINGS = ("tent", "flat")
 COLOURINGS = ("levels", "paper")
 DEFAULT_STEPS = {"dpmpp": 25, "ancestral": 50}

@@ -37,7 +37,7 @@ class HaloShape:
 
 
 HALO_PAINTERS = {
-    "lodi": HaloShape(margin=9, work=250),
+    "lodi": HaloShape(margin=9, work=250, stride=32),
     "trivial-halo": HaloShape(margin=1, work=40),
 }
 

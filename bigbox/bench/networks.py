@@ -17,15 +17,10 @@ from bigbox.painters.lodi import LodiPainter
 BATCHES = 5
 
 
-def together(painter: LodiPainter | HalogenPainter) -> int:
-    """Tiles or windows that go through the network in one call."""
-    return painter.inner[torch.device(painter.device).type]
-
-
 @torch.inference_mode()
 def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
     """Operations of one call for one tile, and its seconds on the whole device."""
-    count, tile = together(painter), painter.tile
+    count, tile = painter.together, painter.tile
     shape = (count, tile, tile, tile)
     noise = torch.randn(shape, device=painter.device)
     halo = torch.zeros(count, painter.channels, *shape[1:], device=painter.device)
@@ -41,7 +36,7 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
 @torch.inference_mode()
 def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
     """Operations of one window, and its seconds on the whole device."""
-    count, window = together(painter), painter.window
+    count, window = painter.together, painter.window
     x = torch.randn(count, 1, *(window,) * 3, device=painter.device).to(painter.dtype)
     call = lambda: painter.network(x)  # noqa: E731
     operations = _operations(call) / count

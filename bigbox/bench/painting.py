@@ -16,7 +16,7 @@ import torch
 
 from bigbox import __version__
 from bigbox.bench.ceilings import convolution_rate, copy_rate, matrix_product_rate, store_rates
-from bigbox.bench.networks import halogen_speed, lodi_speed, tile_seconds, together
+from bigbox.bench.networks import halogen_speed, lodi_speed, tile_seconds
 from bigbox.bench.record import Speed
 from bigbox.data import default_model
 from bigbox.engine.run import PaintOptions, paint
@@ -64,7 +64,7 @@ def bench(options: BenchOptions) -> Speed:
         seed=0, box_shape=(256,) * 3, steps=steps, model=load_model(folder, "lodi"), **common
     )
     halogen = HalogenPainter(load_model(folder, "halogen"), **common)
-    batch = options.batch or max(16, together(lodi) * threads)
+    batch = options.batch or max(16, lodi.together * threads)
     lodi_operations, lodi_call = lodi_speed(lodi)
     halogen_operations, halogen_window = halogen_speed(halogen)
     tile = tile_seconds(lodi, batch)
@@ -95,9 +95,9 @@ def bench(options: BenchOptions) -> Speed:
         dtype=str(lodi.dtype).removeprefix("torch."),
         model=lodi.model.sha256,
         steps=steps,
-        together=together(lodi),
+        together=lodi.together,
         matrix_product=matrix_product_rate(device, lodi.dtype, threads),
-        convolution=convolution_rate(device, lodi.dtype, threads, together(lodi)),
+        convolution=convolution_rate(device, lodi.dtype, threads, lodi.together),
         copied=copy_rate(device, threads),
         written=written,
         read=read,

@@ -79,7 +79,7 @@ def add(commands: Any) -> None:
         "--halo-stride",
         type=whole(1),
         metavar="N",
-        help="voxels between the windows in which haloes are predicted, where there are none (16)",
+        help="voxels between the windows in which haloes are predicted, where there are none (32)",
     )
     run_with.add_argument(
         "--seconds-per-window",

@@ -39,6 +39,7 @@ class PaintOptions:
     device: str = "auto"
     threads: int | None = None
     halo_stride: int | None = None
+    halo_weighting: str | None = None
     discard: bool = False
     discard_halo: bool = False
     drop_latents: bool = False
@@ -192,6 +193,7 @@ def halo_painter_of(options: PaintOptions, device: str, threads: int) -> HaloPai
     return make_halo_painter(
         options.painter,
         stride=options.halo_stride,
+        weighting=options.halo_weighting,
         device=device,
         threads=threads,
         seconds_per_window=options.seconds_per_window,

@@ -58,9 +58,11 @@ class ResidualBlock(nn.Module):
         for place, (normalise, convolve) in enumerate(zip(self.norms, self.convs, strict=True)):
             h = normalise(h)
             if place == 1 and self.level is not None:
+                # In float32 where the network is in bfloat16: rounded here, every voxel of a tile
+                # would be wrong in the same way, 1 % of the power of T_b.
                 scale, shift = self.level(embedding)[:, :, None, None, None].chunk(2, dim=1)
-                h = h * (1 + scale) + shift
-            h = convolve(functional.silu(h))
+                h = torch.addcmul(shift, h.to(shift.dtype), 1 + scale)
+            h = convolve(functional.silu(h).to(x.dtype))
         return self.skip(x) + h
 
 

@@ -84,7 +84,8 @@ class Lodi(nn.Module):
 
         Returns (B, t, t, t): v or the noise, whichever the network was trained to predict.
         """
-        e = self.embed(level_features(level, self.size.embedding).to(z.dtype))
+        features = level_features(level, self.size.embedding)
+        e = self.embed(features.to(next(self.embed.parameters()).dtype))
         h = self.inlet(fold(z[:, None], self.size.patch)) + prepared
         skips = []
         for stage, coarsen in zip(self.down, self.coarsen, strict=True):

@@ -21,7 +21,7 @@ function of its own voxels only: not of the batch's size, the slot, the companio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -240,6 +240,7 @@ def make_halo_painter(
     name: str,
     *,
     stride: int | None = None,
+    weighting: str | None = None,
     batch: int | None = None,
     window: int | None = None,
     device: str = "cpu",
@@ -249,22 +250,24 @@ def make_halo_painter(
 ) -> HaloPainter:
     """The painter of haloes that goes with the painter of that name, where its input is "halo".
 
-    stride, window: voxels, batch: windows at once; by default the painter's own. Raises BadInput.
+    stride, window: voxels, batch: windows at once, weighting: of a window's voxels in the average
+    (lodi only); by default the painter's own. Raises BadInput.
     """
     if name == "trivial-halo":
         from bigbox.painters.trivial import TrivialHaloes
 
         told = {"stride": stride, "batch": batch, "window": window}
-        given = {key: value for key, value in told.items() if value is not None}
-        return TrivialHaloes(seconds_per_window=seconds_per_window, **given)
+        own = {key: value for key, value in told.items() if value is not None}
+        return TrivialHaloes(seconds_per_window=seconds_per_window, **own)
     if name == "lodi":
         from bigbox.data import default_model
         from bigbox.networks.model import load_model
         from bigbox.painters.halogen import HalogenPainter
 
         halogen = load_model(model or default_model(), "halogen")
-        painter = HalogenPainter(halogen, device=device, threads=threads)
-        return replace(painter, stride=stride or painter.stride, batch=batch or painter.batch)
+        wanted = {"stride": stride, "weighting": weighting, "batch": batch}
+        given: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
+        return HalogenPainter(halogen, device=device, threads=threads, **given)
     raise BadInput(
         f"painter {name}: paints no haloes, and the box has none: ingest it with --halos"
     )

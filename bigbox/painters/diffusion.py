@@ -85,11 +85,16 @@ class DiffusionPainter(ABC):
         """T_b, and in the latents method z of the steps 1 .. T - 1 (step T is keyed noise)."""
         return self.steps if self.overlap_method == "latents" else 1
 
+    @property
+    def together(self) -> int:
+        """Tiles that go through the denoiser in one call."""
+        return self.inner[torch.device(self.device).type]
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the painted bytes, as JSON values."""
         return {
             "painter": self.name,
-            "version": 1,
+            "version": 2,
             "seed": self.seed,
             "realization": self.realization,
             "tile": self.tile,
@@ -98,6 +103,7 @@ class DiffusionPainter(ABC):
             "sampler": self.sampler,
             "schedule": self.schedule.as_dict(),
             "device": device_name(self.device),
+            "together": self.together,
             **self._own_identity(),
         }
 
@@ -105,15 +111,14 @@ class DiffusionPainter(ABC):
         """float32 (B, F, t, t, t): T_b in mK, then the step latents in the denoiser's units."""
         check_batch(self, batch, self.tile, channels=self.channels)
         result = np.empty(batch.known.shape, np.float32)
-        inner = self.inner[torch.device(self.device).type]
 
         def some(first: int) -> None:
-            part = np.arange(first, min(first + inner, len(batch)))
-            painted = self._paint(batch, np.resize(part, inner))
+            part = np.arange(first, min(first + self.together, len(batch)))
+            painted = self._paint(batch, np.resize(part, self.together))
             for slot, b in enumerate(part):
                 result[b] = paste_known(painted[slot], batch.known[b], batch.width[b])
 
-        side_by_side(self._pool, some, range(0, len(batch), inner))
+        side_by_side(self._pool, some, range(0, len(batch), self.together))
         return result
 
     @cached_property

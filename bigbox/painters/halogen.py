@@ -25,14 +25,15 @@ CUT = 9.5
 class HalogenPainter:
     """HALOgen over windows.
 
-    stride: voxels between windows (16 in the paper); weighting: "flat", the paper's average, or
-    "tent", which trusts a window's middle more than its edges;
+    stride: voxels between windows, 32, or 16 as in the paper, which is no better with these weights
+    and takes eight times as long (tests/benchmarks/NETWORKS.md); weighting: "flat", the paper's
+    average, or "tent", which trusts a window's middle more than its edges;
     batch: windows at once; threads: windows side by side on a CPU.
     """
 
     model: Model
-    stride: int = 16
-    weighting: str = "flat"
+    stride: int = 32
+    weighting: str = "tent"
     batch: int = 4
     device: str = "cpu"
     threads: int = 1
@@ -49,6 +50,11 @@ class HalogenPainter:
         return len(self._kernel) // 2
 
     @property
+    def together(self) -> int:
+        """Windows that go through the network in one call."""
+        return self.inner[torch.device(self.device).type]
+
+    @property
     def weights(self) -> np.ndarray:
         """int64 (window,): of a voxel in the average, by its place on an axis."""
         if self.weighting == "flat":
@@ -60,12 +66,13 @@ class HalogenPainter:
         """Everything that decides the haloes' bytes, as JSON values."""
         return {
             "painter": self.name,
-            "version": 1,
+            "version": 2,
             "model": self.model.sha256,
             "stride": self.stride,
             "weighting": self.weighting,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": device_name(self.device),
+            "together": self.together,
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -83,13 +90,12 @@ class HalogenPainter:
         dm: float32 (B, n, n, n), 1 + delta not smoothed, n = window + 2 margin.
         """
         result = np.empty((len(dm), CHANNELS, *(WINDOW,) * 3), dtype=np.float32)
-        inner = self.inner[torch.device(self.device).type]
 
         def some(first: int) -> None:
-            part = np.arange(first, min(first + inner, len(dm)))
-            result[part] = self._predict(dm[np.resize(part, inner)])[: len(part)]
+            part = np.arange(first, min(first + self.together, len(dm)))
+            result[part] = self._predict(dm[np.resize(part, self.together)])[: len(part)]
 
-        side_by_side(self._pool, some, range(0, len(dm), inner))
+        side_by_side(self._pool, some, range(0, len(dm), self.together))
         return result
 
     @torch.inference_mode()

@@ -17,7 +17,11 @@ def fast_dtype(device: str) -> torch.dtype:
 
 
 def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
-    """A copy of a network to paint with: on the device, channels last, without gradients."""
+    """A copy of a network to paint with: on the device, channels last, without gradients.
+
+    What the noise level does to it, its linear layers, stays in float32 at least: see
+    ResidualBlock.
+    """
     if torch.device(device).type == "cuda":
         # Both would let the bits of a tile depend on more than its voxels and the device.
         torch.backends.cudnn.benchmark = False
@@ -26,4 +30,6 @@ def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        if isinstance(module, nn.Linear) and dtype.itemsize < 4:
+            module.float()
     return network.requires_grad_(False)

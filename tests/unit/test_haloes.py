@@ -262,15 +262,15 @@ def test_haloes_are_planned() -> None:
     tiling = Tiling((256,) * 3)
     one, four = (make_plan(tiling, (25.0,) * 3, painter="lodi", ranks=r) for r in (1, 4))
     without = make_plan(tiling, (25.0,) * 3, painter="lodi", haloes=False)
-    coarse = make_plan(tiling, (25.0,) * 3, painter="lodi", halo_stride=32)
-    assert one.haloes and four.haloes and coarse.haloes and without.haloes is None
-    assert one.haloes.most_windows == one.haloes.windows.size == 16**3
-    assert coarse.haloes.windows.size == 8**3
-    assert four.haloes.most_windows == 16**3 // 4
+    fine = make_plan(tiling, (25.0,) * 3, painter="lodi", halo_stride=16)
+    assert one.haloes and four.haloes and fine.haloes and without.haloes is None
+    assert one.haloes.most_windows == one.haloes.windows.size == 8**3
+    assert fine.haloes.windows.size == 16**3
+    assert four.haloes.most_windows == 8**3 // 4
     assert one.seconds > without.seconds and one.disk_bytes > without.disk_bytes + 16 * 256**3
     assert one.memory_per_rank > without.memory_per_rank
     measured = make_plan(tiling, (25.0,) * 3, painter="lodi", seconds_per_window=2.0)
-    assert measured.haloes and measured.haloes.seconds == 2.0 * 16**3
+    assert measured.haloes and measured.haloes.seconds == 2.0 * 8**3
     with pytest.raises(TilingError, match="less than a window of 64"):
         make_plan(Tiling((56,) * 3), (5.0,) * 3, painter="lodi")
 
