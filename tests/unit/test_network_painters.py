@@ -16,6 +16,7 @@ from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
 from bigbox.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
+from tests.benchmarks import reference
 from tests.models import LODI, card, write_model
 
 T = 32
@@ -150,3 +151,16 @@ def test_models_are_refused_where_they_were_not_trained(tmp_path: Path) -> None:
 def test_what_the_network_cannot_do_is_refused(model: Path) -> None:
     with pytest.raises(BadInput, match="tile 28, the network paints 32"):
         make_painter("lodi", seed=0, box_shape=(64, 64, 64), tile=28, model=model)
+
+
+def test_the_reference_to_beat_paints_the_same_haloes(model: Path) -> None:
+    """tests/benchmarks/reference.py, written without the painters, in float32."""
+    halogen = load_model(model, "halogen")
+    dm = np.random.default_rng(10).lognormal(0, 1, (64, 64, 64)).astype(np.float32)
+    painter = HalogenPainter(halogen, stride=16, weighting="flat")
+    painter.__dict__["dtype"] = torch.float32
+    ours, plain = paint_haloes(painter, dm), reference.haloes(halogen, dm)
+    np.testing.assert_allclose(plain, ours, rtol=1e-3)
+    assert (plain > 0).any()
+    tb = reference.brightness(load_model(model, "lodi"), plain[:, :32, :32, :32], 0)
+    assert tb.shape == (32, 32, 32) and np.isfinite(tb).all()
