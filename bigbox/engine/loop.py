@@ -13,7 +13,8 @@ done, and each then paints the tiles that it can. Tiles first would leave ranks 
 that others come to late: 18 % of the time on 64 ranks (`scheduler.simulate`), against 1 %.
 
 The engine's own thread never blocks: it speaks with the other ranks, feeds the policy and passes
-work on. One batch is loaded while one is painted and up to two are being committed. Other ranks
+work on. One batch is loaded while one is painted (two on a GPU, one computing while the other's
+voxels come and go) and up to two are being committed. Other ranks
 are told of a tile only when its record stands in the ledger, so whatever they build on it can
 never outlive it.
 """
@@ -102,7 +103,8 @@ class Engine:
         self._drops = drops
         self.haloes = haloes
         self._loading: _Batch | None = None
-        self._painting: _Batch | None = None
+        self._painting: deque[_Batch] = deque()
+        self._slot = 0
         self._committing: deque[_Batch] = deque()
         self._assembling: tuple[int, Future[Any]] | None = None
         self._commit_error: BigboxError | None = None
@@ -153,7 +155,7 @@ class Engine:
             moved |= self._start_loading()
             moved |= self._start_assembling()
         if self.haloes and not self._closing:
-            self.haloes.save_when_due(bool(self.stopping), self._painting is not None)
+            self.haloes.save_when_due(bool(self.stopping), bool(self._painting))
         if not self._closing:
             self._report()
         return moved
@@ -260,10 +262,9 @@ class Engine:
         self._stop("an error")
 
     def _collect_painted(self) -> bool:
-        batch = self._painting
-        if batch is None or not batch.future.done():
+        if not self._painting or not self._painting[0].future.done():
             return False
-        self._painting = None
+        batch = self._painting.popleft()
         painted, fields = self._result(batch.future)
         if painted and batch.windows and self.haloes:
             self.haloes.add(batch.tiles, fields)
@@ -326,7 +327,7 @@ class Engine:
             return True
         # A batch that is not full would waste the device while one is being painted: the tiles
         # under way may soon make it full.
-        tiles = self.policy.next_batch(self.batch, partial=self._painting is None)
+        tiles = self.policy.next_batch(self.batch, partial=not self._painting)
         if not len(tiles):
             return False
         self._loading = _Batch(tiles, self.workers.submit("load", self._load, tiles))
@@ -347,7 +348,8 @@ class Engine:
 
     def _start_painting(self) -> bool:
         batch = self._loading
-        if self._painting or batch is None or not batch.future.done():
+        full = len(self._painting) >= self.painter.at_once
+        if full or batch is None or not batch.future.done():
             return False
         behind = len(self._committing) >= COMMITS_WAITING
         if batch.windows and self.haloes:
@@ -358,8 +360,10 @@ class Engine:
         ready, loaded = self._result(batch.future)
         if ready:
             job = self._predict if batch.windows else self._paint
-            future = self.workers.submit("paint", job, batch.tiles, loaded)
-            self._painting = _Batch(batch.tiles, future, batch.windows)
+            # A queue for each of the batches that are painted side by side.
+            self._slot = (self._slot + 1) % self.painter.at_once
+            future = self.workers.submit(f"paint {self._slot}", job, batch.tiles, loaded)
+            self._painting.append(_Batch(batch.tiles, future, batch.windows))
         return True
 
     def _paint(self, tiles: np.ndarray, batch: TileBatch) -> np.ndarray:

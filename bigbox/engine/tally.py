@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
+
+_COUNTING = Lock()  # batches painted side by side end in threads of their own
 
 
 @dataclass
@@ -17,7 +20,7 @@ class Tally:
 
     first_paint and last_paint are in seconds since `run` began, which all ranks do together: the
     clocks of two machines have no common zero. painting_s is the device's time, that of windows
-    included.
+    included; two batches that are painted side by side do not count twice.
     """
 
     tiles: int = 0
@@ -33,10 +36,11 @@ class Tally:
         began = time.monotonic() - start
         made = what(*arguments)
         ended = time.monotonic() - start
-        self.batches += 1
-        self.painting_s += ended - began
-        self.first_paint = min(self.first_paint, began)
-        self.last_paint = ended
+        with _COUNTING:
+            self.batches += 1
+            self.painting_s += max(0.0, ended - max(began, self.last_paint))
+            self.first_paint = min(self.first_paint, began)
+            self.last_paint = max(ended, self.last_paint)
         return made
 
 

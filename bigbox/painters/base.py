@@ -74,6 +74,11 @@ class Painter(Protocol):
         """1, or 1 + the number of step latents that the latents method stores."""
         ...
 
+    @property
+    def at_once(self) -> int:
+        """Batches that it may be given side by side, in threads of their own."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the painted bytes, as JSON values."""
         ...

@@ -90,6 +90,11 @@ class DiffusionPainter(ABC):
         """Tiles that go through the denoiser in one call."""
         return self.inner[torch.device(self.device).type]
 
+    @property
+    def at_once(self) -> int:
+        """On a GPU two: while one computes, the voxels of the other come and go."""
+        return 2 if torch.device(self.device).type == "cuda" else 1
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the painted bytes, as JSON values."""
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bigbox.engine import run
+from bigbox.engine.begin import PaintOptions
 from bigbox.engine.transport import Kind, Message, Slab, decode
 from bigbox.painters.base import TileBatch
 from bigbox.painters.trivial import TrivialPainter
@@ -76,16 +79,17 @@ def new_box(folder: str, shape: tuple[int, int, int], seed: int) -> tuple[Path, 
     colouring=st.sampled_from(["levels", "paper"]),
     latents=st.sampled_from([0, 2]),
     memory=st.sampled_from([0, 4000, 1 << 20]),
+    at_once=st.sampled_from([1, 2]),
     seed=st.integers(0, 2**31),
 )
 def test_any_order_gives_the_bytes_of_the_reference(
-    shape, overlap, edge, n_ranks, batch, colouring, latents, memory, seed
+    shape, overlap, edge, n_ranks, batch, colouring, latents, memory, at_once, seed
 ) -> None:
     try:
         tiling = Tiling(shape, 8, overlap)
     except TilingError:
         return  # a shape that no tiling closes: test_tiling.py looks at those
-    painter = TrivialPainter(seed=1, box_shape=shape, tile=8, latents=latents)
+    painter = TrivialPainter(seed=1, box_shape=shape, tile=8, latents=latents, at_once=at_once)
     with tempfile.TemporaryDirectory() as folder:
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
@@ -103,6 +107,31 @@ def test_any_order_gives_the_bytes_of_the_reference(
         assert tb.tobytes() == reference(dm, tiling, painter, colouring).tobytes()
         left = [f for f in (path / "latents" / "steps").rglob("*") if f.name != "zarr.json"]
         assert not [f for f in left if f.is_file()], "step latents that nobody needs any more"
+
+
+def test_batches_side_by_side_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two batches in the painter at a time, as on a GPU: the same bytes, and no time counted twice."""
+    shape = (40, 24, 31)
+    path, dm = new_box(str(tmp_path), shape, 5)
+    painter = TrivialPainter(seed=1, box_shape=shape, tile=8, seconds_per_tile=0.004, at_once=2)
+    at_work, most = set(), [0]
+
+    class Watched(TrivialPainter):
+        def paint(self, batch: TileBatch) -> np.ndarray:
+            at_work.add(threading.get_ident())
+            most[0] = max(most[0], len(at_work))
+            painted = super().paint(batch)
+            at_work.discard(threading.get_ident())
+            return painted
+
+    monkeypatch.setattr(run, "painter_of", lambda *_: Watched(**vars(painter)))
+    options = PaintOptions(path, painter="trivial", batch=3, tile=8, overlap=2, quiet=True)
+    report = run.paint(options)
+    assert most[0] == 2 and 0 < report["busy"] <= 1
+    tiling = Tiling(shape, 8, 2)
+    assert report["tiles"] == tiling.size
+    tb = Box.open(path).array("tb")[...]
+    assert tb.tobytes() == reference(dm, tiling, painter, "levels").tobytes()
 
 
 def test_the_reference_is_the_same_for_both_colourings() -> None:
