@@ -11,3 +11,4 @@ SAMPLERS = ("dpmpp", "ancestral")
 HALO_WEIGHTINGS = ("tent", "flat")
 COLOURINGS = ("levels", "paper")
 DEFAULT_STEPS = {"dpmpp": 25, "ancestral": 50}
+COMPILE = ("auto", "on", "off")

@@ -28,8 +28,8 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
     x = noise.to(painter.dtype)
     prepared = painter.network.prepare(halo.to(painter.dtype), x, unknown)
     level = torch.full((count,), 0.5, device=painter.device)
-    call = lambda: painter.network(x, level, prepared)  # noqa: E731
-    operations = _operations(call) / count
+    call = lambda: painter.call(x, level, prepared)  # noqa: E731
+    operations = _operations(lambda: painter.network(x, level, prepared)) / count
     return operations, 1 / (count * rate(call, painter.device, painter.threads, ceiling=False))
 
 
@@ -38,8 +38,8 @@ def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
     """Operations of one window, and its seconds on the whole device."""
     count, window = painter.together, painter.window
     x = torch.randn(count, 1, *(window,) * 3, device=painter.device).to(painter.dtype)
-    call = lambda: painter.network(x)  # noqa: E731
-    operations = _operations(call) / count
+    call = lambda: painter.call(x)  # noqa: E731
+    operations = _operations(lambda: painter.network(x)) / count
     return operations, 1 / (count * rate(call, painter.device, painter.threads, ceiling=False))
 
 

@@ -41,6 +41,7 @@ class BenchOptions:
     threads: int | None = None
     steps: int | None = None
     batch: int | None = None
+    compile: str = "auto"
     seconds: float = 30.0
     scratch: Path | None = None
 
@@ -59,7 +60,7 @@ def bench(options: BenchOptions) -> Speed:
     torch.set_num_threads(1)
     folder = options.model or default_model()
     steps = options.steps or DEFAULT_STEPS["dpmpp"]
-    common: dict[str, Any] = {"device": device, "threads": threads}
+    common: dict[str, Any] = {"device": device, "threads": threads, "compile": options.compile}
     lodi = LodiPainter(
         seed=0, box_shape=(256,) * 3, steps=steps, model=load_model(folder, "lodi"), **common
     )
@@ -78,9 +79,8 @@ def bench(options: BenchOptions) -> Speed:
                 force=True,
                 steps=steps,
                 batch=batch,
-                device=device,
-                threads=threads,
                 quiet=True,
+                **common,
             )
         )
     assert lodi.model is not None
@@ -96,6 +96,7 @@ def bench(options: BenchOptions) -> Speed:
         model=lodi.model.sha256,
         steps=steps,
         together=lodi.together,
+        compiled=lodi.call.compiled,
         matrix_product=matrix_product_rate(device, lodi.dtype, threads),
         convolution=convolution_rate(device, lodi.dtype, threads, lodi.together),
         copied=copy_rate(device, threads),

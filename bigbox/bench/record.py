@@ -36,6 +36,7 @@ class Speed:
     model: str
     steps: int
     together: int
+    compiled: bool
     matrix_product: float
     convolution: float
     copied: float

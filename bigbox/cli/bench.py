@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
+from bigbox.names import COMPILE
 
 if TYPE_CHECKING:
     from bigbox.bench.record import Speed
@@ -38,6 +39,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--steps", type=whole(1, 4095), metavar="T", help="network calls per tile")
     parser.add_argument("--batch", type=whole(1), metavar="K", help="tiles painted at once")
+    parser.add_argument("--compile", choices=COMPILE, default="auto", help="as for bigbox paint")
     parser.add_argument(
         "--seconds",
         type=number(1),
@@ -70,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         raise BadInput("bench measures one device: start it without mpirun")
     if options.scratch and not options.scratch.is_dir():
         raise BadInput(f"--scratch {options.scratch}: no such folder")
-    asked = ("model", "device", "threads", "steps", "batch", "seconds", "scratch")
+    asked = ("model", "device", "threads", "steps", "batch", "compile", "seconds", "scratch")
     speed = bench(BenchOptions(**{name: getattr(options, name) for name in asked}))
     out = options.out or default_path()
     save_speed(speed, out)
@@ -93,7 +95,8 @@ def table(speed: Speed) -> str:
         )
 
     rows = [
-        ("device", f"{speed.device}{threads}, {speed.dtype}, torch {speed.torch}"),
+        ("device", f"{speed.device}{threads}, {speed.dtype}, "
+                   f"{'compiled' if speed.compiled else 'not compiled'}, torch {speed.torch}"),
         ("matrix product", _rate(speed.matrix_product)),
         ("convolution 3³", f"{_rate(speed.convolution)}, the best of several shapes"),
         ("copy", f"{in_bytes(speed.copied)}/s read and written"),

@@ -18,6 +18,9 @@ from bigbox.store.run import discard_painting, layout
 from scheduler.bricks import Bricks, default_edge
 from scheduler.tiling import Tiling
 
+# What an identity says of the machine: no longer of interest once all is painted.
+HOW = ("device", "dtype", "together", "compiled")
+
 
 @dataclass(frozen=True)
 class PaintOptions:
@@ -38,6 +41,7 @@ class PaintOptions:
     colouring: str = "levels"
     device: str = "auto"
     threads: int | None = None
+    compile: str = "auto"
     halo_stride: int | None = None
     halo_weighting: str | None = None
     discard: bool = False
@@ -66,7 +70,7 @@ def haloes_done(box: Box, painter: HaloPainter) -> bool:
     if found is None or not found[2].done.all():
         return False
     stored, wanted = (
-        {key: value for key, value in identity.items() if key not in ("device", "dtype")}
+        {key: value for key, value in identity.items() if key not in HOW}
         for identity in (found[0]["identity"], json.loads(json.dumps(painter.identity())))
     )
     return bool(stored == wanted)
@@ -186,7 +190,20 @@ def painter_of(options: PaintOptions, tiling: Tiling, device: str, threads: int)
         threads=threads,
         seconds_per_tile=options.seconds_per_tile,
         model=options.model,
+        compile=options.compile,
     )
+
+
+def check_alike(identities: list[dict[str, Any]]) -> None:
+    """That all ranks would paint the same bytes. Raises BadInput."""
+    for rank, identity in enumerate(identities):
+        for key, value in identity.items():
+            if value != identities[0][key]:
+                raise BadInput(
+                    f"{key}: {identities[0][key]!r} on rank 0, {value!r} on rank {rank}; tiles of "
+                    "one painting come from one kind of device and software: start it on equal "
+                    "nodes" + (", or with --compile off" if key == "compiled" else "")
+                )
 
 
 def halo_painter_of(options: PaintOptions, device: str, threads: int) -> HaloPainter:
@@ -198,4 +215,5 @@ def halo_painter_of(options: PaintOptions, device: str, threads: int) -> HaloPai
         threads=threads,
         seconds_per_window=options.seconds_per_window,
         model=options.model,
+        compile=options.compile,
     )

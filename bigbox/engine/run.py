@@ -14,6 +14,7 @@ from bigbox.engine.assembly import Assembly
 from bigbox.engine.begin import (
     PaintOptions,
     bricks_of,
+    check_alike,
     check_model,
     device_of,
     discard,
@@ -87,6 +88,10 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     haloes = None
     if painter.input == "halo" and world.first(lambda: paints_haloes(options.open())):
         haloes = world.each(lambda: halo_painter_of(options, device, threads))
+    for one in (painter, haloes) if haloes else (painter,):
+        check_alike(world.gather(one.identity()))
+        if world.rank == 0 and (why := getattr(one, "why_not_compiled", "")):
+            print(f"{one.name} paints uncompiled: {why}", file=sys.stderr)
     windows = None
     if haloes:
         shape = tiling.shape

@@ -194,13 +194,15 @@ def make_painter(
     threads: int = 1,
     seconds_per_tile: float = 0.0,
     model: Path | None = None,
+    compile: str = "auto",
 ) -> Painter:
     """The painter of that name, ready to paint.
 
     box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default 25
     for dpmpp and 50 for ancestral; device: a torch device; threads: of the CPU, for one painter;
     seconds_per_tile: the trivial painter's least time for one tile; model: folder of the lodi
-    painter's networks, by default those that bigbox ships. The trivial painter imports no
+    painter's networks, by default those that bigbox ships; compile: them or not, see calls.py. The
+    trivial painter imports no
     torch, so that many ranks fit on one machine. Raises BadInput.
     """
     if sampler not in SAMPLERS:
@@ -226,7 +228,9 @@ def make_painter(
             seconds_per_tile=seconds_per_tile,
         )
     if name in ("gaussian", "lodi"):
-        make: Callable[..., Painter] = _gaussian_painter() if name == "gaussian" else _lodi(model)
+        make: Callable[..., Painter] = (
+            _gaussian_painter() if name == "gaussian" else _lodi(model, compile)
+        )
         return make(
             seed=seed,
             realization=realization,
@@ -252,6 +256,7 @@ def make_halo_painter(
     threads: int = 1,
     seconds_per_window: float = 0.0,
     model: Path | None = None,
+    compile: str = "auto",
 ) -> HaloPainter:
     """The painter of haloes that goes with the painter of that name, where its input is "halo".
 
@@ -272,18 +277,18 @@ def make_halo_painter(
         halogen = load_model(model or default_model(), "halogen")
         wanted = {"stride": stride, "weighting": weighting, "batch": batch}
         given: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
-        return HalogenPainter(halogen, device=device, threads=threads, **given)
+        return HalogenPainter(halogen, device=device, threads=threads, compile=compile, **given)
     raise BadInput(
         f"painter {name}: paints no haloes, and the box has none: ingest it with --halos"
     )
 
 
-def _lodi(model: Path | None) -> Callable[..., Painter]:
+def _lodi(model: Path | None, compile: str) -> Callable[..., Painter]:
     from bigbox.data import default_model
     from bigbox.networks.model import load_model
     from bigbox.painters.lodi import LodiPainter
 
-    return partial(LodiPainter, model=load_model(model or default_model(), "lodi"))
+    return partial(LodiPainter, model=load_model(model or default_model(), "lodi"), compile=compile)
 
 
 def _gaussian_painter() -> Callable[..., Painter]:

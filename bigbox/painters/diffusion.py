@@ -21,6 +21,7 @@ from torch import Tensor
 from bigbox.diffusion import Context, Denoiser, Known, Schedule, impose, sample, told
 from bigbox.noise import Purpose, normal
 from bigbox.painters.base import TileBatch, check_batch, paste_known
+from bigbox.painters.calls import own_stream, to_device
 
 
 class Frame(Protocol):
@@ -119,7 +120,8 @@ class DiffusionPainter(ABC):
 
         def some(first: int) -> None:
             part = np.arange(first, min(first + self.together, len(batch)))
-            painted = self._paint(batch, np.resize(part, self.together))
+            with own_stream(self.device):
+                painted = self._paint(batch, np.resize(part, self.together))
             for slot, b in enumerate(part):
                 result[b] = paste_known(painted[slot], batch.known[b], batch.width[b])
 
@@ -133,8 +135,8 @@ class DiffusionPainter(ABC):
     @torch.inference_mode()
     def _paint(self, batch: TileBatch, part: np.ndarray) -> np.ndarray:
         """The tiles `part` of the batch, float32 (len(part), F, t, t, t), nothing pasted yet."""
-        condition = self._tensor(batch.inputs[part])
-        fields = self._tensor(batch.known[part])
+        condition = to_device(batch.inputs[part], self.device)
+        fields = to_device(batch.known[part], self.device)
         frame = self.frame(condition)
         x0 = frame.normalise(fields[:, 0]).contiguous()
         known = Known(x0, batch.width[part], fields[:, 1:] if self.fields > 1 else None)
@@ -161,9 +163,6 @@ class DiffusionPainter(ABC):
         latents = imposition.latents
         result = brightness if latents is None else torch.cat([brightness, latents], dim=1)
         return result.float().cpu().numpy()
-
-    def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self.device, torch.float32)
 
 
 def device_name(device: str) -> str:

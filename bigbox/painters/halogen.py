@@ -13,6 +13,7 @@ from torch import nn
 from bigbox.networks.halogen import CHANNELS, WINDOW
 from bigbox.networks.model import Model
 from bigbox.networks.transforms import LogTransform
+from bigbox.painters.calls import Call, own_stream, to_device
 from bigbox.painters.diffusion import device_name, side_by_side, thread_pool
 from bigbox.painters.precision import fast_dtype, ready
 from bigbox.smoothing import gaussian_kernel, smooth
@@ -28,7 +29,7 @@ class HalogenPainter:
     stride: voxels between windows, 32, or 16 as in the paper, which is no better with these weights
     and takes eight times as long (tests/benchmarks/NETWORKS.md); weighting: "flat", the paper's
     average, or "tent", which trusts a window's middle more than its edges;
-    batch: windows at once; threads: windows side by side on a CPU.
+    batch: windows at once; threads: windows side by side on a CPU; compile: see painters/calls.py.
     """
 
     model: Model
@@ -37,6 +38,7 @@ class HalogenPainter:
     batch: int = 4
     device: str = "cpu"
     threads: int = 1
+    compile: str = "auto"
 
     name: ClassVar[str] = "halogen"
     window: ClassVar[int] = WINDOW
@@ -73,6 +75,7 @@ class HalogenPainter:
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": device_name(self.device),
             "together": self.together,
+            "compiled": self.call.compiled,
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -93,7 +96,8 @@ class HalogenPainter:
 
         def some(first: int) -> None:
             part = np.arange(first, min(first + self.together, len(dm)))
-            result[part] = self._predict(dm[np.resize(part, self.together)])[: len(part)]
+            with own_stream(self.device):
+                result[part] = self._predict(dm[np.resize(part, self.together)])[: len(part)]
 
         side_by_side(self._pool, some, range(0, len(dm), self.together))
         return result
@@ -101,8 +105,8 @@ class HalogenPainter:
     @torch.inference_mode()
     def _predict(self, dm: np.ndarray) -> np.ndarray:
         smoothed = smooth(dm, self._kernel)[:, None]
-        x = torch.from_numpy(self._dm_log.forward(smoothed)).to(self.device, self.dtype)
-        logs = self.network(x).float() * self._halo_log.std + self._halo_log.mean
+        x = to_device(self._dm_log.forward(smoothed), self.device).to(self.dtype)
+        logs = self.call(x).float() * self._halo_log.std + self._halo_log.mean
         return logs.cpu().numpy()
 
     @cached_property
@@ -117,6 +121,19 @@ class HalogenPainter:
     @cached_property
     def network(self) -> nn.Module:
         return ready(self.model.network, self.device, self.dtype)
+
+    @cached_property
+    @torch.inference_mode()
+    def call(self) -> Call:
+        """The network's call, of `together` windows."""
+        shape = (self.together, 1, *(WINDOW,) * 3)
+        example = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return Call(self.network, (example,), self.compile)
+
+    @property
+    def why_not_compiled(self) -> str:
+        """What kept the network from being compiled, if anything."""
+        return self.call.why_not
 
     @cached_property
     def _kernel(self) -> np.ndarray:

@@ -14,6 +14,7 @@ from bigbox.errors import BadInput
 from bigbox.networks.lodi import TILE, Lodi, clean_estimate
 from bigbox.networks.model import Model
 from bigbox.networks.transforms import LogTransform
+from bigbox.painters.calls import Call
 from bigbox.painters.diffusion import DiffusionPainter
 from bigbox.painters.precision import fast_dtype, ready
 
@@ -29,11 +30,12 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 class NetworkDenoiser:
     """A trained network for one batch; what its condition adds is computed once, not at each step.
 
-    prepared: Lodi.prepare's; known: normalised T_b (B, t, t, t) in float32, mask: bool, or None
-    where nothing is known.
+    call: the network's; prepared: Lodi.prepare's; known: normalised T_b (B, t, t, t) in float32,
+    mask: bool, or None where nothing is known.
     """
 
-    network: Lodi
+    call: Call
+    parametrisation: str
     gamma_ends: tuple[float, float]
     schedule: Schedule
     prepared: Tensor
@@ -45,10 +47,10 @@ class NetworkDenoiser:
         low, high = self.gamma_ends
         level = (float(self.schedule.gammas[step]) - low) / (high - low)
         levels = torch.full((len(z),), level, device=z.device)
-        output = self.network(z.to(self.prepared.dtype), levels, self.prepared).float()
+        output = self.call(z.to(self.prepared.dtype), levels, self.prepared).float()
         alpha = torch.tensor(float(self.schedule.alphas[step]))
         sigma = torch.tensor(float(self.schedule.sigmas[step]))
-        x0 = clean_estimate(self.network.size.parametrisation, z, output, alpha, sigma)
+        x0 = clean_estimate(self.parametrisation, z, output, alpha, sigma)
         return x0 if self.mask is None else torch.where(self.mask, self.known, x0)
 
 
@@ -72,10 +74,11 @@ class LodiFrame:
         painter, known = self.painter, context.known
         dtype = painter.dtype
         halo = painter.halo_log.forward(self.halo).to(dtype)
-        network = painter.network
-        prepared = network.prepare(halo, known.x0.to(dtype), known.mask)
+        prepared = painter.network.prepare(halo, known.x0.to(dtype), known.mask)
         mask = known.mask if known.width.any() else None
-        return NetworkDenoiser(network, painter.gamma_ends, schedule, prepared, known.x0, mask)
+        predicts = painter.network.size.parametrisation
+        ends = painter.gamma_ends
+        return NetworkDenoiser(painter.call, predicts, ends, schedule, prepared, known.x0, mask)
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ class LodiPainter(DiffusionPainter):
     """Paints T_b (mK) on haloes with a trained network; see make_painter for the arguments."""
 
     model: Model | None = None
+    compile: str = "auto"
 
     name: ClassVar[str] = "lodi"
     input: ClassVar[str] = "halo"
@@ -111,6 +115,7 @@ class LodiPainter(DiffusionPainter):
             "model": self.model.sha256,
             "trained_on": "; ".join(self.model.card.get("sources", [])),
             "dtype": str(self.dtype).removeprefix("torch."),
+            "compiled": self.call.compiled,
         }
 
     def frame(self, condition: Tensor) -> LodiFrame:
@@ -133,6 +138,22 @@ class LodiPainter(DiffusionPainter):
     def network(self) -> Lodi:
         assert self.model is not None
         return ready(self.model.network, self.device, self.dtype)  # type: ignore[return-value]
+
+    @cached_property
+    @torch.inference_mode()
+    def call(self) -> Call:
+        """The network's call, of `together` tiles."""
+        shape = (self.together, self.tile, self.tile, self.tile)
+        z = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        halo = z[:, None].expand(-1, self.channels, -1, -1, -1)
+        level = torch.zeros(len(z), device=self.device)
+        example = (z, level, self.network.prepare(halo, z, z > 0))
+        return Call(self.network, example, self.compile)
+
+    @property
+    def why_not_compiled(self) -> str:
+        """What kept the network from being compiled, if anything."""
+        return self.call.why_not
 
     @cached_property
     def halo_log(self) -> LogTransform:

@@ -110,7 +110,7 @@ def test_any_order_gives_the_bytes_of_the_reference(
 
 
 def test_batches_side_by_side_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two batches in the painter at a time, as on a GPU: the same bytes, and no time counted twice."""
+    """Two batches in the painter at a time, as on a GPU: the same bytes, no time counted twice."""
     shape = (40, 24, 31)
     path, dm = new_box(str(tmp_path), shape, 5)
     painter = TrivialPainter(seed=1, box_shape=shape, tile=8, seconds_per_tile=0.004, at_once=2)
