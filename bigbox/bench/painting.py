@@ -65,7 +65,7 @@ def bench(options: BenchOptions) -> Speed:
         seed=0, box_shape=(256,) * 3, steps=steps, model=load_model(folder, "lodi"), **common
     )
     halogen = HalogenPainter(load_model(folder, "halogen"), **common)
-    batch = options.batch or max(16, lodi.together * threads)
+    batch = options.batch or lodi.batch
     lodi_operations, lodi_call = lodi_speed(lodi)
     halogen_operations, halogen_window = halogen_speed(halogen)
     tile = tile_seconds(lodi, batch)

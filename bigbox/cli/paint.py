@@ -131,9 +131,8 @@ def add(commands: Any) -> None:
     how.add_argument(
         "--batch",
         type=whole(1),
-        default=16,
         metavar="K",
-        help="tiles painted at once by a rank (16)",
+        help="tiles painted at once by a rank (16; 32 on a GPU)",
     )
     how.add_argument(
         "--colouring",

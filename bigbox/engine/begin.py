@@ -35,7 +35,7 @@ class PaintOptions:
     overlap_method: str = "conditioned"
     sampler: str = "dpmpp"
     steps: int | None = None
-    batch: int = 16
+    batch: int | None = None
     tile: int = 32
     overlap: int = 4
     colouring: str = "levels"

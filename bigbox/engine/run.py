@@ -161,7 +161,7 @@ def _run(
         painting=painting,
         box=options.open(),
         transport=world.transport(),
-        batch=options.batch,
+        batch=options.batch or painter.batch,
         stop=stop,
         colouring=options.colouring,
         show=world.rank == 0 and not options.quiet,

@@ -75,6 +75,11 @@ class Painter(Protocol):
         ...
 
     @property
+    def batch(self) -> int:
+        """Tiles that it is given at once, where nobody says how many."""
+        ...
+
+    @property
     def at_once(self) -> int:
         """Batches that it may be given side by side, in threads of their own."""
         ...

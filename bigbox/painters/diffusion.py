@@ -92,6 +92,11 @@ class DiffusionPainter(ABC):
         return self.inner[torch.device(self.device).type]
 
     @property
+    def batch(self) -> int:
+        """What keeps the device full, and its threads."""
+        return max(16, self.together)
+
+    @property
     def at_once(self) -> int:
         """On a GPU two: while one computes, the voxels of the other come and go."""
         return 2 if torch.device(self.device).type == "cuda" else 1
@@ -135,8 +140,8 @@ class DiffusionPainter(ABC):
     @torch.inference_mode()
     def _paint(self, batch: TileBatch, part: np.ndarray) -> np.ndarray:
         """The tiles `part` of the batch, float32 (len(part), F, t, t, t), nothing pasted yet."""
-        condition = to_device(batch.inputs[part], self.device)
-        fields = to_device(batch.known[part], self.device)
+        condition = self._tensor(batch.inputs[part])
+        fields = self._tensor(batch.known[part])
         frame = self.frame(condition)
         x0 = frame.normalise(fields[:, 0]).contiguous()
         known = Known(x0, batch.width[part], fields[:, 1:] if self.fields > 1 else None)
@@ -163,6 +168,9 @@ class DiffusionPainter(ABC):
         latents = imposition.latents
         result = brightness if latents is None else torch.cat([brightness, latents], dim=1)
         return result.float().cpu().numpy()
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return to_device(array, self.device)
 
 
 def device_name(device: str) -> str:

@@ -42,6 +42,7 @@ class TrivialPainter:
     input: ClassVar[str] = "dm"
     margin: ClassVar[int] = 1
     channels: ClassVar[int] = 1
+    batch: ClassVar[int] = 16
 
     @property
     def fields(self) -> int:
