@@ -54,7 +54,6 @@ class Purpose(IntEnum):
     INITIAL = 0  # the pure noise that denoising starts from
     ANCESTRAL = 1  # the fresh noise of one ancestral step (eq. 14)
     KNOWN = 2  # the fixed noise of the overwritten known voxels (section 2.4, Algorithm 1)
-    RESAMPLE = 3
     PAINT = 4  # the noise of the painter that has no network
 
 

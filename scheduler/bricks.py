@@ -218,10 +218,6 @@ class Assignment:
         through = np.concatenate([[0], np.cumsum(per_brick)])
         return np.diff(through[self.starts])
 
-    def count_of(self, rank: int) -> int:
-        """Number of tiles of one rank."""
-        return int(self.bricks.tile_counts()[self.bricks_of(rank)].sum())
-
 
 def default_edge(tiling: Tiling, n_ranks: int = 1) -> int:
     """Tiles along a brick, for a box that so many ranks will mostly paint.

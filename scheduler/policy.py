@@ -318,13 +318,6 @@ class Policy:
         """Own tiles not yet done."""
         return self._remaining
 
-    def is_done(self, tiles: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each tile is this rank's own and painted: (M,) -> bool (M,)."""
-        local, own = self._local(np.asarray(tiles, np.int64))
-        found = np.zeros(len(own), bool)
-        found[own] = self._states[self._at[local[own]]] == DONE
-        return found
-
     def readers(self, tiles: ArrayLike) -> tuple[Ints, NDArray[np.int32]]:
         """Other ranks that wait for own tiles: the messages to send when these are done.
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from bigbox.names import DEFAULT_STEPS
 from bigbox.painters import Painter, TileBatch, make_painter
 from bigbox.painters.base import unknown_slices
 from bigbox.painters.gaussian import SCATTER_MK, true_power
@@ -58,9 +59,9 @@ METHODS = (
     Method("overwrite, dpmpp", "overwrite", "dpmpp", 25),
     Method("latents, ancestral", "latents", "ancestral", 50),
     Method("conditioned, ancestral", "conditioned", "ancestral", 50),
-    Method("conditioned, dpmpp", "conditioned", "dpmpp", 12),
-    Method("conditioned, dpmpp (default)", "conditioned", "dpmpp", 25),
+    *(Method("conditioned, dpmpp", "conditioned", "dpmpp", n) for n in (4, 6, 8, 10, 12, 16, 25)),
 )
+DEFAULT = Method("conditioned, dpmpp", "conditioned", "dpmpp", DEFAULT_STEPS["dpmpp"])
 
 
 def paint_box(painter: Painter, tiling: Tiling, matter: np.ndarray | None = None) -> np.ndarray:
@@ -253,8 +254,9 @@ def markdown(table: dict[str, Any], command: str) -> str:
             f"{p:.3f}({max(1, round(1000 * e))})"
             for p, e in zip(row["power"], row["power_error"], strict=True)
         ]
+        default = (row["title"], row["calls"]) == (DEFAULT.title, DEFAULT.calls)
         cells = [
-            row["title"],
+            row["title"] + (" (default)" if default else ""),
             str(row["calls"] or "-"),
             str(row["realizations"]),
             f"{row['seam']:.4f} ± {row['seam_error']:.4f}",
@@ -283,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     wanted: list[tuple[int, Method]] = []
     for method in METHODS:
         if options.only is None or options.only in method.title:
-            n = options.realizations if method == METHODS[-1] else options.others
+            n = options.realizations if method == DEFAULT else options.others
             wanted += [(realization, method) for realization in range(n)]
     results = json.loads(options.out.read_text()) if options.out.exists() else []
     done = {(r["title"], r["calls"], r["realization"]) for r in results}

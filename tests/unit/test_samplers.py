@@ -105,7 +105,7 @@ def test_dpmpp_follows_its_recursion(schedule: Schedule) -> None:
     assert np.allclose(x0**2 / LEVELS, kept_by_dpmpp(LEVELS, schedule), rtol=1e-10)
     assert denoiser.calls == list(range(schedule.steps, 0, -1))
     with_mean = Modes(LEVELS, schedule, mean=1.0)
-    no_noise = one_draw((Purpose.RESAMPLE, 0), len(LEVELS))
+    no_noise = one_draw((Purpose.PAINT, 0), len(LEVELS))
     x0 = sample(with_mean, schedule, "dpmpp", no_noise, Imposition()).numpy().ravel()
     assert np.allclose(x0, mean_kept_by_dpmpp(LEVELS, schedule), rtol=1e-10)
 
