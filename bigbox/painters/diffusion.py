@@ -62,9 +62,7 @@ class DiffusionPainter(ABC):
     input: ClassVar[str]
     margin: ClassVar[int]
     channels: ClassVar[int]
-    # Tiles that go through the denoiser together. Filled up with copies where there are fewer,
-    # because the kernels that a library picks, hence the bits, depend on the number.
-    inner: ClassVar[dict[str, int]]
+    inner: ClassVar[dict[str, int]]  # `together` on a CPU, and at most on a GPU
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", Schedule(self.steps, **self._schedule_ends()))
@@ -88,7 +86,8 @@ class DiffusionPainter(ABC):
 
     @property
     def together(self) -> int:
-        """Tiles that go through the denoiser in one call."""
+        """Tiles that go through the denoiser in one call. Filled up with copies where there are
+        fewer, because the kernels that a library picks, hence the bits, depend on the number."""
         return self.inner[torch.device(self.device).type]
 
     @property

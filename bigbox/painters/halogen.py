@@ -12,10 +12,11 @@ from torch import nn
 
 from bigbox.networks.halogen import CHANNELS, WINDOW
 from bigbox.networks.model import Model
+from bigbox.networks.presets import HalogenSize
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.calls import Call, own_stream, to_device
 from bigbox.painters.diffusion import device_name, side_by_side, thread_pool
-from bigbox.painters.precision import fast_dtype, ready
+from bigbox.painters.precision import activation_bytes, fast_dtype, ready, together_on_gpu
 from bigbox.smoothing import gaussian_kernel, smooth
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
@@ -43,7 +44,6 @@ class HalogenPainter:
     name: ClassVar[str] = "halogen"
     window: ClassVar[int] = WINDOW
     channels: ClassVar[int] = CHANNELS
-    # Windows that go through the network together: the bits depend on the number.
     inner: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 4}
 
     @property
@@ -51,10 +51,13 @@ class HalogenPainter:
         """How far the smoothing of the density reaches."""
         return len(self._kernel) // 2
 
-    @property
+    @cached_property
     def together(self) -> int:
-        """Windows that go through the network in one call."""
-        return self.inner[torch.device(self.device).type]
+        """Windows that go through the network in one call; the bits depend on the number."""
+        if torch.device(self.device).type != "cuda":
+            return self.inner["cpu"]
+        each = activation_bytes(HalogenSize(**self.model.card["size"]), WINDOW)
+        return together_on_gpu(each, self.inner["cuda"], self.device)
 
     @property
     def weights(self) -> np.ndarray:

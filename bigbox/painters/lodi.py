@@ -13,10 +13,11 @@ from bigbox.diffusion import Context, Denoiser, Schedule
 from bigbox.errors import BadInput
 from bigbox.networks.lodi import TILE, Lodi, clean_estimate
 from bigbox.networks.model import Model
+from bigbox.networks.presets import LodiSize
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.calls import Call
 from bigbox.painters.diffusion import DiffusionPainter
-from bigbox.painters.precision import fast_dtype, ready
+from bigbox.painters.precision import activation_bytes, fast_dtype, ready, together_on_gpu
 
 # The noise levels painted through; chosen as for the exact denoiser (bigbox/diffusion/schedule.py),
 # within those that networks see in training.
@@ -93,6 +94,15 @@ class LodiPainter(DiffusionPainter):
     margin: ClassVar[int] = 0
     channels: ClassVar[int] = 4
     inner: ClassVar[dict[str, int]] = {"cpu": 4, "cuda": 32}
+
+    @cached_property
+    def together(self) -> int:
+        """Tiles that go through the network in one call; on a GPU as many as its memory takes."""
+        if torch.device(self.device).type != "cuda":
+            return self.inner["cpu"]
+        assert self.model is not None
+        each = activation_bytes(LodiSize(**self.model.card["size"]), TILE)
+        return together_on_gpu(each, self.inner["cuda"], self.device)
 
     def __post_init__(self) -> None:
         if self.model is None:

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from bigbox.networks.presets import HalogenSize, LodiSize
+
 
 def fast_dtype(device: str) -> torch.dtype:
     """bfloat16 where the device multiplies it in hardware, else float32."""
@@ -14,6 +16,21 @@ def fast_dtype(device: str) -> torch.dtype:
     if where.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def together_on_gpu(bytes_each: int, most: int, device: str) -> int:
+    """How many tiles or windows of so many bytes of work go through a network in one call.
+
+    A power of two, at most `most`, that takes half of the GPU's memory at most. Of all its memory,
+    not of what is free now: the number decides bits, and every GPU of a kind must come to the same.
+    """
+    half = torch.cuda.get_device_properties(device).total_memory // 2
+    return max(1, min(most, 1 << max(0, (half // bytes_each).bit_length() - 1)))
+
+
+def activation_bytes(size: HalogenSize | LodiSize, edge: int) -> int:
+    """Of a U-Net while it works on one tile or window, about: 24 maps at the finest resolution."""
+    return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
 
 
 def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ import torch
 from bigbox.engine.begin import check_alike
 from bigbox.errors import BadInput
 from bigbox.networks.model import load_model
+from bigbox.networks.presets import lodi_size
 from bigbox.painters.halogen import HalogenPainter
+from bigbox.painters.precision import activation_bytes, together_on_gpu
 from tests.models import write_model
 
 
@@ -69,3 +72,15 @@ def test_ranks_that_would_paint_other_bytes_are_refused() -> None:
         check_alike([one, one, one | {"compiled": False}])
     with pytest.raises(BadInput, match="device: 'A' on rank 0, 'B' on rank 1"):
         check_alike([one, one | {"device": "B"}])
+
+
+@pytest.mark.parametrize(("memory", "wanted"), [(140e9, 32), (8e9, 32), (1e9, 4), (1e6, 1)])
+def test_as_many_tiles_as_half_of_a_gpu_holds(
+    memory: float, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU here: what it says of its memory is made up."""
+    said = SimpleNamespace(total_memory=int(memory))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: said)
+    each = activation_bytes(lodi_size("paper"), 32)
+    found = together_on_gpu(each, 32, "cuda:0")
+    assert found == wanted and (found == 1 or found * each <= memory / 2)
