@@ -127,3 +127,14 @@ def weighted_mse(output: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     """
     error = functional.mse_loss(output.float(), wanted, reduction="none") * weight
     return error.flatten(1).sum(1) / (weight > 0).flatten(1).sum(1)
+
+
+def coherent_mse(output: Tensor, wanted: Tensor, weight: Tensor, block: int) -> Tensor:
+    """As weighted_mse, of errors summed over blocks of block³ voxels: (B,).
+
+    As large for errors that are independent from voxel to voxel; block³ times as large for an error
+    that is the same in all of a block.
+    """
+    error = (output.float() - wanted) * weight.sqrt()
+    sums = functional.avg_pool3d(error[:, None], block) * block**3
+    return sums.square().flatten(1).sum(1) / (weight > 0).flatten(1).sum(1)

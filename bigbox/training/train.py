@@ -35,6 +35,7 @@ from bigbox.training.data import (
 )
 from bigbox.training.loop import Batch, Place, Schedule, Trainer
 from bigbox.training.losses import (
+    COHERENT,
     HalogenTask,
     HalogenWeights,
     Levels,
@@ -198,7 +199,8 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
     card |= {
         "tile": TILE,
         "loss": (
-            f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight)"
+            f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight), and "
+            f"of its sums over blocks {COHERENT} (voxels on an edge, share)"
             if size.parametrisation == "v"
             else "eq. 13, T = 50"
         ),

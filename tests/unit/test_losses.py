@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from bigbox.networks.lodi import Lodi, clean_estimate, target
+from bigbox.networks.lodi import Lodi, clean_estimate, coherent_mse, target, weighted_mse
 from bigbox.networks.presets import LodiSize
 from bigbox.painters.lodi import SCHEDULES
 from bigbox.training.losses import (
+    COHERENT,
     HalogenWeights,
     Levels,
     LodiTask,
@@ -181,8 +183,30 @@ def test_known_voxels_cost_nothing() -> None:
         low, high = task.gamma_ends()
         said = task.network(z, (gamma - low) / (high - low), prepared)
         wanted = alpha * batch["noise"] - sigma * batch["tb"]
-        each = [((said - wanted)[b][known[b] == 0] ** 2).mean() for b in range(2)]
+        each = []
+        for b in range(2):
+            error = np.where(known[b] == 0, (said - wanted)[b], 0).astype(np.float64)
+            square = (error**2).sum()
+            for n, share in COHERENT:  # and of the errors summed over blocks of n³ voxels
+                for x, y, z in itertools.product(range(0, 32, n), repeat=3):
+                    square += share * error[x : x + n, y : y + n, z : z + n].sum() ** 2
+            each.append(square / int((known[b] == 0).sum()))
         assert float(task(**batch)) == pytest.approx(float(sum(each)) / 2, rel=1e-5)
+
+
+def test_coherent_errors_count_more() -> None:
+    rng = np.random.default_rng(8)
+    noise = torch.from_numpy(rng.standard_normal((4, 32, 32, 32), np.float32))
+    nothing, weight = torch.zeros_like(noise), torch.ones_like(noise)
+    single = weighted_mse(noise, nothing, weight).mean()
+    torch.testing.assert_close(
+        coherent_mse(noise, nothing, weight, 4).mean(), single, rtol=0.05, atol=0.0
+    )
+    same = torch.full_like(noise, 0.5)
+    torch.testing.assert_close(coherent_mse(same, nothing, weight, 4), torch.full((4,), 0.25 * 64))
+    torch.testing.assert_close(
+        coherent_mse(same, nothing, 4 * weight, 8), torch.full((4,), 0.25 * 4 * 512)
+    )
 
 
 def test_weights_are_a_function_of_the_haloes() -> None:

@@ -38,6 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     beside_python = Path(sys.executable).parent
     monkeypatch.setenv("PATH", f"{programs}:{beside_python}:{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     if shutil.which("mpirun") is None:
         pytest.skip("no mpirun: deploy/test.sh installs one")
     work = tmp_path / "work"
