@@ -11,6 +11,7 @@ TRUTH.zarr has dm, halo and tb of the same simulation (bigbox ingest ... --halos
 - methods: the same weights with each overlap method, sampler and number of network calls. The seam
   ratio is that of log10(T_b + floor), over the same of the truth at the same places: 1 is no seam.
 - haloes: HALOgen's log10 rho_h where the true one lies in a bin: median and 16-84 %.
+- other: LODI of another --model on the true haloes, as a row named by --label.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from tests.benchmarks.oracle import paint_box, seam_ratio
 
 K_EDGES = (0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # h/Mpc
 OTHERS = 2  # realizations of each row of the methods
+OTHER = "trained alike: "
 STRIDES = ((32, "tent"), (32, "flat"), (16, "tent"), (16, "flat"))  # the first is the default
 DENSITIES = np.arange(9.5, 14.01, 0.5)
 METHODS = (
@@ -166,11 +168,13 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
         "brackets the correlation coefficient r(k) with the truth; k in h/Mpc. Seam: 1 is none.",
         "",
     ]
-    groups = {
+    others = tuple(name for name in results if name.startswith(OTHER))
+    groups: dict[str, tuple[str, ...]] = {
         "From true haloes, and from dark matter alone": ("another truth", "lodi", "pipeline"),
         "Overlap methods and samplers, the same weights, true haloes": tuple(
             f"{m} {s} {n}" for m, s, n in METHODS
         ),
+        "What the network predicts, noise (the paper) or v, after the same short training": others,
     }
     for title, names in groups.items():
         rows = [(name, results[name]) for name in names if name in results]
@@ -225,6 +229,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("networks.json"), help="goes on from it")
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--label", default="another model", help="of the part `other`")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     folder = options.model or default_model()
@@ -271,6 +276,12 @@ def main(arguments: list[str] | None = None) -> None:
         keep("lodi", measure(realizations(lodi, halo, count), tb, size, floor))
     if "pipeline" in parts:
         keep("pipeline", measure(realizations(lodi, predicted, count), tb, size, floor))
+    if "other" in parts:
+        for sampler in ("ancestral", "dpmpp"):
+            steps = DEFAULT_STEPS[sampler]
+            painter = replace(lodi, sampler=sampler, steps=steps)
+            fields = realizations(painter, halo, OTHERS)
+            keep(f"{OTHER}{options.label} {sampler} {steps}", measure(fields, tb, size, floor))
     if "methods" in parts:
         for method, sampler, steps in METHODS:
             painter = replace(lodi, overlap_method=method, sampler=sampler, steps=steps)
