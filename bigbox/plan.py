@@ -42,14 +42,13 @@ SECONDS_PER_TILE = {
     ("trivial", "ancestral"): 0.005,
     ("trivial-halo", "dpmpp"): 0.006,
     ("trivial-halo", "ancestral"): 0.006,
-    ("lodi", "dpmpp"): 2.2,
-    ("lodi", "ancestral"): 4.4,
+    ("lodi", "dpmpp"): 0.5,
+    ("lodi", "ancestral"): 1.0,
 }
 """Seconds that one core takes for a tile of 32^3 at the sampler's own number of steps.
 
-Measured on one core of an AMD EPYC (batch 16, torch 2.13; lodi with networks of preset mini, while
-the machine had other work). Other machines differ, and a GPU much: a number measured there is
-better, `--seconds-per-tile`.
+Measured on one core of an AMD EPYC (batch 16, torch 2.13; lodi with networks of preset mini). Other
+machines differ, and a GPU much: `bigbox bench` measures, or `--seconds-per-tile` tells.
 """
 
 

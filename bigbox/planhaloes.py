@@ -13,7 +13,7 @@ from scheduler.windows import Windows
 
 MB = 1_000_000
 
-SECONDS_PER_WINDOW = {"lodi": 0.07, "trivial-halo": 0.03}
+SECONDS_PER_WINDOW = {"lodi": 0.11, "trivial-halo": 0.03}
 """Seconds that one core takes for a window of 64^3, the networks of preset mini for lodi.
 
 Measured on one core of an AMD EPYC. A GPU differs much: measure, and use `--seconds-per-window`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from dataclasses import dataclass, replace
@@ -239,10 +240,14 @@ def _started(options: TrainOptions, network: Any) -> Any:
 
 def _add_predicted(boxes: list[TrainingBox], model: Path, threads: int) -> None:
     """HALOgen's haloes of every box, so that LODI learns to paint on them too."""
-    painter = HalogenPainter(load_model(model, "halogen"), stride=32, threads=threads)
+    painter = HalogenPainter(load_model(model, "halogen"), threads=threads)
+    found: dict[bytes, np.ndarray] = {}  # boxes that differ in T_b only have the same
     for box in boxes:
         dm = np.asarray(Box.open(box.path).require("dm")[...], dtype=np.float32)
-        box.fields["predicted"] = paint_haloes(painter, dm)
+        key = hashlib.sha256(dm.tobytes()).digest()
+        if key not in found:
+            found[key] = paint_haloes(painter, dm)
+        box.fields["predicted"] = found[key]
 
 
 def _trainer(
