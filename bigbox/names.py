@@ -10,5 +10,5 @@ OVERLAP_METHODS = ("conditioned", "overwrite", "latents")
 SAMPLERS = ("dpmpp", "ancestral")
 HALO_WEIGHTINGS = ("tent", "flat")
 COLOURINGS = ("levels", "paper")
-DEFAULT_STEPS = {"dpmpp": 25, "ancestral": 50}
+DEFAULT_STEPS = {"dpmpp": 12, "ancestral": 50}
 COMPILE = ("auto", "on", "off")

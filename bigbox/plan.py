@@ -36,13 +36,13 @@ from scheduler.stages import stage_counts
 MB = 1_000_000
 
 SECONDS_PER_TILE = {
-    ("gaussian", "dpmpp"): 0.012,
+    ("gaussian", "dpmpp"): 0.006,
     ("gaussian", "ancestral"): 0.08,
     ("trivial", "dpmpp"): 0.005,
     ("trivial", "ancestral"): 0.005,
     ("trivial-halo", "dpmpp"): 0.006,
     ("trivial-halo", "ancestral"): 0.006,
-    ("lodi", "dpmpp"): 0.5,
+    ("lodi", "dpmpp"): 0.25,
     ("lodi", "ancestral"): 1.0,
 }
 """Seconds that one core takes for a tile of 32^3 at the sampler's own number of steps.

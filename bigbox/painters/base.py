@@ -203,7 +203,7 @@ def make_painter(
 ) -> Painter:
     """The painter of that name, ready to paint.
 
-    box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default 25
+    box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default 12
     for dpmpp and 50 for ancestral; device: a torch device; threads: of the CPU, for one painter;
     seconds_per_tile: the trivial painter's least time for one tile; model: folder of the lodi
     painter's networks, by default those that bigbox ships; compile: them or not, see calls.py. The
@@ -218,7 +218,7 @@ def make_painter(
         )
     steps = DEFAULT_STEPS[sampler] if steps is None else steps
     if not 1 <= steps < MAX_STEP:
-        raise BadInput(f"steps: {steps} is outside 1 .. {MAX_STEP - 1}; 25 do for dpmpp")
+        raise BadInput(f"steps: {steps} is outside 1 .. {MAX_STEP - 1}; 12 do for dpmpp")
     check_key(seed, realization)
     if name in ("trivial", "trivial-halo"):
         from bigbox.painters.trivial import TrivialOnHaloes, TrivialPainter
