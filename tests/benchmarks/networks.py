@@ -162,11 +162,13 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
     lines = [
         "# The trained networks on a simulation that no training saw",
         "",
-        f"Truth: {truth}. Model: {model}. Made by `python -m tests.benchmarks.networks` (its "
-        "docstring tells what is measured).",
+        f"Truth: {truth}, held out of all training. Model: {model}. Made by "
+        "`python -m tests.benchmarks.networks` (its docstring tells what is measured).",
         "",
         "In each cell: P(k) of T_b over the truth's ± error of the mean over realizations, and in "
-        "brackets the correlation coefficient r(k) with the truth; k in h/Mpc. Seam: 1 is none.",
+        "brackets the correlation coefficient r(k) with the truth; k in h/Mpc. Seam: 1 is none. "
+        "What a perfect model would have is the row `another truth`, the HI of the same haloes "
+        "drawn again; one simulation has few bright haloes, so that its own draw lies off their mean.",
         "",
     ]
     others = tuple(name for name in results if name.startswith(OTHER))
@@ -281,7 +283,7 @@ def main(arguments: list[str] | None = None) -> None:
         for sampler in ("ancestral", "dpmpp"):
             steps = DEFAULT_STEPS[sampler]
             painter = replace(lodi, sampler=sampler, steps=steps)
-            fields = realizations(painter, halo, OTHERS)
+            fields = realizations(painter, halo, 1)
             keep(f"{OTHER}{options.label} {sampler} {steps}", measure(fields, tb, size, floor))
     if "methods" in parts:
         for method, sampler, steps in METHODS:
@@ -290,7 +292,9 @@ def main(arguments: list[str] | None = None) -> None:
             if name not in results:
                 keep(name, measure(realizations(painter, halo, OTHERS), tb, size, floor))
     if options.markdown:
-        options.markdown.write_text(markdown(results, options.truth.name, folder.name))
+        model = str(options.model) if options.model else "the one that bigbox ships"
+        truth = f"{options.truth.stem}, {size:g} Mpc/h, {box.shape[0]}³, z = {box.redshift:g}"
+        options.markdown.write_text(markdown(results, truth, model))
 
 
 if __name__ == "__main__":
