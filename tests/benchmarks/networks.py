@@ -168,7 +168,7 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
         "In each cell: P(k) of T_b over the truth's ± error of the mean over realizations, and in "
         "brackets the correlation coefficient r(k) with the truth; k in h/Mpc. Seam: 1 is none. "
         "What a perfect model would have is the row `another truth`, the HI of the same haloes "
-        "drawn again; one simulation has few bright haloes, so that its own draw lies off their mean.",
+        "drawn again; one simulation has few bright haloes, so its own draw lies off their mean.",
         "",
     ]
     others = tuple(name for name in results if name.startswith(OTHER))
