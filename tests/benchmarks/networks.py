@@ -190,7 +190,8 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
             lines.append(f"| {name.removeprefix(OTHER)} | {row['ratio'][0]:.2g} | {r} |")
         lines += [
             "",
-            "Far too little training for either, and the same for both; noise with eq. 13, v with its own loss.",
+            "Far too little training for either, and the same for both; noise with eq. 13, v with "
+            "its own loss.",
             "",
         ]
     strides = [name for name in results if name.startswith("halogen ")]
