@@ -154,7 +154,8 @@ def markdown(results: dict[str, Any]) -> str:
     ):
         if name in results:
             lines += [f"## {title}", "", "| | |", "|---|---|"]
-            lines += [f"| {key} | {_text(value)} |" for key, value in results[name].items()]
+            told = {k: v for k, v in results[name].items() if k not in ("host", "model", "date")}
+            lines += [f"| {key} | {_text(value)} |" for key, value in told.items()]
             lines.append("")
     return "\n".join(lines)
 
