@@ -19,8 +19,8 @@ from bigbox.bench.ceilings import convolution_rate, copy_rate, matrix_product_ra
 from bigbox.bench.networks import halogen_speed, lodi_speed, tile_seconds
 from bigbox.bench.record import Speed
 from bigbox.data import default_model
+from bigbox.devices import find_device
 from bigbox.engine.run import PaintOptions, paint
-from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_STEPS
 from bigbox.networks.model import load_model
 from bigbox.painters.diffusion import device_name
@@ -48,14 +48,8 @@ class BenchOptions:
 
 def bench(options: BenchOptions) -> Speed:
     """Measure this machine's device. Raises BadInput."""
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"device {device}: {str(error).splitlines()[0]}") from None
-    cpu = torch.device(device).type == "cpu"
+    where = find_device(options.device)
+    device, cpu = str(where), where.type == "cpu"
     threads = (options.threads or len(os.sched_getaffinity(0))) if cpu else 1
     torch.set_num_threads(1)
     folder = options.model or default_model()
@@ -90,7 +84,7 @@ def bench(options: BenchOptions) -> Speed:
         host=socket.gethostname(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         device=_processor() if cpu else device_name(device),
-        kind=torch.device(device).type,
+        kind=where.type,
         threads=threads,
         dtype=str(lodi.dtype).removeprefix("torch."),
         model=lodi.model.sha256,

@@ -148,13 +148,11 @@ def device_of(options: PaintOptions, world: World, threads: int) -> str:
         return "cpu"
     import torch
 
+    from bigbox.devices import find_device
+
     torch.set_num_threads(threads)
     if options.device not in ("auto", "cuda"):
-        try:
-            torch.empty(1, device=options.device)
-        except (RuntimeError, AssertionError) as error:
-            raise BadInput(f"device {options.device}: {str(error).splitlines()[0]}") from None
-        return options.device
+        return str(find_device(options.device))
     if torch.cuda.is_available():
         return f"cuda:{world.local_rank % torch.cuda.device_count()}"
     if options.device == "cuda":

@@ -104,8 +104,8 @@ def ingest_snapshot(
         raise BadInput("--uvb and --self-shielding are for the gas: give --gas, or leave them")
     h = (cosmology or {}).get("h")
     tb: TbSource = "haloes" if hi_halo else _gas(source, gas, h, uvb, self_shielding)
-    run = _Run(source, catalogue, tb, _voxels(source, grid), smoothing, cosmology or {}, memory)
-    run.hi_draw = hi_draw
+    voxels = _voxels(source, grid)
+    run = _Run(source, catalogue, tb, voxels, smoothing, cosmology or {}, memory, hi_draw)
     run.check_disk(place.parent)
     with making(place) as work, ThreadPoolExecutor(run.workers) as pool:
         run.make(work, pool)
@@ -140,6 +140,7 @@ class _Run:
         smoothing: float,
         cosmology: Mapping[str, float],
         memory: int,
+        hi_draw: int,
     ) -> None:
         self.source = source
         self.catalogue = catalogue
@@ -159,7 +160,7 @@ class _Run:
         # A window in int64 and as float32, or twice as float32; the brick three times for zarr.
         each = 12 * window + 12 * math.prod(self.brick) + (64 << 20)
         self.workers = max(1, min(len(os.sched_getaffinity(0)), memory // each))
-        self.hi_draw = 0
+        self.hi_draw = hi_draw
         self.halo_facts: tuple[HaloFacts, ...] = ()
         self.dm_facts: list[Written] = []
         self.tb_facts: list[Written] = []

@@ -207,8 +207,7 @@ def make_painter(
     for dpmpp and 50 for ancestral; device: a torch device; threads: of the CPU, for one painter;
     seconds_per_tile: the trivial painter's least time for one tile; model: folder of the lodi
     painter's networks, by default those that bigbox ships; compile: them or not, see calls.py. The
-    trivial painter imports no
-    torch, so that many ranks fit on one machine. Raises BadInput.
+    trivial painter imports no torch, so that many ranks fit on one machine. Raises BadInput.
     """
     if sampler not in SAMPLERS:
         raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")

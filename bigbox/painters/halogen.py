@@ -16,7 +16,7 @@ from bigbox.networks.presets import HalogenSize
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.calls import Call, own_stream, to_device
 from bigbox.painters.diffusion import device_name, side_by_side, thread_pool
-from bigbox.painters.precision import activation_bytes, fast_dtype, ready, together_on_gpu
+from bigbox.painters.precision import fast_dtype, ready, together
 from bigbox.smoothing import gaussian_kernel, smooth
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
@@ -54,10 +54,7 @@ class HalogenPainter:
     @cached_property
     def together(self) -> int:
         """Windows that go through the network in one call; the bits depend on the number."""
-        if torch.device(self.device).type != "cuda":
-            return self.inner["cpu"]
-        each = activation_bytes(HalogenSize(**self.model.card["size"]), WINDOW)
-        return together_on_gpu(each, self.inner["cuda"], self.device)
+        return together(self.inner, HalogenSize(**self.model.card["size"]), WINDOW, self.device)
 
     @property
     def weights(self) -> np.ndarray:

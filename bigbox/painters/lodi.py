@@ -17,7 +17,7 @@ from bigbox.networks.presets import LodiSize
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.calls import Call
 from bigbox.painters.diffusion import DiffusionPainter
-from bigbox.painters.precision import activation_bytes, fast_dtype, ready, together_on_gpu
+from bigbox.painters.precision import fast_dtype, ready, together
 
 # The noise levels painted through; chosen as for the exact denoiser (bigbox/diffusion/schedule.py),
 # within those that networks see in training.
@@ -98,11 +98,8 @@ class LodiPainter(DiffusionPainter):
     @cached_property
     def together(self) -> int:
         """Tiles that go through the network in one call; on a GPU as many as its memory takes."""
-        if torch.device(self.device).type != "cuda":
-            return self.inner["cpu"]
         assert self.model is not None
-        each = activation_bytes(LodiSize(**self.model.card["size"]), TILE)
-        return together_on_gpu(each, self.inner["cuda"], self.device)
+        return together(self.inner, LodiSize(**self.model.card["size"]), TILE, self.device)
 
     def __post_init__(self) -> None:
         if self.model is None:

@@ -18,6 +18,13 @@ def fast_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
+def together(inner: dict[str, int], size: HalogenSize | LodiSize, edge: int, device: str) -> int:
+    """Tiles or windows of this edge in one call; inner: on a CPU, and at most on a GPU."""
+    if torch.device(device).type != "cuda":
+        return inner["cpu"]
+    return together_on_gpu(activation_bytes(size, edge), inner["cuda"], device)
+
+
 def together_on_gpu(bytes_each: int, most: int, device: str) -> int:
     """How many tiles or windows of so many bytes of work go through a network in one call.
 

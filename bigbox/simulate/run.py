@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bigbox.cosmology import Cosmology
+from bigbox.devices import find_device
 from bigbox.errors import BadInput
 from bigbox.ingest.work import free_place, making, remove_stale
 from bigbox.simulate import groups, initial, snapshot
@@ -117,7 +118,7 @@ class Done:
 def simulate(out: Path, options: Options, device: str = "auto") -> Done:
     """Runs it and writes `out`, a new folder; raises BadInput, nothing written, where it cannot."""
     place = free_place(out)
-    where = _device(device)
+    where = find_device(device)
     _refuse(options, place, where)
     remove_stale(place)
     began = time.monotonic()
@@ -194,18 +195,6 @@ def _run(
     )
     snapshot.write(folder, facts, end.positions, end.velocities, found)
     return found, facts
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-        raise BadInput(f"--device {name}: cannot be used ({why}); leave it out") from None
-    return device
 
 
 def _refuse(options: Options, place: Path, device: torch.device) -> None:
