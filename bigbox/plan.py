@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from bigbox.errors import BadInput
-from bigbox.names import DEFAULT_STEPS
+from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.planhaloes import (
     HALO_PAINTERS,
     SECONDS_PER_WINDOW,
@@ -35,17 +35,9 @@ from scheduler.stages import stage_counts
 
 MB = 1_000_000
 
-SECONDS_PER_TILE = {
-    ("gaussian", "dpmpp"): 0.006,
-    ("gaussian", "ancestral"): 0.08,
-    ("trivial", "dpmpp"): 0.005,
-    ("trivial", "ancestral"): 0.005,
-    ("trivial-halo", "dpmpp"): 0.006,
-    ("trivial-halo", "ancestral"): 0.006,
-    ("lodi", "dpmpp"): 0.25,
-    ("lodi", "ancestral"): 1.0,
-}
-"""Seconds that one core takes for a tile of 32^3 at the sampler's own number of steps.
+TRIVIAL_TILE = 0.006
+SECONDS_PER_CALL = {"gaussian": 0.0016, "lodi": 0.02}
+"""Seconds that one core takes for a tile of 32^3: the trivial painters, and a call of the others.
 
 Measured on one core of an AMD EPYC (batch 16, torch 2.13; lodi with networks of preset mini). Other
 machines differ, and a GPU much: `bigbox bench` measures, or `--seconds-per-tile` tells.
@@ -207,7 +199,7 @@ def make_plan(
     ranks: int = 1,
     batch: int = 16,
     painter: str = "gaussian",
-    sampler: str = "dpmpp",
+    sampler: str = DEFAULT_SAMPLER,
     steps: int | None = None,
     overlap_method: str = "conditioned",
     colouring: str = "levels",
@@ -236,11 +228,9 @@ def make_plan(
     steps = steps or DEFAULT_STEPS[sampler]
     fields = steps if overlap_method == "latents" else 1
     if seconds_per_tile is None:
-        seconds_per_tile = (
-            SECONDS_PER_TILE[painter, sampler]
-            * (1 if painter.startswith("trivial") else steps / DEFAULT_STEPS[sampler])
-            * (tiling.tile / 32) ** 3
-        )
+        calls = SECONDS_PER_CALL.get(painter)
+        seconds_per_tile = TRIVIAL_TILE if calls is None else calls * steps
+        seconds_per_tile *= (tiling.tile / 32) ** 3
     engine = engine or engine_shape()
     halo_plan = None
     if haloes and painter in HALO_PAINTERS:

@@ -22,11 +22,10 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
     """Operations of one call for one tile, and its seconds on the whole device."""
     count, tile = painter.together, painter.tile
     shape = (count, tile, tile, tile)
-    noise = torch.randn(shape, device=painter.device)
+    x = torch.randn(shape, device=painter.device)
     halo = torch.zeros(count, painter.channels, *shape[1:], device=painter.device)
     unknown = torch.zeros(shape, dtype=torch.bool, device=painter.device)
-    x = noise.to(painter.dtype)
-    prepared = painter.network.prepare(halo.to(painter.dtype), x, unknown)
+    prepared = painter.network.prepare(halo, x, unknown)
     level = torch.full((count,), 0.5, device=painter.device)
     call = lambda: painter.call(x, level, prepared)  # noqa: E731
     operations = _operations(lambda: painter.network(x, level, prepared)) / count
@@ -37,7 +36,7 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
 def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
     """Operations of one window, and its seconds on the whole device."""
     count, window = painter.together, painter.window
-    x = torch.randn(count, 1, *(window,) * 3, device=painter.device).to(painter.dtype)
+    x = torch.randn(count, 1, *(window,) * 3, device=painter.device)
     call = lambda: painter.call(x)  # noqa: E731
     operations = _operations(lambda: painter.network(x)) / count
     return operations, 1 / (count * rate(call, painter.device, painter.threads, ceiling=False))

@@ -21,7 +21,7 @@ from bigbox.bench.record import Speed
 from bigbox.data import default_model
 from bigbox.devices import find_device
 from bigbox.engine.run import PaintOptions, paint
-from bigbox.names import DEFAULT_STEPS
+from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
 from bigbox.painters.diffusion import device_name
 from bigbox.painters.halogen import HalogenPainter
@@ -53,7 +53,7 @@ def bench(options: BenchOptions) -> Speed:
     threads = (options.threads or len(os.sched_getaffinity(0))) if cpu else 1
     torch.set_num_threads(1)
     folder = options.model or default_model()
-    steps = options.steps or DEFAULT_STEPS["dpmpp"]
+    steps = options.steps or DEFAULT_STEPS[DEFAULT_SAMPLER]
     common: dict[str, Any] = {"device": device, "threads": threads, "compile": options.compile}
     lodi = LodiPainter(
         seed=0, box_shape=(256,) * 3, steps=steps, model=load_model(folder, "lodi"), **common

@@ -10,6 +10,7 @@ from bigbox.cli.values import add_command, number, whole
 from bigbox.names import (
     COLOURINGS,
     COMPILE,
+    DEFAULT_SAMPLER,
     DEFAULT_STEPS,
     HALO_WEIGHTINGS,
     OVERLAP_METHODS,
@@ -85,8 +86,9 @@ def add(commands: Any) -> None:
     what.add_argument(
         "--sampler",
         choices=SAMPLERS,
-        default="dpmpp",
-        help="dpmpp (default): DPM-Solver++(2M). ancestral: the paper's, needs more steps",
+        default=DEFAULT_SAMPLER,
+        help="dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
+        "the same without fresh noise. ancestral: the paper's, needs more steps",
     )
     what.add_argument(
         "--steps",

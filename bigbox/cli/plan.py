@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
-from bigbox.names import COLOURINGS, DEFAULT_STEPS, OVERLAP_METHODS, PAINTERS, SAMPLERS
+from bigbox.names import (
+    COLOURINGS,
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
+    OVERLAP_METHODS,
+    PAINTERS,
+    SAMPLERS,
+)
 
 if TYPE_CHECKING:
     from bigbox.plan import Plan
@@ -57,7 +64,7 @@ def add(commands: Any) -> None:
         "--batch", type=whole(1), default=16, metavar="K", help="tiles painted at once (16)"
     )
     run_with.add_argument("--painter", choices=PAINTERS, default="lodi")
-    run_with.add_argument("--sampler", choices=SAMPLERS, default="dpmpp")
+    run_with.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT_SAMPLER)
     run_with.add_argument("--steps", type=whole(1, 4095), metavar="T")
     run_with.add_argument("--overlap-method", choices=OVERLAP_METHODS, default="conditioned")
     run_with.add_argument("--colouring", choices=COLOURINGS, default="levels")

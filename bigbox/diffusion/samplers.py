@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
+from bigbox.names import SAMPLERS
 from bigbox.noise import Purpose
 
 
@@ -30,9 +31,17 @@ class Denoiser(Protocol):
 
 
 def dpmpp_step(
-    z: Tensor, x0: Tensor, previous: Tensor | None, step: int, schedule: Schedule
+    z: Tensor,
+    x0: Tensor,
+    previous: Tensor | None,
+    noise: Tensor | None,
+    step: int,
+    schedule: Schedule,
 ) -> Tensor:
     """One step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), from `step` to `step - 1`.
+
+    With noise, of SDE-DPM-Solver++(2M) (the same paper's appendix B.5), which forgets its noise
+    as it goes: what the network got wrong at one step it can mend at the next.
 
     previous: the estimate of step + 1, none at the first step. The last step to zero noise is of
     first order and returns x0. The first step is of first order too, and starts from infinite
@@ -44,13 +53,16 @@ def dpmpp_step(
         return z.add_(x0, alpha=float(schedule.alphas[step - 1]))
     half = schedule.gammas / -2.0  # log of signal over noise amplitude
     length = half[step - 1] - half[step]
-    decay = float(schedule.sigmas[step - 1] / schedule.sigmas[step])
-    gain = float(-schedule.alphas[step - 1] * math.expm1(-length))
+    forget = float(length) if noise is not None else 0.0
+    decay = float(schedule.sigmas[step - 1] / schedule.sigmas[step] * math.exp(-forget))
+    gain = float(-schedule.alphas[step - 1] * math.expm1(-length - forget))
     z.mul_(decay)
     if math.isinf(length):
         return z.add_(x0, alpha=gain)
     forward = float(length / (half[step] - half[step + 1]) / 2.0)
     z.add_(x0, alpha=gain * (1.0 + forward))
+    if noise is not None:
+        z.add_(noise, alpha=float(schedule.sigmas[step - 1] * math.sqrt(-math.expm1(-2 * forget))))
     return z.add_(previous, alpha=-gain * forward)
 
 
@@ -83,22 +95,24 @@ def sample(
 ) -> Tensor:
     """Denoise a batch from pure noise: schedule.steps network calls; the painted x0 (B, t, t, t).
 
-    sampler: "dpmpp" or "ancestral"; noise(purpose, step): fresh standard normals (B, t, t, t);
+    sampler: one of SAMPLERS; noise(purpose, step): fresh standard normals (B, t, t, t);
     impose(z, step): called before the denoiser at every step, may change z in place (overlap.py).
     """
-    if sampler not in ("dpmpp", "ancestral"):
-        raise BadInput(f"sampler: {sampler!r} is not one of dpmpp, ancestral")
-    if sampler == "dpmpp" and not schedule.to_zero:
-        raise BadInput("sampler: dpmpp needs a schedule that ends without noise (to_zero)")
+    if sampler not in SAMPLERS:
+        raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")
+    if sampler != "ancestral" and not schedule.to_zero:
+        raise BadInput(f"sampler: {sampler} needs a schedule that ends without noise (to_zero)")
     z = noise(Purpose.INITIAL, 0)
     previous = None
     for step in range(schedule.steps, 0, -1):
         impose(z, step)
         x0 = denoiser.denoise(z, step)
-        if sampler == "dpmpp":
-            dpmpp_step(z, x0, previous, step, schedule)
-            previous = x0
-        else:
+        if sampler == "ancestral":
             fresh = noise(Purpose.ANCESTRAL, step) if step > 1 else None
             ancestral_step(z, x0, fresh, step, schedule)
+        else:
+            stirred = sampler == "dpmpp-sde" and previous is not None and step > 1
+            fresh = noise(Purpose.ANCESTRAL, step) if stirred else None
+            dpmpp_step(z, x0, previous, fresh, step, schedule)
+            previous = x0
     return z

@@ -5,7 +5,7 @@ gamma is the log of the noise-to-signal ratio, alpha^2 = sigmoid(-gamma), sigma^
 at the steps T .. 1.
 
     step    T        T-1   ...          2      1        0
-    gamma   max  >   ...   >            ...  > min    > -inf         to_zero (dpmpp)
+    gamma   max  >   ...   >            ...  > min    > -inf         to_zero (dpmpp, dpmpp-sde)
     gamma   max  >   ...   >            ...  > ...    > min          otherwise (ancestral, VDM)
 
 Where the ends and the steps should be was measured with the exact denoiser of a Gaussian field,
@@ -21,11 +21,15 @@ being what the denoiser is told by its condition or by known voxels:
                                            mean     1.000  1.000   1.000   1.000   0.993   0.976
     dpmpp, 12         -8 .. 11      0      power    1.029  1.043   1.063   1.067   1.068   1.069
     dpmpp, 12         -8 .. 11      0.5    power    0.978  0.984   0.996   1.002   1.005   1.007
+    dpmpp-sde, 12     -8 .. 9       0.4    power    0.978  0.989   1.005   1.011   1.007   0.991
+                                           mean     1.000  1.000   1.000   1.000   1.002   1.004
+    dpmpp-sde, 25     -8 .. 9       0.4    power    1.003  1.009   1.019   1.026   1.032   1.035
     ancestral, 50     -10 .. 8      0      power    0.840  0.840   0.840   0.840   0.839   0.835
     ancestral, 50     -13.3 .. 5    0      power    0.837  0.837   0.837   0.835   0.705   0.522
 
 - gamma_max: z starts as pure noise, as if alpha were 0. For a mode of variance v that is wrong by
   alpha^2 v in power; gamma_max = ln(v_max) + 5.5 keeps that below 1 %.
+- dpmpp-sde forgets its first noise, and with it what was wrong with gamma_max: 9 will do.
 - The first step of dpmpp starts from alpha = 0 as well (see samplers.py). Were it to start from
   alpha at gamma_max, modes would lose alpha sqrt(v) of their mean: 6 % at v = 240 with
   gamma_max = 11, 10 % with 10.

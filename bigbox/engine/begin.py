@@ -10,6 +10,7 @@ from typing import Any, Literal
 from bigbox.data import default_model
 from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
+from bigbox.names import DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter
 from bigbox.store.box import Box
 from bigbox.store.haloes import discard_haloes, halo_state
@@ -33,7 +34,7 @@ class PaintOptions:
     seed: int = 0
     realization: int = 0
     overlap_method: str = "conditioned"
-    sampler: str = "dpmpp"
+    sampler: str = DEFAULT_SAMPLER
     steps: int | None = None
     batch: int | None = None
     tile: int = 32

@@ -12,6 +12,7 @@ from bigbox.networks.layers import (
     join,
     norm,
     run_blocks,
+    run_outlet,
     unfold,
     upsample,
 )
@@ -77,4 +78,4 @@ class Halogen(nn.Module):
         ):
             # Narrowed before it is upsampled: the same function, an eighth of the work.
             h = run_blocks(level, join(upsample(narrow(h)), skip, CHANNELS))
-        return unfold(self.outlet(h), self.size.patch)
+        return unfold(run_outlet(self.outlet, h), self.size.patch)

@@ -21,9 +21,21 @@ def norm(channels: int, groups: int = 1) -> nn.GroupNorm:
     return nn.GroupNorm(groups * max(1, share // NORM_CHANNELS), channels)
 
 
-def conv(channels: int, out: int, groups: int = 1, edge: int = 3) -> nn.Conv3d:
+class Conv(nn.Conv3d):
+    """A convolution that works in the precision of its weights, whatever its input has.
+
+    Unless autocast chooses the precision, as in training.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, ...) to (B, out, ...)."""
+        chosen = torch.is_autocast_enabled(x.device.type)
+        return super().forward(x if chosen else x.to(self.weight.dtype))
+
+
+def conv(channels: int, out: int, groups: int = 1, edge: int = 3) -> Conv:
     """Convolution that keeps the shape; zeros beyond the edge, for a tile is not periodic."""
-    return nn.Conv3d(channels, out, edge, padding=edge // 2, groups=groups)
+    return Conv(channels, out, edge, padding=edge // 2, groups=groups)
 
 
 def silence(layer: nn.Module) -> None:
@@ -62,7 +74,7 @@ class ResidualBlock(nn.Module):
                 # would be wrong in the same way, 1 % of the power of T_b.
                 scale, shift = self.level(embedding)[:, :, None, None, None].chunk(2, dim=1)
                 h = torch.addcmul(shift, h.to(shift.dtype), 1 + scale)
-            h = convolve(functional.silu(h).to(x.dtype))
+            h = convolve(functional.silu(h))
         return self.skip(x) + h
 
 
@@ -71,6 +83,11 @@ def run_blocks(blocks: nn.Module, x: Tensor, embedding: Tensor | None = None) ->
     for block in blocks.children():
         x = block(x, embedding)
     return x
+
+
+def run_outlet(outlet: nn.Module, x: Tensor) -> Tensor:
+    """Through the last norm, activation and convolution, in their own precision."""
+    return outlet(x.to(next(outlet.parameters()).dtype))
 
 
 class Attention(nn.Module):

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from bigbox.networks.layers import (
     Attention,
+    Conv,
     ResidualBlock,
     conv,
     fold,
@@ -15,6 +16,7 @@ from bigbox.networks.layers import (
     level_features,
     norm,
     run_blocks,
+    run_outlet,
     silence,
     unfold,
     upsample,
@@ -58,7 +60,7 @@ class Lodi(nn.Module):
         )
         self.down = nn.ModuleList(blocks(width, width) for width in widths[:-1])
         self.coarsen = nn.ModuleList(
-            nn.Conv3d(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            Conv(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.bottom = blocks(widths[-1], widths[-1])
         self.attention = Attention(widths[-1], size.heads)
@@ -76,7 +78,7 @@ class Lodi(nn.Module):
         condition: (B, 4, t, t, t) normalised log halo density; known: (B, t, t, t) normalised T_b,
         0 where unknown; mask: (B, t, t, t), 1 where known.
         """
-        told = torch.cat([condition, known[:, None], mask[:, None].to(known.dtype)], dim=1)
+        told = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
         return self.condition_inlet(fold(told, self.size.patch))
 
     def forward(self, z: Tensor, level: Tensor, prepared: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ class Lodi(nn.Module):
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
             h = run_blocks(stage, join(upsample(narrow(h)), skip), e)
-        return unfold(self.outlet(h), self.size.patch)[:, 0]
+        return unfold(run_outlet(self.outlet, h), self.size.patch)[:, 0]
 
 
 def clean_estimate(

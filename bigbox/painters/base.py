@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bigbox.errors import BadInput
-from bigbox.names import DEFAULT_STEPS, OVERLAP_METHODS, PAINTERS, SAMPLERS
+from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS, OVERLAP_METHODS, PAINTERS, SAMPLERS
 from bigbox.noise import MAX_STEP, check_key
 
 
@@ -192,7 +192,7 @@ def make_painter(
     box_shape: tuple[int, int, int],
     realization: int = 0,
     overlap_method: str = "conditioned",
-    sampler: str = "dpmpp",
+    sampler: str = DEFAULT_SAMPLER,
     steps: int | None = None,
     tile: int = 32,
     device: str = "cpu",
@@ -203,8 +203,8 @@ def make_painter(
 ) -> Painter:
     """The painter of that name, ready to paint.
 
-    box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default 12
-    for dpmpp and 50 for ancestral; device: a torch device; threads: of the CPU, for one painter;
+    box_shape: voxels, for the noise's periodic wrap; steps: network calls per tile, by default
+    those of DEFAULT_STEPS; device: a torch device; threads: of the CPU, for one painter;
     seconds_per_tile: the trivial painter's least time for one tile; model: folder of the lodi
     painter's networks, by default those that bigbox ships; compile: them or not, see calls.py. The
     trivial painter imports no torch, so that many ranks fit on one machine. Raises BadInput.
@@ -217,7 +217,8 @@ def make_painter(
         )
     steps = DEFAULT_STEPS[sampler] if steps is None else steps
     if not 1 <= steps < MAX_STEP:
-        raise BadInput(f"steps: {steps} is outside 1 .. {MAX_STEP - 1}; 12 do for dpmpp")
+        enough = f"{DEFAULT_STEPS[sampler]} do for {sampler}"
+        raise BadInput(f"steps: {steps} is outside 1 .. {MAX_STEP - 1}; {enough}")
     check_key(seed, realization)
     if name in ("trivial", "trivial-halo"):
         from bigbox.painters.trivial import TrivialOnHaloes, TrivialPainter

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bigbox.diffusion import Context, Denoiser, Known, Schedule, impose, sample, told
-from bigbox.names import DEFAULT_STEPS
+from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.noise import Purpose, normal
 from bigbox.painters.base import TileBatch, check_batch, paste_known
 from bigbox.painters.calls import own_stream, to_device
@@ -53,8 +53,8 @@ class DiffusionPainter(ABC):
     realization: int = 0
     tile: int = 32
     overlap_method: str = "conditioned"
-    sampler: str = "dpmpp"
-    steps: int = DEFAULT_STEPS["dpmpp"]
+    sampler: str = DEFAULT_SAMPLER
+    steps: int = DEFAULT_STEPS[DEFAULT_SAMPLER]
     device: str = "cpu"
     threads: int = 1
     schedule: Schedule = field(init=False)

@@ -42,6 +42,7 @@ MARGIN = 6  # the mean's kernel is cut at 3 R
 # Chosen with the closed-form recursion, see bigbox/diffusion/schedule.py: the largest eigenvalue of
 # C is 240, the smallest 1e-6, and modes of 0.24 and more are a thousandth of the peak power.
 SCHEDULES: dict[str, dict[str, Any]] = {
+    "dpmpp-sde": {"gamma_min": -8.0, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
     "dpmpp": {"gamma_min": -8.0, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -10.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
 }

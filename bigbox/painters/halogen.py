@@ -105,7 +105,7 @@ class HalogenPainter:
     @torch.inference_mode()
     def _predict(self, dm: np.ndarray) -> np.ndarray:
         smoothed = smooth(dm, self._kernel)[:, None]
-        x = to_device(self._dm_log.forward(smoothed), self.device).to(self.dtype)
+        x = to_device(self._dm_log.forward(smoothed), self.device)
         logs = self.call(x).float() * self._halo_log.std + self._halo_log.mean
         return logs.cpu().numpy()
 
@@ -127,7 +127,7 @@ class HalogenPainter:
     def call(self) -> Call:
         """The network's call, of `together` windows."""
         shape = (self.together, 1, *(WINDOW,) * 3)
-        example = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        example = torch.zeros(shape, device=self.device)
         return Call(self.network, (example,), self.compile)
 
     @property

@@ -22,6 +22,7 @@ from bigbox.painters.precision import fast_dtype, ready, together
 # The noise levels painted through; chosen as for the exact denoiser (bigbox/diffusion/schedule.py),
 # within those that networks see in training.
 SCHEDULES: dict[str, dict[str, Any]] = {
+    "dpmpp-sde": {"gamma_min": -8.0, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
     "dpmpp": {"gamma_min": -6.5, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -9.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
 }
@@ -48,7 +49,7 @@ class NetworkDenoiser:
         low, high = self.gamma_ends
         level = (float(self.schedule.gammas[step]) - low) / (high - low)
         levels = torch.full((len(z),), level, device=z.device)
-        output = self.call(z.to(self.prepared.dtype), levels, self.prepared).float()
+        output = self.call(z, levels, self.prepared).float()
         alpha = torch.tensor(float(self.schedule.alphas[step]))
         sigma = torch.tensor(float(self.schedule.sigmas[step]))
         x0 = clean_estimate(self.parametrisation, z, output, alpha, sigma)
@@ -73,9 +74,8 @@ class LodiFrame:
     def denoiser(self, context: Context, schedule: Schedule) -> Denoiser:
         """The network, told the haloes and the known voxels."""
         painter, known = self.painter, context.known
-        dtype = painter.dtype
-        halo = painter.halo_log.forward(self.halo).to(dtype)
-        prepared = painter.network.prepare(halo, known.x0.to(dtype), known.mask)
+        halo = painter.halo_log.forward(self.halo)
+        prepared = painter.network.prepare(halo, known.x0, known.mask)
         mask = known.mask if known.width.any() else None
         predicts = painter.network.size.parametrisation
         ends = painter.gamma_ends
@@ -151,7 +151,7 @@ class LodiPainter(DiffusionPainter):
     def call(self) -> Call:
         """The network's call, of `together` tiles."""
         shape = (self.together, self.tile, self.tile, self.tile)
-        z = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        z = torch.zeros(shape, device=self.device)
         halo = z[:, None].expand(-1, self.channels, -1, -1, -1)
         level = torch.zeros(len(z), device=self.device)
         example = (z, level, self.network.prepare(halo, z, z > 0))

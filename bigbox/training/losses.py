@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from bigbox.networks.halogen import Halogen
 from bigbox.networks.lodi import Lodi, coherent_mse, target, weighted_mse
 
 TOP_SHARE = 0.05  # of a channel's voxels that count as halo sites (eq. 3)
+BESIDE, NEAR = 3.0, 2  # further weight of voxels no further than so many from a known one
 COHERENT = ((4, 0.05), (8, 0.05))  # voxels on an edge of a block, share of its error in LODI's loss
 
 
@@ -147,9 +149,10 @@ class LodiTask(nn.Module):
 
     Nearly all power comes from few bright voxels in haloes. A weight that is a function of the
     condition alone leaves the best network what it is, E[x0 | z, haloes], and spends a small
-    network's effort where it counts. So does any quadratic form of the error: that of errors summed
-    over blocks (COHERENT). How bright a halo is as a whole must be read from z at gamma = 2 to 6,
-    where it is a small part of the error of single voxels, and all of the scatter between haloes.
+    network's effort where it counts: in haloes, and beside known voxels, where seams are. So does
+    any quadratic form of the error: that of errors summed over blocks (COHERENT). How bright a halo
+    is as a whole must be read from z at gamma = 2 to 6, where it is a small part of the error of
+    single voxels, and all of the scatter between haloes.
     """
 
     def __init__(
@@ -187,7 +190,7 @@ class LodiTask(nn.Module):
         unknown = 1.0 - known
         if self.parametrisation == "v":
             gamma = self.levels.gamma(uniform)
-            weight = unknown * self._site_weight(halo)
+            weight = unknown * (self._site_weight(halo) + BESIDE * _near(known))
             return self._error(tb, halo, known, weight, gamma, noise).mean()
         t = torch.ceil(uniform * self.steps).clamp(min=1.0) / self.steps
         gamma, before = self._gamma(t), self._gamma(t - 1.0 / self.steps)
@@ -230,6 +233,11 @@ class LodiTask(nn.Module):
         mean_prior = (prior * unknown).flatten(1).sum(1) / unknown.flatten(1).sum(1)
         reconstruction = 0.5 * (start + math.log(2.0 * math.pi) + 1.0)
         return mean_prior + reconstruction
+
+
+def _near(known: Tensor) -> Tensor:
+    """1 within NEAR voxels of a known one, else 0: (B, t, t, t)."""
+    return functional.max_pool3d(known[:, None], 2 * NEAR + 1, stride=1, padding=NEAR)[:, 0]
 
 
 def amplitudes(gamma: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,15 +24,21 @@ from bigbox.painters.base import unknown_slices
 from bigbox.painters.gaussian import GaussianDenoiser, GaussianPainter
 from bigbox.painters.trivial import echo
 from scheduler.tiling import Tiling
-from tests.benchmarks.oracle import METHODS, markdown, measure, summary
+from tests.benchmarks.oracle import DEFAULT, METHODS, markdown, measure, summary
 
 BOX = (40, 40, 40)
 KINDS: dict[str, dict[str, Any]] = {
     "trivial": {"name": "trivial"},
     "trivial latents": {"name": "trivial", "overlap_method": "latents", "steps": 4},
-    "conditioned dpmpp": {"name": "gaussian", "steps": 4},
+    "conditioned dpmpp": {"name": "gaussian", "sampler": "dpmpp", "steps": 4},
+    "conditioned dpmpp-sde": {"name": "gaussian", "sampler": "dpmpp-sde", "steps": 4},
     "conditioned ancestral": {"name": "gaussian", "sampler": "ancestral", "steps": 4},
-    "overwrite dpmpp": {"name": "gaussian", "overlap_method": "overwrite", "steps": 4},
+    "overwrite dpmpp": {
+        "name": "gaussian",
+        "overlap_method": "overwrite",
+        "sampler": "dpmpp",
+        "steps": 4,
+    },
     "latents ancestral": {
         "name": "gaussian",
         "overlap_method": "latents",
@@ -390,13 +396,13 @@ def test_a_stitched_box_shows_no_seam() -> None:
     tiling = Tiling(shape=(56, 56, 56), tile=32, overlap=4)
     results = [
         measure((method, realization, tiling))
-        for method in (METHODS[1], METHODS[-1])
+        for method in (METHODS[1], DEFAULT)
         for realization in range(3)
     ]
     independent, conditioned = summary(results, tiling)["rows"]
     assert independent["seam"] > 3
     assert 0.9 < conditioned["seam"] < 1.1
-    assert "conditioned, dpmpp" in markdown(summary(results, tiling), "")
+    assert "conditioned, dpmpp-sde (default)" in markdown(summary(results, tiling), "")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
