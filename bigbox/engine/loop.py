@@ -52,6 +52,7 @@ from scheduler.tiling import Tiling
 
 # Batches that may wait for the disk before painting pauses: bounds the memory of write-behind.
 COMMITS_WAITING = 2
+LONGEST_PAUSE = 0.05  # seconds in which no message of another rank is received
 
 
 @dataclass
@@ -117,7 +118,7 @@ class Engine:
         finished = False
         while not finished:
             if not self.one_pass():
-                self.workers.wait(self._between_polls)
+                self.workers.wait(self._pause())
             if self.idle() and not self._closing:
                 self._report(final=True)
                 # From here on this rank sends nothing, so nothing is under way when all have come
@@ -126,6 +127,13 @@ class Engine:
             finished = self._closing and self.transport.sent() and self.transport.finished()
         self.workers.close()
         return self.tally
+
+    def _pause(self) -> float:
+        """Seconds until other ranks are listened to again: a hundredth of what a batch takes, so
+        that a message comes in good time and looking for it costs a painter on a CPU nothing. The
+        end of a job here ends the pause."""
+        batch = self.tally.painting_s / max(1, self.tally.batches)
+        return max(self._between_polls, min(LONGEST_PAUSE, batch / 100))
 
     def left(self) -> int:
         """Tiles, shards of `tb`, windows and blocks of haloes that this rank has not done."""

@@ -77,5 +77,6 @@ class Halogen(nn.Module):
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
             # Narrowed before it is upsampled: the same function, an eighth of the work.
-            h = run_blocks(level, join(upsample(narrow(h)), skip, CHANNELS))
+            fine = upsample(narrow(h))
+            h = run_blocks(level, join(fine, skip.to(fine.dtype), CHANNELS))
         return unfold(run_outlet(self.outlet, h), self.size.patch)

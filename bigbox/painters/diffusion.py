@@ -93,7 +93,7 @@ class DiffusionPainter(ABC):
 
     @property
     def batch(self) -> int:
-        """What keeps the device full, and its threads."""
+        """Enough that a batch is long beside what the engine does for it."""
         return max(16, self.together)
 
     @property

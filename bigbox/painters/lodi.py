@@ -101,6 +101,11 @@ class LodiPainter(DiffusionPainter):
         assert self.model is not None
         return together(self.inner, LodiSize(**self.model.card["size"]), TILE, self.device)
 
+    @property
+    def batch(self) -> int:
+        """One call of each thread: what waits for a batch waits no longer than it must."""
+        return self.together * self.threads
+
     def __post_init__(self) -> None:
         if self.model is None:
             raise BadInput("lodi painter: needs a trained model; give it with --model")

@@ -81,6 +81,7 @@ def painter(scratch: Path) -> list[Row]:
     rng = np.random.default_rng(0)
     rows = []
     for sampler, overlap_method in (
+        ("dpmpp-sde", "conditioned"),
         ("dpmpp", "conditioned"),
         ("ancestral", "conditioned"),
         ("ancestral", "overwrite"),

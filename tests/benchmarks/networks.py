@@ -33,7 +33,7 @@ from bigbox.data import default_model
 from bigbox.hydrogen import brightness_temperature, hi_points
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.cic import deposit
-from bigbox.names import DEFAULT_STEPS
+from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
@@ -49,16 +49,12 @@ STRIDES = ((32, "tent"), (32, "flat"), (16, "tent"), (16, "flat"))  # the first 
 DENSITIES = np.arange(9.5, 14.01, 0.5)
 METHODS = (
     # overlap method, sampler, network calls
-    ("independent", "dpmpp", 25),
+    ("independent", "dpmpp-sde", 12),
     ("overwrite", "ancestral", 50),
-    ("overwrite", "dpmpp", 25),
-    ("conditioned", "ancestral", 50),
-    ("conditioned", "ancestral", 25),
-    ("conditioned", "ancestral", 16),
-    ("conditioned", "dpmpp", 25),
-    ("conditioned", "dpmpp", 16),
-    ("conditioned", "dpmpp", 12),
-    ("conditioned", "dpmpp", 8),
+    ("overwrite", "dpmpp-sde", 12),
+    *(("conditioned", "ancestral", calls) for calls in (50, 25, 12)),
+    *(("conditioned", "dpmpp", calls) for calls in (25, 12, 8)),
+    *(("conditioned", "dpmpp-sde", calls) for calls in (25, 16, 12, 10, 8, 6)),
 )
 
 
@@ -237,7 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--catalogue", type=Path, help="of the truth, for other draws of its HI")
     parser.add_argument("--realizations", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS["dpmpp"])
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS[DEFAULT_SAMPLER])
     parser.add_argument(
         "--parts", nargs="*", default=["truth", "lodi", "halogen", "pipeline", "methods"]
     )
@@ -291,7 +287,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "pipeline" in parts:
         keep("pipeline", measure(realizations(lodi, predicted, count), tb, size, floor))
     if "other" in parts:
-        for sampler in ("ancestral", "dpmpp"):
+        for sampler in ("ancestral", DEFAULT_SAMPLER):
             steps = DEFAULT_STEPS[sampler]
             painter = replace(lodi, sampler=sampler, steps=steps)
             fields = realizations(painter, halo, 1)

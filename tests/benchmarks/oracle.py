@@ -40,6 +40,7 @@ from scheduler.tiling import Tiling
 BIN_EDGES = (0.5, 8.5, 14.5, *np.arange(20.5, 112, 6))  # in units of 2 pi / box
 RESOLVED = 1e-3
 BATCH = 16
+COUNTS = 8  # tiles on an axis
 CALLS = (4, 6, 8, 10, 12, 16, 25)
 
 
@@ -284,7 +285,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--realizations", type=int, default=20, help="of the default method")
     parser.add_argument("--others", type=int, default=2, help="realizations of the other rows")
-    parser.add_argument("--counts", type=int, default=8, help="tiles on an axis")
+    parser.add_argument("--counts", type=int, default=COUNTS, help="tiles on an axis")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--only", help="rows whose title contains this")
     parser.add_argument("--out", type=Path, default=Path("oracle.json"), help="every realization")

@@ -1,15 +1,18 @@
 """How fast bigbox paints: against the paper's recipe, against itself without the engine, and how
 exact the fast path is. Made into one table.
 
-    python -m tests.benchmarks.speed TRUTH.zarr --markdown tests/benchmarks/SPEED.md
+    python -m tests.benchmarks.speed TRUTH.zarr .. --markdown tests/benchmarks/SPEED.md
 
-TRUTH.zarr has dm and tb of one simulation (networks.py tells of it). Every part uses all cores: the
-reference through torch's threads, bigbox with one rank a core. Nothing here is asserted.
+TRUTH.zarr has dm and tb of one simulation (networks.py tells of it); of several, the recipe and
+bigbox paint each, and the others are taken from the first. The recipe needs an even number of tiles
+on an axis, with larger overlaps where that does not come out: boxes of 56 m voxels a side are fair.
+Every part uses all cores: the recipe through torch's threads, bigbox with one rank a core. Nothing
+here is asserted.
 
-- reference, bigbox: dm to T_b, in seconds and tiles a second, with P(k) over the truth's and seams.
+- reference, bigbox: dm to T_b, in seconds and voxels a second, with P(k) over the truth's, seams.
 - bench: `bigbox bench`: the networks against the ceilings, the engine against the sampler loop.
 - exact: the fast path against a float64 run of the same noise, per voxel and in P(k).
-- linear: seconds a tile at 128³, 256³, 512³ (python -m tests.benchmarks.engine repeated).
+- linear: seconds a tile at 128³, 256³, 512³: copies of the shipped box, side by side.
 """
 
 from __future__ import annotations
@@ -17,10 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +33,8 @@ import numpy as np
 import torch
 
 from bigbox.data import default_model
-from bigbox.names import DEFAULT_STEPS
 from bigbox.networks.model import load_model
+from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
 from bigbox.store.box import Box
 from scheduler.tiling import Tiling
@@ -37,36 +42,38 @@ from tests.benchmarks import engine, reference
 from tests.benchmarks.networks import measure, spectra
 from tests.benchmarks.oracle import paint_box
 
-EXACT = 64  # voxels on a side of the box that is painted in float64 too
+COPIES = (1, 2, 4)  # of the shipped 128³, on an axis
+FLOOR = 10**9.5  # M_sun/h per (Mpc/h)^3, below which haloes are not compared
 
 
-def judged(tb: np.ndarray, truth: np.ndarray, size: float, seconds: float) -> dict[str, Any]:
+def judged(tb: np.ndarray, box: Box, seconds: float) -> dict[str, Any]:
     """A painted box against the truth."""
     floor = load_model(default_model(), "lodi").transform("tb").floor
-    found = measure(iter([tb]), truth, size, floor)
+    truth = np.asarray(box.array("tb")[...])
+    found = measure(iter([tb]), truth, box.box_size[0], floor)
     keep = {name: found[name] for name in ("k", "ratio", "seam", "mean")}
     return keep | {"seconds": seconds, "voxels a second": tb.size / seconds}
 
 
-def the_reference(box: Box, truth: np.ndarray, scratch: Path) -> dict[str, Any]:
+def the_reference(box: Box, scratch: Path) -> dict[str, Any]:
     """The paper's recipe."""
     torch.set_num_threads(os.cpu_count() or 1)
     dm = np.asarray(box.array("dm")[...])
     began = time.monotonic()
     _, tb = reference.paint(default_model(), dm, scratch / "reference.zarr")
-    return judged(tb, truth, box.box_size[0], time.monotonic() - began)
+    return judged(tb, box, time.monotonic() - began)
 
 
-def bigbox(box: Box, truth: np.ndarray, scratch: Path) -> dict[str, Any]:
+def bigbox(box: Box, scratch: Path) -> dict[str, Any]:
     """`bigbox paint` with its defaults, one rank a core; without the start of Python, as above."""
     path = engine.repeat_box(box.path, scratch / "bigbox.zarr", 1)
     report = engine.paint(path, os.cpu_count() or 1, "--quiet")
     tb = np.asarray(Box.open(path).array("tb")[...])
-    found = judged(tb, truth, box.box_size[0], report["seconds"])
+    found = judged(tb, box, report["seconds"])
     return found | {"wall": report["wall"], "busy": report["busy"], "ranks": report["ranks"]}
 
 
-def bench(box: Box, truth: np.ndarray, scratch: Path) -> dict[str, Any]:
+def bench(box: Box, scratch: Path) -> dict[str, Any]:
     """What `bigbox bench` says of this machine."""
     out = scratch / "bench.json"
     command = [sys.executable, "-m", "bigbox", "bench", "--out", str(out)]
@@ -79,49 +86,74 @@ def bench(box: Box, truth: np.ndarray, scratch: Path) -> dict[str, Any]:
     }
 
 
-def exact(box: Box, truth: np.ndarray, scratch: Path) -> dict[str, Any]:
-    """Fast precision against float64, with the same noise, on part of the true haloes."""
-    n = EXACT
-    halo = np.asarray(box.array("halo")[:, :n, :n, :n])
-    size = box.box_size[0] * n / box.shape[0]
-    fields = []
-    for dtype in (None, torch.float64):
-        painter = LodiPainter(
-            seed=3,
-            box_shape=(n,) * 3,
-            steps=DEFAULT_STEPS["dpmpp"],
-            threads=os.cpu_count() or 1,
-            model=load_model(default_model(), "lodi"),
-        )
-        if dtype:
-            painter.__dict__["dtype"] = dtype
-        fields.append(paint_box(painter, Tiling((n,) * 3), halo).astype(np.float64))
-    fast, slow = fields
-    floor = painter.tb_log.floor
-    logs = np.log10(fast + floor) - np.log10(slow + floor)
-    found = spectra(fast, slow, size)
-    return {
-        "dtype": str(LodiPainter.dtype.func(painter)),  # type: ignore[attr-defined]
-        "dex rms": float(logs.std()),
-        "dex largest": float(abs(logs).max()),
-        "mean": float(fast.mean() / slow.mean() - 1),
-        "k": found["k"],
-        "power": (np.array(found["ratio"]) - 1).tolist(),
+def exact(box: Box, scratch: Path) -> dict[str, Any]:
+    """dm to T_b in the fast precision and in float64, with the same noise.
+
+    T_b is also painted in the fast precision on the haloes of float64: LODI's share.
+    """
+    dm = np.asarray(box.array("dm")[...])
+    threads, tiling = os.cpu_count() or 1, Tiling(dm.shape)
+    halogen = HalogenPainter(load_model(default_model(), "halogen"))
+    lodi = LodiPainter(
+        seed=3, box_shape=dm.shape, threads=threads, model=load_model(default_model(), "lodi")
+    )
+    torch.set_num_threads(threads)  # for HALOgen; LODI's tiles have a thread each
+    fast = paint_haloes(halogen, dm)
+    slow = paint_haloes(in_float64(halogen), dm)
+    logs = [np.log10(np.maximum(f, FLOOR)) for f in (fast, slow)]
+    found: dict[str, Any] = {
+        "dtype": str(lodi.dtype).removeprefix("torch."),
+        "haloes, dex rms": float((logs[0] - logs[1]).std()),
     }
+    wanted = paint_box(in_float64(lodi), tiling, slow).astype(np.float64)
+    floor = lodi.tb_log.floor
+    for name, haloes in (("dm to T_b", fast), ("LODI", slow)):
+        painted = paint_box(lodi, tiling, haloes).astype(np.float64)
+        error = np.log10(painted + floor) - np.log10(wanted + floor)
+        compared = spectra(painted, wanted, box.box_size[0])
+        found |= {
+            f"{name}: dex rms": float(error.std()),
+            f"{name}: dex largest": float(abs(error).max()),
+            f"{name}: mean, %": 100 * float(painted.mean() / wanted.mean() - 1),
+            "k": compared["k"],
+            f"{name}: P(k), %": (100 * (np.array(compared["ratio"]) - 1)).tolist(),
+        }
+    return found
 
 
-def linear(box: Box, truth: np.ndarray, scratch: Path) -> dict[str, Any]:
-    """Boxes of 128³, 256³ and 512³."""
-    return {name: value for name, value in engine.repeated(scratch)}
+def in_float64(painter: Any) -> Any:
+    """The same painter in another precision."""
+    slow = replace(painter)
+    slow.__dict__["dtype"] = torch.float64
+    return slow
 
 
-PARTS = {
-    "reference": the_reference,
-    "bigbox": bigbox,
-    "bench": bench,
-    "exact": exact,
-    "linear": linear,
-}
+def linear(box: Box, scratch: Path) -> dict[str, Any]:
+    """Core milliseconds a tile, dm to T_b, one rank a core, with the default number of calls."""
+    once = scratch / "once.zarr"
+    subprocess.run([sys.executable, "-m", "bigbox", "ingest", "quickstart", str(once)], check=True)
+    found: dict[str, Any] = {}
+    ranks = os.cpu_count() or 1
+    for copies in COPIES:
+        path = engine.repeat_box(once, scratch / f"times{copies}.zarr", copies)
+        report = engine.paint(path, ranks, "--quiet")
+        side, tiles = f"{128 * copies}³", report["tiles"]
+        found |= {
+            f"{side}: tiles, windows": [tiles, report["windows"]],
+            f"{side}: seconds": report["seconds"],
+            f"{side}: core ms a tile": 1e3 * ranks * report["seconds"] / tiles,
+            f"{side}: the same, between first and last batch": 1e3
+            * ranks
+            * report["painting_seconds"]
+            / tiles,
+            f"{side}: painters busy": report["busy"],
+        }
+        shutil.rmtree(path)
+    return found
+
+
+COMPARED = {"reference": the_reference, "bigbox": bigbox}
+PARTS = {"bench": bench, "exact": exact, "linear": linear}
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -132,25 +164,26 @@ def markdown(results: dict[str, Any]) -> str:
         "Made by `python -m tests.benchmarks.speed` (its docstring tells what is measured).",
         "",
     ]
-    rows = [(name, results[name]) for name in ("reference", "bigbox") if name in results]
+    rows = [(name, box, row) for name in COMPARED for box, row in results.get(name, {}).items()]
     if rows:
-        k = rows[0][1]["k"]
-        heads = ["", "s", "voxels a second", "seam", "mean", *(f"k = {x:.1f}" for x in k)]
+        k = rows[0][2]["k"]
+        heads = ["", "box", "s", "voxels a second", "seam", "mean", *(f"k = {x:.1f}" for x in k)]
         lines += ["## dm to T_b: the paper's recipe, and `bigbox paint`", ""]
         lines += [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-        for name, row in rows:
-            cells = [name, f"{row['seconds']:.0f}", f"{row['voxels a second']:,.0f}"]
+        for name, box, row in rows:
+            cells = [name, box, f"{row['seconds']:.0f}", f"{row['voxels a second']:,.0f}"]
             cells += [f"{row['seam'][0]:.2f}", f"{row['mean'][0]:.2f}"]
             cells += [f"{x:.2f}" for x in row["ratio"]]
             lines.append(f"| {' | '.join(cells)} |")
         lines += ["", "P(k) over the truth's, k in h/Mpc; a seam of 1 is none.", ""]
-        if len(rows) == 2:
-            ratio = rows[0][1]["seconds"] / rows[1][1]["seconds"]
+        took = {n: sum(row["seconds"] for m, _, row in rows if m == n) for n in COMPARED}
+        if all(took.values()):
+            ratio = took["reference"] / took["bigbox"]
             lines += [f"bigbox paints {ratio:.1f} times as fast.", ""]
     for name, title in (
         ("bench", "`bigbox bench`"),
         ("exact", "The fast path against float64, the same noise"),
-        ("linear", "Boxes of 128³, 256³, 512³"),
+        ("linear", "Boxes of 128³, 256³, 512³, dm to T_b"),
     ):
         if name in results:
             lines += [f"## {title}", "", "| | |", "|---|---|"]
@@ -171,18 +204,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("truth", type=Path)
-    parser.add_argument("--parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("truth", type=Path, nargs="+")
+    parser.add_argument("--parts", nargs="*", default=[*COMPARED, *PARTS])
     parser.add_argument("--scratch", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--out", type=Path, default=Path("speed.json"), help="goes on from it")
     parser.add_argument("--markdown", type=Path)
     options = parser.parse_args()
-    box = Box.open(options.truth)
-    truth = np.asarray(box.array("tb")[...])
+    boxes = [Box.open(path) for path in options.truth]
     results = json.loads(options.out.read_text()) if options.out.exists() else {}
     for name in options.parts:
         with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-            results[name] = PARTS[name](box, truth, Path(folder))
+            if name in PARTS:
+                results[name] = PARTS[name](boxes[0], Path(folder))
+            else:
+                rows = {}
+                for box in boxes:
+                    rows[box.path.stem] = COMPARED[name](box, Path(folder))
+                    shutil.rmtree(Path(folder) / f"{name}.zarr")
+                results[name] = rows
         print(name, json.dumps(results[name])[:1500], flush=True)
         options.out.write_text(json.dumps(results, indent=1))
     if options.markdown:

@@ -1,0 +1,129 @@
+"""The precisions that networks paint in, a CPU's and a GPU's, against float64 with the same noise.
+
+The shipped networks on the shipped density. The whole of a box: tests/benchmarks/SPEED.md.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bigbox.data import default_model, quickstart_grid
+from bigbox.networks.model import load_model
+from bigbox.painters import TileBatch
+from bigbox.painters.halogen import HalogenPainter
+from bigbox.painters.lodi import LodiPainter
+from bigbox.painters.precision import fast_dtype, ready
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@cache
+def density() -> np.ndarray:
+    """1 + delta of one window and its margin, with massive haloes in it."""
+    with h5py.File(quickstart_grid()) as file:
+        dm = np.asarray(file["dm"][...], np.float32)
+    place = np.unravel_index(dm.argmax(), dm.shape)
+    edge = 64 + 2 * halogen(torch.float32).margin
+    return np.roll(dm, [edge // 2 - p for p in place], (0, 1, 2))[:edge, :edge, :edge]
+
+
+def halogen(dtype: torch.dtype) -> HalogenPainter:
+    painter = HalogenPainter(load_model(default_model(), "halogen"))
+    painter.__dict__["dtype"] = dtype
+    return painter
+
+
+@cache
+def haloes(dtype: torch.dtype) -> np.ndarray:
+    """log10 rho_h (4, 64, 64, 64)."""
+    return halogen(dtype).predict(np.ascontiguousarray(density())[None])[0]
+
+
+@cache
+def brightness(dtype: torch.dtype) -> np.ndarray:
+    """Four tiles about the middle, one of them with known voxels."""
+    model = load_model(default_model(), "lodi")
+    painter = LodiPainter(seed=1, box_shape=(128,) * 3, steps=4, model=model)
+    painter.__dict__["dtype"] = dtype
+    rho = 10.0 ** haloes(torch.float32)
+    corners = [(16, 16, 16), (8, 16, 16), (16, 20, 12), (20, 8, 16)]
+    places = [tuple(slice(c, c + 32) for c in corner) for corner in corners]
+    width = np.zeros((4, 3, 2), int)
+    width[3, 0, 0] = 4
+    known = np.zeros((4, 1, 32, 32, 32), np.float32)
+    known[3, 0, :4] = 0.1
+    batch = TileBatch(
+        tiles=np.arange(4),
+        origin=np.array(corners),
+        inputs=np.stack([rho[(slice(None), *place)] for place in places]),
+        known=known,
+        width=width,
+    )
+    return painter.paint(batch).astype(np.float64)
+
+
+@torch.inference_mode()
+def one_call(dtype: torch.dtype) -> np.ndarray:
+    """v of one tile of noise in the middle of the window."""
+    model = load_model(default_model(), "lodi")
+    network = ready(model.network, "cpu", dtype)
+    middle = (slice(None), *(slice(16, 48),) * 3)
+    halo = model.transform("halo").forward(torch.from_numpy(10.0 ** haloes(torch.float32)[middle]))
+    nothing = torch.zeros(1, 32, 32, 32)
+    z = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(1))
+    prepared = network.prepare(halo[None], nothing, nothing > 0)
+    return network(z, torch.tensor([0.5]), prepared).double().numpy()
+
+
+def rms(x: np.ndarray) -> float:
+    return float(np.sqrt(np.square(x).mean()))
+
+
+def test_haloes_against_float64() -> None:
+    exact = haloes(torch.float64)
+    assert rms(haloes(torch.float32) - exact) < 1e-5  # dex
+    assert rms(haloes(torch.bfloat16) - exact) < 3e-3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dex", "mean"), [(torch.float32, 1e-5, 1e-5), (torch.bfloat16, 3e-3, 3e-3)]
+)
+def test_brightness_against_float64(dtype: torch.dtype, dex: float, mean: float) -> None:
+    fast, exact = brightness(dtype), brightness(torch.float64)
+    assert rms(np.log10(fast + 0.005) - np.log10(exact + 0.005)) < dex
+    assert abs(fast.mean() / exact.mean() - 1) < mean
+
+
+def test_a_gpus_precision_is_finer_than_a_cpus() -> None:
+    """float16 as on a GPU, by a CPU's slow kernels: one call."""
+    exact = one_call(torch.float64)
+    half, brain = (rms(one_call(t) - exact) for t in (torch.float16, torch.bfloat16))
+    print(f"float16 {half / rms(exact):.2g}, bfloat16 {brain / rms(exact):.2g}")
+    assert half < 0.5 * brain < 0.01 * rms(exact)
+
+
+def test_what_is_kept_in_float32() -> None:
+    network = load_model(default_model(), "lodi").network
+    half = {n: p.dtype for n, p in ready(network, "cpu", torch.float16).named_parameters()}
+    assert half["inlet.weight"] == half["bottom.0.norms.0.weight"] == torch.float16
+    assert half["outlet.2.weight"] == half["embed.0.weight"] == torch.float32
+    brain = ready(network, "cpu", torch.bfloat16)
+    for name, module in brain.named_modules():
+        wanted = torch.float32
+        if isinstance(module, nn.Conv3d) and "let" not in name:
+            wanted = torch.bfloat16
+        assert all(p.dtype == wanted for p in module.parameters(recurse=False)), name
+
+
+def test_the_precision_of_a_device() -> None:
+    assert fast_dtype("cuda") == torch.float16
+    assert fast_dtype("cpu") in (torch.bfloat16, torch.float32)
