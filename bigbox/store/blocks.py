@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import product
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tensorstore
 import zarr
 
 from bigbox.errors import BadInput
@@ -39,6 +41,7 @@ class BlockReader:
         self.chunk = tuple(int(n) for n in array.chunks[-3:])
         self.cache_bytes = cache_bytes
         self._array = array
+        self._source = _source(array)
         self._lead = tuple(int(n) for n in array.shape[:-3])
         self._periodic = tuple(bool(p) for p in periodic)
         self._blocks: OrderedDict[tuple[int, ...], Float] = OrderedDict()
@@ -100,16 +103,41 @@ class BlockReader:
         return block
 
     def _fetch(self, key: tuple[int, ...]) -> Float:
-        x, y, z = (slice(k * c, (k + 1) * c) for k, c in zip(key, self.chunk, strict=True))
+        x, y, z = (
+            slice(k * c, min((k + 1) * c, n))
+            for k, c, n in zip(key, self.chunk, self.shape, strict=True)
+        )
         cause: Exception | None = None
         try:
-            block = np.ascontiguousarray(self._array[..., x, y, z], dtype=np.float32)
+            read = self._source[..., x, y, z].read().result()
+            block = np.ascontiguousarray(read, dtype=np.float32)
             if np.isfinite(block).all():
                 return block
             why = f"{int((~np.isfinite(block)).sum())} of its {block.size} values are not finite"
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:
             why, cause = str(error), error
         raise BadInput(
             f"{self._array.store_path}: chunk {key} (voxels from {(x.start, y.start, z.start)}) is"
             f" damaged or missing: {why}; ingest the array again, or restore the file"
         ) from cause
+
+
+def _source(array: zarr.Array[Any]) -> Any:
+    """The same array on disk, by tensorstore: chunks in a third of zarr-python's time.
+
+    It keeps no chunks itself, and does with one thread what one reader asks for.
+    """
+    store: Any = array.store
+    return tensorstore.open(
+        {
+            "driver": "zarr3",
+            "kvstore": {"driver": "file", "path": f"{Path(store.root) / array.path}/"},
+            "context": {
+                "cache_pool": {"total_bytes_limit": 0},
+                "data_copy_concurrency": {"limit": 1},
+                "file_io_concurrency": {"limit": 1},
+            },
+        },
+        open=True,
+        read=True,
+    ).result()

@@ -113,7 +113,8 @@ def test_cut_outs_are_what_numpy_takes(tmp_path_factory: pytest.TempPathFactory,
     channels = data.draw(st.sampled_from([None, 2]))
     lead = () if channels is None else (channels,)
     values = np.arange(np.prod(lead + shape), dtype=np.float32).reshape(lead + shape)
-    array = zarr.create_array({}, data=values, chunks=(1,) * len(lead) + (4, 3, 5))
+    place = tmp_path_factory.mktemp("cut") / "a.zarr"
+    array = zarr.create_array(place, data=values, chunks=(1,) * len(lead) + (4, 3, 5))
     index = [
         (np.arange(o, o + s) % n) if p else np.clip(np.arange(o, o + s), 0, n - 1)
         for o, s, n, p in zip(origin, size, shape, periodic, strict=True)
