@@ -28,8 +28,7 @@ Few tiles at a time are handled in plain Python, many in numpy: the results are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import product
 from typing import TypeVar
 
@@ -37,9 +36,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scheduler.bricks import Assignment
-from scheduler.stages import OFFSETS, check_colouring, overlapping, predecessors, stage_of_triple
 from scheduler.stages import level as level_of
-from scheduler.tiling import Ints, Tiling
+from scheduler.tables import tables_of
+from scheduler.tiling import Ints
 
 Number = TypeVar("Number", bound=np.integer)
 
@@ -62,180 +61,6 @@ def _distinct(values: NDArray[Number]) -> NDArray[Number]:
     keep[0] = True
     np.not_equal(values[1:], values[:-1], out=keep[1:])
     return values[keep]
-
-
-class _Tables:
-    """What every rank's policy looks up, per axis; shared by all policies of one assignment.
-
-    A step leads from a tile to one that waits for it: `shift` is added to the tile's cell (brick *
-    edge^3 + slot), `bit` is the one the waiting tile clears.
-    """
-
-    def __init__(self, assignment: Assignment, colouring: str) -> None:
-        check_colouring(colouring)
-        bricks, tiling = assignment.bricks, assignment.bricks.tiling
-        self.tiling = tiling
-        self.colouring = colouring
-        self.cell = bricks.cell_terms
-        self.colour = [tiling.colours(a).astype(np.int64) for a in range(3)]
-        self.stage = stage_of_triple(tiling, colouring)
-        self.wait_type = np.dtype(np.uint8 if colouring == "levels" else np.uint32)
-        # The bit above those of the 6 or 26 predecessors.
-        self.gate = self.wait_type.type(1 << (6 if colouring == "levels" else 26))
-        # Per axis (n, 3): shift of the cell, and whether voxels are shared, at steps -1, 0, +1.
-        self.shift = [np.stack([np.roll(c, -s) - c for s in (-1, 0, 1)], -1) for c in self.cell]
-        self.meets = [overlapping(tiling, a) for a in range(3)]
-        # Per axis (n, 3): the step that leads back, plus one. Not always the opposite one: in a
-        # ring of two tiles both steps lead to the other tile and only one of them is counted.
-        self.back = [self._back(tiling, a) for a in range(3)]
-        # Per axis (n, 2): shift and bit to the tiles that wait across the two faces; bit 0: none.
-        faces = [self._faces(a) for a in range(3)]
-        self.face_shift = [shift for shift, _ in faces]
-        self.face_bit = [bit for _, bit in faces]
-        self.face_steps = [
-            [
-                tuple((d, b) for d, b in zip(ds, bs, strict=True) if b)
-                for ds, bs in zip(shift.tolist(), bit.tolist(), strict=True)
-            ]
-            for shift, bit in faces
-        ]
-        # Per axis and tile: shift, step back plus one, and colour, at each step that meets.
-        self.moves = [
-            [
-                tuple(
-                    (int(shift[i, s]), int(back[i, s]), int(colour[(i + s - 1) % len(colour)]))
-                    for s in range(3)
-                    if meets[i, s]
-                )
-                for i in range(len(colour))
-            ]
-            for shift, back, colour, meets in zip(
-                self.shift, self.back, self.colour, self.meets, strict=True
-            )
-        ]
-        self.stage_lists = self.stage.tolist()
-        self.cell_lists = [c.tolist() for c in self.cell]
-        self.place = assignment.place.data
-        self.starved = self._starved(assignment)
-
-    @staticmethod
-    def _starved(assignment: Assignment) -> NDArray[np.bool_]:
-        """Ranks with less than half the usual share, an eighth, of tiles that wait for nothing."""
-        bricks, tiling = assignment.bricks, assignment.bricks.tiling
-        x, y, z = (
-            np.add.reduceat(tiling.colours(a) == 0, np.arange(0, n, bricks.edge), dtype=np.int64)
-            for a, n in enumerate(tiling.counts)
-        )
-        free = (x[:, None, None] * y[:, None] * z).ravel()
-        per_rank = np.bincount(assignment.brick_rank, free, assignment.n_ranks)
-        return 16 * per_rank < assignment.counts()
-
-    @staticmethod
-    def _back(tiling: Tiling, axis: int) -> Ints:
-        n, meets = tiling.counts[axis], overlapping(tiling, axis)
-        back = np.tile(np.array([2, 1, 0], np.int64), (n, 1))
-        if tiling.periodic[axis] and n == 2:
-            back[:, [0, 2]] = np.where(meets[::-1, 0], 0, 2)[:, None]
-        return back
-
-    def _faces(self, axis: int) -> tuple[Ints, NDArray[np.uint8]]:
-        colour, meets = self.colour[axis], self.meets[axis]
-        bits = np.zeros((len(colour), 2), np.uint8)
-        for side, step in enumerate((-1, 1)):
-            waits = meets[:, step + 1] & (np.roll(colour, -step) > colour)
-            back = self.back[axis][:, step + 1] // 2
-            bits[:, side] = np.where(waits, 1 << (2 * axis + back), 0)
-        return self.shift[axis][:, [0, 2]], bits
-
-    def initial(self, tiles: Ints) -> NDArray[np.unsignedinteger]:
-        """One bit for each tile that must be painted first."""
-        before = predecessors(self.tiling, tiles, self.colouring) >= 0
-        bits = np.uint32(1) << np.arange(before.shape[1], dtype=np.uint32)
-        return np.where(before, bits, 0).sum(axis=1, dtype=np.uint32).astype(self.wait_type)
-
-    def steps(self, tiles: Ints) -> tuple[Ints, Ints, NDArray[np.unsignedinteger]]:
-        """All tiles that wait for the given ones: row of the given one, cell, bit to clear."""
-        at = np.unravel_index(tiles, self.tiling.counts)
-        cell = self.cell[0][at[0]] + self.cell[1][at[1]] + self.cell[2][at[2]]
-        if self.colouring == "levels":
-            bit = np.concatenate([b[i] for b, i in zip(self.face_bit, at, strict=True)], axis=1)
-            shift = np.concatenate([d[i] for d, i in zip(self.face_shift, at, strict=True)], axis=1)
-            rows, column = np.nonzero(bit)
-            return rows, cell[rows] + shift[rows, column], bit[rows, column]
-        o = OFFSETS + 1
-        n = self.tiling.counts
-        ok = np.ones((len(tiles), len(o)), bool)
-        moved = np.repeat(cell[:, None], len(o), axis=1)
-        back = np.zeros_like(moved)
-        theirs = []
-        for a, i in enumerate(at):
-            ok &= self.meets[a][i][:, o[:, a]]
-            moved += self.shift[a][i][:, o[:, a]]
-            back = back * 3 + self.back[a][i][:, o[:, a]]
-            theirs.append(self.colour[a][(i[:, None] + OFFSETS[:, a]) % n[a]])
-        mine = self.stage[tuple(c[i] for c, i in zip(self.colour, at, strict=True))]
-        ok &= self.stage[tuple(theirs)] > mine[:, None]
-        rows, column = np.nonzero(ok)
-        # Columns of OFFSETS leave out the step (0, 0, 0), which is number 13 of the 27.
-        number = back[rows, column]
-        number -= number > 13
-        return rows, moved[rows, column], np.uint32(1) << number.astype(np.uint32)
-
-    def steps_of(self, tile: int) -> Sequence[tuple[int, int]]:
-        """The same for one tile in plain Python: shift and bit of each tile that waits for it."""
-        _, ny, nz = self.tiling.counts
-        i, j, k = tile // (ny * nz), tile // nz % ny, tile % nz
-        if self.colouring == "levels":
-            x, y, z = self.face_steps
-            return x[i] + y[j] + z[k]
-        mine = self.stage_lists[self.colour[0][i]][self.colour[1][j]][self.colour[2][k]]
-        found = []
-        for shift_x, back_x, colour_x in self.moves[0][i]:
-            for shift_y, back_y, colour_y in self.moves[1][j]:
-                stage = self.stage_lists[colour_x][colour_y]
-                for shift_z, back_z, colour_z in self.moves[2][k]:
-                    if stage[colour_z] > mine:
-                        number = 9 * back_x + 3 * back_y + back_z
-                        found.append((shift_x + shift_y + shift_z, 1 << (number - (number > 13))))
-        return found
-
-    @cached_property
-    def _chains(self) -> list[list[tuple[Ints, NDArray[np.bool_]]]]:
-        """Per axis: shifts along which a painted tile is waited for, and whether they lead on.
-
-        One step down, one step up, or two steps up through the colours 0, 1, 2 where a ring of
-        tiles has an odd count.
-        """
-        found = []
-        for shift, bit in zip(self.face_shift, self.face_bit, strict=True):
-            waits = bit > 0
-            through = np.roll(waits[:, 1], -1) & waits[:, 1]
-            twice = shift[:, 1] + np.roll(shift[:, 1], -1)
-            chains = [(shift[:, 0], waits[:, 0]), (shift[:, 1], waits[:, 1]), (twice, through)]
-            found.append([(d, ok) for d, ok in chains if ok.any()])
-        return found
-
-    def cone(self, tiles: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """All tiles that wait for the given ones, through others too: rows, cells, in pieces.
-
-        Painting by levels, such a tile has a higher colour on each axis on which it differs.
-        """
-        at = np.unravel_index(tiles, self.tiling.counts)
-        cell = self.cell[0][at[0]] + self.cell[1][at[1]] + self.cell[2][at[2]]
-        for chains in product(*([None, *axis] for axis in self._chains)):
-            rows, there = np.arange(len(tiles)), cell
-            for i, chain in zip(at, chains, strict=True):
-                if chain is not None:
-                    ok = chain[1][i[rows]]
-                    rows, there = rows[ok], there[ok]
-                    there = there + chain[0][i[rows]]
-            if any(chains):
-                yield rows, there
-
-
-@lru_cache(maxsize=4)
-def _tables(assignment: Assignment, colouring: str) -> _Tables:
-    return _Tables(assignment, colouring)
 
 
 class Policy:
@@ -262,7 +87,7 @@ class Policy:
             raise ValueError(f"rank {rank} does not exist: there are {assignment.n_ranks} ranks")
         self._assignment = assignment
         self._rank = rank
-        self._tables = _tables(assignment, colouring)
+        self._tables = tables_of(assignment, colouring)
         self._few = FEW[colouring]
         self._slots = assignment.bricks.slots
         # Addresses of this rank: [first, first + span).
