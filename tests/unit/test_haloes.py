@@ -226,24 +226,38 @@ def test_sums_travel() -> None:
     assert np.array_equal(back.sums.reshape(sums.shape), sums)
 
 
-def test_a_restart_predicts_only_what_open_blocks_need(tmp_path: Path) -> None:
-    shape = (24, 8, 8)
-    path, dm = new_box(tmp_path, shape, 1)
+def killed(
+    folder: Path, at: int, voxels: int, stride: int, **options: Any
+) -> tuple[Callable[..., None], Path, bytes]:
+    """A painting on two ranks that ended at an operation; what paints on, and the bytes that must
+    come of it."""
+    shape = (voxels, 8, 8)
+    path, dm = new_box(folder, shape, 1)
     tiling = Tiling(shape, 7, 1)
     painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=7)
-    haloes = TrivialHaloes(stride=4, window=6, batch=2)
-    world = World(tmp_path / "world")
-    world.arm(200, "kill", "before")
+    haloes = TrivialHaloes(stride=stride, window=6, batch=2)
+    world = World(folder / "world")
+    world.arm(at, "kill", "before")
 
-    def paint(ranks: int, **more) -> None:
+    def paint(ranks: int, **more: Any) -> None:
         rng = np.random.default_rng(0)
         paint_in_process(
             path, painter, tiling, 1, n_ranks=ranks, batch=2, rng=rng, haloes=haloes, **more
         )
 
     with pytest.raises(Killed):
-        paint(2, disk=CrashDisk(world))
+        paint(2, disk=CrashDisk(world), **options)
     world.close()
+    return paint, path, averaged(dm, haloes).tobytes()
+
+
+def killed_with_sums(folder: Path) -> tuple[Callable[..., None], Path, bytes]:
+    """The same, its sums saved all the time."""
+    return killed(folder, 1500, 36, 3, seconds_between_saves=0.0, sum_bytes=4000)
+
+
+def test_a_restart_predicts_only_what_open_blocks_need(tmp_path: Path) -> None:
+    paint, path, halo = killed(tmp_path, 200, 24, 4)
     found = halo_state(Box.open(path))
     assert found is not None
     left = found[1].windows.left(found[2].done)
@@ -252,7 +266,7 @@ def test_a_restart_predicts_only_what_open_blocks_need(tmp_path: Path) -> None:
     runs = status(Box.open(path))["haloes"]["runs"]
     assert [run["windows"] for run in runs] == [found[1].windows.size, left]
     assert runs[1]["windows_begun"] == left
-    assert Box.open(path).array("halo")[...].tobytes() == averaged(dm, haloes).tobytes()
+    assert Box.open(path).array("halo")[...].tobytes() == halo
     # All is there: nothing is predicted, and no run of the haloes begins.
     paint(2)
     assert len(status(Box.open(path))["haloes"]["runs"]) == 2
@@ -275,31 +289,8 @@ def test_haloes_are_planned() -> None:
         make_plan(Tiling((56,) * 3), (5.0,) * 3, painter="lodi")
 
 
-def killed(folder: Path, at: int, mode: str = "kill") -> tuple[Callable[..., None], Path, bytes]:
-    """A painting on two ranks that ended at an operation, its sums saved all the time; what paints
-    on, and the bytes that must come of it."""
-    shape = (36, 8, 8)
-    path, dm = new_box(folder, shape, 1)
-    tiling = Tiling(shape, 7, 1)
-    painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=7)
-    haloes = TrivialHaloes(stride=3, window=6, batch=2)
-    world = World(folder / "world")
-    world.arm(at, mode, "before")
-
-    def paint(ranks: int, **more: Any) -> None:
-        rng = np.random.default_rng(0)
-        paint_in_process(
-            path, painter, tiling, 1, n_ranks=ranks, batch=2, rng=rng, haloes=haloes, **more
-        )
-
-    with pytest.raises(Killed):
-        paint(2, disk=CrashDisk(world), seconds_between_saves=0.0, sum_bytes=4000)
-    world.close()
-    return paint, path, averaged(dm, haloes).tobytes()
-
-
 def test_a_restart_goes_on_from_saved_sums(tmp_path: Path) -> None:
-    paint, path, halo = killed(tmp_path, 1500)
+    paint, path, halo = killed_with_sums(tmp_path)
     found = halo_state(Box.open(path))
     assert found is not None
     _, layout, state = found
@@ -315,7 +306,7 @@ def test_a_restart_goes_on_from_saved_sums(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["dat", "idx", "both are gone"])
 def test_saved_sums_that_are_damaged_only_cost_time(tmp_path: Path, what: str) -> None:
-    paint, path, halo = killed(tmp_path, 1500)
+    paint, path, halo = killed_with_sums(tmp_path)
     for file in (path / "halogen" / "ledger" / "sums").iterdir():
         if what == "both are gone":
             file.unlink()
