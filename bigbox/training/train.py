@@ -36,7 +36,9 @@ from bigbox.training.data import (
 )
 from bigbox.training.loop import Batch, Place, Schedule, Trainer
 from bigbox.training.losses import (
+    BESIDE,
     COHERENT,
+    NEAR,
     HalogenTask,
     HalogenWeights,
     Levels,
@@ -200,12 +202,13 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
     card |= {
         "tile": TILE,
         "loss": (
-            f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight), and "
-            f"of its sums over blocks {COHERENT} (voxels on an edge, share)"
+            f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight), "
+            f"{BESIDE:g} more within {NEAR} voxels of known ones, and of its sums over blocks "
+            f"{COHERENT} (voxels on an edge, share)"
             if size.parametrisation == "v"
             else "eq. 13, T = 50"
         ),
-        "overlap masks": "any of six faces, 3 to 8 voxels, a quarter of the tiles without",
+        "overlap masks": "both ends of 0 to 3 axes (3 of 4 tiles), or any of six faces; 3 to 8 voxels",
         "haloes": f"{share:.0%} of the samples as HALOgen predicts them, the others as they are",
     }
     trainer = _trainer(options, how, place, task, card, training, validation, batch)
