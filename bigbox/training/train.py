@@ -208,7 +208,7 @@ def _lodi(options: TrainOptions, how: Recipe, place: Place) -> tuple[Trainer, di
             if size.parametrisation == "v"
             else "eq. 13, T = 50"
         ),
-        "overlap masks": "both ends of 0 to 3 axes (3 of 4 tiles), or any of six faces; 3 to 8 voxels",
+        "overlap masks": "both ends of 0 to 3 axes (3 of 4 tiles) or any faces, 3 to 8 voxels",
         "haloes": f"{share:.0%} of the samples as HALOgen predicts them, the others as they are",
     }
     trainer = _trainer(options, how, place, task, card, training, validation, batch)
