@@ -11,7 +11,11 @@ from bigbox.networks.presets import HalogenSize, LodiSize
 
 
 def fast_dtype(device: str) -> torch.dtype:
-    """float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32."""
+    """float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32.
+
+    The slow and large 3-D convolutions in bfloat16 that torch 2.9 has with cuDNN before 9.15 do not
+    concern float16.
+    """
     if torch.device(device).type == "cuda":
         return torch.float16
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
