@@ -77,6 +77,5 @@ class Halogen(nn.Module):
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
             # Narrowed before it is upsampled: the same function, an eighth of the work.
-            fine = upsample(narrow(h))
-            h = run_blocks(level, join(fine, skip.to(fine.dtype), CHANNELS))
+            h = run_blocks(level, join(upsample(narrow(h)), skip, CHANNELS))
         return unfold(run_outlet(self.outlet, h), self.size.patch)

@@ -99,8 +99,7 @@ class Lodi(nn.Module):
         for stage, narrow, skip in zip(
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
-            fine = upsample(narrow(h))
-            h = run_blocks(stage, join(fine, skip.to(fine.dtype)), e)
+            h = run_blocks(stage, join(upsample(narrow(h)), skip), e)
         return unfold(run_outlet(self.outlet, h), self.size.patch)[:, 0]
 
 

@@ -9,6 +9,8 @@ from torch import nn
 
 from bigbox.networks.presets import HalogenSize, LodiSize
 
+FLOAT32 = ("inlet", "outlet", "skip", "coarsen")  # convolutions that stay so beside bfloat16
+
 
 def fast_dtype(device: str) -> torch.dtype:
     """float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32.
@@ -46,11 +48,11 @@ def activation_bytes(size: HalogenSize | LodiSize, edge: int) -> int:
 def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
     """A copy of a network to paint with: on the device, channels last, without gradients.
 
-    In bfloat16 its convolutions, and the way up, where everything has been through one; inlets,
-    outlet and the way down between convolutions are float32. In float16, which is eight times as
-    fine, all of it but the outlet and what the noise level does to it (linear layers). With all in
-    bfloat16 but linear layers, haloes came out 0.2 % fainter of a call at gamma = 3, and 0.4 % of
-    P(k) was lost; so they come out right within 0.02 % (tests/benchmarks/SPEED.md has P(k)).
+    In bfloat16 its 3³ convolutions, where nearly all work is; everything else is float32 then, for
+    a tenth more time. In float16, which is eight times as fine, all of it but the outlet and what
+    the noise level does to it (linear layers). With all in bfloat16 but linear layers, haloes came
+    out 0.2 % fainter of a call at gamma = 3, and 0.4 % of P(k) was lost; so they come out right
+    within 0.03 % of each call (tests/benchmarks/SPEED.md has P(k)).
     """
     if torch.device(device).type == "cuda":
         # Both would let the bits of a tile depend on more than its voxels and the device.
@@ -59,10 +61,10 @@ def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
     most = torch.float32 if dtype == torch.bfloat16 else dtype
     network = copy.deepcopy(network).to(device=device, dtype=most).eval()
     for name, module in network.named_modules():
-        ends = "inlet" in name or "outlet" in name
+        fine = any(part in name for part in FLOAT32)
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-            if not ends:
+            if not fine:
                 module.to(dtype)
         if dtype == torch.float16 and (isinstance(module, nn.Linear) or name == "outlet"):
             module.float()
