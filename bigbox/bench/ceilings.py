@@ -15,6 +15,7 @@ from bigbox.store.durable import Disk
 
 SECONDS = 1.0  # for each measurement
 QUEUE = 20
+IN_A_ROW = 12
 COPY_BYTES = 256 << 20
 STORE_BYTES = 64 << 20
 # Channels and edge of the convolutions tried: those of the networks' presets, and larger ones.
@@ -24,12 +25,13 @@ CONVOLUTIONS = ((48, 32), (64, 16), (96, 8), (128, 16), (192, 8), (256, 16))
 def rate(work: Callable[[], object], device: str, threads: int, *, ceiling: bool) -> float:
     """Calls of `work` a second, on `threads` threads of a CPU side by side.
 
-    ceiling: of the quickest round, which nothing has disturbed; otherwise the median round. A GPU
-    is given a queue of calls in each round, so that it does not wait for the next.
+    ceiling: of the quickest round, which nothing has disturbed; otherwise the median round, of as
+    many calls as a tile takes. A GPU is given a queue of calls in each round, so that it does not
+    wait for the next.
     """
     pool = thread_pool(threads, device)
     cuda = torch.device(device).type == "cuda"
-    calls = QUEUE if cuda else threads
+    calls = QUEUE if cuda else threads if ceiling else threads * IN_A_ROW
 
     def round_() -> float:
         began = time.perf_counter()

@@ -21,8 +21,8 @@ class Speed:
     written, read (bytes, of the disk). lodi_operations: of one call for one tile,
     halogen_operations: for one window; lodi_call, halogen_window: their seconds, the network alone;
     tile: seconds of a tile in the sampler loop; engine_tile: the same through the engine, store and
-    ledger; busy: the painter's share of the engine's time in the steady state; tiles: painted to
-    measure it.
+    ledger, from the first batch to the last; busy: the painter's share of that time; tiles: painted
+    to measure it.
     """
 
     bigbox: str

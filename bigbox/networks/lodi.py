@@ -99,7 +99,8 @@ class Lodi(nn.Module):
         for stage, narrow, skip in zip(
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
-            h = run_blocks(stage, join(upsample(narrow(h)), skip), e)
+            fine = upsample(narrow(h))
+            h = run_blocks(stage, join(fine, skip.to(fine.dtype)), e)
         return unfold(run_outlet(self.outlet, h), self.size.patch)[:, 0]
 
 

@@ -7,9 +7,8 @@ import copy
 import torch
 from torch import nn
 
+from bigbox.devices import keep_freed_memory
 from bigbox.networks.presets import HalogenSize, LodiSize
-
-FLOAT32 = ("inlet", "outlet", "skip", "coarsen")  # convolutions that stay so beside bfloat16
 
 
 def fast_dtype(device: str) -> torch.dtype:
@@ -45,27 +44,31 @@ def activation_bytes(size: HalogenSize | LodiSize, edge: int) -> int:
     return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
 
 
-def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
+def ready(
+    network: nn.Module, device: str, dtype: torch.dtype, between: torch.dtype | None = None
+) -> nn.Module:
     """A copy of a network to paint with: on the device, channels last, without gradients.
 
-    In bfloat16 its 3³ convolutions, where nearly all work is; everything else is float32 then, for
-    a tenth more time. In float16, which is eight times as fine, all of it but the outlet and what
-    the noise level does to it (linear layers). With all in bfloat16 but linear layers, haloes came
-    out 0.2 % fainter of a call at gamma = 3, and 0.4 % of P(k) was lost; so they come out right
-    within 0.03 % of each call (tests/benchmarks/SPEED.md has P(k)).
+    dtype: of its convolutions but for inlets and outlet; between: of these and of what lies between
+    convolutions, by default the same. Two parts stay in float32 at least: the outlet, and what the
+    noise level does to a network (linear layers; see ResidualBlock).
+
+    LODI is called again and again, and what it rounds piles up. With all in bfloat16 but its linear
+    layers, haloes came out 0.2 % fainter of a call at gamma = 3, and 0.4 % of P(k) was lost. With
+    bfloat16 for convolutions alone they come out right within 0.03 %, in the same time.
     """
     if torch.device(device).type == "cuda":
         # Both would let the bits of a tile depend on more than its voxels and the device.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
-    most = torch.float32 if dtype == torch.bfloat16 else dtype
-    network = copy.deepcopy(network).to(device=device, dtype=most).eval()
+    else:
+        keep_freed_memory()
+    network = copy.deepcopy(network).to(device=device, dtype=between or dtype).eval()
     for name, module in network.named_modules():
-        fine = any(part in name for part in FLOAT32)
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-            if not fine:
+            if "inlet" not in name and "outlet" not in name:
                 module.to(dtype)
-        if dtype == torch.float16 and (isinstance(module, nn.Linear) or name == "outlet"):
+        if dtype.itemsize < 4 and (isinstance(module, nn.Linear) or name == "outlet"):
             module.float()
     return network.requires_grad_(False)

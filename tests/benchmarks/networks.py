@@ -43,7 +43,7 @@ from scheduler.tiling import Tiling
 from tests.benchmarks.oracle import paint_box, seam_ratio
 
 K_EDGES = (0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # h/Mpc
-OTHERS = 2  # realizations of each row of the methods
+OTHERS = 1  # realizations of each row of the methods
 OTHER = "trained alike: "
 STRIDES = ((32, "tent"), (32, "flat"), (16, "tent"), (16, "flat"))  # the first is the default
 DENSITIES = np.arange(9.5, 14.01, 0.5)

@@ -174,10 +174,7 @@ def linear(box: Box, scratch: Path) -> dict[str, Any]:
             f"{side}: tiles, windows": [tiles, report["windows"]],
             f"{side}: seconds": report["seconds"],
             f"{side}: core ms a tile": 1e3 * ranks * report["seconds"] / tiles,
-            f"{side}: the same, between first and last batch": 1e3
-            * ranks
-            * report["painting_seconds"]
-            / tiles,
+            f"{side}: the same, between first and last batch": 1e3 * ranks * report["span"] / tiles,
             f"{side}: painters busy": report["busy"],
         }
         shutil.rmtree(path)

@@ -5,6 +5,7 @@ The shipped networks on the shipped density. The whole of a box: tests/benchmark
 
 from __future__ import annotations
 
+import resource
 from functools import cache
 
 import h5py
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from bigbox.data import default_model, quickstart_grid
+from bigbox.devices import keep_freed_memory
 from bigbox.networks.model import load_model
 from bigbox.painters import TileBatch
 from bigbox.painters.halogen import HalogenPainter
@@ -75,7 +77,8 @@ def brightness(dtype: torch.dtype) -> np.ndarray:
 def one_call(dtype: torch.dtype) -> np.ndarray:
     """v of one tile of noise in the middle of the window."""
     model = load_model(default_model(), "lodi")
-    network = ready(model.network, "cpu", dtype)
+    between = torch.float32 if dtype == torch.bfloat16 else dtype
+    network = ready(model.network, "cpu", dtype, between)
     middle = (slice(None), *(slice(16, 48),) * 3)
     halo = model.transform("halo").forward(torch.from_numpy(10.0 ** haloes(torch.float32)[middle]))
     nothing = torch.zeros(1, 32, 32, 32)
@@ -116,12 +119,24 @@ def test_what_is_kept_in_float32() -> None:
     half = {n: p.dtype for n, p in ready(network, "cpu", torch.float16).named_parameters()}
     assert half["inlet.weight"] == half["bottom.0.norms.0.weight"] == torch.float16
     assert half["outlet.2.weight"] == half["embed.0.weight"] == torch.float32
-    brain = ready(network, "cpu", torch.bfloat16)
+    brain = ready(network, "cpu", torch.bfloat16, torch.float32)
     for name, module in brain.named_modules():
-        wanted = torch.float32
-        if isinstance(module, nn.Conv3d) and "let" not in name:
-            wanted = torch.bfloat16
+        inside = isinstance(module, nn.Conv3d) and "let" not in name
+        wanted = torch.bfloat16 if inside else torch.float32
         assert all(p.dtype == wanted for p in module.parameters(recurse=False)), name
+
+
+def test_tensors_come_and_go_without_page_faults() -> None:
+    keep_freed_memory()
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            torch.zeros(1 << 20).add_(1.0)  # 4 MB, a thousand pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < 1000
 
 
 def test_the_precision_of_a_device() -> None:
