@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from bigbox.painters.diffusion import side_by_side, thread_pool
 from bigbox.store.durable import Disk
 
-SECONDS = 1.0  # for each measurement
+SECONDS = 2.0  # for each measurement
 QUEUE = 20
 IN_A_ROW = 12
 COPY_BYTES = 256 << 20
@@ -22,16 +21,16 @@ STORE_BYTES = 64 << 20
 CONVOLUTIONS = ((48, 32), (64, 16), (96, 8), (128, 16), (192, 8), (256, 16))
 
 
-def rate(work: Callable[[], object], device: str, threads: int, *, ceiling: bool) -> float:
-    """Calls of `work` a second, on `threads` threads of a CPU side by side.
+def rate(work: Callable[[], object], device: str, threads: int) -> float:
+    """Calls of `work` a second, on `threads` threads of a CPU side by side, for a while.
 
-    ceiling: of the quickest round, which nothing has disturbed; otherwise the median round, of as
-    many calls as a tile takes. A GPU is given a queue of calls in each round, so that it does not
-    wait for the next.
+    Of the quickest of several rounds, which others on the machine have disturbed least; a round is
+    as many calls in a row as a tile takes. A GPU is given a queue of them, so that it does not wait
+    for the next.
     """
     pool = thread_pool(threads, device)
     cuda = torch.device(device).type == "cuda"
-    calls = QUEUE if cuda else threads if ceiling else threads * IN_A_ROW
+    calls = QUEUE if cuda else threads * IN_A_ROW
 
     def round_() -> float:
         began = time.perf_counter()
@@ -46,14 +45,14 @@ def rate(work: Callable[[], object], device: str, threads: int, *, ceiling: bool
         rounds.append(round_())
     if pool is not None:
         pool.shutdown()
-    return calls / (min(rounds) if ceiling else statistics.median(rounds))
+    return calls / min(rounds)
 
 
 def matrix_product_rate(device: str, dtype: torch.dtype, threads: int) -> float:
     """Floating point operations a second of a large square matrix product."""
     n = 8192 if torch.device(device).type == "cuda" else 1024
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
-    return 2 * n**3 * rate(lambda: a @ b, device, threads, ceiling=True)
+    return 2 * n**3 * rate(lambda: a @ b, device, threads)
 
 
 @torch.inference_mode()
@@ -66,7 +65,7 @@ def convolution_rate(device: str, dtype: torch.dtype, threads: int, batch: int) 
         x = torch.randn(batch, channels, edge, edge, edge, device=device).to(dtype)
         x = x.to(memory_format=torch.channels_last_3d)
         operations = 2 * 27 * channels**2 * edge**3 * batch
-        calls = rate(lambda c=conv, x=x: c(x), device, threads, ceiling=True)  # type: ignore[misc]
+        calls = rate(lambda c=conv, x=x: c(x), device, threads)  # type: ignore[misc]
         best = max(best, operations * calls)
     return best
 
@@ -83,7 +82,7 @@ def copy_rate(device: str, threads: int) -> float:
         target.copy_(source)
         targets.append(target)
 
-    return 2 * size * rate(copy, device, threads, ceiling=True)
+    return 2 * size * rate(copy, device, threads)
 
 
 def store_rates(folder: Path) -> tuple[float, float]:

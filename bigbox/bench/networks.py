@@ -14,7 +14,7 @@ from bigbox.painters.base import TileBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
 
-BATCHES = 5
+BATCHES = 2
 
 
 @torch.inference_mode()
@@ -29,7 +29,7 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
     level = torch.full((count,), 0.5, device=painter.device)
     call = lambda: painter.call(x, level, prepared)  # noqa: E731
     operations = _operations(lambda: painter.network(x, level, prepared)) / count
-    return operations, 1 / (count * rate(call, painter.device, painter.threads, ceiling=False))
+    return operations, 1 / (count * rate(call, painter.device, painter.threads))
 
 
 @torch.inference_mode()
@@ -39,7 +39,7 @@ def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
     x = torch.randn(count, 1, *(window,) * 3, device=painter.device)
     call = lambda: painter.call(x)  # noqa: E731
     operations = _operations(lambda: painter.network(x)) / count
-    return operations, 1 / (count * rate(call, painter.device, painter.threads, ceiling=False))
+    return operations, 1 / (count * rate(call, painter.device, painter.threads))
 
 
 def tile_seconds(painter: LodiPainter, batch: int) -> float:
