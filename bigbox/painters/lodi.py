@@ -22,7 +22,7 @@ from bigbox.painters.precision import fast_dtype, ready, together
 # The noise levels painted through; chosen as for the exact denoiser (bigbox/diffusion/schedule.py),
 # within those that networks see in training.
 SCHEDULES: dict[str, dict[str, Any]] = {
-    "dpmpp-sde": {"gamma_min": -8.0, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
+    "dpmpp-sde": {"gamma_min": -6.5, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
     "dpmpp": {"gamma_min": -6.5, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -9.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
 }

@@ -262,6 +262,7 @@ def main() -> None:
             box.path.stem: others(box, catalogue)
             for box, catalogue in zip(boxes, options.catalogues, strict=True)
         }
+        options.out.write_text(json.dumps(results, indent=1))
     for name in options.parts:
         with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
             if name in PARTS:
