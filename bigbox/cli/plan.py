@@ -61,7 +61,11 @@ def add(commands: Any) -> None:
     run_with = parser.add_argument_group("how it would be painted, as for bigbox paint")
     run_with.add_argument("--ranks", type=whole(1), default=1, metavar="N", help="MPI ranks (1)")
     run_with.add_argument(
-        "--batch", type=whole(1), default=16, metavar="K", help="tiles painted at once (16)"
+        "--batch",
+        type=whole(1),
+        default=16,
+        metavar="K",
+        help="tiles painted at once (16, what memory is planned for)",
     )
     run_with.add_argument("--painter", choices=PAINTERS, default="lodi")
     run_with.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT_SAMPLER)

@@ -52,9 +52,9 @@ METHODS = (
     ("independent", "dpmpp-sde", 12),
     ("overwrite", "ancestral", 50),
     ("overwrite", "dpmpp-sde", 12),
-    *(("conditioned", "ancestral", calls) for calls in (50, 25, 12)),
-    *(("conditioned", "dpmpp", calls) for calls in (25, 12, 8)),
-    *(("conditioned", "dpmpp-sde", calls) for calls in (25, 16, 12, 10, 8, 6)),
+    *(("conditioned", "ancestral", calls) for calls in (50, 16)),
+    *(("conditioned", "dpmpp", calls) for calls in (25, 12)),
+    *(("conditioned", "dpmpp-sde", calls) for calls in (25, 16, 12, 8, 6)),
 )
 
 
