@@ -65,7 +65,7 @@ def add(commands: Any) -> None:
         type=whole(1),
         default=16,
         metavar="K",
-        help="tiles painted at once (16, what memory is planned for)",
+        help="tiles at once, for the memory (16)",
     )
     run_with.add_argument("--painter", choices=PAINTERS, default="lodi")
     run_with.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT_SAMPLER)
