@@ -222,7 +222,7 @@ def markdown(results: dict[str, Any]) -> str:
             ratio = took["reference"] / took["bigbox"]
             lines += [f"bigbox paints {ratio:.1f} times as fast.", ""]
     for name, title in (
-        ("bench", "`bigbox bench`"),
+        ("bench", "`bigbox bench`: seconds; operations and bytes, a second"),
         ("exact", "The fast path against float64, the same noise"),
         ("large", "The same in a larger box, against float32"),
         ("linear", "Boxes of 128³, 256³, 512³, dm to T_b"),
