@@ -149,7 +149,9 @@ def table(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
         mean = f"{row['mean'][0]:.3f} ± {row['mean_error'][0]:.3f}"
         pairs = zip(row["ratio"], row["ratio_error"], row["r"], strict=True)
         cells = [f"{p:.2f}±{e:.2f} ({r:.2f})" for p, e, r in pairs]
-        lines.append(f"| {name} | {seam} | {mean} | {row['seconds']:.0f} | {' | '.join(cells)} |")
+        line = f"| {name} | {seam} | {mean} | {row['seconds']:.0f} | {' | '.join(cells)} |"
+        # One realization has no error of its own: about twice that of the rows above.
+        lines.append(line.replace(" ± nan", "").replace("±nan", ""))
     return lines
 
 
@@ -164,7 +166,9 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
         "In each cell: P(k) of T_b over the truth's ± error of the mean over realizations, and in "
         "brackets the correlation coefficient r(k) with the truth; k in h/Mpc. Seam: 1 is none. "
         "What a perfect model would have is the row `another truth`, the HI of the same haloes "
-        "drawn again; one simulation has few bright haloes, so its own draw lies off their mean.",
+        "drawn again; one simulation has few bright haloes, so its own draw lies off their mean. "
+        "Rows without errors are one realization, and scatter by 0.1. Seconds are not to be compared: "
+        "other work ran beside; `SPEED.md` has speeds.",
         "",
     ]
     groups: dict[str, tuple[str, ...]] = {
