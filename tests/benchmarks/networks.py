@@ -167,8 +167,8 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
         "brackets the correlation coefficient r(k) with the truth; k in h/Mpc. Seam: 1 is none. "
         "What a perfect model would have is the row `another truth`, the HI of the same haloes "
         "drawn again; one simulation has few bright haloes, so its own draw lies off their mean. "
-        "Rows without errors are one realization, and scatter by 0.1. Seconds are not to be compared: "
-        "other work ran beside; `SPEED.md` has speeds.",
+        "Rows without errors are one realization, and scatter by 0.1. Seconds are not to be "
+        "compared: other work ran beside; `SPEED.md` has speeds.",
         "",
     ]
     groups: dict[str, tuple[str, ...]] = {
