@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,26 +46,26 @@ from tests.benchmarks.networks import another_truth, measure, spectra
 from tests.benchmarks.oracle import paint_box
 
 CALLS = 4  # of the boxes for `linear`: 512³ takes ten minutes
-COPIES = (1, 2, 4)  # of the shipped 128³, on an axis
 DRAWS = 20  # of the truth's HI
 FLOOR = 10**9.5  # M_sun/h per (Mpc/h)^3, below which haloes are not compared
 
 
 def judged(tb: np.ndarray, box: Box, seconds: float) -> dict[str, Any]:
     """A painted box against the truth."""
-    floor = load_model(default_model(), "lodi").transform("tb").floor
-    truth = np.asarray(box.array("tb")[...])
-    found = measure(iter([tb]), truth, box.box_size[0], floor)
+    found = against_truth(iter([tb]), box)
     keep = {name: found[name] for name in ("k", "ratio", "seam", "mean")}
     return keep | {"seconds": seconds, "voxels a second": tb.size / seconds}
 
 
 def others(box: Box, catalogue: Path) -> dict[str, Any]:
     """Other draws of the truth's HI: what both should have come to, but for the luck of a draw."""
+    return against_truth((another_truth(catalogue, box, seed) for seed in range(DRAWS)), box)
+
+
+def against_truth(fields: Iterator[np.ndarray], box: Box) -> dict[str, Any]:
+    """Realizations of T_b (mK) against that of the box."""
     floor = load_model(default_model(), "lodi").transform("tb").floor
-    truth = np.asarray(box.array("tb")[...])
-    draws = (another_truth(catalogue, box, seed) for seed in range(DRAWS))
-    return measure(draws, truth, box.box_size[0], floor)
+    return measure(fields, np.asarray(box.array("tb")[...]), box.box_size[0], floor)
 
 
 def the_reference(box: Box, scratch: Path) -> dict[str, Any]:
@@ -172,14 +173,10 @@ def in_precision(painter: Any, dtype: torch.dtype) -> Any:
 
 def linear(box: Box, scratch: Path) -> dict[str, Any]:
     """Core milliseconds a tile, dm to T_b at CALLS calls, one rank a core."""
-    once = scratch / "once.zarr"
-    subprocess.run([sys.executable, "-m", "bigbox", "ingest", "quickstart", str(once)], check=True)
     found: dict[str, Any] = {}
     ranks = os.cpu_count() or 1
-    for copies in COPIES:
-        path = engine.repeat_box(once, scratch / f"times{copies}.zarr", copies)
-        report = engine.paint(path, ranks, "--quiet", "--steps", str(CALLS))
-        side, tiles = f"{128 * copies}³", report["tiles"]
+    for side, report in engine.painted_copies(scratch, ranks, CALLS):
+        tiles = report["tiles"]
         found |= {
             f"{side}: tiles, windows": [tiles, report["windows"]],
             f"{side}: seconds": report["seconds"],
@@ -187,7 +184,6 @@ def linear(box: Box, scratch: Path) -> dict[str, Any]:
             f"{side}: the same, between first and last batch": 1e3 * ranks * report["span"] / tiles,
             f"{side}: painters busy": report["busy"],
         }
-        shutil.rmtree(path)
     return found
 
 

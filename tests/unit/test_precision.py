@@ -44,6 +44,13 @@ def halogen(dtype: torch.dtype) -> HalogenPainter:
     return painter
 
 
+def lodi(dtype: torch.dtype) -> LodiPainter:
+    model = load_model(default_model(), "lodi")
+    painter = LodiPainter(seed=1, box_shape=(128,) * 3, steps=4, model=model)
+    painter.__dict__["dtype"] = dtype
+    return painter
+
+
 @cache
 def haloes(dtype: torch.dtype) -> np.ndarray:
     """log10 rho_h (4, 64, 64, 64)."""
@@ -53,9 +60,7 @@ def haloes(dtype: torch.dtype) -> np.ndarray:
 @cache
 def brightness(dtype: torch.dtype) -> np.ndarray:
     """Four tiles about the middle, one of them with known voxels."""
-    model = load_model(default_model(), "lodi")
-    painter = LodiPainter(seed=1, box_shape=(128,) * 3, steps=4, model=model)
-    painter.__dict__["dtype"] = dtype
+    painter = lodi(dtype)
     rho = 10.0 ** haloes(torch.float32)
     corners = [(16, 16, 16), (8, 16, 16), (16, 20, 12), (20, 8, 16)]
     places = [tuple(slice(c, c + 32) for c in corner) for corner in corners]
@@ -76,11 +81,10 @@ def brightness(dtype: torch.dtype) -> np.ndarray:
 @torch.inference_mode()
 def one_call(dtype: torch.dtype) -> np.ndarray:
     """v of one tile of noise in the middle of the window."""
-    model = load_model(default_model(), "lodi")
-    between = torch.float32 if dtype == torch.bfloat16 else dtype
-    network = ready(model.network, "cpu", dtype, between)
+    painter = lodi(dtype)
+    network = painter.network
     middle = (slice(None), *(slice(16, 48),) * 3)
-    halo = model.transform("halo").forward(torch.from_numpy(10.0 ** haloes(torch.float32)[middle]))
+    halo = painter.halo_log.forward(torch.from_numpy(10.0 ** haloes(torch.float32)[middle]))
     nothing = torch.zeros(1, 32, 32, 32)
     z = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(1))
     prepared = network.prepare(halo[None], nothing, nothing > 0)

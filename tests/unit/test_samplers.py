@@ -132,6 +132,16 @@ def one_draw(which: tuple[Purpose, int], size: int) -> Callable[[Purpose, int], 
     return noise
 
 
+def power_of_draws(sampler: str, schedule: Schedule, steps: range) -> np.ndarray:
+    """The power that modes have of their first noise and of the fresh noise of these steps."""
+    power = np.zeros(len(LEVELS))
+    for draw in [(Purpose.INITIAL, 0), *((Purpose.ANCESTRAL, step) for step in steps)]:
+        noise = one_draw(draw, len(LEVELS))
+        x0 = sample(Modes(LEVELS, schedule), schedule, sampler, noise, Imposition())
+        power += x0.numpy().ravel() ** 2
+    return power
+
+
 SCHEDULES = [
     Schedule(25, -8, 11, to_zero=True),
     Schedule(25, -8, 11, 0.5, to_zero=True),
@@ -160,13 +170,7 @@ def test_dpmpp_follows_its_recursion(schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("schedule", [*SCHEDULES[3:], Schedule(25, -8, 9, 0.4, to_zero=True)])
 def test_sde_follows_its_recursion(schedule: Schedule) -> None:
-    draws = [(Purpose.INITIAL, 0)]
-    draws += [(Purpose.ANCESTRAL, step) for step in range(2, schedule.steps)]
-    power = np.zeros(len(LEVELS))
-    for draw in draws:
-        noise = one_draw(draw, len(LEVELS))
-        x0 = sample(Modes(LEVELS, schedule), schedule, "dpmpp-sde", noise, Imposition())
-        power += x0.numpy().ravel() ** 2
+    power = power_of_draws("dpmpp-sde", schedule, range(2, schedule.steps))
     assert np.allclose(power / LEVELS, kept_by_sde(LEVELS, schedule), rtol=1e-10)
     no_noise = one_draw((Purpose.PAINT, 0), len(LEVELS))
     x0 = sample(Modes(LEVELS, schedule, 1.0), schedule, "dpmpp-sde", no_noise, Imposition())
@@ -175,13 +179,7 @@ def test_sde_follows_its_recursion(schedule: Schedule) -> None:
 
 @pytest.mark.parametrize("schedule", [Schedule(50, -10, 8), Schedule(7, -13.3, 5, 0.3)])
 def test_ancestral_follows_its_recursion(schedule: Schedule) -> None:
-    draws = [(Purpose.INITIAL, 0)]
-    draws += [(Purpose.ANCESTRAL, step) for step in range(2, schedule.steps + 1)]
-    power = np.zeros(len(LEVELS))
-    for draw in draws:
-        noise = one_draw(draw, len(LEVELS))
-        x0 = sample(Modes(LEVELS, schedule), schedule, "ancestral", noise, Imposition())
-        power += x0.numpy().ravel() ** 2
+    power = power_of_draws("ancestral", schedule, range(2, schedule.steps + 1))
     assert np.allclose(power / LEVELS, kept_by_ancestral(LEVELS, schedule), rtol=1e-10)
 
 
