@@ -162,7 +162,10 @@ def run(options: argparse.Namespace) -> int:
 def _is_snapshot(sources: list[str]) -> bool:
     """Whether SOURCE is a snapshot: several files, a folder but no zarr store, or its content."""
     from bigbox.ingest.hdf5 import SUFFIXES, has_header
+    from bigbox.ingest.sources import QUICKSTART
 
+    if sources == [QUICKSTART]:  # the shipped grid, though a folder be called so
+        return False
     path = Path(sources[0])
     if path.is_dir():
         return not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))

@@ -12,6 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.ingest.check import damaged_inputs
 from bigbox.store import BlockReader, Box
@@ -167,3 +168,13 @@ def test_one_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
         reader.read((30, 0, 60), (8, 8, 8))
     (line,) = damaged_inputs(box)
     assert "chunks (1, 0, 2): damaged or missing" in line
+
+
+def test_the_quickstart_is_the_shipped_grid_whatever_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As deploy/quickstart.sh does it: from beside a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart").mkdir()
+    assert main(["ingest", "quickstart", "quickstart/box.zarr"]) == 0
+    assert Box.open(Path("quickstart/box.zarr")).shape == (128, 128, 128)
