@@ -26,7 +26,7 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
     halo = torch.zeros(count, painter.channels, *shape[1:], device=painter.device)
     unknown = torch.zeros(shape, dtype=torch.bool, device=painter.device)
     prepared = painter.network.prepare(halo, x, unknown)
-    level = torch.full((count,), 0.5, device=painter.device)
+    level = torch.full((1,), 0.5, device=painter.device)
     call = lambda: painter.call(x, level, prepared)  # noqa: E731
     operations = _operations(lambda: painter.network(x, level, prepared)) / count
     return operations, 1 / (count * rate(call, painter.device, painter.threads))

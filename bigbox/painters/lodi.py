@@ -48,7 +48,7 @@ class NetworkDenoiser:
         """The estimate of x0, (B, t, t, t) float32; known voxels are what they are."""
         low, high = self.gamma_ends
         level = (float(self.schedule.gammas[step]) - low) / (high - low)
-        levels = torch.full((len(z),), level, device=z.device)
+        levels = torch.full((1,), level, device=z.device)
         output = self.call(z, levels, self.prepared).float()
         alpha = torch.tensor(float(self.schedule.alphas[step]))
         sigma = torch.tensor(float(self.schedule.sigmas[step]))
@@ -161,7 +161,7 @@ class LodiPainter(DiffusionPainter):
         shape = (self.together, self.tile, self.tile, self.tile)
         z = torch.zeros(shape, device=self.device)
         halo = z[:, None].expand(-1, self.channels, -1, -1, -1)
-        level = torch.zeros(len(z), device=self.device)
+        level = torch.zeros(1, device=self.device)
         example = (z, level, self.network.prepare(halo, z, z > 0))
         return Call(self.network, example, self.compile)
 
