@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import numpy as np
@@ -13,8 +12,6 @@ from bigbox.bench.ceilings import rate
 from bigbox.painters.base import TileBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
-
-BATCHES = 2
 
 
 @torch.inference_mode()
@@ -42,8 +39,8 @@ def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
     return operations, 1 / (count * rate(call, painter.device, painter.threads))
 
 
-def tile_seconds(painter: LodiPainter, batch: int) -> float:
-    """Seconds of one tile in the sampler loop, the engine left out: the median of a few batches."""
+def tile_seconds(painter: LodiPainter, batch: int, batches: int) -> float:
+    """Seconds of one tile in the sampler loop, the engine left out: the mean of some batches."""
     rng = np.random.default_rng(0)
     tile = painter.tile
     tiles = TileBatch(
@@ -53,12 +50,11 @@ def tile_seconds(painter: LodiPainter, batch: int) -> float:
         known=np.zeros((batch, painter.fields, *(tile,) * 3), np.float32),
         width=np.tile(np.array([[4, 0]] * 3), (batch, 1, 1)),
     )
-    seconds = []
-    for _ in range(BATCHES + 1):
-        began = time.perf_counter()
+    painter.paint(tiles)
+    began = time.perf_counter()
+    for _ in range(batches):
         painter.paint(tiles)
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds[1:]) / batch
+    return (time.perf_counter() - began) / (batches * batch)
 
 
 def _operations(call: object) -> float:

@@ -44,22 +44,23 @@ def silence(layer: nn.Module) -> None:
         nn.init.zeros_(parameter)
 
 
-def normalised(norm: nn.GroupNorm, x: Tensor, told: Tensor | None = None) -> Tensor:
-    """The norm of x (B, C, ...) in its own precision, scaled and shifted by the noise level.
+def normalised(layer: nn.Module, x: Tensor, told: Tensor | None = None) -> Tensor:
+    """A norm of x (B, C, ...) in its own precision, scaled and shifted by the noise level.
 
     told: (B, 2 C), or (1, 2 C) where all of a batch are at one level, as when painting: then scale
     and shift become the norm's own, at no cost. In float32 where the network is in bfloat16:
     rounded here, every voxel of a tile would be wrong in the same way, 1 % of the power of T_b.
     """
-    x = x.to(norm.weight.dtype)
+    assert isinstance(layer, nn.GroupNorm)
+    x = x.to(layer.weight.dtype)
     if told is None:
-        return norm(x)  # type: ignore[no-any-return]
+        return layer(x)
     scale, shift = (1 + told[:, : x.shape[1]]), told[:, x.shape[1] :]
-    if len(told) == 1 and norm.weight.dtype == told.dtype:
-        weight = norm.weight * scale[0]
-        bias = torch.addcmul(shift[0], norm.bias, scale[0])
-        return functional.group_norm(x, norm.num_groups, weight, bias, norm.eps)
-    h = norm(x)
+    if len(told) == 1 and layer.weight.dtype == told.dtype:
+        weight = layer.weight * scale[0]
+        bias = torch.addcmul(shift[0], layer.bias, scale[0])
+        return functional.group_norm(x, layer.num_groups, weight, bias, layer.eps)
+    h = layer(x)
     spread = (..., *(None,) * (x.dim() - 2))
     return torch.addcmul(shift[spread], h.to(shift.dtype), scale[spread])
 

@@ -82,7 +82,8 @@ class Lodi(nn.Module):
         return self.condition_inlet(fold(told, self.size.patch))
 
     def forward(self, z: Tensor, level: Tensor, prepared: Tensor) -> Tensor:
-        """z: (B, t, t, t) noisy tile; level: (B,) noise level in 0 .. 1; prepared: from `prepare`.
+        """z: (B, t, t, t) noisy tile; level: (B,) noise level in 0 .. 1, or (1,) where all tiles
+        have the same; prepared: from `prepare`.
 
         Returns (B, t, t, t): v or the noise, whichever the network was trained to predict.
         """

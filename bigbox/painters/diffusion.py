@@ -105,7 +105,7 @@ class DiffusionPainter(ABC):
         """Everything that decides the painted bytes, as JSON values."""
         return {
             "painter": self.name,
-            "version": 3,
+            "version": 4,
             "seed": self.seed,
             "realization": self.realization,
             "tile": self.tile,

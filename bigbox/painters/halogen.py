@@ -68,7 +68,7 @@ class HalogenPainter:
         """Everything that decides the haloes' bytes, as JSON values."""
         return {
             "painter": self.name,
-            "version": 3,
+            "version": 4,
             "model": self.model.sha256,
             "stride": self.stride,
             "weighting": self.weighting,

@@ -125,9 +125,23 @@ def test_what_is_kept_in_float32() -> None:
     assert half["outlet.2.weight"] == half["embed.0.weight"] == torch.float32
     brain = ready(network, "cpu", torch.bfloat16, torch.float32)
     for name, module in brain.named_modules():
-        inside = isinstance(module, nn.Conv3d) and "let" not in name
+        large = isinstance(module, nn.Conv3d) and module.kernel_size != (1, 1, 1)
+        inside = large and "let" not in name
         wanted = torch.bfloat16 if inside else torch.float32
         assert all(p.dtype == wanted for p in module.parameters(recurse=False)), name
+
+
+@torch.inference_mode()
+def test_one_noise_level_for_all_tiles_of_a_call() -> None:
+    """The level becomes part of the norms: as if each tile were told it."""
+    network = lodi(torch.float32).network
+    generator = torch.Generator().manual_seed(2)
+    z, known = torch.randn(2, 2, 32, 32, 32, generator=generator)
+    haloes = torch.randn(2, 4, 32, 32, 32, generator=generator)
+    prepared = network.prepare(haloes, known, known > 1)
+    one = network(z, torch.tensor([0.3]), prepared)
+    each = network(z, torch.tensor([0.3, 0.3]), prepared)
+    assert rms((one - each).numpy()) < 1e-5 * rms(each.numpy())
 
 
 def test_tensors_come_and_go_without_page_faults() -> None:
