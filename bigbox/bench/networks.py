@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigbox.bench.ceilings import rate
+from bigbox.networks.model import Model
 from bigbox.painters.base import TileBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
@@ -25,8 +27,9 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
     prepared = painter.network.prepare(halo, x, unknown)
     level = torch.full((1,), 0.5, device=painter.device)
     call = lambda: painter.call(x, level, prepared)  # noqa: E731
-    operations = _operations(lambda: painter.network(x, level, prepared)) / count
-    return operations, 1 / (count * rate(call, painter.device, painter.threads))
+    return _operations(painter.model, x, level, prepared), 1 / (
+        count * rate(call, painter.device, painter.threads)
+    )
 
 
 @torch.inference_mode()
@@ -35,8 +38,7 @@ def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
     count, window = painter.together, painter.window
     x = torch.randn(count, 1, *(window,) * 3, device=painter.device)
     call = lambda: painter.call(x)  # noqa: E731
-    operations = _operations(lambda: painter.network(x)) / count
-    return operations, 1 / (count * rate(call, painter.device, painter.threads))
+    return _operations(painter.model, x), 1 / (count * rate(call, painter.device, painter.threads))
 
 
 def tile_seconds(painter: LodiPainter, batch: int, batches: int) -> float:
@@ -57,8 +59,10 @@ def tile_seconds(painter: LodiPainter, batch: int, batches: int) -> float:
     return (time.perf_counter() - began) / (batches * batch)
 
 
-def _operations(call: object) -> float:
-    """Floating point operations of a call, as torch counts them."""
+def _operations(model: Model | None, *inputs: Tensor) -> float:
+    """Floating point operations of the network for one tile or window, as torch counts them: those
+    of the network as it is, so that what a precision adds does not count as work done."""
+    assert model is not None
     with FlopCounterMode(display=False) as counter:
-        call()  # type: ignore[operator]
+        model.network(*(tensor[:1].float().cpu() for tensor in inputs))
     return float(counter.get_total_flops())

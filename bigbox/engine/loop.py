@@ -132,6 +132,8 @@ class Engine:
         """Seconds until other ranks are listened to again: a hundredth of what a batch takes, so
         that a message comes in good time and looking for it costs a painter on a CPU nothing. The
         end of a job here ends the pause."""
+        if self.transport.size == 1:
+            return LONGEST_PAUSE
         batch = self.tally.painting_s / max(1, self.tally.batches)
         return max(self._between_polls, min(LONGEST_PAUSE, batch / 100))
 

@@ -33,6 +33,27 @@ class Conv(nn.Conv3d):
         return super().forward(x if chosen else x.to(self.weight.dtype))
 
 
+class SplitConv(Conv):
+    """A convolution in low precision that loses nothing of its input.
+
+    Its input enters as it is rounded, and as what the rounding left, side by side, with the same
+    weights for both: bfloat16 twice holds 16 bits.
+    """
+
+    def __init__(self, whole: Conv):
+        edge = whole.kernel_size[0]
+        super().__init__(2 * whole.in_channels, whole.out_channels, edge, padding=edge // 2)
+        with torch.no_grad():
+            self.weight.copy_(torch.cat([whole.weight, whole.weight], dim=1))
+            if self.bias is not None and whole.bias is not None:
+                self.bias.copy_(whole.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, ...) in a higher precision to (B, out, ...)."""
+        high = x.to(self.weight.dtype)
+        return super().forward(torch.cat([high, (x - high).to(high.dtype)], dim=1))
+
+
 def conv(channels: int, out: int, groups: int = 1, edge: int = 3) -> Conv:
     """Convolution that keeps the shape; zeros beyond the edge, for a tile is not periodic."""
     return Conv(channels, out, edge, padding=edge // 2, groups=groups)

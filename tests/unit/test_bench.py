@@ -78,22 +78,22 @@ def test_operations_are_those_of_the_layers(tmp_path: Path) -> None:
     lodi = LodiPainter(seed=0, box_shape=(64,) * 3, model=load_model(folder, "lodi"))
     halogen = HalogenPainter(load_model(folder, "halogen"))
     tile, window = torch.zeros(1, 32, 32, 32), torch.zeros(1, 1, 64, 64, 64)
-    told = lodi.network.prepare(
-        torch.zeros(1, 4, 32, 32, 32).to(lodi.dtype), tile.to(lodi.dtype), tile
-    )
+    told = lodi.model.network.prepare(torch.zeros(1, 4, 32, 32, 32), tile, tile)
     for painter, found, inputs in (
-        (lodi, lodi_speed(lodi), (tile.to(lodi.dtype), torch.zeros(1), told)),
-        (halogen, halogen_speed(halogen), (window.to(halogen.dtype),)),
+        (lodi, lodi_speed(lodi), (tile, torch.zeros(1), told)),
+        (halogen, halogen_speed(halogen), (window,)),
     ):
         operations = []
 
         def count(layer: torch.nn.Conv3d, _: object, out: torch.Tensor) -> None:
             operations.append(2 * layer.weight[0].numel() * out[0].numel())  # noqa: B023
 
-        for layer in painter.network.modules():
+        assert painter.model is not None
+        network = painter.model.network
+        for layer in network.modules():
             if isinstance(layer, torch.nn.Conv3d):
                 layer.register_forward_hook(count)
-        painter.network(*inputs)
+        network(*inputs)
         assert sum(operations) == pytest.approx(found[0], rel=0.1)
         assert found[1] > 0
 
