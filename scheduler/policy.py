@@ -16,8 +16,10 @@ The order has three classes. First the tiles for which a starved rank waits, dir
 others: one with few tiles that it can paint before others have painted theirs, as next to the last,
 odd tile of a ring. Then the tiles for which any other rank waits, so that none is kept waiting for
 long, and last the inner tiles, which are there to be painted while overlaps travel. Each class goes
-brick by brick, level by level in each brick, so that whole chains are finished early and the front
-of tiles whose overlaps must be kept stays short.
+brick by brick, so that whole chains are finished early and the front of tiles whose overlaps must
+be kept stays short; in a brick first those with the longest chains of tiles behind them. A rank of
+few tiles takes them as one brick: else the last ones come one by one, and its cores wait for full
+batches (125 tiles in fours on two cores: 8 % of the time, so 2 %).
 
 That order never changes, so it is the layout of the state itself: one byte per tile in order of
 priority, and the next ready tile is the next byte of one value (`bytearray.find`). A tile waits on
@@ -36,7 +38,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scheduler.bricks import Assignment
-from scheduler.stages import level as level_of
+from scheduler.stages import followers
 from scheduler.tables import tables_of
 from scheduler.tiling import Ints
 
@@ -47,6 +49,9 @@ STATES = ("waiting", "ready", "in flight", "done")
 
 # Up to this many tiles at once, plain Python is faster than numpy's fixed cost per call.
 FEW = {"levels": 24, "paper": 8}
+
+# A rank of so many tiles or fewer takes them as one brick; their overlaps are some 50 MB.
+ONE_BRICK = 1024
 
 # Tiles handled together where all tiles of a rank are passed over: bounds the temporary arrays.
 CHUNK = 1 << 17
@@ -97,19 +102,21 @@ class Policy:
         tiles = assignment.tiles_of(rank)
         n = len(tiles)
         wait = np.empty(n, self._tables.wait_type)
-        level = np.empty(n, np.uint8)
+        behind = np.empty(n, np.uint8)
         urgency = np.zeros(n, np.uint8)
         local = np.empty(n, np.int64)
         for i in range(0, n, CHUNK):
             part = slice(i, i + CHUNK)
             t = tiles[part]
             wait[part] = self._tables.initial(t)
-            level[part] = level_of(self._tables.tiling, t)
+            behind[part] = followers(self._tables.tiling, t)
             urgency[part] = self._urgency(t)
             local[part] = assignment.address(t) - self._first
         bricks_here = stop - start
         key = (urgency.max(initial=0) - urgency.astype(np.int64)) * bricks_here
-        key = (key + local // self._slots) * 8 + level
+        if n > ONE_BRICK:
+            key += local // self._slots
+        key = key * 8 - behind
         order = np.argsort(key, kind="stable")
         # From here on everything is indexed by priority; tiles before `_inner` are awaited.
         self._inner = int(np.count_nonzero(urgency))

@@ -152,6 +152,30 @@ def _face_shifts(tiling: Tiling, forward: bool) -> tuple[Ints, Ints, Ints]:
 
 
 @cache
+def _followers(tiling: Tiling, axis: int) -> NDArray[np.uint8]:
+    """`followers` on one axis, uint8 (n,)."""
+    colour, shifts = tiling.colours(axis), _face_shifts(tiling, True)[axis]
+    steps = shifts // int(np.prod(tiling.counts[axis + 1 :]))
+    longest = np.zeros(len(colour), np.uint8)
+    for c in (1, 0):  # colour 2 is waited for by none
+        here = np.flatnonzero(colour == c)
+        behind = 1 + longest[here[:, None] + steps[here]]
+        longest[here] = np.where(steps[here] != 0, behind, 0).max(axis=1)
+    longest.setflags(write=False)
+    return longest
+
+
+def followers(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
+    """Tiles in the longest chain that waits behind each, of "levels": (M,) -> uint8 (M,), 0 to 6.
+
+    A tile waits across faces only, so a chain is one on each axis, one after the other.
+    """
+    at = np.unravel_index(np.asarray(tiles, np.int64), tiling.counts)
+    found = [_followers(tiling, a)[i] for a, i in enumerate(at)]
+    return np.sum(found, axis=0, dtype=np.uint8)
+
+
+@cache
 def _all_shifts(tiling: Tiling, axis: int) -> tuple[Ints, NDArray[np.bool_], Ints]:
     """Along one axis, (n, 26) for the `OFFSETS`: shift of the index, whether voxels are shared, and
     the neighbour's colour as a digit of its triple. The triple of a tile is the sum of its digits.

@@ -14,9 +14,9 @@ that others come to late: 18 % of the time on 64 ranks (`scheduler.simulate`), a
 
 The engine's own thread never blocks: it speaks with the other ranks, feeds the policy and passes
 work on. One batch is loaded while one is painted (two on a GPU, one computing while the other's
-voxels come and go) and up to two are being committed. Other ranks
-are told of a tile only when its record stands in the ledger, so whatever they build on it can
-never outlive it.
+voxels come and go; one on each of several cores) and up to two are being committed. Other ranks are
+told of a tile only when its record stands in the ledger, so whatever they build on it can never
+outlive it.
 """
 
 from __future__ import annotations
@@ -97,15 +97,14 @@ class Engine:
         self.reader, self.overlaps, self.assembly = reader, overlaps, assembly
         self.transport, self.workers, self.batch = transport, workers, batch
         self.stop, self.progress = stop, progress
-        self.tally = Tally()
+        self.tally = Tally(parallel=painter.parallel)
         self.failure: BigboxError | None = None
         self.stopping = ""
         self._between_polls = seconds_between_polls
         self._drops = drops
         self.haloes = haloes
         self._loading: _Batch | None = None
-        self._painting: deque[_Batch] = deque()
-        self._slot = 0
+        self._painting: dict[int, _Batch] = {}  # by slot
         self._committing: deque[_Batch] = deque()
         self._assembling: tuple[int, Future[Any]] | None = None
         self._commit_error: BigboxError | None = None
@@ -272,9 +271,10 @@ class Engine:
         self._stop("an error")
 
     def _collect_painted(self) -> bool:
-        if not self._painting or not self._painting[0].future.done():
+        done = next((s for s, b in self._painting.items() if b.future.done()), None)
+        if done is None:
             return False
-        batch = self._painting.popleft()
+        batch = self._painting.pop(done)
         painted, fields = self._result(batch.future)
         if painted and batch.windows and self.haloes:
             self.haloes.add(batch.tiles, fields)
@@ -335,9 +335,10 @@ class Engine:
             future = self.workers.submit("load", self.haloes.load, windows)
             self._loading = _Batch(windows, future, windows=True)
             return True
-        # A batch that is not full would waste the device while one is being painted: the tiles
-        # under way may soon make it full.
-        tiles = self.policy.next_batch(self.batch, partial=not self._painting)
+        # A batch that is not full would waste a device that has others to work on: the tiles under
+        # way may soon make it full.
+        idle = len(self._painting) < self.painter.parallel
+        tiles = self.policy.next_batch(self.batch, partial=idle)
         if not len(tiles):
             return False
         self._loading = _Batch(tiles, self.workers.submit("load", self._load, tiles))
@@ -371,9 +372,9 @@ class Engine:
         if ready:
             job = self._predict if batch.windows else self._paint
             # A queue for each of the batches that are painted side by side.
-            self._slot = (self._slot + 1) % self.painter.at_once
-            future = self.workers.submit(f"paint {self._slot}", job, batch.tiles, loaded)
-            self._painting.append(_Batch(batch.tiles, future, batch.windows))
+            slot = min(set(range(self.painter.at_once)) - set(self._painting))
+            future = self.workers.submit(f"paint {slot}", job, batch.tiles, loaded)
+            self._painting[slot] = _Batch(batch.tiles, future, batch.windows)
         return True
 
     def _paint(self, tiles: np.ndarray, batch: TileBatch) -> np.ndarray:

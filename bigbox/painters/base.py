@@ -84,6 +84,11 @@ class Painter(Protocol):
         """Batches that it may be given side by side, in threads of their own."""
         ...
 
+    @property
+    def parallel(self) -> int:
+        """Of these, how many it works on at full speed: 1 on a GPU, on a CPU one for each core."""
+        ...
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides the painted bytes, as JSON values."""
         ...

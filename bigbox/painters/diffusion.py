@@ -43,9 +43,9 @@ class Frame(Protocol):
 class DiffusionPainter(ABC):
     """See make_painter for the arguments.
 
-    threads: groups of tiles painted side by side on a CPU, with one thread each: OpenMP's barriers
-    within a tile cost more than they bring, and very much more on a machine that is busy with other
-    work.
+    threads: calls side by side on a CPU, of one batch or several, with one thread each: OpenMP's
+    barriers within a call cost more than they bring, and very much more on a machine that is busy
+    with other work.
     """
 
     seed: int
@@ -97,9 +97,14 @@ class DiffusionPainter(ABC):
         return max(16, self.together)
 
     @property
+    def parallel(self) -> int:
+        """A batch for each thread, so that none waits for the slowest."""
+        return self.threads if torch.device(self.device).type == "cpu" else 1
+
+    @property
     def at_once(self) -> int:
         """On a GPU two: while one computes, the voxels of the other come and go."""
-        return 2 if torch.device(self.device).type == "cuda" else 1
+        return 2 if torch.device(self.device).type == "cuda" else self.parallel
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the painted bytes, as JSON values."""

@@ -103,9 +103,8 @@ class LodiPainter(DiffusionPainter):
 
     @property
     def batch(self) -> int:
-        """One call, so that what waits for a batch waits no longer than it must; several for each
-        of several threads, so that none waits long for the slowest."""
-        return self.together * (1 if self.threads == 1 else 2 * self.threads)
+        """One call, so that what waits for a batch waits no longer than it must."""
+        return self.together
 
     def __post_init__(self) -> None:
         if self.model is None:

@@ -26,8 +26,8 @@ class TrivialPainter:
     """T_b = 0.05 mK <1+delta> over a voxel and its six faces + 0.02 mK (noise + echo of the known).
 
     latents: step latents per tile (as the latents method stores); seconds_per_tile: paint() sleeps
-    until that much has passed for each tile, to stand for a device of that speed; at_once: batches
-    that it is given side by side, as a GPU's painter is.
+    until that much has passed for each tile, to stand for a device of that speed; at_once and
+    parallel are as of every painter, to stand for a GPU (2, 1) or for several cores (2, 2).
     """
 
     seed: int
@@ -37,6 +37,7 @@ class TrivialPainter:
     latents: int = 0
     seconds_per_tile: float = 0.0
     at_once: int = 1
+    parallel: int = 1
 
     name: ClassVar[str] = "trivial"
     input: ClassVar[str] = "dm"

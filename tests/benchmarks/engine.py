@@ -170,7 +170,7 @@ def repeated(scratch: Path) -> list[Row]:
     Two ranks of 2 GiB each (RLIMIT_DATA), 2 calls a tile.
     """
     rows = []
-    for name, got in painted_copies(scratch, 2, 2, data_limit=2048 << 20):
+    for name, got in painted_copies(scratch, 2, "--steps", "2", data_limit=2048 << 20):
         each = f"{2000 * got['seconds'] / got['tiles']:.1f}"
         rows.append(
             (f"{name}: tiles, s, core ms a tile", f"{got['tiles']}, {got['seconds']:.1f}, {each}")
@@ -180,14 +180,14 @@ def repeated(scratch: Path) -> list[Row]:
 
 
 def painted_copies(
-    scratch: Path, ranks: int, calls: int, **options: Any
+    scratch: Path, ranks: int, *options: str, **limits: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The shipped box, 2³ and 4³ copies of it painted from dm: its side, what `paint` reports."""
     once = scratch / "once.zarr"
     subprocess.run([sys.executable, "-m", "bigbox", "ingest", "quickstart", str(once)], check=True)
     for copies in (1, 2, 4):
         box = repeat_box(once, scratch / f"times{copies}.zarr", copies)
-        yield f"{128 * copies}³", paint(box, ranks, "--quiet", "--steps", str(calls), **options)
+        yield f"{128 * copies}³", paint(box, ranks, "--quiet", *options, **limits)
         shutil.rmtree(box)
 
 

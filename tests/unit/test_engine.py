@@ -79,7 +79,7 @@ def new_box(folder: str, shape: tuple[int, int, int], seed: int) -> tuple[Path, 
     colouring=st.sampled_from(["levels", "paper"]),
     latents=st.sampled_from([0, 2]),
     memory=st.sampled_from([0, 4000, 1 << 20]),
-    at_once=st.sampled_from([1, 2]),
+    at_once=st.sampled_from([(1, 1), (2, 1), (3, 3)]),
     seed=st.integers(0, 2**31),
 )
 def test_any_order_gives_the_bytes_of_the_reference(
@@ -89,7 +89,8 @@ def test_any_order_gives_the_bytes_of_the_reference(
         tiling = Tiling(shape, 8, overlap)
     except TilingError:
         return  # a shape that no tiling closes: test_tiling.py looks at those
-    painter = TrivialPainter(seed=1, box_shape=shape, tile=8, latents=latents, at_once=at_once)
+    slots = dict(zip(("at_once", "parallel"), at_once, strict=True))
+    painter = TrivialPainter(seed=1, box_shape=shape, tile=8, latents=latents, **slots)
     with tempfile.TemporaryDirectory() as folder:
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
@@ -109,11 +110,17 @@ def test_any_order_gives_the_bytes_of_the_reference(
         assert not [f for f in left if f.is_file()], "step latents that nobody needs any more"
 
 
-def test_batches_side_by_side_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two batches in the painter at a time, as on a GPU: the same bytes, no time counted twice."""
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_batches_side_by_side_in_threads(
+    parallel: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two batches in the painter at a time, as on a GPU or two cores: the same bytes, no time
+    counted twice."""
     shape = (40, 24, 31)
     path, dm = new_box(str(tmp_path), shape, 5)
-    painter = TrivialPainter(seed=1, box_shape=shape, tile=8, seconds_per_tile=0.004, at_once=2)
+    painter = TrivialPainter(
+        seed=1, box_shape=shape, tile=8, seconds_per_tile=0.004, at_once=2, parallel=parallel
+    )
     at_work, most = set(), [0]
 
     class Watched(TrivialPainter):

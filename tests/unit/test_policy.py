@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler import policy as policy_module
 from scheduler import stages
 from scheduler.bricks import Assignment, Bricks
 from scheduler.policy import Policy
@@ -54,10 +55,16 @@ class SlowPolicy:
             self.ancestors[t] = self.before[t].union(*(self.ancestors[u] for u in self.before[t]))
         address = assignment.address(tiles)
         place = address // assignment.bricks.slots
+        if len(self.own) <= policy_module.ONE_BRICK:
+            place[:] = 0
+        behind = np.zeros(self.tiling.size, int)
+        after = stages.successors(self.tiling, tiles)
+        for t in np.argsort(-level.astype(int), kind="stable"):
+            behind[t] = max((1 + behind[u] for u in after[t] if u >= 0), default=0)
         self.key = {}
         for t in self.own:
             urgency = self.urgency(t, colouring)
-            self.key[t] = (-urgency, place[t], level[t], address[t])
+            self.key[t] = (-urgency, place[t], -behind[t], address[t])
 
     def urgency(self, tile: int, colouring: str) -> int:
         """2 if a starved rank waits for this tile, or for one that waits for it; 1 if any other."""
@@ -95,9 +102,17 @@ def shuffled(tiles: Iterable[int], chance: random.Random) -> list[int]:
 
 @both
 @pytest.mark.parametrize("few", PATHS)
+@pytest.mark.parametrize("one_brick", [0, 1024])
+def test_batches_are_those_of_the_slow_policy(
+    colouring: str, few: int, one_brick: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_module, "ONE_BRICK", one_brick)
+    same_batches(colouring, few)
+
+
 @given(assignments(), st.randoms(use_true_random=False), st.booleans())
 @settings(max_examples=25)
-def test_batches_are_those_of_the_slow_policy(
+def same_batches(
     colouring: str, few: int, assignment: Assignment, chance: random.Random, resume: bool
 ) -> None:
     rank = chance.randrange(assignment.n_ranks)

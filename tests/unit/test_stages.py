@@ -111,6 +111,16 @@ def test_waiting_for_faces_is_waiting_for_every_earlier_painter(tiling: Tiling) 
         assert set(np.unique(found[t]).tolist()) - {-1} <= reached[t]
 
 
+@given(tilings())
+def test_followers_are_the_longest_chain_that_waits(tiling: Tiling) -> None:
+    tiles = np.arange(tiling.size)
+    after = stages.successors(tiling, tiles)
+    longest = np.zeros(tiling.size, int)
+    for t in np.argsort(stages.level(tiling, tiles), kind="stable")[::-1]:
+        longest[t] = max((1 + longest[u] for u in after[t] if u >= 0), default=0)
+    np.testing.assert_array_equal(stages.followers(tiling, tiles), longest)
+
+
 @both
 @given(tilings())
 def test_stage_counts(colouring: str, tiling: Tiling) -> None:
