@@ -15,6 +15,8 @@ from bigbox.painters.base import TileBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
 
+CALLS = 4  # of LODI's, one after the other on each thread: they seldom wait for one another
+
 
 @torch.inference_mode()
 def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
@@ -41,10 +43,10 @@ def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
     return _operations(painter.model, x), 1 / (count * rate(call, painter.device, painter.threads))
 
 
-def tile_seconds(painter: LodiPainter, batch: int, batches: int) -> float:
-    """Seconds of one tile in the sampler loop, the engine left out: the mean of some batches."""
+def tile_seconds(painter: LodiPainter, count: int) -> float:
+    """Seconds of one of about `count` tiles in the sampler loop, the engine left out."""
     rng = np.random.default_rng(0)
-    tile = painter.tile
+    tile, batch = painter.tile, CALLS * painter.together * painter.parallel
     tiles = TileBatch(
         tiles=np.arange(batch),
         origin=rng.integers(0, min(painter.box_shape), (batch, 3)),
@@ -52,11 +54,11 @@ def tile_seconds(painter: LodiPainter, batch: int, batches: int) -> float:
         known=np.zeros((batch, painter.fields, *(tile,) * 3), np.float32),
         width=np.tile(np.array([[4, 0]] * 3), (batch, 1, 1)),
     )
-    painter.paint(tiles)
+    rounds = max(1, round(count / batch))
     began = time.perf_counter()
-    for _ in range(batches):
+    for _ in range(rounds):
         painter.paint(tiles)
-    return (time.perf_counter() - began) / (batches * batch)
+    return (time.perf_counter() - began) / (rounds * batch)
 
 
 def _operations(model: Model | None, *inputs: Tensor) -> float:

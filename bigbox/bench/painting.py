@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import statistics
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,13 +30,12 @@ from bigbox.painters.lodi import LodiPainter
 from bigbox.store.box import Box
 from scheduler.tiling import Tiling
 
-TURNS = 3
-SIDES = (3, 20)  # fewest and most tiles on a side of the box that is painted
+SIDES = (4, 20)  # fewest and most tiles on a side of the box that is painted, an even number
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What `bigbox bench` was asked for; seconds: of the painting, about."""
+    """What `bigbox bench` was asked for; seconds: of painting, half of it by the engine, about."""
 
     model: Path | None = None
     device: str = "auto"
@@ -43,7 +43,7 @@ class BenchOptions:
     steps: int | None = None
     batch: int | None = None
     compile: str = "auto"
-    seconds: float = 30.0
+    seconds: float = 60.0
     scratch: Path | None = None
 
 
@@ -61,23 +61,20 @@ def bench(options: BenchOptions) -> Speed:
     )
     halogen = HalogenPainter(load_model(folder, "halogen"), **common)
     batch = options.batch or lodi.batch
-    # In turns, because others on the machine come and go: all rates are those of their best turn,
-    # sampler and engine those of the turn whose ratio of the two is the median.
-    turns: list[dict[str, float]] = []
-    painted: list[tuple[float, dict[str, Any]]] = []
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="bigbox-bench-") as scratch:
         written, read = store_rates(Path(scratch))
         box = Path(scratch) / "bench.zarr"
-        seconds = options.seconds / (2 * TURNS)
-        tiles = _box(box, tile_seconds(lodi, batch, 1), seconds, lodi)
-        for turn in range(TURNS):
-            turns.append(_rates(lodi, halogen, threads))
-            again: dict[str, Any] = {"force": True, "discard": True, "seed": turn, "quiet": True}
-            job = PaintOptions(box, model=folder, steps=steps, batch=batch, **again, **common)
-            tile = tile_seconds(lodi, batch, -(-tiles // batch))
-            painted.append((tile, paint(job)))
-    best = {name: max(turn[name] for turn in turns) for name in turns[0]}
-    tile, report = sorted(painted, key=lambda p: p[1]["span"] / p[0])[TURNS // 2]
+        # Others on the machine come and go: ceilings and networks are measured twice and the better
+        # counts, the sampler before and after the engine and the mean counts.
+        rates = [_rates(lodi, halogen, threads)]
+        tile_seconds(lodi, 1)  # the first call is slow
+        tiles = _box(box, tile_seconds(lodi, 1), options.seconds / 2, lodi)
+        sampler = [tile_seconds(lodi, tiles // 2)]
+        job = PaintOptions(box, model=folder, steps=steps, batch=batch, quiet=True, **common)
+        report = paint(job)
+        sampler.append(tile_seconds(lodi, tiles // 2))
+        rates.append(_rates(lodi, halogen, threads))
+    best = {name: max(one[name] for one in rates) for name in rates[0]}
     assert lodi.model is not None
     return Speed(
         bigbox=__version__,
@@ -101,7 +98,7 @@ def bench(options: BenchOptions) -> Speed:
         lodi_call=1 / best["lodi"],
         halogen_operations=best["halogen_operations"],
         halogen_window=1 / best["halogen"],
-        tile=tile,
+        tile=statistics.mean(sampler),
         engine_tile=report["span"] / report["tiles"],
         busy=report["busy"],
         tiles=report["tiles"],
@@ -128,7 +125,7 @@ def _box(path: Path, tile: float, seconds: float, painter: LodiPainter) -> int:
     """A box with haloes everywhere 0, of so many tiles as take `seconds`: what is in it does not
     matter for speed. Returns how many."""
     low, high = SIDES
-    side = min(high, max(low, round((seconds / tile) ** (1 / 3))))
+    side = min(high, max(low, 2 * round((seconds / tile) ** (1 / 3) / 2)))
     tiling = Tiling((28 * side,) * 3, painter.tile)
     assert painter.model is not None
     card = painter.model.card

@@ -37,7 +37,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(ceilings, "CONVOLUTIONS", ((16, 8),))
     monkeypatch.setattr(ceilings, "COPY_BYTES", 1 << 20)
     monkeypatch.setattr(ceilings, "STORE_BYTES", 1 << 20)
-    monkeypatch.setattr("bigbox.bench.painting.SIDES", (3, 3))
+    monkeypatch.setattr("bigbox.bench.painting.SIDES", (2, 2))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -52,7 +52,7 @@ def test_bench_measures_and_plan_goes_by_it(
     assert main(["bench", *told, "--shape", "256", "--box-size", "25", "--devices", "2"]) == 0
     said = capsys.readouterr().out
     speed = load_speed()
-    assert speed is not None and speed.tiles == 27 and speed.steps == 2 and speed.threads == 1
+    assert speed is not None and speed.tiles == 8 and speed.steps == 2 and speed.threads == 1
     numbers = [v for v in vars(speed).values() if isinstance(v, float)]
     assert len(numbers) == 12 and min(numbers) > 0
     assert 0.2 < speed.busy <= 1 and speed.engine_tile > 0.5 * speed.tile
