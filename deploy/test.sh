@@ -53,9 +53,10 @@ packaging() {
 }
 
 quickstart() {
-    BIGBOX_VENV=$venv deploy/quickstart.sh "$scratch/first"
-    test -s "$scratch/first/box.png"
-    BIGBOX_VENV=$venv deploy/quickstart.sh "$scratch/first" > "$scratch/again" 2>&1
+    local first=$PWD/deploy/quickstart.sh  # in its default folder, ./quickstart
+    (cd "$scratch" && BIGBOX_VENV=$venv "$first")
+    test -s "$scratch/quickstart/box.png"
+    (cd "$scratch" && BIGBOX_VENV=$venv "$first") > "$scratch/again" 2>&1
     tail -n 1 "$scratch/again"
 }
 
