@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,14 +180,15 @@ def repeated(scratch: Path) -> list[Row]:
 
 
 def painted_copies(
-    scratch: Path, ranks: int, *options: str, **limits: int
+    scratch: Path, ranks: int, *options: str, copies: Sequence[int] = (1, 2, 4), **limits: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The shipped box, 2³ and 4³ copies of it painted from dm: its side, what `paint` reports."""
+    """So many copies on each axis of the shipped box, painted from dm: the side of the whole, and
+    what `paint` reports."""
     once = scratch / "once.zarr"
     subprocess.run([sys.executable, "-m", "bigbox", "ingest", "quickstart", str(once)], check=True)
-    for copies in (1, 2, 4):
-        box = repeat_box(once, scratch / f"times{copies}.zarr", copies)
-        yield f"{128 * copies}³", paint(box, ranks, "--quiet", *options, **limits)
+    for n in copies:
+        box = repeat_box(once, scratch / f"times{n}.zarr", n)
+        yield f"{128 * n}³", paint(box, ranks, "--quiet", *options, **limits)
         shutil.rmtree(box)
 
 
