@@ -127,6 +127,7 @@ def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
         Tiling((voxels,) * 3),
         (box_size,) * 3,
         ranks=devices,
+        painter="lodi",
         seconds_per_tile=one,
         seconds_per_window=speed.halogen_window,
     )

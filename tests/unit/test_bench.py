@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from bigbox.bench import ceilings
 from bigbox.bench.networks import halogen_speed, lodi_speed
 from bigbox.bench.record import load_speed
 from bigbox.cli import main
+from bigbox.cli.bench import cost
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
@@ -58,6 +60,13 @@ def test_bench_measures_and_plan_goes_by_it(
     assert 0.2 < speed.busy <= 1 and speed.engine_tile > 0.5 * speed.tile
     for word in ("convolution ceiling", "painter busy", "256³ voxels of 25 Mpc/h", "device hours"):
         assert word in said
+
+    # What a box costs: its tiles, and its windows of haloes.
+    tiles, windows = 10**3, 8**3
+    by_hand = tiles * speed.engine_tile + windows * speed.halogen_window
+    assert cost(speed, 256, 25.0, 1).endswith(f" {by_hand / 3600:,.1f} device hours")
+    slow = replace(speed, engine_tile=3.6, halogen_window=7.2)
+    assert cost(slow, 256, 25.0, 1).endswith(f" {1.0 + 512 * 0.002:,.1f} device hours")
 
     assert main([*shape, "--steps", "4"]) == 0
     said = capsys.readouterr().out
