@@ -134,7 +134,7 @@ def add(commands: Any) -> None:
         "--batch",
         type=whole(1),
         metavar="K",
-        help="tiles painted at once by a rank (4 a rank of one thread; up to 32 on a GPU)",
+        help="tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)",
     )
     how.add_argument(
         "--colouring",
