@@ -149,9 +149,7 @@ class LodiPainter(DiffusionPainter):
     @cached_property
     def network(self) -> Lodi:
         assert self.model is not None
-        # float16 is eight times as fine as bfloat16, and needs nothing finer between convolutions.
-        between = torch.float32 if self.dtype == torch.bfloat16 else self.dtype
-        return ready(self.model.network, self.device, self.dtype, between)  # type: ignore[return-value]
+        return ready(self.model.network, self.device, self.dtype)  # type: ignore[return-value]
 
     @cached_property
     @torch.inference_mode()

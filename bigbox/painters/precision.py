@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bigbox.devices import keep_freed_memory
-from bigbox.networks.layers import Conv, SplitConv
+from bigbox.networks.layers import Conv, PairConv
 from bigbox.networks.presets import HalogenSize, LodiSize
 
 
@@ -45,34 +45,30 @@ def activation_bytes(size: HalogenSize | LodiSize, edge: int) -> int:
     return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
 
 
-def ready(
-    network: nn.Module, device: str, dtype: torch.dtype, between: torch.dtype | None = None
-) -> nn.Module:
+def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
     """A copy of a network to paint with: on the device, channels last, without gradients.
 
-    dtype: of its convolutions of 2³ and 3³ voxels but for inlets and outlet; between: of these, of
-    one-voxel convolutions and of what lies between, by default the same. Two parts stay in float32
-    at least: the outlet, and what the noise level does to a network (linear layers; see
-    `normalised`).
+    dtype: of its convolutions of 2³ and 3³ voxels but for inlets and outlet. With bfloat16 all else
+    is float32; float16 is eight times as fine, and then two parts only: the outlet, and what the
+    noise level does to a network (linear layers; see `normalised`).
 
-    LODI is called again and again, and what it rounds piles up. With all in bfloat16 but its linear
-    layers, haloes came out 0.2 % fainter of a call at gamma = 3, and 0.4 % of P(k) was lost. What
-    passes by the large convolutions, through those of one voxel, matters most after the outlet.
-
-    HALOgen is called once. What it rounds matters less, but for the density itself: hence an inlet
-    that loses nothing of it where all but the outlet is bfloat16.
+    What networks round shows in T_b. With all of LODI in bfloat16 but its linear layers, haloes
+    came out 0.2 % fainter of a call at gamma = 3, and 0.4 % of P(k) was lost; with all of HALOgen
+    but its outlet, 0.2 % of P(k) at 9 h/Mpc. The outlet matters most, then the inlet and what
+    passes by the large convolutions through those of one voxel.
     """
     where = torch.device(device).type
+    network = copy.deepcopy(network)
     if where == "cuda":
         # Both would let the bits of a tile depend on more than its voxels and the device.
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
     else:
         keep_freed_memory()
-    network = copy.deepcopy(network)
-    if (between or dtype) == torch.bfloat16 and isinstance(inlet := network.inlet, Conv):
-        network.inlet = SplitConv(inlet)
-    network.to(device=device, dtype=between or dtype).eval()
+        if isinstance(inlet := network.inlet, Conv):
+            network.inlet = PairConv(inlet)
+    between = torch.float32 if dtype == torch.bfloat16 else dtype
+    network.to(device=device, dtype=between).eval()
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv3d):
             module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]

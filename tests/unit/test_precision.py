@@ -5,7 +5,6 @@ The shipped networks on the shipped density. The whole of a box: tests/benchmark
 
 from __future__ import annotations
 
-import copy
 import resource
 from functools import cache
 
@@ -17,7 +16,7 @@ from torch import nn
 
 from bigbox.data import default_model, quickstart_grid
 from bigbox.devices import keep_freed_memory
-from bigbox.networks.layers import Conv, SplitConv
+from bigbox.networks.layers import Conv, PairConv
 from bigbox.networks.model import load_model
 from bigbox.painters import TileBatch
 from bigbox.painters.halogen import HalogenPainter
@@ -100,22 +99,14 @@ def rms(x: np.ndarray) -> float:
 def test_haloes_against_float64() -> None:
     exact = haloes(torch.float64)
     assert rms(haloes(torch.float32) - exact) < 1e-5  # dex
-    assert rms(haloes(torch.bfloat16) - exact) < 1.5e-3
+    assert rms(haloes(torch.bfloat16) - exact) < 5e-4
 
 
 @torch.inference_mode()
-def test_an_inlet_in_two_parts_loses_nothing_of_the_density() -> None:
-    generator = torch.Generator().manual_seed(3)
-    whole = Conv(8, 16, 3)
-    # Of a density that hardly varies, by weights that see its variation alone.
-    whole.weight.sub_(whole.weight.mean((1, 2, 3, 4), keepdim=True))
-    whole.weight.copy_(whole.weight.bfloat16())
-    torch.nn.init.zeros_(whole.bias)
-    x = 5 + 0.01 * torch.randn(1, 8, 8, 8, 8, generator=generator)
-    split, rounded = (c.bfloat16() for c in (SplitConv(whole), copy.deepcopy(whole)))
-    split.padding = (0, 0, 0)
-    errors = [rms((c(x).float() - whole(x)).numpy()) for c in (split, rounded)]
-    assert errors[0] < 0.02 * errors[1]
+def test_an_inlet_of_two_groups_is_the_same_convolution() -> None:
+    whole = Conv(8, 16, 3, padding=1)
+    x = torch.randn(1, 8, 8, 8, 8, generator=torch.Generator().manual_seed(3))
+    assert rms((PairConv(whole)(x) - whole(x)).numpy()) < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -140,7 +131,7 @@ def test_what_is_kept_in_float32() -> None:
     half = {n: p.dtype for n, p in ready(network, "cpu", torch.float16).named_parameters()}
     assert half["inlet.weight"] == half["bottom.0.norms.0.weight"] == torch.float16
     assert half["outlet.2.weight"] == half["embed.0.weight"] == torch.float32
-    brain = ready(network, "cpu", torch.bfloat16, torch.float32)
+    brain = ready(network, "cpu", torch.bfloat16)
     for name, module in brain.named_modules():
         large = isinstance(module, nn.Conv3d) and module.kernel_size != (1, 1, 1)
         inside = large and "let" not in name
