@@ -60,7 +60,6 @@ def bench(options: BenchOptions) -> Speed:
         seed=0, box_shape=(256,) * 3, steps=steps, model=load_model(folder, "lodi"), **common
     )
     halogen = HalogenPainter(load_model(folder, "halogen"), **common)
-    batch = options.batch or lodi.batch
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="bigbox-bench-") as scratch:
         written, read = store_rates(Path(scratch))
         box = Path(scratch) / "bench.zarr"
@@ -70,7 +69,9 @@ def bench(options: BenchOptions) -> Speed:
         tile_seconds(lodi, 1)  # the first call is slow
         tiles = _box(box, tile_seconds(lodi, 1), options.seconds / 2, lodi)
         sampler = [tile_seconds(lodi, tiles // 2)]
-        job = PaintOptions(box, model=folder, steps=steps, batch=batch, quiet=True, **common)
+        job = PaintOptions(
+            box, model=folder, steps=steps, batch=options.batch, quiet=True, **common
+        )
         report = paint(job)
         sampler.append(tile_seconds(lodi, tiles // 2))
         rates.append(_rates(lodi, halogen, threads))

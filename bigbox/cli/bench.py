@@ -17,7 +17,7 @@ _TEXT = """\
 Measures one device of this machine, a GPU or the threads of its processor: what it can do at most
 (matrix products, convolutions, copies, the disk), how fast the networks are and which share of that
 they reach, and what the engine adds to the bare sampler in a real painting (in a temporary folder).
-Takes a minute and a half: all is measured twice, for others on the machine come and go. Prints one
+Takes two minutes: nearly all is measured twice, for others on the machine come and go. Prints one
 table, and what a box would cost on many such devices.
 
 The numbers are kept in the user's cache folder, where bigbox plan finds them.

@@ -15,7 +15,7 @@ from scheduler import stages
 from scheduler.bricks import Assignment, Bricks
 from scheduler.policy import Policy
 from scheduler.tiling import Tiling
-from tests.unit.tilings import tilings
+from tests.unit.tilings import longest_chains, tilings
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
 # One tile at a time in plain Python, or always numpy.
@@ -57,10 +57,7 @@ class SlowPolicy:
         place = address // assignment.bricks.slots
         if len(self.own) <= policy_module.ONE_BRICK:
             place[:] = 0
-        behind = np.zeros(self.tiling.size, int)
-        after = stages.successors(self.tiling, tiles)
-        for t in np.argsort(-level.astype(int), kind="stable"):
-            behind[t] = max((1 + behind[u] for u in after[t] if u >= 0), default=0)
+        behind = longest_chains(self.tiling)
         self.key = {}
         for t in self.own:
             urgency = self.urgency(t, colouring)

@@ -8,7 +8,7 @@ from hypothesis import given
 
 from scheduler import stages
 from scheduler.tiling import Tiling
-from tests.unit.tilings import cover, paint_in_order, tilings, voxels
+from tests.unit.tilings import cover, longest_chains, paint_in_order, tilings, voxels
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
 
@@ -113,12 +113,8 @@ def test_waiting_for_faces_is_waiting_for_every_earlier_painter(tiling: Tiling) 
 
 @given(tilings())
 def test_followers_are_the_longest_chain_that_waits(tiling: Tiling) -> None:
-    tiles = np.arange(tiling.size)
-    after = stages.successors(tiling, tiles)
-    longest = np.zeros(tiling.size, int)
-    for t in np.argsort(stages.level(tiling, tiles), kind="stable")[::-1]:
-        longest[t] = max((1 + longest[u] for u in after[t] if u >= 0), default=0)
-    np.testing.assert_array_equal(stages.followers(tiling, tiles), longest)
+    found = stages.followers(tiling, np.arange(tiling.size))
+    np.testing.assert_array_equal(found, longest_chains(tiling))
 
 
 @both

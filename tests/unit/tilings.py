@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from scheduler import stages
 from scheduler.tiling import Tiling, TilingError
 
 
@@ -60,3 +61,13 @@ def paint_in_order(tiling: Tiling, stage: np.ndarray) -> tuple[np.ndarray, list[
             found[t] = before[mesh]
             first[mesh] = np.where(first[mesh] < 0, t, first[mesh])
     return first, found
+
+
+def longest_chains(tiling: Tiling) -> np.ndarray:
+    """Tiles in the longest chain that waits behind each, of "levels", tile by tile."""
+    tiles = np.arange(tiling.size)
+    after = stages.successors(tiling, tiles)
+    longest = np.zeros(tiling.size, int)
+    for t in np.argsort(stages.level(tiling, tiles), kind="stable")[::-1]:
+        longest[t] = max((1 + longest[u] for u in after[t] if u >= 0), default=0)
+    return longest
