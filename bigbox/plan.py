@@ -24,14 +24,14 @@ from bigbox.planhaloes import (
     HaloPlan,
     plan_haloes,
 )
+from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
+from bigbox.scheduler.stages import stage_counts
 from bigbox.store.box import Box
 from bigbox.store.footprint import Footprint, footprint
 from bigbox.store.haloes import halo_state
 from bigbox.store.ledger import Ledger
 from bigbox.store.run import layout
 from bigbox.store.tbshards import default_edges
-from scheduler import Assignment, Bricks, Tiling, default_edge
-from scheduler.stages import stage_counts
 
 MB = 1_000_000
 

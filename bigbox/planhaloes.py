@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bigbox.scheduler import Assignment
+from bigbox.scheduler.windoworder import WindowOrder
+from bigbox.scheduler.windows import Windows
 from bigbox.store.haloes import BLOCK, HaloLayout, default_shard_edge
 from bigbox.store.ledger import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
-from scheduler import Assignment
-from scheduler.windoworder import WindowOrder
-from scheduler.windows import Windows
 
 MB = 1_000_000
 
@@ -81,7 +81,7 @@ def plan_haloes(
 ) -> HaloPlan:
     """Plan the painting of haloes by the ranks that paint the tiles.
 
-    Raises TilingError as `scheduler.windows.Windows` does.
+    Raises TilingError as `bigbox.scheduler.windows.Windows` does.
 
     Memory, with B = batch, w = window, m = margin, C = channels, b = block:
 

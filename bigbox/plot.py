@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.halos import HALO_EDGES
+from bigbox.physics.mass_bins import HALO_EDGES
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import AXES, KNOWN, Box
 from bigbox.store.ledger import Ledger
-from scheduler.tiling import Tiling
 
 matplotlib.use("Agg")
 

@@ -34,13 +34,13 @@ mpi() {
         inside mpirun -n "$ranks"
     done
     PATH="$openmpi/bin:$PATH" inside mpirun -n 2
-    BIGBOX_OPENMPI="$openmpi/bin" python -m pytest -q -rs --with-mpi -m 'not mpi' tests/mpi
+    BIGBOX_OPENMPI="$openmpi/bin" python -m pytest -q -rs --with-mpi -m 'not mpi' tests/launch
 }
 
 # inside LAUNCHER...: the tests marked `mpi`. All of it is shown when they fail; else what was
 # skipped, by how many ranks, and the last line.
 inside() {
-    "$@" python -m pytest -q -rs -p no:cacheprovider --with-mpi -m mpi tests/mpi \
+    "$@" python -m pytest -q -rs -p no:cacheprovider --with-mpi -m mpi tests/launch \
         > "$scratch/mpi" 2>&1 || { cat "$scratch/mpi"; return 1; }
     grep '^SKIPPED' "$scratch/mpi" | sort | uniq -c || true
     tail -n 1 "$scratch/mpi"

@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scheduler.tiling import Ints, Tiling, Triple
+from bigbox.scheduler.tiling import Ints, Tiling, Triple
 
 
 def hilbert(coords: ArrayLike, bits: int) -> Ints:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler import stages
-from scheduler.bricks import Assignment
-from scheduler.tiling import Ints, Tiling
+from bigbox.scheduler import stages
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.tiling import Ints, Tiling
 
 if TYPE_CHECKING:
-    from scheduler.simulate import CostModel
+    from bigbox.scheduler.simulate import CostModel
 
 # Tiles handled together where all tiles of the box are passed over.
 CHUNK = 1 << 18

@@ -37,10 +37,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scheduler.bricks import Assignment
-from scheduler.stages import followers
-from scheduler.tables import tables_of
-from scheduler.tiling import Ints
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.stages import followers
+from bigbox.scheduler.tables import tables_of
+from bigbox.scheduler.tiling import Ints
 
 Number = TypeVar("Number", bound=np.integer)
 

@@ -8,10 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from scheduler.bricks import Assignment
-from scheduler.tiling import Ints
-from scheduler.windoworder import WindowOrder, shard_ranks
-from scheduler.windows import Gate, Windows
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.tiling import Ints
+from bigbox.scheduler.windoworder import WindowOrder, shard_ranks
+from bigbox.scheduler.windows import Gate, Windows
 
 # Voxels along a shard of blocks.
 SHARD = 128

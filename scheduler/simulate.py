@@ -1,6 +1,6 @@
 """How long a painting takes on any number of ranks: discrete events over the very policy objects.
 
-    python -m scheduler.simulate --shape 10240 --ranks 64 512 4096 --batch 16 --seconds 0.05
+    python -m bigbox.scheduler.simulate --shape 10240 --ranks 64 512 4096 --batch 16 --seconds 0.05
 
 Each rank has one device. A painted batch is done at once on its own rank; the overlaps that other
 ranks wait for reach them `latency` seconds later::
@@ -29,13 +29,13 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler import stages
-from scheduler.bricks import Assignment, Bricks, default_edge
-from scheduler.chains import critical_path, pending
-from scheduler.policy import Policy
-from scheduler.simhaloes import SimulatedHaloes
-from scheduler.tiling import Ints, Tiling
-from scheduler.windows import Windows
+from bigbox.scheduler import stages
+from bigbox.scheduler.bricks import Assignment, Bricks, default_edge
+from bigbox.scheduler.chains import critical_path, pending
+from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.simhaloes import SimulatedHaloes
+from bigbox.scheduler.tiling import Ints, Tiling
+from bigbox.scheduler.windows import Windows
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def simulate(
 
     Args:
         tiling: the box.
-        edge: tiles along a brick, see `scheduler.bricks.default_edge`.
+        edge: tiles along a brick, see `bigbox.scheduler.bricks.default_edge`.
         n_ranks: ranks.
         cost: what painting costs.
         colouring: "levels" or "paper".
@@ -259,7 +259,7 @@ def simulate(
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m scheduler.simulate",
+        prog="python -m bigbox.scheduler.simulate",
         description=__doc__.split("\n\n")[0]
         + " Nothing is painted: use it to choose the number of ranks and the batch before a run.",
         epilog="example: --shape 10240 --ranks 64 512 --batch 16 --seconds 0.05 --latency 0.02   "

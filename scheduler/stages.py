@@ -33,7 +33,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scheduler.tiling import Ints, Tiling
+from bigbox.scheduler.tiling import Ints, Tiling
 
 COLOURINGS = ("levels", "paper")
 

@@ -9,9 +9,15 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from scheduler.bricks import Assignment
-from scheduler.stages import OFFSETS, check_colouring, overlapping, predecessors, stage_of_triple
-from scheduler.tiling import Ints, Tiling
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.stages import (
+    OFFSETS,
+    check_colouring,
+    overlapping,
+    predecessors,
+    stage_of_triple,
+)
+from bigbox.scheduler.tiling import Ints, Tiling
 
 
 class Tables:

@@ -15,7 +15,7 @@ On each axis a tile has a colour: its index modulo 2, and a third colour, 2, for
 a periodic axis with an odd count (the paper needs even counts, Mishra, Trotta & Viel 2025 (LODI),
 section 2.4). Neighbours never share a colour. The owner of a voxel is, axis by axis, the tile of
 the lowest colour that covers it: it is the first tile to paint the voxel, whichever colouring of
-`scheduler.stages` orders the tiles, and what a tile owns is a cuboid.
+`bigbox.scheduler.stages` orders the tiles, and what a tile owns is a cuboid.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scheduler.bricks import Assignment, Bricks, hilbert
-from scheduler.tiling import Ints
-from scheduler.windows import Windows
+from bigbox.scheduler.bricks import Assignment, Bricks, hilbert
+from bigbox.scheduler.tiling import Ints
+from bigbox.scheduler.windows import Windows
 
 
 class Done:

@@ -23,7 +23,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from scheduler.tiling import AXES, Ints, Tiling, TilingError, Triple
+from bigbox.scheduler.tiling import AXES, Ints, Tiling, TilingError, Triple
 
 # On one axis: a block, the voxels of a window that lie in it, and the same voxels in the block.
 Piece = tuple[int, slice, slice]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from scheduler.stages import level
-from scheduler.tiling import Tiling
+from bigbox.scheduler.stages import level
+from bigbox.scheduler.tiling import Tiling
 
 PLANTED = ("step", "offset", "dip", "gain")
 

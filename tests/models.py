@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from bigbox.halos import HALO_EDGES
 from bigbox.networks.halogen import Halogen
 from bigbox.networks.lodi import Lodi
 from bigbox.networks.model import save_model
 from bigbox.networks.presets import HalogenSize, LodiSize, as_dict
 from bigbox.networks.transforms import LogTransform
+from bigbox.physics.mass_bins import HALO_EDGES
 
 VOXEL = 12.5 / 128
 LODI = LodiSize(2, (16, 16, 16), 1, 2, 2, 16, "v")

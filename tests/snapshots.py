@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.cosmology import CRITICAL_DENSITY
+from bigbox.physics.cosmology import CRITICAL_DENSITY
 
 BOX = 4.0  # Mpc/h
 OMEGA_M = 0.3

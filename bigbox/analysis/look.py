@@ -9,7 +9,7 @@ from scipy import stats
 from bigbox.analysis.cells import Float
 from bigbox.analysis.findings import Finding, Harmonics, Profile
 from bigbox.analysis.planes import AxisPlanes
-from scheduler.tiling import Tiling
+from bigbox.scheduler.tiling import Tiling
 
 # Multiples of the tile frequency; halves see what alternates from tile to tile.
 ORDERS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)

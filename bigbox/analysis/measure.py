@@ -26,8 +26,8 @@ from bigbox.analysis.shells import nyquist
 from bigbox.analysis.spectrum import Pair, Spectrum, numbers
 from bigbox.errors import BadInput
 from bigbox.plot import Channel
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import AXES
-from scheduler.tiling import Tiling
 
 Numbers = dict[str, Any]
 

@@ -24,7 +24,7 @@ from bigbox.analysis.cells import (
     refuse,
 )
 from bigbox.analysis.scores import Scores
-from scheduler.tiling import Tiling
+from bigbox.scheduler.tiling import Tiling
 
 MEMORY = 1 << 30
 

@@ -20,8 +20,8 @@ from bigbox.analysis.fields import Field
 from bigbox.analysis.page import Section, Shown, write_page
 from bigbox.errors import BadInput
 from bigbox.plot import Channel, owner_edges, slab_image, slab_of
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import AXES, KNOWN
-from scheduler.tiling import Tiling
 
 Numbers = Mapping[str, Any]
 

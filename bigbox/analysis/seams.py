@@ -1,7 +1,7 @@
 """Are there seams? Every question asked of a painted box at the owners' boundaries, with a verdict.
 
-On each axis the owner of a voxel is decided by that axis alone (see `scheduler.tiling`), so a seam
-is a whole plane of the box, and a tile's owned voxels are a cuboid between six of them::
+On each axis the owner of a voxel is decided by that axis alone (see `bigbox.scheduler.tiling`), so
+a seam is a whole plane of the box, and a tile's owned voxels are a cuboid between six of them::
 
     | owned by 0   | 1        | 2            | 3        |     planes: first voxel of each owner
     0              32         56             88         112
@@ -26,8 +26,8 @@ from bigbox.analysis.look import Look, student
 from bigbox.analysis.planes import MEMORY, PATTERNS, Gains, measure
 from bigbox.analysis.scores import Scores, sample_values
 from bigbox.errors import BadInput
-from scheduler.stages import stage, stages
-from scheduler.tiling import AXES, Tiling
+from bigbox.scheduler.stages import stage, stages
+from bigbox.scheduler.tiling import AXES, Tiling
 
 __all__ = [
     "Finding",

@@ -24,7 +24,7 @@ from bigbox.analysis.fields import Field, open_field, open_realizations, open_tr
 from bigbox.analysis.report import View, made_folder, write_report
 from bigbox.analysis.shells import log_edges, nyquist
 from bigbox.errors import BadInput
-from scheduler.tiling import Tiling, TilingError
+from bigbox.scheduler.tiling import Tiling, TilingError
 
 MEMORY = 1 << 30
 PER_DECADE = 20  # bins of k in a report

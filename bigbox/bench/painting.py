@@ -27,8 +27,8 @@ from bigbox.networks.model import load_model
 from bigbox.painters.diffusion import device_name
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from scheduler.tiling import Tiling
 
 SIDES = (4, 20)  # fewest and most tiles on a side of the box that is painted, an even number
 

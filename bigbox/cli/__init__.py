@@ -101,7 +101,7 @@ def _parser() -> Parser:
 
 def _is_tiling_error(error: ValueError) -> bool:
     # The scheduler knows nothing of bigbox.errors; when it raised, it is imported already.
-    tiling = sys.modules.get("scheduler.tiling")
+    tiling = sys.modules.get("bigbox.scheduler.tiling")
     return tiling is not None and isinstance(error, tiling.TilingError)
 
 

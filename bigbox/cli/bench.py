@@ -120,7 +120,7 @@ def table(speed: Speed) -> str:
 def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
     """What a box would take on so many devices like this one, haloes included."""
     from bigbox.plan import make_plan
-    from scheduler.tiling import Tiling
+    from bigbox.scheduler.tiling import Tiling
 
     one = speed.seconds_per_tile(speed.steps) / speed.threads
     plan = make_plan(

@@ -201,9 +201,9 @@ def _density(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
 
 
 def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
-    from bigbox.hydrogen import omega_hi_observed
     from bigbox.ingest.particles import ingest_snapshot
-    from bigbox.smoothing import DEFAULT_RADIUS
+    from bigbox.physics.hydrogen import omega_hi_observed
+    from bigbox.physics.smoothing import DEFAULT_RADIUS
 
     done = ingest_snapshot(
         [Path(source) for source in options.source],

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
     """Shows the plan, then refuses what does not fit."""
     from bigbox import plan as planning
     from bigbox.bench.record import load_speed
-    from scheduler.tiling import Tiling
+    from bigbox.scheduler.tiling import Tiling
 
     shape, box_size, place = _geometry(options)
     tiling = Tiling(shape, options.tile, options.overlap)

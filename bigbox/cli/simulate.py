@@ -84,7 +84,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Does it, and says what was made and what comes next."""
-    from bigbox.cosmology import Cosmology
+    from bigbox.physics.cosmology import Cosmology
     from bigbox.simulate.run import Options, simulate
 
     names = ("omega_m", "omega_b", "h", "sigma8", "n_s")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.painting import Painting
-from scheduler.bricks import Assignment
-from scheduler.tiling import Tiling
 
 
 class Assembly:

@@ -12,12 +12,12 @@ from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter
+from bigbox.scheduler.bricks import Bricks, default_edge
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.haloes import discard_haloes, halo_state
 from bigbox.store.ledger import Ledger
 from bigbox.store.run import discard_painting, layout
-from scheduler.bricks import Bricks, default_edge
-from scheduler.tiling import Tiling
 
 # What an identity says of the machine: no longer of interest once all is painted.
 HOW = ("device", "dtype", "together", "compiled")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.stages import predecessors, successors
 from bigbox.store.painting import Painting
-from scheduler.bricks import Assignment
-from scheduler.stages import predecessors, successors
 
 
 class StepDrops:

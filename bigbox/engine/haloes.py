@@ -28,11 +28,11 @@ from bigbox.engine.transport import Kind, Message
 from bigbox.engine.workers import Workers
 from bigbox.errors import BadInput
 from bigbox.painters.base import HaloPainter
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.windoworder import WindowOrder
+from bigbox.scheduler.windows import Gate
 from bigbox.store.blocks import BlockReader
 from bigbox.store.haloes import HaloPainting
-from scheduler.bricks import Assignment
-from scheduler.windoworder import WindowOrder
-from scheduler.windows import Gate
 
 # Batches of windows that may wait to be added before the device pauses: bounds the memory.
 ADDS_WAITING = 2

@@ -10,7 +10,7 @@
 
 The device predicts haloes first: windows wait for nothing, so all ranks are busy until theirs are
 done, and each then paints the tiles that it can. Tiles first would leave ranks waiting for windows
-that others come to late: 18 % of the time on 64 ranks (`scheduler.simulate`), against 1 %.
+that others come to late: 18 % of the time on 64 ranks (`bigbox.scheduler.simulate`), against 1 %.
 
 The engine's own thread never blocks: it speaks with the other ranks, feeds the policy and passes
 work on. One batch is loaded while one is painted (two on a GPU, one computing while the other's
@@ -41,14 +41,14 @@ from bigbox.engine.transport import Kind, Message, Slab, Transport, decode
 from bigbox.engine.workers import Workers
 from bigbox.errors import BigboxError
 from bigbox.painters.base import Painter, TileBatch
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.stages import predecessors
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.blocks import BlockReader
 from bigbox.store.haloes import HaloPainting
 from bigbox.store.painting import Painting
 from bigbox.store.shards import DamagedBlock, DamagedTile
-from scheduler.bricks import Assignment
-from scheduler.policy import Policy
-from scheduler.stages import predecessors
-from scheduler.tiling import Tiling
 
 # Batches that may wait for the disk before painting pauses: bounds the memory of write-behind.
 COMMITS_WAITING = 2

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bigbox.engine.transport import SingleRank, Transport
 from bigbox.errors import BadInput, BigboxError
-from scheduler.tiling import TilingError
+from bigbox.scheduler.tiling import TilingError
 
 if TYPE_CHECKING:
     from mpi4py import MPI

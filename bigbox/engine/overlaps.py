@@ -24,9 +24,9 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from bigbox.engine.transport import Slab
-from scheduler.stages import colours
-from scheduler.stages import known as known_widths
-from scheduler.tiling import Tiling
+from bigbox.scheduler.stages import colours
+from bigbox.scheduler.stages import known as known_widths
+from bigbox.scheduler.tiling import Tiling
 
 Name = tuple[int, int, int]  # tile, axis, side
 

@@ -35,15 +35,15 @@ from bigbox.engine.tally import describe, summary
 from bigbox.engine.workers import Threads
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.painters import HaloPainter, Painter
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.windows import Gate, Windows
 from bigbox.store.blocks import BlockReader
 from bigbox.store.box import Box
 from bigbox.store.haloes import BLOCK, HaloPainting, HaloReader, halo_state, start_haloes
 from bigbox.store.painting import Painting
 from bigbox.store.shards import DamagedBlock, DamagedTile
-from scheduler.bricks import Assignment
-from scheduler.policy import Policy
-from scheduler.tiling import Tiling
-from scheduler.windows import Gate, Windows
 
 __all__ = ["PaintOptions", "make_engine", "paint"]
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
-from scheduler.windoworder import Done
-from scheduler.windows import Windows
+from bigbox.scheduler.windoworder import Done
+from bigbox.scheduler.windows import Windows
 
 Ints = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]

@@ -27,8 +27,8 @@ import bigbox
 from bigbox.errors import BadInput
 from bigbox.ingest.sources import GridSource, Region, open_source
 from bigbox.ingest.work import free_place, making, remove_stale
+from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.store.box import CUBIC_TOLERANCE, Box, field_chunks
-from scheduler.tiling import Tiling, TilingError
 
 MEMORY = 1 << 30
 """Bytes that the blocks in work may take together, beside the libraries (about 0.2 GB)."""

@@ -3,7 +3,7 @@
     m_HI = m_gas X_H x_HI,   x_HI = 1 where stars form
 
 x_HI is the snapshot's own where it has one (AREPO, CAMELS), else that of ionisation equilibrium
-(see `bigbox.ionisation`). Molecules are not taken off, as in the paper.
+(see `bigbox.physics.ionisation`). Molecules are not taken off, as in the paper.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox import ionisation
-from bigbox.cosmology import Cosmology
 from bigbox.errors import BadInput
 from bigbox.ingest.hdf5 import opened
 from bigbox.ingest.headers import Header
 from bigbox.ingest.snapshot import GAS, Chunk, Snapshot
+from bigbox.physics import ionisation
+from bigbox.physics.cosmology import Cosmology
 
 NEUTRAL = "NeutralHydrogenAbundance"
 ELECTRONS = "ElectronAbundance"

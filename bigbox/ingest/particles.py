@@ -24,10 +24,7 @@ from typing import Any, Literal
 import numpy as np
 
 import bigbox
-from bigbox.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.errors import BadInput
-from bigbox.halos import HALO_CHANNELS, HALO_EDGES, halo_channel
-from bigbox.hydrogen import RELATION, brightness_temperature, hi_points, mean_brightness
 from bigbox.ingest.bricks import Bricks, sorted_bytes
 from bigbox.ingest.catalogue import Catalogue, HaloType, open_catalogue
 from bigbox.ingest.density import tile_warnings
@@ -43,7 +40,10 @@ from bigbox.ingest.passes import (
 from bigbox.ingest.sanity import check_haloes, check_mass, check_room
 from bigbox.ingest.snapshot import DARK, GAS, Snapshot, dark_matter, open_snapshot
 from bigbox.ingest.work import free_place, making, remove_stale
-from bigbox.smoothing import DEFAULT_RADIUS, gaussian_kernel, reach, smooth
+from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
+from bigbox.physics.hydrogen import RELATION, brightness_temperature, hi_points, mean_brightness
+from bigbox.physics.mass_bins import HALO_CHANNELS, HALO_EDGES, halo_channel
+from bigbox.physics.smoothing import DEFAULT_RADIUS, gaussian_kernel, reach, smooth
 from bigbox.store.box import Box, field_chunks
 
 MEMORY = 1 << 30
@@ -80,7 +80,7 @@ def ingest_snapshot(
                the same initial conditions (paths as for `snapshot`)
     uvb        photo-ionisation rates in TREECOOL format, for gas without a neutral fraction
     self_shielding  of that gas (Rahmati et al. 2013)
-    hi_halo    `tb` from the haloes, by the relation of `bigbox.hydrogen`
+    hi_halo    `tb` from the haloes, by the relation of `bigbox.physics.hydrogen`
     hi_draw    which draw of its scatter: 0, 1, ... are independent
     smoothing  Mpc/h, of halo and tb (dm is never smoothed)
     cosmology  what the headers do not tell, or tell wrongly

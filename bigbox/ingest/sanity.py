@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from bigbox.cosmology import CRITICAL_DENSITY
 from bigbox.errors import BadInput
 from bigbox.ingest.snapshot import GAS, Snapshot
+from bigbox.physics.cosmology import CRITICAL_DENSITY
 
 
 def check_room(folder: Path, arrays: float, sort: float) -> None:

@@ -17,7 +17,7 @@ from bigbox.networks.transforms import LogTransform
 from bigbox.painters.calls import Call, own_stream, to_device
 from bigbox.painters.diffusion import device_name, side_by_side, thread_pool
 from bigbox.painters.precision import fast_dtype, ready, together
-from bigbox.smoothing import gaussian_kernel, smooth
+from bigbox.physics.smoothing import gaussian_kernel, smooth
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
 CUT = 9.5

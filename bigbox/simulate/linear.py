@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import hyp2f1
 
-from bigbox.cosmology import Cosmology
+from bigbox.physics.cosmology import Cosmology
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from bigbox.cosmology import Cosmology
 from bigbox.devices import find_device
 from bigbox.errors import BadInput
 from bigbox.ingest.work import free_place, making, remove_stale
+from bigbox.physics.cosmology import Cosmology
 from bigbox.simulate import groups, initial, snapshot
 from bigbox.simulate.evolve import evolve, schedule
 from bigbox.simulate.linear import Growth, power_spectrum

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox import __version__
-from bigbox.cosmology import Cosmology
+from bigbox.physics.cosmology import Cosmology
 from bigbox.simulate.groups import Groups
 
 SNAPSHOT = Path("snapdir_000") / "snapshot_000.hdf5"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bigbox.scheduler.bricks import Bricks
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import AXES, KNOWN
 from bigbox.store.metadata import array_metadata
-from scheduler.bricks import Bricks
-from scheduler.tiling import Tiling
 
 
 def painted_metadata(bricks: Bricks) -> bytes:

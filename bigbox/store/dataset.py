@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import AXES, Box, realization_path
 from bigbox.store.ledger import Ledger
 from bigbox.store.run import layout
-from scheduler.tiling import Tiling
 
 if TYPE_CHECKING:
     import xarray

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bigbox.scheduler.bricks import Bricks
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.ledger import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 from bigbox.store.tbshards import default_edges
-from scheduler.bricks import Bricks
-from scheduler.tiling import Tiling
 
 
 @dataclass(frozen=True)

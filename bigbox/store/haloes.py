@@ -25,6 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BigboxError
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.windoworder import Done, shard_ranks
+from bigbox.scheduler.windows import Windows
 from bigbox.store.blocks import BlockReader
 from bigbox.store.box import AXES, KNOWN, Box
 from bigbox.store.durable import DISK, Disk, explained
@@ -37,9 +40,6 @@ from bigbox.store.savings import Savings, remove_unused, saved_sums, sums_direct
 from bigbox.store.shards import Float
 from bigbox.store.tbshards import default_edges
 from bigbox.store.writing import Ints, RunWriter
-from scheduler.bricks import Assignment, Bricks
-from scheduler.windoworder import Done, shard_ranks
-from scheduler.windows import Windows
 
 if TYPE_CHECKING:
     from bigbox.painters.base import HaloPainter
@@ -283,7 +283,7 @@ class HaloPainting(RunWriter):
 
     def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
         """Keep the sums of a block that is not final, int64 (channels, b, b, b), on the disk;
-        windows: which are in them, see `scheduler.windows.Windows.ordinals_of`."""
+        windows: which are in them, see `bigbox.scheduler.windows.Windows.ordinals_of`."""
         with self._writing(sums.nbytes):
             self._savings.put(block, windows, sums)
 

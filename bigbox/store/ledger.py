@@ -31,10 +31,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
+from bigbox.scheduler.bricks import Bricks
 from bigbox.store.durable import Disk, File
 from bigbox.store.metadata import read_json
 from bigbox.store.shards import Index, empty_index
-from scheduler.bricks import Bricks
 
 # Kinds of record.  BEGUN says that a tile, or as many windows as its `end`, are being painted; it
 # is not synced and decides nothing, but tells how much a killed run lost.

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BigboxError
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.ledger import COMPLETE, SHARD, make_records
@@ -33,8 +35,6 @@ from bigbox.store.shards import (
 )
 from bigbox.store.tbshards import Slices
 from bigbox.store.writing import Ints, RunWriter
-from scheduler.bricks import Assignment, Bricks
-from scheduler.tiling import Tiling
 
 
 class Painting(RunWriter):

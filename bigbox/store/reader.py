@@ -12,6 +12,7 @@ from threading import Lock
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.scheduler.bricks import Bricks
 from bigbox.store.ledger import Ledger
 from bigbox.store.shards import (
     CRC_BYTES,
@@ -24,7 +25,6 @@ from bigbox.store.shards import (
     pread_all,
     read_index,
 )
-from scheduler.bricks import Bricks
 
 # Files held open at a time.
 OPEN_FILES = 64

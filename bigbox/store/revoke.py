@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.scheduler.stages import predecessors
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.ledger import REVOKE_SHARD, REVOKE_TILE, Records, make_records
 from bigbox.store.tbshards import TbShards
-from scheduler.stages import predecessors
-from scheduler.tiling import Tiling
 
 Ints = npt.NDArray[np.int64]
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.bricks import Bricks
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.arrays import painted_metadata, steps_metadata, tb_metadata
 from bigbox.store.box import Box, make_realization
 from bigbox.store.durable import DISK, Disk, explained
@@ -29,8 +31,6 @@ from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger
 from bigbox.store.metadata import group_metadata, read_json
 from bigbox.store.tbshards import TbShards, default_edges
-from scheduler.bricks import Bricks
-from scheduler.tiling import Tiling
 
 # What a painting makes in its group.
 PAINTED = ("latents", "tb")

@@ -35,7 +35,7 @@ _HEAD = np.dtype([("bits", "<u8"), ("lines", "<u8")])
 
 
 def _line(bits: int) -> np.dtype[np.void]:
-    """One line of an index; `windows` are packed bits, see `scheduler.windows.ordinals_of`."""
+    """One line of an index; `windows` are packed bits, see `Windows.ordinals_of`."""
     return np.dtype(
         [("block", "<u8"), ("slot", "<u8"), ("crc", "<u4"), ("windows", "u1", (-(-bits // 8),))]
     )

@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.tiling import Tiling
+from bigbox.scheduler.tiling import Tiling
 
 Ints = npt.NDArray[np.int64]
 Slices = tuple[slice, slice, slice]

@@ -22,7 +22,7 @@ import numpy as np
 
 from bigbox.errors import BadInput
 from bigbox.networks.transforms import LogTransform
-from bigbox.smoothing import DEFAULT_RADIUS, gaussian_kernel, smooth_periodic
+from bigbox.physics.smoothing import DEFAULT_RADIUS, gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
 from bigbox.training.symmetries import SYMMETRIES, turn
 

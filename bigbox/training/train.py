@@ -14,13 +14,13 @@ import torch
 
 from bigbox import __version__
 from bigbox.errors import BadInput
-from bigbox.halos import HALO_EDGES
 from bigbox.networks.halogen import WINDOW, Halogen
 from bigbox.networks.lodi import TILE, Lodi
 from bigbox.networks.model import load_model, read_card, save_model
 from bigbox.networks.presets import as_dict, halogen_size, lodi_size
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
+from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box
 from bigbox.training.curves import plot_curve
 from bigbox.training.data import (

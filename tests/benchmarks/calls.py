@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS, SAMPLERS
-from scheduler.tiling import Tiling
+from bigbox.scheduler.tiling import Tiling
 from tests.benchmarks.oracle import COUNTS, summary
 
 Points = list[tuple[int, float, float]]  # calls, error of P(k), seam ratio

@@ -26,12 +26,12 @@ import numpy as np
 
 from bigbox.names import DEFAULT_STEPS
 from bigbox.painters.base import TileBatch, make_painter
+from bigbox.scheduler.bricks import Assignment, Bricks, default_edge
+from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.simulate import CostModel, simulate
+from bigbox.scheduler.stages import known
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from scheduler.bricks import Assignment, Bricks, default_edge
-from scheduler.policy import Policy
-from scheduler.simulate import CostModel, simulate
-from scheduler.stages import known
-from scheduler.tiling import Tiling
 
 GPC = 10_240  # voxels on a side of 1 Gpc/h at 0.098 Mpc/h
 Row = tuple[str, str]

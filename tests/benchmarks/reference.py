@@ -18,7 +18,7 @@ import zarr
 from torch import Tensor
 
 from bigbox.networks.model import Model, load_model
-from bigbox.smoothing import gaussian_kernel, smooth_periodic
+from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 
 WINDOW, STRIDE, TILE, OVERLAP, STEPS = 64, 16, 32, 4, 50
 GAMMA = (-9.0, 8.0)  # ends of the linear schedule

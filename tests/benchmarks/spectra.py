@@ -24,8 +24,8 @@ from bigbox.analysis.large import power_large
 from bigbox.analysis.power import Spectrum, power
 from bigbox.analysis.seams import SeamReport, seams
 from bigbox.analysis.shells import ModeSums, Shells, wavenumbers
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from scheduler.tiling import Tiling
 from tests.fields import PLANTED, autoregressive, draw, isotropic, plant
 
 Rows = Sequence[Sequence[str]]

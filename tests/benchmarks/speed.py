@@ -39,8 +39,8 @@ from bigbox.data import default_model
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from scheduler.tiling import Tiling
 from tests.benchmarks import engine, reference
 from tests.benchmarks.networks import another_truth, measure, spectra
 from tests.benchmarks.oracle import paint_box

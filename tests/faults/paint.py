@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.stages import known, level, predecessors, successors
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store import Box, Painting, start_run
 from bigbox.store.durable import Disk
 from bigbox.store.ledger import Ledger
 from bigbox.store.run import layout
 from bigbox.store.shards import EMPTY, decode_chunk, read_index
-from scheduler.bricks import Assignment, Bricks
-from scheduler.stages import known, level, predecessors, successors
-from scheduler.tiling import Tiling
 
 Float = npt.NDArray[np.float32]
 TB_EDGES = (4, 2)

@@ -21,13 +21,13 @@ from bigbox.engine.run import make_engine
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.workers import Inline
 from bigbox.painters.base import HaloPainter, Painter
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.haloes import HaloPainting, halo_state, start_haloes
 from bigbox.store.painting import Painting
 from bigbox.store.writing import RunWriter
-from scheduler.bricks import Assignment, Bricks
-from scheduler.tiling import Tiling
-from scheduler.windows import Windows
 
 
 class Post:

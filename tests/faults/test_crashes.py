@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store import discard_painting
-from scheduler.tiling import Tiling
 from tests.faults.disk import CrashDisk, Killed, World
 from tests.faults.paint import Case, Run, check_complete, make_box
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from bigbox.engine import loop
 from bigbox.errors import BadInput
 from bigbox.painters.trivial import TrivialPainter
+from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.store.box import Box
 from bigbox.store.status import status
-from scheduler.tiling import Tiling, TilingError
 from tests.faults.disk import CrashDisk, Killed, World
 from tests.faults.ranks import paint_in_process
 from tests.unit.test_engine import reference

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from bigbox.errors import BadInput
 from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.haloes import HaloReader, halo_ledger, halo_state
 from bigbox.store.status import status
 from bigbox.store.verify import verify, verify_haloes
-from scheduler.tiling import Tiling
 from tests.faults.disk import CrashDisk, Killed, World
 from tests.faults.ranks import paint_in_process
 from tests.unit.test_engine import reference

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
-from scheduler.tiling import Tiling
+from bigbox.scheduler.tiling import Tiling
 from tests.faults.disk import CrashDisk, World
 from tests.faults.paint import Case, Run, check_complete, make_box
 from tests.faults.test_crashes import SCENARIOS, place, trace_of  # noqa: F401

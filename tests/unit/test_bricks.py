@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.bricks import Assignment, Bricks, default_edge, hilbert
-from scheduler.tiling import Tiling
+from bigbox.scheduler.bricks import Assignment, Bricks, default_edge, hilbert
+from bigbox.scheduler.tiling import Tiling
 from tests.unit.tilings import tilings
 
 edges = st.integers(1, 5)

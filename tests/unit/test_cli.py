@@ -127,7 +127,7 @@ def test_paint_has_an_option_for_every_field_of_the_engine() -> None:
 def test_names_are_those_of_the_painters_and_the_scheduler() -> None:
     from bigbox import names
     from bigbox.painters import base
-    from scheduler import stages
+    from bigbox.scheduler import stages
 
     assert names.COLOURINGS == stages.COLOURINGS
     assert names.PAINTERS == base.PAINTERS and set(names.DEFAULT_STEPS) == set(base.SAMPLERS)

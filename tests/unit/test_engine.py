@@ -16,10 +16,10 @@ from bigbox.engine.begin import PaintOptions
 from bigbox.engine.transport import Kind, Message, Slab, decode
 from bigbox.painters.base import TileBatch
 from bigbox.painters.trivial import TrivialPainter
+from bigbox.scheduler.stages import stage as stage_of
+from bigbox.scheduler.stages import stages as stage_count
+from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.store.box import Box
-from scheduler.stages import stage as stage_of
-from scheduler.stages import stages as stage_count
-from scheduler.tiling import Tiling, TilingError
 from tests.faults.ranks import paint_in_process
 
 

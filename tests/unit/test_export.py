@@ -18,10 +18,10 @@ from bigbox.cli import main
 from bigbox.cli.export import EXAMPLES
 from bigbox.errors import BadInput
 from bigbox.export import contiguous, export, mean_of_eight, regions
+from bigbox.scheduler import Bricks, Tiling
 from bigbox.store.box import Box
 from bigbox.store.dataset import painted
 from bigbox.store.run import start_run
-from scheduler import Bricks, Tiling
 
 SHAPE = (70, 66, 97)
 

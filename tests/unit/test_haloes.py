@@ -18,12 +18,12 @@ from bigbox.engine.transport import Kind, Message, decode
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
 from bigbox.plan import make_plan
+from bigbox.scheduler.tiling import Tiling, TilingError
+from bigbox.scheduler.windoworder import Done
+from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.haloes import halo_state
 from bigbox.store.status import status
-from scheduler.tiling import Tiling, TilingError
-from scheduler.windoworder import Done
-from scheduler.windows import Windows
 from tests.faults.disk import CrashDisk, Killed, World
 from tests.faults.ranks import paint_in_process
 from tests.unit.test_engine import reference

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigbox import hydrogen, ionisation
-from bigbox.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.errors import BadInput
+from bigbox.physics import hydrogen, ionisation
+from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
 
 MODEL = Cosmology()
 

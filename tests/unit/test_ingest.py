@@ -17,8 +17,8 @@ from bigbox.errors import BadInput
 from bigbox.ingest import density
 from bigbox.ingest.density import ingest
 from bigbox.ingest.sources import open_source
+from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.store.box import CUBIC_TOLERANCE, Box
-from scheduler.tiling import Tiling, TilingError
 
 
 def grid(shape: tuple[int, ...] = (40, 33, 36), seed: int = 0) -> NDArray[np.float32]:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bigbox import ionisation
 from bigbox.ingest import cic
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.gas import open_gas
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import GAS, open_snapshot
+from bigbox.physics import ionisation
 from bigbox.store.box import Box
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

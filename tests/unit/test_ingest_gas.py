@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bigbox import ionisation
-from bigbox.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.errors import BadInput
 from bigbox.ingest import cic
 from bigbox.ingest.gas import open_gas
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import GAS, open_snapshot
-from bigbox.smoothing import gaussian_kernel, smooth_periodic
+from bigbox.physics import ionisation
+from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
+from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
 from tests import snapshots
 from tests.snapshots import BOX, H

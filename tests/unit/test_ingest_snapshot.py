@@ -16,14 +16,14 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import StoppedEarly
-from bigbox.halos import HALO_EDGES
-from bigbox.hydrogen import POINTS, brightness_temperature, hi_points
 from bigbox.ingest import bricks, catalogue, cic, particles, snapshot
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.check import damaged_inputs
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import open_snapshot
-from bigbox.smoothing import gaussian_kernel, smooth_periodic
+from bigbox.physics.hydrogen import POINTS, brightness_temperature, hi_points
+from bigbox.physics.mass_bins import HALO_EDGES
+from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
 from tests import snapshots
 from tests.snapshots import BOX, H

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
+from bigbox.scheduler.bricks import Bricks
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.durable import Disk
 from bigbox.store.lease import Lease
 from bigbox.store.ledger import (
@@ -27,8 +29,6 @@ from bigbox.store.ledger import (
     checks,
     make_records,
 )
-from scheduler.bricks import Bricks
-from scheduler.tiling import Tiling
 
 DISK = Disk()
 BRICKS = Bricks(Tiling((9, 9, 9), 4, 1), 2)

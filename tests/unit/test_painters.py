@@ -23,7 +23,7 @@ from bigbox.painters import gaussian as oracle
 from bigbox.painters.base import unknown_slices
 from bigbox.painters.gaussian import GaussianDenoiser, GaussianPainter
 from bigbox.painters.trivial import echo
-from scheduler.tiling import Tiling
+from bigbox.scheduler.tiling import Tiling
 from tests.benchmarks.oracle import DEFAULT, METHODS, markdown, measure, summary
 
 BOX = (40, 40, 40)

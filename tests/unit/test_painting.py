@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store import DamagedTile, Painting, discard_painting, reader, writing
 from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
@@ -22,8 +24,6 @@ from bigbox.store.run import layout
 from bigbox.store.status import status
 from bigbox.store.tbshards import TbShards, default_edges
 from bigbox.store.verify import verify
-from scheduler.bricks import Assignment, Bricks
-from scheduler.tiling import Tiling
 from tests.faults.paint import TB_EDGES, Case, Run, check_complete, make_box, painted
 
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from bigbox import plan as planning
 from bigbox.errors import BadInput
 from bigbox.plan import begun_bricks, least_rounds, make_plan, refuse
+from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
+from bigbox.scheduler.stages import COLOURINGS, stage
 from bigbox.store.box import Box
 from bigbox.store.run import start_run
-from scheduler import Assignment, Bricks, Tiling, default_edge
-from scheduler.stages import COLOURINGS, stage
 from tests.unit.tilings import tilings
 
 ENGINE = planning.EngineShape(64 << 20, 64 << 20, 2)

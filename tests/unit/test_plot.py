@@ -10,8 +10,8 @@ import zarr
 
 from bigbox.errors import BadInput
 from bigbox.plot import Slab, norm_of, owner_edges, panels, plot, slab_image, slab_of, ticks_of
+from bigbox.scheduler import Tiling
 from bigbox.store.box import Box
-from scheduler import Tiling
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler import policy as policy_module
-from scheduler import stages
-from scheduler.bricks import Assignment, Bricks
-from scheduler.policy import Policy
-from scheduler.tiling import Tiling
+from bigbox.scheduler import policy as policy_module
+from bigbox.scheduler import stages
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.tiling import Tiling
 from tests.unit.tilings import longest_chains, tilings
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)

@@ -15,8 +15,8 @@ from bigbox.analysis.planes import measure
 from bigbox.analysis.scores import Scores, sample_values
 from bigbox.analysis.seams import seams, stage_residuals
 from bigbox.errors import BadInput
-from scheduler.stages import stage
-from scheduler.tiling import Tiling
+from bigbox.scheduler.stages import stage
+from bigbox.scheduler.tiling import Tiling
 from tests.fields import PLANTED, autoregressive, draw, isotropic, plant
 
 SMALL = Tiling((36, 40, 48), tile=16, overlap=4)

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler import simulate as simulator
-from scheduler import stages
-from scheduler.bricks import Assignment, Bricks
-from scheduler.simulate import CostModel, Report, critical_path, simulate
-from scheduler.tiling import Tiling
-from scheduler.windows import Windows
+from bigbox.scheduler import simulate as simulator
+from bigbox.scheduler import stages
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.simulate import CostModel, Report, critical_path, simulate
+from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.windows import Windows
 from tests.unit.tilings import tilings
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)

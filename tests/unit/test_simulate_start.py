@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import solve_ivp
 
-from bigbox.cosmology import Cosmology
+from bigbox.physics.cosmology import Cosmology
 from bigbox.simulate.initial import displacements, linear_field, start, white_noise
 from bigbox.simulate.linear import Growth, power_spectrum
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bigbox.errors import BadInput
-from bigbox.smoothing import gaussian_kernel, reach, smooth, smooth_periodic
+from bigbox.physics.smoothing import gaussian_kernel, reach, smooth, smooth_periodic
 
 VOXEL = 25 / 256
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from scheduler import stages
-from scheduler.tiling import Tiling
+from bigbox.scheduler import stages
+from bigbox.scheduler.tiling import Tiling
 from tests.unit.tilings import cover, longest_chains, paint_in_order, tilings, voxels
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.tiling import Tiling, TilingError
+from bigbox.scheduler.tiling import Tiling, TilingError
 from tests.unit.tilings import tilings, voxels
 
 

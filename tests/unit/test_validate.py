@@ -18,9 +18,9 @@ from bigbox.analysis.fields import compressed, open_field, open_truth, residual
 from bigbox.analysis.validate import Limits, validate
 from bigbox.cli import main
 from bigbox.errors import BadInput
+from bigbox.scheduler import Tiling
 from bigbox.store.box import Box
 from bigbox.store.dataset import painted
-from scheduler import Tiling
 from tests.fields import draw, isotropic, plant
 
 SHAPE = (64, 64, 64)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.durable import Disk
 from bigbox.store.reader import brick_path
 from bigbox.store.shards import EMPTY, decode_index, index_bytes
 from bigbox.store.status import status
 from bigbox.store.verify import verify
-from scheduler.tiling import Tiling
 from tests.faults.paint import Case, Run, check_complete, make_box
 
 

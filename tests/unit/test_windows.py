@@ -7,11 +7,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from scheduler.bricks import Assignment, Bricks
-from scheduler.policy import Policy
-from scheduler.tiling import Tiling, TilingError
-from scheduler.windoworder import Done, WindowOrder
-from scheduler.windows import Gate, Windows
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.tiling import Tiling, TilingError
+from bigbox.scheduler.windoworder import Done, WindowOrder
+from bigbox.scheduler.windows import Gate, Windows
 
 
 @st.composite
@@ -201,7 +201,7 @@ def test_a_great_box_is_planned_at_once() -> None:
 def test_gated_tiles_are_ready_when_they_are_opened(
     colouring: str, few: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scheduler.policy.FEW", {"levels": 99 * few, "paper": 99 * few})
+    monkeypatch.setattr("bigbox.scheduler.policy.FEW", {"levels": 99 * few, "paper": 99 * few})
     tiling = Tiling((12, 15, 18), 6, 1)
     assignment = Assignment(Bricks(tiling, 1), 1)
     gated, plain = (Policy(assignment, 0, colouring, gated=g) for g in (True, False))

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from scheduler import stages
-from scheduler.tiling import Tiling, TilingError
+from bigbox.scheduler import stages
+from bigbox.scheduler.tiling import Tiling, TilingError
 
 
 @st.composite

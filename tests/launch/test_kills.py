@@ -17,8 +17,8 @@ import pytest
 
 from bigbox.store.box import Box
 from bigbox.store.status import status
+from tests.launch.conftest import Launcher, halo_bytes, lognormal_density, painted
 from tests.models import write_model
-from tests.mpi.conftest import Launcher, halo_bytes, lognormal_density, painted
 
 GRID = 128  # 5³ = 125 tiles
 BATCHES = (1, 2, 4)

@@ -8,8 +8,8 @@ import pytest
 
 from bigbox.store.box import Box
 from bigbox.store.status import status
+from tests.launch.conftest import Launcher, halo_bytes, painted
 from tests.models import write_model
-from tests.mpi.conftest import Launcher, halo_bytes, painted
 
 GRID = 96  # 4 x 4 x 4 tiles; 84 gives the odd 3 x 3 x 3
 GAUSSIAN = ("--painter", "gaussian", "--steps", "8", "--seed", "3", "--quiet")
@@ -21,7 +21,7 @@ TRIVIAL = ("--painter", "trivial", "--seed", "3", "--quiet")
 def reference(tmp_path_factory, mpirun: Launcher):
     """Paints one box per (grid, options) on one rank, batch 16; remembers the bytes."""
     from bigbox.store.box import Box
-    from tests.mpi.conftest import lognormal_density
+    from tests.launch.conftest import lognormal_density
 
     known: dict[tuple, bytes] = {}
 

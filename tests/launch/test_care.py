@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bigbox.store.box import Box
-from tests.mpi.conftest import Launcher, painted
+from tests.launch.conftest import Launcher, painted
 
 TRIVIAL = ("--painter", "trivial", "--quiet")
 

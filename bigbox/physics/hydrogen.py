@@ -13,9 +13,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.errors import BadInput
 from bigbox.noise import gaussian, philox
+from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
 
 BRIGHTNESS = 189.0
 """mK: the constant of equation 12, as in Villaescusa-Navarro et al. 2018, eq. 1."""

@@ -1,0 +1,1 @@
+"""Physics of the field: cosmology, mass bins, HI, brightness temperature, smoothing."""

@@ -1,0 +1,108 @@
+"""Hash `tb` and `halo` of small boxes, for every painter, overlap method, sampler and colouring.
+
+The hashes in `hashes.json` were recorded before the core was rebuilt; `tests/launch/test_hashes.py`
+paints the same boxes on 1 to 4 ranks and compares. Those of painters with torch hold for one kind
+of processor and one version of torch, which stand beside them.
+
+    python -m tests.reference.hashes FOLDER     paints every case on one rank, prints JSON
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import zarr
+
+RECORDED = Path(__file__).with_suffix(".json")
+SHAPES = {"cube": (64, 64, 64), "brick": (64, 96, 72)}
+Case = tuple[str, tuple[str, ...]]
+
+
+def cases() -> Iterator[Case]:
+    """Yield (shape, options of `bigbox paint`); a case is named by both, joined by spaces."""
+    for colouring in ("levels", "paper"):
+        order = ("--colouring", colouring)
+        yield "brick", ("--painter", "trivial", "--seed", "3", *order)
+        latents = ("--overlap-method", "latents", "--steps", "3")
+        yield "brick", ("--painter", "trivial", "--seed", "3", *latents, *order)
+        for stride in ("32", "16"):
+            halo = ("--painter", "trivial-halo", "--halo-stride", stride)
+            yield "brick", (*halo, "--realization", "2", *order)
+        for method in ("conditioned", "overwrite", "latents"):
+            for sampler in ("dpmpp-sde", "dpmpp", "ancestral"):
+                how = ("--overlap-method", method, "--sampler", sampler, "--steps", "4")
+                yield "cube", ("--painter", "gaussian", "--seed", "5", *how, *order)
+            how = ("--overlap-method", method, "--steps", "3", "--halo-stride", "32", "--force")
+            yield "cube", ("--painter", "lodi", "--seed", "7", *how, *order)
+    flat = ("--halo-weighting", "flat", "--halo-stride", "32", "--steps", "2", "--force")
+    yield "cube", ("--painter", "lodi", "--seed", "8", *flat)
+    yield "cube", ("--painter", "lodi", "--sampler", "ancestral", "--steps", "2", "--force")
+
+
+def density(shape: tuple[int, int, int]) -> np.ndarray:
+    """Return 1 + delta without structure, mean 1, float32."""
+    dm = np.random.default_rng(sum(shape)).lognormal(size=shape)
+    return (dm / dm.mean()).astype(np.float32)
+
+
+def make_box(folder: Path, shape: str, name: str) -> Path:
+    """Ingest the density of that shape into folder/name."""
+    grid, voxels = folder / f"{shape}.npy", SHAPES[shape]
+    if not grid.exists():
+        np.save(grid, density(voxels))
+    sides = [str(n * 12.5 / 128) for n in voxels]
+    command = ["ingest", str(grid), str(folder / name), "--redshift", "0", "--box-size", *sides]
+    subprocess.run([sys.executable, "-m", "bigbox", *command], check=True, capture_output=True)
+    return folder / name
+
+
+def hashes(box: Path, realization: int = 0) -> dict[str, str]:
+    """Return sha256 of the bytes of `tb`, and of `halo` where the box has it."""
+    place = box / f"realizations/{realization:04d}" if realization else box
+    found = {"tb": _hash(place / "tb")}
+    if (box / "halo").exists():
+        found["halo"] = _hash(box / "halo")
+    return found
+
+
+def _hash(array: Path) -> str:
+    values = np.ascontiguousarray(zarr.open_array(array, mode="r")[...])
+    return hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def realization(options: tuple[str, ...]) -> int:
+    """Return the realization that the options name."""
+    return int(options[options.index("--realization") + 1]) if "--realization" in options else 0
+
+
+def machine() -> dict[str, str]:
+    """Return what decides the bytes of painters with torch: processor and versions."""
+    import torch
+
+    return {
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "bfloat16": str(torch.cpu._is_avx512_bf16_supported()),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def main(folder: Path) -> None:
+    """Paint every case on one rank and print the record."""
+    found = {}
+    for number, (shape, options) in enumerate(cases()):
+        box = make_box(folder, shape, f"{number}.zarr")
+        command = [sys.executable, "-m", "bigbox", "paint", str(box), "--quiet", *options]
+        subprocess.run(command, check=True)
+        found[" ".join((shape, *options))] = hashes(box, realization(options))
+    print(json.dumps({"machine": machine(), "cases": found}, indent=1))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
