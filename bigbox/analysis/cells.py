@@ -1,7 +1,8 @@
 """How a tiled box is cut for reading: layers, cells, and blocks of whole cells.
 
 The owner of a voxel is decided axis by axis (see `bigbox.scheduler.tiling`), so on each axis the
-box falls into layers, each owned by one row of tiles, and the owned voxels of a tile are a cuboid, a cell::
+box falls into layers, each owned by one row of tiles. The voxels that a tile owns are a cuboid, a
+cell::
 
     x       0              32       56             88       112
             |      0       |   1    |      2       |   3    |        layers of the x axis
