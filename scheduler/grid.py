@@ -1,0 +1,320 @@
+"""Say which items of one grid touch which items of another, and with which voxels.
+
+A *cover* is a row of intervals on one axis of n periodic voxels. A *grid* is three covers. Tiles,
+windows, blocks, bricks, shards, chunks, cut-outs, and the voxels that a tile owns are all grids::
+
+    windows   |--------0--------|                        may overlap, and wrap
+                    |--------1--------|
+    blocks    |===0===|===1===|===2===|===3===|==        may not: a partition
+
+    pieces of window 0    block 0: voxels 0-7 of both    block 1: voxels 8-15, 0-7    block 2: ...
+
+`Meeting(a, b)` says which items of the partition b each item of a touches, and back. It is worked
+out axis by axis and never stored over the box: 10 240^3 voxels need a few thousand numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Ints = NDArray[np.int64]
+Triple = tuple[int, int, int]
+Slices = tuple[slice, slice, slice]
+# On one axis: an item of b, the voxels that are shared as a slice of the item of a, and of that of b.
+Piece = tuple[int, slice, slice]
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """Intervals [first, first + length) on a periodic axis of n voxels.
+
+    Parameters
+    ----------
+    n : voxels of the axis.
+    first, length : int64 (items,). An interval may begin below 0 and end beyond n: it wraps.
+    skip : int64 (items,), voxels that an item has before its interval. Pieces count from there.
+    """
+
+    n: int
+    first: Ints
+    length: Ints
+    skip: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
+
+    @classmethod
+    def regular(cls, n: int, edge: int) -> Cover:
+        """Cut every `edge` voxels; the end of the axis cuts the last interval."""
+        first = np.arange(0, n, edge, dtype=np.int64)
+        return cls(n, first, np.minimum(edge, n - first))
+
+    @classmethod
+    def equal(cls, n: int, first: ArrayLike, length: int) -> Cover:
+        """Make intervals of one length."""
+        at = np.atleast_1d(np.asarray(first, np.int64))
+        return cls(n, at, np.full(len(at), length, np.int64))
+
+    @property
+    def count(self) -> int:
+        """Return the number of intervals."""
+        return len(self.first)
+
+    def grown(self, margin: int) -> Cover:
+        """Widen every interval by `margin` voxels on both sides, to the whole axis at most."""
+        return Cover(self.n, self.first - margin, np.minimum(self.length + 2 * margin, self.n))
+
+    def trimmed(self, low: Ints, high: Ints) -> Cover:
+        """Leave out the first `low` and last `high` voxels; pieces count from the old beginning."""
+        return Cover(self.n, self.first + low, self.length - low - high, low)
+
+    @cached_property
+    def _cuts(self) -> tuple[Ints, Ints]:
+        """First voxels of a partition's intervals, ascending in [0, n), and whose each is."""
+        starts = self.first % self.n
+        order = np.argsort(starts, kind="stable")
+        return starts[order], order
+
+    def pieces(self, item: int, parts: Cover) -> list[Piece]:
+        """Cut an interval where the partition `parts` is cut, in order along the interval.
+
+        A part is met twice where the interval wraps round it.
+        """
+        starts, order = parts._cuts
+        skip = int(self.skip[item % len(self.skip)])
+        at, end, found = 0, int(self.length[item]), []
+        while at < end:
+            voxel = (int(self.first[item]) + at) % self.n
+            part = int(order[np.searchsorted(starts, voxel, side="right") - 1])
+            inside = (voxel - int(parts.first[part])) % self.n
+            take = min(int(parts.length[part]) - inside, self.n - voxel, end - at)
+            into = inside + int(parts.skip[part % len(parts.skip)])
+            found.append((part, slice(skip + at, skip + at + take), slice(into, into + take)))
+            at += take
+        return found
+
+
+class AxisMeeting:
+    """Which intervals of one cover touch which of another, on one axis.
+
+    Parameters
+    ----------
+    rows : pieces of each item of a.
+    count : items of b.
+    """
+
+    def __init__(self, rows: list[list[Piece]], count: int) -> None:
+        self.rows = rows
+        self.count = count
+
+    @cached_property
+    def table(self) -> Ints:
+        """int64 (items of a, most that one touches): sorted items of b, none twice, -1 padded."""
+        found = [sorted({j for j, _, _ in row}) for row in self.rows]
+        table = np.full((len(found), max(map(len, found), default=0)), -1, np.int64)
+        for row, items in zip(table, found, strict=True):
+            row[: len(items)] = items
+        table.setflags(write=False)
+        return table
+
+    @cached_property
+    def inverse(self) -> AxisMeeting:
+        """The same seen from b."""
+        rows: list[list[Piece]] = [[] for _ in range(self.count)]
+        for i, row in enumerate(self.rows):
+            for j, here, there in row:
+                rows[j].append((i, there, here))
+        return AxisMeeting(rows, len(self.rows))
+
+    @cached_property
+    def degree(self) -> Ints:
+        """int64 (items of a,): how many items of b each touches."""
+        return np.sum(self.table >= 0, axis=1, dtype=np.int64)
+
+    @cached_property
+    def place(self) -> Ints:
+        """As `table`: which of those that touch the same item of b each is, -1 padded."""
+        found = np.full_like(self.table, -1)
+        row, column = np.nonzero(self.table >= 0)
+        back = self.inverse.table[self.table[row, column]]
+        found[row, column] = np.argmax(back == row[:, None], axis=1)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A product of three covers, its items named by a linear index, C order over `counts`."""
+
+    axes: tuple[Cover, Cover, Cover]
+
+    @classmethod
+    def regular(cls, shape: Triple, edge: int) -> Grid:
+        """Cut a box of `shape` voxels into cubes of `edge`; the box's end cuts the last ones."""
+        x, y, z = (Cover.regular(n, edge) for n in shape)
+        return cls((x, y, z))
+
+    @classmethod
+    def cutout(cls, shape: Triple, origin: Triple, edges: Triple) -> Grid:
+        """Make a grid of one item: `edges` voxels from `origin` on."""
+        x, y, z = (Cover.equal(n, o, e) for n, o, e in zip(shape, origin, edges, strict=True))
+        return cls((x, y, z))
+
+    @cached_property
+    def counts(self) -> Triple:
+        """Number of items on x, y, z."""
+        x, y, z = (axis.count for axis in self.axes)
+        return x, y, z
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels of the box."""
+        x, y, z = (axis.n for axis in self.axes)
+        return x, y, z
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
+        nx, ny, nz = self.counts
+        return nx * ny * nz
+
+    def coords(self, items: ArrayLike) -> Ints:
+        """Return the index of each item on x, y, z: (M,) -> int64 (M, 3)."""
+        return np.stack(np.unravel_index(np.asarray(items, np.int64), self.counts), axis=-1)
+
+    def index(self, coords: ArrayLike) -> Ints:
+        """Return the linear index of items given on x, y, z: (M, 3) -> int64 (M,)."""
+        at = np.asarray(coords, np.int64)
+        flat = np.ravel_multi_index((at[..., 0], at[..., 1], at[..., 2]), self.counts)
+        return np.asarray(flat, np.int64)
+
+    def origin(self, items: ArrayLike) -> Ints:
+        """Return the first voxel of each item: (M,) -> int64 (M, 3)."""
+        at = self.coords(items)
+        return np.stack([axis.first[at[..., a]] for a, axis in enumerate(self.axes)], axis=-1)
+
+    def middle(self, items: ArrayLike) -> Ints:
+        """Return a voxel in the middle of each item, in the box: (M,) -> int64 (M, 3)."""
+        at = self.coords(items)
+        found = [
+            (axis.first[at[..., a]] + axis.length[at[..., a]] // 2) % axis.n
+            for a, axis in enumerate(self.axes)
+        ]
+        return np.stack(found, axis=-1)
+
+    def slices(self, item: int) -> Slices:
+        """Return the voxels of one item of a partition, as slices of the box."""
+        x, y, z = (
+            slice(int(axis.first[i]), int(axis.first[i] + axis.length[i]))
+            for axis, i in zip(self.axes, self.coords(item).tolist(), strict=True)
+        )
+        return x, y, z
+
+    def extent(self, item: int) -> Triple:
+        """Return the voxels of one item on x, y, z."""
+        x, y, z = (
+            int(axis.length[i])
+            for axis, i in zip(self.axes, self.coords(item).tolist(), strict=True)
+        )
+        return x, y, z
+
+    def grown(self, margin: int) -> Grid:
+        """Widen every item by `margin` voxels on all sides."""
+        x, y, z = (axis.grown(margin) for axis in self.axes)
+        return Grid((x, y, z))
+
+
+class Meeting:
+    """Which items of the partition b each item of a touches; `inverse` turns it round.
+
+    Parameters
+    ----------
+    a, b : the grids, over one box.
+    """
+
+    def __init__(self, a: Grid, b: Grid, axes: tuple[AxisMeeting, ...] = ()) -> None:
+        self.a, self.b = a, b
+        self.axes = axes or tuple(
+            AxisMeeting([one.pieces(i, parts) for i in range(one.count)], parts.count)
+            for one, parts in zip(a.axes, b.axes, strict=True)
+        )
+
+    @cached_property
+    def inverse(self) -> Meeting:
+        """The same seen from b."""
+        return Meeting(self.b, self.a, tuple(axis.inverse for axis in self.axes))
+
+    def of(self, items: ArrayLike) -> Ints:
+        """Return the items of b that each touches: (M,) -> int64 (M, W), -1 padded, none twice."""
+        return self._product([axis.table for axis in self.axes], items, self.b.counts)
+
+    def touched(self, items: ArrayLike) -> Ints:
+        """Return all items of b that any of these touches, ascending, int64."""
+        found = np.unique(self.of(items))
+        return found[found >= 0]
+
+    @cached_property
+    def most(self) -> Triple:
+        """Most items of a that touch one item of b, per axis."""
+        x, y, z = (int(axis.inverse.degree.max()) for axis in self.axes)
+        return x, y, z
+
+    def places(self, items: ArrayLike) -> Ints:
+        """Return which of the items that touch the same item of b each is, as `of`.
+
+        (M,) -> int64 (M, W), 0 up to the product of `most`, -1 padded.
+        """
+        return self._product([axis.place for axis in self.axes], items, self.most)
+
+    def degree(self, items: ArrayLike) -> Ints:
+        """Return how many items of b each touches: (M,) -> int64 (M,)."""
+        at = self.a.coords(items)
+        x, y, z = (axis.degree[at[..., k]] for k, axis in enumerate(self.axes))
+        return x * y * z
+
+    def pieces(self, item: int) -> Iterator[tuple[int, Slices, Slices]]:
+        """Yield (item of b, the shared voxels in the item of a, the same in that of b)."""
+        at = self.a.coords(item).tolist()
+        rows = (axis.rows[i] for axis, i in zip(self.axes, at, strict=True))
+        _, ny, nz = self.b.counts
+        for (i, ax, bx), (j, ay, by), (k, az, bz) in product(*rows):
+            yield (i * ny + j) * nz + k, (ax, ay, az), (bx, by, bz)
+
+    def _product(self, tables: list[Ints], items: ArrayLike, counts: Triple) -> Ints:
+        at = self.a.coords(np.atleast_1d(np.asarray(items, np.int64)))
+        x, y, z = (table[at[:, k]] for k, table in enumerate(tables))
+        x, y, z = x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]
+        found = np.where((x < 0) | (y < 0) | (z < 0), -1, (x * counts[1] + y) * counts[2] + z)
+        return found.reshape(len(at), -1 if len(at) else 0)
+
+
+class Gate:
+    """Which items of a may be worked on, as items of b become final.
+
+    Whether an item is open is asked of b each time, so that a part named twice does no harm.
+
+    Parameters
+    ----------
+    meeting : of the items that wait with the parts that they wait for.
+    final : bool (items of b,), those that are final already. It is kept up to date here.
+    """
+
+    def __init__(self, meeting: Meeting, final: NDArray[np.bool_]) -> None:
+        self.meeting, self.final = meeting, final
+
+    def is_open(self, items: ArrayLike) -> NDArray[np.bool_]:
+        """Return whether all parts under each item are final: (M,) -> bool (M,)."""
+        under = self.meeting.of(items)
+        return np.all((under < 0) | self.final[under], axis=1)
+
+    def waiting(self, parts: ArrayLike) -> Ints:
+        """Return the items that wait for each part: (M,) -> int64 (M, W), -1 padded."""
+        return self.meeting.inverse.of(parts)
+
+    def open(self, parts: ArrayLike) -> Ints:
+        """Note that parts are final; return the items that may be worked on since, ascending."""
+        self.final[np.asarray(parts, np.int64)] = True
+        over = self.meeting.inverse.touched(parts)
+        return over[self.is_open(over)]
