@@ -19,11 +19,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.tiling import Ints, Tiling, Triple
+from bigbox.scheduler.grid import Grid, Ints, Triple
+from bigbox.scheduler.tiling import Tiling
+
+
+class Cells(Protocol):
+    """What is put into bricks: a tiling, or a grid of blocks."""
+
+    @property
+    def counts(self) -> Triple:
+        """Number on x, y, z."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of all."""
+        ...
+
+
+CellsT = TypeVar("CellsT", bound=Cells, covariant=True)
 
 
 def hilbert(coords: ArrayLike, bits: int) -> Ints:
@@ -54,14 +73,16 @@ def hilbert(coords: ArrayLike, bits: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class Bricks:
-    """The tiles of a box in bricks of edge^3, named by a linear index, C order over `counts`.
+class Bricks(Generic[CellsT]):
+    """The tiles (or blocks) of a box in bricks of edge^3, in C order over `counts`.
 
-    Raises:
-        ValueError: an edge below 1.
+    Raises
+    ------
+    ValueError
+        An edge below 1.
     """
 
-    tiling: Tiling
+    grid: CellsT
     edge: int
 
     def __post_init__(self) -> None:
@@ -71,7 +92,7 @@ class Bricks:
     @cached_property
     def counts(self) -> Triple:
         """Number of bricks on x, y, z."""
-        x, y, z = (-(-n // self.edge) for n in self.tiling.counts)
+        x, y, z = (-(-n // self.edge) for n in self.grid.counts)
         return x, y, z
 
     @property
@@ -95,7 +116,7 @@ class Bricks:
         _, ny, nz = self.counts
         e = self.edge
         terms = []
-        for n, brick, slot in zip(self.tiling.counts, (ny * nz, nz, 1), (e * e, e, 1), strict=True):
+        for n, brick, slot in zip(self.grid.counts, (ny * nz, nz, 1), (e * e, e, 1), strict=True):
             i = np.arange(n, dtype=np.int64)
             terms.append(i // e * brick * self.slots + i % e * slot)
             terms[-1].setflags(write=False)
@@ -103,7 +124,7 @@ class Bricks:
 
     def cell(self, tiles: ArrayLike) -> Ints:
         """brick * edge^3 + slot: (M,) -> int64 (M,)."""
-        i, j, k = np.unravel_index(np.asarray(tiles, np.int64), self.tiling.counts)
+        i, j, k = np.unravel_index(np.asarray(tiles, np.int64), self.grid.counts)
         x, y, z = self.cell_terms
         return x[i] + y[j] + z[k]
 
@@ -119,7 +140,7 @@ class Bricks:
         """The tile at a slot of a brick: int64, broadcast; -1 where a smaller brick has none."""
         at = self.coords(bricks) * self.edge
         at = at + np.stack(np.unravel_index(np.asarray(slots), (self.edge,) * 3), axis=-1)
-        nx, ny, nz = self.tiling.counts
+        nx, ny, nz = self.grid.counts
         tile = (at[..., 0] * ny + at[..., 1]) * nz + at[..., 2]
         return np.where((at < (nx, ny, nz)).all(axis=-1), tile, -1)
 
@@ -133,7 +154,7 @@ class Bricks:
         e = self.edge
         x, y, z = (
             np.minimum(e, n - e * np.arange(b, dtype=np.int64))
-            for n, b in zip(self.tiling.counts, self.counts, strict=True)
+            for n, b in zip(self.grid.counts, self.counts, strict=True)
         )
         return (x[:, None, None] * y[:, None] * z).ravel()
 
@@ -152,16 +173,23 @@ class Assignment:
 
     With more ranks than bricks some ranks have nothing to paint.
 
-    Raises:
-        ValueError: fewer than one rank.
+    Raises
+    ------
+    ValueError
+        Fewer than one rank.
     """
 
-    bricks: Bricks
+    bricks: Bricks[Tiling]
     n_ranks: int
 
     def __post_init__(self) -> None:
         if self.n_ranks < 1:
             raise ValueError(f"{self.n_ranks} ranks: at least 1 is needed")
+
+    @property
+    def tiling(self) -> Tiling:
+        """The tiles that are assigned."""
+        return self.bricks.grid
 
     @cached_property
     def starts(self) -> Ints:
@@ -195,6 +223,13 @@ class Assignment:
     def rank_of(self, tiles: ArrayLike) -> NDArray[np.int32]:
         """The rank that paints each tile: (M,) -> int32 (M,)."""
         return self.brick_rank[self.bricks.of_tile(tiles)]
+
+    def rank_of_middle(self, grid: Grid) -> NDArray[np.int32]:
+        """Return the rank that paints the tile at the middle of each item: int32 (items,).
+
+        It is the one writer of a shard.
+        """
+        return self.rank_of(self.tiling.owner(grid.middle(np.arange(grid.size))))
 
     def address(self, tiles: ArrayLike) -> Ints:
         """Place of the brick on the curve * edge^3 + slot: (M,) -> int64 (M,)."""
@@ -233,3 +268,12 @@ def default_edge(tiling: Tiling, n_ranks: int = 1) -> int:
         if most * n_ranks <= 1.05 * tiling.size:
             return edge
     return 1
+
+
+def default_shard(longest: int) -> tuple[int, int]:
+    """Return (shard, inner chunk) edges in voxels of the arrays of a box of so many on an axis."""
+    if longest <= 256:
+        return 64, 32
+    if longest <= 1024:
+        return 128, 32
+    return 256, 64

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.scheduler import stages
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.tiling import Ints, Tiling
-
-if TYPE_CHECKING:
-    from bigbox.scheduler.simulate import CostModel
+from bigbox.scheduler.costs import CostModel
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.tiling import Tiling
 
 # Tiles handled together where all tiles of the box are passed over.
 CHUNK = 1 << 18
@@ -27,7 +25,7 @@ def pending(
     A tile is kept from the batch that paints it to the last batch that paints a tile waiting for
     it; that batch still needs it.
     """
-    tiling = assignment.bricks.tiling
+    tiling = assignment.tiling
     change = np.zeros(batches + 2, np.int64)
     most = 0
     for rank in range(assignment.n_ranks):
@@ -66,7 +64,7 @@ def critical_path(assignment: Assignment, cost: CostModel, colouring: str = "lev
     Every tile of it takes a batch, and `cost.latency` more where it and the next are on different
     ranks.
     """
-    tiling = assignment.bricks.tiling
+    tiling = assignment.tiling
     seconds = np.array([cost.seconds(1, r) for r in range(assignment.n_ranks)])
     end = np.zeros(tiling.size, np.float32)
     for tiles in _by_stage(tiling, colouring):

@@ -15,7 +15,7 @@ out axis by axis and never stored over the box: 10 240^3 voxels need a few thous
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
@@ -26,8 +26,11 @@ from numpy.typing import ArrayLike, NDArray
 Ints = NDArray[np.int64]
 Triple = tuple[int, int, int]
 Slices = tuple[slice, slice, slice]
-# On one axis: an item of b, the voxels that are shared as a slice of the item of a, and of that of b.
+# On one axis: an item of b, the voxels that are shared in the item of a, the same in that of b.
 Piece = tuple[int, slice, slice]
+
+# Items handled together where very many are passed over: bounds the temporary arrays.
+CHUNK = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,30 +294,44 @@ class Meeting:
 
 
 class Gate:
-    """Which items of a may be worked on, as items of b become final.
+    """Which items of a, of some of interest, may be worked on, as items of b become final.
 
-    Whether an item is open is asked of b each time, so that a part named twice does no harm.
+    Whether an item is open is asked of b each time, so that a part named twice does no harm. Only
+    the parts that the items of interest touch are held.
 
     Parameters
     ----------
     meeting : of the items that wait with the parts that they wait for.
-    final : bool (items of b,), those that are final already. It is kept up to date here.
+    items : int64 (M,), the items of interest.
+    final : returns of parts, int64 (K,), which are final already, bool (K,).
     """
 
-    def __init__(self, meeting: Meeting, final: NDArray[np.bool_]) -> None:
-        self.meeting, self.final = meeting, final
+    def __init__(
+        self, meeting: Meeting, items: Ints, final: Callable[[Ints], NDArray[np.bool_]]
+    ) -> None:
+        self.meeting = meeting
+        found = [np.empty(0, np.int64)]
+        found += [meeting.touched(items[i : i + CHUNK]) for i in range(0, len(items), CHUNK)]
+        self._parts = np.unique(np.concatenate(found))
+        self._final = final(self._parts)
+        if not len(self._parts):  # nothing is of interest: one part that is never named
+            self._parts, self._final = np.array([-2]), np.zeros(1, bool)
 
     def is_open(self, items: ArrayLike) -> NDArray[np.bool_]:
         """Return whether all parts under each item are final: (M,) -> bool (M,)."""
         under = self.meeting.of(items)
-        return np.all((under < 0) | self.final[under], axis=1)
-
-    def waiting(self, parts: ArrayLike) -> Ints:
-        """Return the items that wait for each part: (M,) -> int64 (M, W), -1 padded."""
-        return self.meeting.inverse.of(parts)
+        place, known = self._places(under)
+        return np.all((under < 0) | (known & self._final[place]), axis=1)
 
     def open(self, parts: ArrayLike) -> Ints:
         """Note that parts are final; return the items that may be worked on since, ascending."""
-        self.final[np.asarray(parts, np.int64)] = True
-        over = self.meeting.inverse.touched(parts)
+        parts = np.asarray(parts, np.int64)
+        place, known = self._places(parts)
+        self._final[place[known]] = True
+        over = self.meeting.inverse.touched(parts[known])
         return over[self.is_open(over)]
+
+    def _places(self, parts: Ints) -> tuple[Ints, NDArray[np.bool_]]:
+        """Places of parts among those that are held, and whether they are."""
+        place = np.minimum(np.searchsorted(self._parts, parts), len(self._parts) - 1)
+        return place, self._parts[place] == parts

@@ -38,9 +38,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.stages import followers
 from bigbox.scheduler.tables import tables_of
-from bigbox.scheduler.tiling import Ints
 
 Number = TypeVar("Number", bound=np.integer)
 
@@ -120,7 +120,7 @@ class Policy:
         order = np.argsort(key, kind="stable")
         # From here on everything is indexed by priority; tiles before `_inner` are awaited.
         self._inner = int(np.count_nonzero(urgency))
-        small = assignment.bricks.tiling.size < 2**31
+        small = assignment.tiling.size < 2**31
         self._tile = tiles[order].astype(np.int32 if small else np.int64)
         self._at = np.full(self._span, -1, np.int32)
         self._at[local[order]] = np.arange(n)

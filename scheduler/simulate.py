@@ -1,9 +1,9 @@
-"""How long a painting takes on any number of ranks: discrete events over the very policy objects.
+"""Paint a box on any number of ranks in simulated time, to choose ranks and batch before a run.
 
     python -m bigbox.scheduler.simulate --shape 10240 --ranks 64 512 4096 --batch 16 --seconds 0.05
 
-Each rank has one device. A painted batch is done at once on its own rank; the overlaps that other
-ranks wait for reach them `latency` seconds later::
+The simulator drives the very orders that the engine drives (`bigbox.scheduler.orders`). Only time
+is made up: a batch takes what the cost model says, and messages arrive `latency` seconds later::
 
     rank 0  |== batch ==|== batch ==|== batch ==|
                         \\ latency
@@ -21,91 +21,45 @@ import heapq
 import json
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.scheduler import stages
-from bigbox.scheduler.bricks import Assignment, Bricks, default_edge
+from bigbox.scheduler.bricks import Assignment, Bricks, default_edge, default_shard
 from bigbox.scheduler.chains import critical_path, pending
+from bigbox.scheduler.costs import CostModel
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.orders import Order, Outcome, TileOrder, next_work, tile_gate
 from bigbox.scheduler.policy import Policy
-from bigbox.scheduler.simhaloes import SimulatedHaloes
-from bigbox.scheduler.tiling import Ints, Tiling
+from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.window_order import WindowOrder
 from bigbox.scheduler.windows import Windows
-
-
-@dataclass(frozen=True)
-class CostModel:
-    """What painting costs.
-
-    Args:
-        seconds_per_tile: device time of a tile.
-        batch: tiles the device paints at once.
-        latency: seconds from the end of a batch to its overlaps being in hand on another rank.
-        fixed_per_batch: seconds added to every batch.
-        slow: factors on the time of single ranks, 2 for a device of half the speed.
-        seconds_per_window: device time of a window of haloes, where these are predicted.
-        window_batch: windows the device predicts at once.
-        filled: whether a batch that is not full takes as long as a full one, as it does for a
-            network whose batches are filled up to one size.
-
-    Raises:
-        ValueError: a negative time, no time at all, a batch below 1, or a factor not above 0.
-    """
-
-    seconds_per_tile: float
-    batch: int
-    latency: float = 0.0
-    fixed_per_batch: float = 0.0
-    slow: Mapping[int, float] = field(default_factory=dict)
-    filled: bool = True
-    seconds_per_window: float = 0.0
-    window_batch: int = 4
-
-    def __post_init__(self) -> None:
-        if self.batch < 1:
-            raise ValueError(f"a batch of {self.batch} tiles: at least 1 is needed")
-        for name in ("seconds_per_tile", "latency", "fixed_per_batch", "seconds_per_window"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it cannot be negative")
-        if self.seconds_per_tile + self.fixed_per_batch == 0:
-            raise ValueError("painting a tile takes 0 seconds: give seconds_per_tile a value")
-        for rank, factor in self.slow.items():
-            if not factor > 0:
-                raise ValueError(f"rank {rank} is slow by {factor}: the factor must be above 0")
-
-    def seconds(self, tiles: int, rank: int) -> float:
-        """Time of a batch with so many tiles in it, on one rank."""
-        paid = self.batch if self.filled else tiles
-        return (self.fixed_per_batch + self.seconds_per_tile * paid) * self.slow.get(rank, 1.0)
-
-    def window_seconds(self, windows: int, rank: int) -> float:
-        """Time of a batch of windows, on one rank."""
-        return self.seconds_per_window * windows * self.slow.get(rank, 1.0)
 
 
 @dataclass(frozen=True)
 class Report:
     """What a simulated painting came to.
 
-    Attributes:
-        makespan: seconds from the first batch to the last.
-        efficiency: time that the tiles need on full devices, over the time they were there for.
-        critical_path: seconds of the longest chain of tiles that wait for one another, messages
-            between ranks included; no number of ranks is faster.
-        peak_pending_tiles: most tiles kept at one time because a tile that waits for them is not
-            painted yet, over all ranks.
-        peak_pending_rank: the same of the rank that keeps the most of its own.
-        busy: seconds each rank was painting, float64[n_ranks].
-        batches: number of batches.
-        messages: number of messages between ranks; one per batch and rank that waits, one for the
-            sums of a block, one for the tiles of a rank that a block sets free.
-        windows: windows predicted.
-        most_open: most blocks of which one rank has sums at one time.
+    Attributes
+    ----------
+    makespan : seconds from the first batch to the last.
+    efficiency : time that the tiles need on full devices, over the time they were there for.
+    critical_path : seconds of the longest chain of tiles that wait for one another, messages
+        between ranks included; no number of ranks is faster.
+    peak_pending_tiles : most tiles kept at one time because a tile that waits for them is not
+        painted yet, over all ranks.
+    peak_pending_rank : the same of the rank that keeps the most of its own.
+    busy : seconds each rank was painting, float64[n_ranks].
+    batches : number of batches.
+    messages : number of messages between ranks; one per batch and rank that waits, one for the
+        sums of a block, one for the tiles of a rank that a block sets free.
+    windows : windows predicted.
+    most_open : most blocks of which one rank has sums at one time.
     """
 
     makespan: float
@@ -120,29 +74,126 @@ class Report:
     most_open: int = 0
 
 
-Batch = tuple[bool, Ints]  # whether it is one of windows, and which
-
-
 class _Rank:
-    """One rank: its policy, its device, and the messages on their way to it."""
+    """One rank: its orders, its device, and the messages on their way to it."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.inbox: deque[tuple[float, Ints | Callable[[], None]]] = deque()
-        self.painting: Batch | None = None
-        self.ahead: Batch | None = None
+    def __init__(self, orders: list[Order]) -> None:
+        self.orders = orders
+        self.inbox: deque[tuple[float, Callable[[], None]]] = deque()
+        self.painting: tuple[Order, Ints] | None = None
+        self.ahead: tuple[Order, Ints] | None = None
         self.busy = 0.0
 
     def open_mail(self, now: float) -> None:
-        mail = []
         while self.inbox and self.inbox[0][0] <= now:
-            message = self.inbox.popleft()[1]
-            if callable(message):
-                message()
-            else:
-                mail.append(message)
-        if mail:
-            self.policy.arrived(np.concatenate(mail) if len(mail) > 1 else mail[0])
+            self.inbox.popleft()[1]()
+
+
+def orders_of(
+    assignment: Assignment, rank: int, cost: CostModel, colouring: str, windows: Windows | None
+) -> list[Order]:
+    """Return one rank's orders of a new painting, as the engine makes them."""
+    orders: list[Order] = []
+    gate = None
+    if windows is not None:
+        edge = max(1, default_shard(max(windows.shape))[0] // windows.block)
+        orders.append(WindowOrder(windows, assignment, rank, edge, cost.window_batch))
+        final = np.zeros(windows.blocks.size, bool)
+        gate = tile_gate(assignment, rank, 0, windows.blocks, final)
+    policy = Policy(assignment, rank, colouring, gated=gate is not None)
+    return [*orders, TileOrder(policy, assignment, rank, cost.batch, gate=gate, reads="halo")]
+
+
+class Simulation:
+    """All ranks of one painting, their messages, and the clock."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        cost: CostModel,
+        colouring: str,
+        windows: Windows | None,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        n = assignment.n_ranks
+        self.cost, self.progress, self.tiles = cost, progress, assignment.tiling.size
+        self.ranks = [_Rank(orders_of(assignment, r, cost, colouring, windows)) for r in range(n)]
+        # The batch in which each tile was painted, counted in order of completion.
+        self.batch_of = np.full(self.tiles, -1, np.int32)
+        self.batches = self.messages = self.painted = 0
+        self.now = 0.0
+        self._events = [(0.0, r, r, False) for r in range(n)]
+        self._number = n
+
+    def run(self) -> None:
+        """Let time pass until nothing is left to happen."""
+        while self._events:
+            at, _, r, ended = heapq.heappop(self._events)
+            rank = self.ranks[r]
+            if not ended and rank.painting is not None:
+                continue
+            self.now = at
+            rank.open_mail(at)
+            if ended and rank.painting is not None:
+                (order, units), rank.painting = rank.painting, None
+                if isinstance(order, TileOrder):
+                    self._count(units)
+                self._settle(r, order, order.done(units))
+            take, rank.ahead = rank.ahead, None
+            if take is None:
+                take = next_work(rank.orders, idle=True)
+            if take is not None:
+                rank.painting = take
+                tiles = isinstance(take[0], TileOrder)
+                price = self.cost.seconds if tiles else self.cost.window_seconds
+                seconds = price(len(take[1]), r)
+                rank.busy += seconds
+                self._at(at + seconds, r, ended=True)
+                rank.ahead = next_work(rank.orders, idle=False)
+            elif rank.inbox:
+                self._at(rank.inbox[0][0], r)
+
+    def _count(self, tiles: Ints) -> None:
+        self.batch_of[tiles] = self.batches
+        self.batches += 1
+        self.painted += len(tiles)
+        if self.progress is not None and self.batches % 4096 == 0:
+            self.progress(self.painted, self.tiles)
+
+    def _at(self, when: float, rank: int, ended: bool = False) -> None:
+        heapq.heappush(self._events, (when, self._number, rank, ended))
+        self._number += 1
+
+    def _send(self, to: int, message: Callable[[], None]) -> None:
+        rank = self.ranks[to]
+        rank.inbox.append((self.now + self.cost.latency, message))
+        self.messages += 1
+        if rank.painting is None:
+            self._at(self.now + self.cost.latency, to)
+
+    def _settle(self, r: int, order: Order, outcome: Outcome) -> None:
+        """What became of units: rank r sends it to those concerned, and takes note itself."""
+        number = self.ranks[r].orders.index(order)
+        for mail in outcome.mail:
+            self._send(mail.to, lambda to=mail.to, what=mail.what: self._mail(to, number, what))  # type: ignore[misc]
+        if not len(outcome.final):
+            return
+        readers: dict[int, set[int]] = defaultdict(set)
+        for one in self.ranks[r].orders:
+            for row, to in zip(*one.readers(order.product, outcome.final), strict=True):
+                readers[int(to)].add(int(row))
+        for to in sorted(readers):
+            chunks = outcome.final[sorted(readers[to])]
+            self._send(to, lambda to=to, chunks=chunks: self._final(to, order.product, chunks))  # type: ignore[misc]
+        self._final(r, order.product, outcome.final)
+
+    def _mail(self, r: int, number: int, what: Any) -> None:
+        order = self.ranks[r].orders[number]
+        self._settle(r, order, order.receive(what))
+
+    def _final(self, r: int, product: str, chunks: Ints) -> None:
+        for order in self.ranks[r].orders:
+            order.final(product, chunks)
 
 
 def simulate(
@@ -156,104 +207,43 @@ def simulate(
 ) -> Report:
     """Paint the box on so many ranks, in simulated time.
 
-    Args:
-        tiling: the box.
-        edge: tiles along a brick, see `bigbox.scheduler.bricks.default_edge`.
-        n_ranks: ranks.
-        cost: what painting costs.
-        colouring: "levels" or "paper".
-        progress: called now and then with tiles painted and tiles in all.
-        windows: in which haloes are predicted first; None: they are there.
+    Parameters
+    ----------
+    tiling : the box.
+    edge : tiles along a brick, see `bigbox.scheduler.bricks.default_edge`.
+    n_ranks : ranks.
+    cost : what painting costs.
+    colouring : "levels" or "paper".
+    progress : called now and then with tiles painted and tiles in all.
+    windows : in which haloes are predicted first; None: they are there.
 
-    Raises:
-        ValueError: from the cost model, the bricks, or an unknown colouring.
+    Raises
+    ------
+    ValueError
+        From the cost model, the bricks, or an unknown colouring.
     """
     assignment = Assignment(Bricks(tiling, edge), n_ranks)
-    gated = windows is not None
-    ranks = [_Rank(Policy(assignment, r, colouring, gated)) for r in range(n_ranks)]
-    # The batch in which each tile was painted, counted in order of completion.
-    batch_of = np.full(tiling.size, -1, np.int32)
-    events = [(0.0, r, r, False) for r in range(n_ranks)]
-    now, order, batches, messages, painted = 0.0, n_ranks, 0, 0, 0
-
-    def send(to: int, message: Ints | Callable[[], None]) -> None:
-        nonlocal order, messages
-        ranks[to].inbox.append((now + cost.latency, message))
-        messages += 1
-        if ranks[to].painting is None:
-            heapq.heappush(events, (now + cost.latency, order, to, False))
-            order += 1
-
-    def opened(by: int, tiles: Ints) -> None:
-        of = assignment.rank_of(tiles)
-        ranks[by].policy.opened(tiles[of == by])
-        for to in np.unique(of[of != by]).tolist():
-            send(to, partial(ranks[to].policy.opened, tiles[of == to]))
-
-    haloes = SimulatedHaloes(windows, assignment, opened, send) if windows else None
-
-    def choose(r: int, idle: bool) -> Batch | None:
-        """As `bigbox.engine.loop` does: windows, full batches of tiles, what there is."""
-        if haloes is not None:
-            some = haloes.next_batch(r, cost.window_batch)
-            if some.size:
-                return True, some
-        tiles = ranks[r].policy.next_batch(cost.batch, partial=False)
-        if not tiles.size and idle:
-            tiles = ranks[r].policy.next_batch(cost.batch, partial=True)
-        return (False, tiles) if tiles.size else None
-
-    while events:
-        now_event, _, r, ended = heapq.heappop(events)
-        rank = ranks[r]
-        if not ended and rank.painting is not None:
-            continue
-        now = now_event
-        rank.open_mail(now)
-        if ended and rank.painting is not None:
-            (of_windows, batch), rank.painting = rank.painting, None
-            if of_windows and haloes is not None:
-                haloes.predicted(r, batch)
-            else:
-                batch_of[batch] = batches
-                batches += 1
-                painted += len(batch)
-                rank.policy.done(batch)
-                rows, readers = rank.policy.readers(batch)
-                for reader in np.unique(readers).tolist():
-                    send(reader, batch[rows[readers == reader]])
-                if progress is not None and batches % 4096 == 0:
-                    progress(painted, tiling.size)
-        take, rank.ahead = rank.ahead, None
-        if take is None:
-            take = choose(r, idle=True)
-        if take is not None:
-            rank.painting = take
-            seconds = (cost.window_seconds if take[0] else cost.seconds)(len(take[1]), r)
-            rank.busy += seconds
-            heapq.heappush(events, (now + seconds, order, r, True))
-            order += 1
-            rank.ahead = choose(r, idle=False)
-        elif rank.inbox:
-            heapq.heappush(events, (rank.inbox[0][0], order, r, False))
-            order += 1
-    if painted != tiling.size:
-        raise RuntimeError(f"{tiling.size - painted} tiles were never painted: the policy is wrong")
+    run = Simulation(assignment, cost, colouring, windows, progress)
+    run.run()
+    if run.painted != tiling.size:
+        left = tiling.size - run.painted
+        raise RuntimeError(f"{left} tiles were never painted: the policy is wrong")
     speed = sum(1.0 / cost.slow.get(r, 1.0) for r in range(n_ranks))
     needed = tiling.size * (cost.seconds_per_tile + cost.fixed_per_batch / cost.batch)
     needed += cost.seconds_per_window * (windows.size if windows else 0)
-    total, most = pending(assignment, batch_of, batches, colouring)
+    total, most = pending(assignment, run.batch_of, run.batches, colouring)
+    predict = [o for rank in run.ranks for o in rank.orders if isinstance(o, WindowOrder)]
     return Report(
-        makespan=now,
-        efficiency=needed / (speed * now),
+        makespan=run.now,
+        efficiency=needed / (speed * run.now),
         critical_path=critical_path(assignment, cost, colouring),
         peak_pending_tiles=total,
         peak_pending_rank=most,
-        busy=np.array([rank.busy for rank in ranks]),
-        batches=batches,
-        messages=messages,
+        busy=np.array([rank.busy for rank in run.ranks]),
+        batches=run.batches,
+        messages=run.messages,
         windows=windows.size if windows else 0,
-        most_open=haloes.most_open if haloes else 0,
+        most_open=max((order.most_open for order in predict), default=0),
     )
 
 

@@ -33,7 +33,8 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.tiling import Ints, Tiling
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.tiling import Tiling
 
 COLOURINGS = ("levels", "paper")
 

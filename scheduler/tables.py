@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.stages import (
     OFFSETS,
     check_colouring,
@@ -17,7 +18,7 @@ from bigbox.scheduler.stages import (
     predecessors,
     stage_of_triple,
 )
-from bigbox.scheduler.tiling import Ints, Tiling
+from bigbox.scheduler.tiling import Tiling
 
 
 class Tables:
@@ -29,7 +30,7 @@ class Tables:
 
     def __init__(self, assignment: Assignment, colouring: str) -> None:
         check_colouring(colouring)
-        bricks, tiling = assignment.bricks, assignment.bricks.tiling
+        bricks, tiling = assignment.bricks, assignment.tiling
         self.tiling = tiling
         self.colouring = colouring
         self.cell = bricks.cell_terms
@@ -77,7 +78,7 @@ class Tables:
     @staticmethod
     def _starved(assignment: Assignment) -> NDArray[np.bool_]:
         """Ranks with less than half the usual share, an eighth, of tiles that wait for nothing."""
-        bricks, tiling = assignment.bricks, assignment.bricks.tiling
+        bricks, tiling = assignment.bricks, assignment.tiling
         x, y, z = (
             np.add.reduceat(tiling.colours(a) == 0, np.arange(0, n, bricks.edge), dtype=np.int64)
             for a, n in enumerate(tiling.counts)

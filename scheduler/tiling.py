@@ -27,8 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Ints = NDArray[np.int64]
-Triple = tuple[int, int, int]
+from bigbox.scheduler.grid import Cover, Grid, Ints, Slices, Triple
 
 AXES = "xyz"
 
@@ -226,20 +225,34 @@ class Tiling:
 
         return one(0), one(1), one(2)
 
+    @cached_property
+    def grid(self) -> Grid:
+        """The tiles as a grid."""
+        x, y, z = (
+            Cover.equal(n, o, self.tile) for n, o in zip(self.shape, self._origins, strict=True)
+        )
+        return Grid((x, y, z))
+
+    @cached_property
+    def owned_grid(self) -> Grid:
+        """What each tile owns, a partition; its pieces are counted in voxels of the tile."""
+        x, y, z = (
+            axis.trimmed(low, high)
+            for axis, (low, high) in zip(self.grid.axes, self._known, strict=True)
+        )
+        return Grid((x, y, z))
+
     def coords(self, tiles: ArrayLike) -> Ints:
-        """Index of each tile on x, y, z: (M,) -> int64 (M, 3)."""
-        return np.stack(np.unravel_index(np.asarray(tiles, np.int64), self.counts), axis=-1)
+        """Return the index of each tile on x, y, z: (M,) -> int64 (M, 3)."""
+        return self.grid.coords(tiles)
 
     def index(self, coords: ArrayLike) -> Ints:
-        """Linear index of tiles given on x, y, z: (M, 3) -> int64 (M,)."""
-        at = np.asarray(coords, np.int64)
-        flat = np.ravel_multi_index((at[..., 0], at[..., 1], at[..., 2]), self.counts)
-        return np.asarray(flat, np.int64)
+        """Return the linear index of tiles given on x, y, z: (M, 3) -> int64 (M,)."""
+        return self.grid.index(coords)
 
     def origin(self, tiles: ArrayLike) -> Ints:
-        """Lowest voxel of each tile: (M,) -> int64 (M, 3), in [0, N) on each axis."""
-        at = self.coords(tiles)
-        return np.stack([self.origins(a)[at[..., a]] for a in range(3)], axis=-1)
+        """Return the lowest voxel of each tile: (M,) -> int64 (M, 3), in [0, N) on each axis."""
+        return self.grid.origin(tiles)
 
     def neighbours(self, tiles: ArrayLike) -> Ints:
         """Face neighbours: (M,) -> int64 (M, 3, 2), side 0 low and 1 high; -1 past an open end."""
@@ -261,7 +274,7 @@ class Tiling:
         at = np.asarray(voxels, np.int64)
         return self.index(np.stack([self._owners[a][at[..., a]] for a in range(3)], axis=-1))
 
-    def owned(self, tile: int) -> tuple[slice, slice, slice]:
+    def owned(self, tile: int) -> Slices:
         """The cuboid of voxels a tile owns, as slices into the tile."""
         at = self.coords(tile)
         x, y, z = (

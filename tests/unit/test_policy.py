@@ -38,7 +38,7 @@ class SlowPolicy:
     """The same order, from sets of tiles and a sort at every batch."""
 
     def __init__(self, assignment: Assignment, rank: int, colouring: str) -> None:
-        self.tiling = assignment.bricks.tiling
+        self.tiling = assignment.tiling
         tiles = np.arange(self.tiling.size)
         self.own = {int(t) for t in tiles[assignment.rank_of(tiles) == rank]}
         self.before = [
@@ -114,7 +114,7 @@ def same_batches(
 ) -> None:
     rank = chance.randrange(assignment.n_ranks)
     fast, slow = make(assignment, rank, colouring, few), SlowPolicy(assignment, rank, colouring)
-    everything = set(range(assignment.bricks.tiling.size))
+    everything = set(range(assignment.tiling.size))
     if resume:
         done = {t for t in everything if chance.random() < 0.4}
         restored = shuffled(done, chance)
@@ -151,7 +151,7 @@ def test_every_tile_is_painted_once_and_after_its_predecessors(
     colouring: str, assignment: Assignment, chance: random.Random, resume: bool
 ) -> None:
     """Messages are late, out of order and repeated; batches finish in any order."""
-    tiling = assignment.bricks.tiling
+    tiling = assignment.tiling
     tiles = np.arange(tiling.size)
     before = stages.predecessors(tiling, tiles, colouring)
     policies = [
@@ -194,7 +194,7 @@ def test_every_tile_is_painted_once_and_after_its_predecessors(
 @given(assignments())
 @settings(max_examples=25)
 def test_readers_are_the_other_ranks_of_successors(colouring: str, assignment: Assignment) -> None:
-    tiling = assignment.bricks.tiling
+    tiling = assignment.tiling
     for rank in range(assignment.n_ranks):
         own = assignment.tiles_of(rank)
         rows, ranks = Policy(assignment, rank, colouring).readers(own)
