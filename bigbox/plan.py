@@ -25,13 +25,11 @@ from bigbox.planhaloes import (
     plan_haloes,
 )
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
+from bigbox.scheduler.bricks import default_shard
 from bigbox.scheduler.stages import stage_counts
 from bigbox.store.box import Box
 from bigbox.store.footprint import Footprint, footprint
-from bigbox.store.haloes import halo_state
-from bigbox.store.ledger import Ledger
-from bigbox.store.run import layout
-from bigbox.store.tbshards import default_edges
+from bigbox.store.layouts import haloes_of, painting_of
 
 MB = 1_000_000
 
@@ -82,10 +80,12 @@ class EngineShape:
 
 def engine_shape() -> EngineShape:
     """The limits that this bigbox runs with."""
-    from bigbox.engine import haloes, loop, run
+    from bigbox.engine.limits import Limits
+    from bigbox.engine.task import Task
 
-    limits = HaloLimits(run.SUM_BYTES, run.WINDOW_CACHE_BYTES, haloes.ADDS_WAITING)
-    return EngineShape(run.OVERLAP_BYTES, run.BLOCK_CACHE_BYTES, loop.COMMITS_WAITING, limits)
+    own, waiting = Limits(), Task.stores_waiting
+    limits = HaloLimits(own.sum_bytes, own.window_cache_bytes, waiting)
+    return EngineShape(own.overlap_bytes, own.block_cache_bytes, waiting, limits)
 
 
 def memory_per_rank(
@@ -205,7 +205,7 @@ def make_plan(
     colouring: str = "levels",
     seconds_per_tile: float | None = None,
     engine: EngineShape | None = None,
-    bricks: Bricks | None = None,
+    bricks: Bricks[Tiling] | None = None,
     haloes: bool = True,
     halo_stride: int | None = None,
     seconds_per_window: float | None = None,
@@ -248,7 +248,7 @@ def make_plan(
         own_tiles=int(counts.max()),
         tiles=tiling.size,
         bricks=bricks.size,
-        tb_shard_voxels=default_edges(max(tiling.shape))[0] ** 3,
+        tb_shard_voxels=default_shard(max(tiling.shape))[0] ** 3,
     )
     return Plan(
         tiling=tiling,
@@ -268,19 +268,16 @@ def make_plan(
     )
 
 
-def begun_bricks(box: Path, tiling: Tiling) -> Bricks | None:
+def begun_bricks(box: Path, tiling: Tiling) -> Bricks[Tiling] | None:
     """The bricks of the painting that a box holds, which it keeps; None where paint will choose."""
-    run = Ledger(box).run()
-    if run is None:
-        return None
-    begun, bricks, _ = layout(run)
-    return bricks if begun == tiling else None
+    found = painting_of(Box.open(box))
+    return found.layout.bricks if found and found.layout.tiling == tiling else None
 
 
 def lacks_haloes(box: Path) -> bool:
     """Whether a painter that takes haloes would have to paint them first, or go on with them."""
-    found = halo_state(Box.open(box))
-    return not Box.open(box).has("halo") if found is None else not found[2].done.all()
+    found = haloes_of(Box.open(box))
+    return not Box.open(box).has("halo") if found is None else not found.complete
 
 
 def least_rounds(stages: tuple[int, ...], ranks: int, most_tiles: int) -> int:

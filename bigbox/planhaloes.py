@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigbox.scheduler import Assignment
-from bigbox.scheduler.windoworder import WindowOrder
+import numpy as np
+
+from bigbox.scheduler import Assignment, Bricks
+from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows
-from bigbox.store.haloes import BLOCK, HaloLayout, default_shard_edge
+from bigbox.store.layouts import BLOCK, HaloLayout
 from bigbox.store.ledger import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 
@@ -91,19 +93,20 @@ def plan_haloes(
         dm blocks   the input cache's limit
         halo order  40 bytes for each block that the rank's windows touch, 1 for each of the box
     """
-    shape = assignment.bricks.tiling.shape
+    shape = assignment.tiling.shape
     windows = Windows(shape, painter.window, stride or painter.stride, BLOCK)
-    layout = HaloLayout(windows, default_shard_edge(shape), painter.channels)
+    layout = HaloLayout.new(windows, painter.channels)
     most = -(-windows.size // assignment.n_ranks)
     # Ranks differ little in the blocks that their windows touch.
-    order = WindowOrder(windows, assignment, assignment.n_ranks // 2)
-    touched = min(int(1.1 * len(order.contributions()[0])), windows.blocks.size)
+    nothing = WindowsDone(windows, np.zeros(windows.blocks.size, bool))
+    row = WindowRow(windows, assignment, assignment.n_ranks // 2, nothing)
+    touched = min(int(1.1 * len(row.contributions()[0])), windows.blocks.size)
     voxels, cells = painter.window**3, painter.channels * BLOCK**3
     sums = 8 * cells
     # Blocks that are open at a time, as measured for boxes of 256^3 to 1024^3 on 1 to 64 ranks: at
     # most 9 n^(2/3) of the n that a rank touches.
     front = min(touched, int(9 * touched ** (2 / 3)))
-    blocks, bricks = windows.blocks.size, layout.bricks
+    blocks, bricks = windows.blocks.size, Bricks(windows.blocks, layout.edge)
     chunk = 4 * cells + CRC_BYTES
     memory = {
         "windows": 4 * 2 * painter.batch * (painter.window + 2 * painter.margin) ** 3

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from bigbox.errors import BadInput
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store.box import AXES, KNOWN, Box
+from bigbox.store.box import Box
+from bigbox.store.fields import AXES, FIELDS, known_field
 from bigbox.store.ledger import Ledger
 
 matplotlib.use("Agg")
@@ -116,10 +117,10 @@ def panels(
     """Slabs by the panel's name, a channel a panel: of `arrays`, or of dm, halo and tb."""
     if arrays is None:
         box.require("dm")
-        arrays = [name for name in KNOWN if box.has(name)]
+        arrays = [field.name for field in FIELDS if field.spans_box and box.has(field.name)]
     found = {}
     for name in arrays:
-        array = box.require(name) if name in KNOWN else box.array(name)
+        array = box.require(name) if known_field(name) else box.array(name)
         if tuple(array.shape[-3:]) != box.shape or array.ndim > 4:
             raise BadInput(f"{box.path}/{name}: has shape {array.shape}, no field over the box")
         if array.ndim == 3:

@@ -77,10 +77,18 @@ class Order(Protocol):
         ...
 
 
-OrderT = TypeVar("OrderT", bound=Order)
+class Source(Protocol):
+    """What batches can be asked of: an order, or the engine's task around one."""
+
+    def next_batch(self, idle: bool) -> Ints:
+        """Hand out units, int64; with `idle` fewer than a batch if there are no more."""
+        ...
 
 
-def next_work(orders: Sequence[OrderT], idle: bool) -> tuple[OrderT, Ints] | None:
+SourceT = TypeVar("SourceT", bound=Source)
+
+
+def next_work(orders: Sequence[SourceT], idle: bool) -> tuple[SourceT, Ints] | None:
     """Return the next batch of the first order that has one.
 
     Those that wait for nothing come first. All ranks are then busy until theirs are done. Tiles

@@ -238,7 +238,7 @@ class WindowOrder:
         places = self.windows.meeting.places(window)[0]
         return dict(zip(blocks[awaited].tolist(), places[awaited].tolist(), strict=True))
 
-    def add(self, blocks: ArrayLike, count: ArrayLike = 1) -> list[int]:
+    def add(self, blocks: ArrayLike, count: Ints | int = 1) -> list[int]:
         """Count windows as added to blocks, none named twice; return those that are complete."""
         blocks = np.asarray(blocks, np.int64)
         at = np.searchsorted(self.blocks, blocks)

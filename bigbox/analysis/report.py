@@ -21,7 +21,7 @@ from bigbox.analysis.page import Section, Shown, write_page
 from bigbox.errors import BadInput
 from bigbox.plot import Channel, owner_edges, slab_image, slab_of
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store.box import AXES, KNOWN
+from bigbox.store.fields import AXES, known_field
 
 Numbers = Mapping[str, Any]
 
@@ -142,7 +142,7 @@ def _maps(
 def _label(field: Field) -> str | None:
     """Of the colours; None where the array's own is known."""
     name = Path(field.name).name
-    return None if name in KNOWN else f"{name}  [{field.unit or '1'}]"
+    return None if known_field(name) else f"{name}  [{field.unit or '1'}]"
 
 
 def _slab(field: Field, view: View) -> tuple[Any, tuple[float, float]]:

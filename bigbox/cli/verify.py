@@ -32,47 +32,40 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Names the damage; exit status 2 when there is any."""
+    """Name the damage; return exit status 2 when there is any."""
     from bigbox.ingest.check import damaged_inputs
     from bigbox.store.box import Box
-    from bigbox.store.ledger import Ledger
-    from bigbox.store.verify import verify, verify_haloes
+    from bigbox.store.layouts import haloes_of, painting_of
+    from bigbox.store.verify import verify
 
     box = Box.open(box_path(options))
     box.require("dm")
-    inputs = damaged_inputs(box)
-    for line in inputs:
-        print(f"bigbox: {line}; ingest the box again", file=sys.stderr)
-    haloes = verify_haloes(box, repair=not options.dry_run)
-    if haloes:
-        for line in [*map(str, haloes.damage), *haloes.notes]:
-            print(f"bigbox: {line}", file=sys.stderr)
-        if haloes.revoked:
-            print(
-                f"bigbox: {haloes.revoked} blocks of haloes are taken back: run the same bigbox "
-                "paint command to predict them again",
-                file=sys.stderr,
+    said = [f"{line}; ingest the box again" for line in damaged_inputs(box)]
+    damaged, complete, done = bool(said), True, []
+    painting = painting_of(box)
+    for found in (haloes_of(box), painting):
+        if found is None:
+            continue
+        report = verify(found, repair=not options.dry_run)
+        damaged |= not report.intact
+        complete &= report.complete
+        said += [*map(str, report.damage), *report.notes]
+        taken = [f"{n} {p.many}" for p in found.products if (n := report.revoked[p.name])]
+        if taken:
+            said.append(
+                f"{' and '.join(taken)} are taken back: run the same bigbox paint command to make"
+                " them again"
             )
-    damaged = bool(inputs or (haloes and haloes.damage))
-    if Ledger(box.place).run() is None:
-        if not damaged:
-            print(f"{options.box}: the inputs are intact; nothing is painted yet")
-        return BadInput.exit_status if damaged else 0
-    report = verify(box, repair=not options.dry_run)
-    for damage in report.damage:
-        print(f"bigbox: {damage}", file=sys.stderr)
-    for note in report.notes:
-        print(f"bigbox: {note}", file=sys.stderr)
-    if report.revoked_tiles or report.revoked_shards:
-        print(
-            f"bigbox: {report.revoked_tiles} tiles and {report.revoked_shards} shards of tb are "
-            "taken back: run the same bigbox paint command to make them again",
-            file=sys.stderr,
-        )
-    if report.damage or damaged:
+        done += [
+            f"{report.done[p.name]:,} of {report.total[p.name]:,} {p.many}" for p in found.products
+        ]
+    for line in said:
+        print(f"bigbox: {line}", file=sys.stderr)
+    if damaged:
         return BadInput.exit_status
-    done = f"{haloes.blocks_done:,} of {haloes.blocks:,} blocks of haloes, " if haloes else ""
-    done += f"{report.tiles_done:,} of {report.tiles:,} tiles, "
-    done += f"{report.shards_done:,} of {report.shards:,} shards of tb"
-    print(f"{options.box}: intact: {done}" + ("" if report.complete else "; not complete yet"))
+    if painting is None:
+        print(f"{options.box}: the inputs are intact; nothing is painted yet")
+    else:
+        unfinished = "" if complete else "; not complete yet"
+        print(f"{options.box}: intact: {', '.join(done)}{unfinished}")
     return 0

@@ -1,4 +1,4 @@
-"""What tiles hand to each other: slabs cut from painted tiles, kept until their one use.
+"""Cut slabs from painted tiles, and keep them until their one use by a neighbour.
 
 Across a face whose neighbour has the higher colour, a painted tile owes that neighbour the slab
 that both share, full cross-section (edges and corners come with it, because a tile has the voxels
@@ -19,16 +19,34 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from bigbox.engine.transport import Slab
+from bigbox.engine.transport import Parcel
 from bigbox.scheduler.stages import colours
 from bigbox.scheduler.stages import known as known_widths
 from bigbox.scheduler.tiling import Tiling
 
 Name = tuple[int, int, int]  # tile, axis, side
+
+
+@dataclass(frozen=True)
+class Slab:
+    """The part of a painted tile that a face neighbour shares: float32 (fields, ., ., .)."""
+
+    tile: int
+    axis: int
+    side: int
+    data: np.ndarray
+
+
+def packed(slabs: Sequence[Slab]) -> Parcel:
+    """Return slabs as they travel: (tile, axis, side) of each, and their voxels."""
+    names = np.array([(s.tile, s.axis, s.side) for s in slabs], np.int64).reshape(-1)
+    voxels = [np.ascontiguousarray(s.data, np.float32).reshape(-1) for s in slabs]
+    return Parcel(names, np.concatenate(voxels) if voxels else np.empty(0, np.float32))
 
 
 def faces_owed(tiling: Tiling, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +101,19 @@ class Overlaps:
         shape = [self._fields] + [self._tiling.tile] * 3
         shape[1 + axis] = self.width(tile, axis, side)
         return tuple(shape)
+
+    def unpacked(self, parcel: Parcel) -> list[Slab]:
+        """Return the slabs of a parcel.
+
+        They are copies: as views, the last slab in use would keep the whole message in memory.
+        """
+        voxels, at, slabs = parcel.data.view(np.float32), 0, []
+        for tile, axis, side in parcel.numbers.reshape(-1, 3).tolist():
+            shape = self.slab_shape(tile, axis, side)
+            count = int(np.prod(shape))
+            slabs.append(Slab(tile, axis, side, voxels[at : at + count].reshape(shape).copy()))
+            at += count
+        return slabs
 
     def cut(self, tiles: np.ndarray, fields: np.ndarray) -> tuple[np.ndarray, list[Slab]]:
         """Every slab that newly painted tiles owe, and the neighbour that waits for each, int64.

@@ -1,64 +1,101 @@
-"""Progress on rank 0: tiles and windows, rate, time left; a bar on a terminal, else a plain log."""
+"""Show progress on rank 0: units done, rate, time left; a bar on a terminal, else a plain log."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from tqdm import tqdm
 
 
-class Progress:
-    """Shows how far all ranks are. On ranks other than 0, or when quiet, shows nothing."""
+@dataclass
+class Goal:
+    """How many units of a task there are, over all ranks, and how many earlier runs have done.
 
-    def __init__(self, total: int, already: int, n_ranks: int, show: bool, every: float = 10.0):
-        self._total = total
-        self._done = [0] * n_ranks
-        self._windows = [0] * n_ranks
-        self.windows = 0  # windows of haloes that this run predicts, over all ranks
-        self._already = already
+    A task without a noun is not shown, the first one with `main` has the bar.
+    """
+
+    noun: str
+    total: int
+    already: int = 0
+    main: bool = False
+
+
+class Progress:
+    """Shows how far all ranks are. On ranks other than 0, or when quiet, shows nothing.
+
+    Parameters
+    ----------
+    goals : one for each task.
+    n_ranks : ranks.
+    show : whether to show anything.
+    every : seconds between lines where there is no terminal.
+    """
+
+    def __init__(
+        self, goals: Sequence[Goal], n_ranks: int = 1, show: bool = False, every: float = 10.0
+    ) -> None:
+        self._goals = list(goals)
+        self._main = next((i for i, goal in enumerate(goals) if goal.main), 0)
+        self._done = np.zeros((n_ranks, len(goals)), np.int64)
         self._began = self._last = time.monotonic()
         self._every = every
-        self._show = show
+        self._show = show and bool(goals)
         self._bar = None
-        if show and sys.stderr.isatty():
+        if not self._show:
+            return
+        main = self._goals[self._main]
+        if sys.stderr.isatty():
             self._bar = tqdm(
-                total=total, initial=already, unit="tile", desc="painting", smoothing=0.05
+                total=main.total,
+                initial=main.already,
+                unit=main.noun,
+                desc="painting",
+                smoothing=0.05,
             )
-        elif show and already:
-            self._say(f"{already} of {total} tiles were painted before; going on")
+        elif main.already:
+            self._say(f"{main.already} of {main.total} tiles were painted before; going on")
 
     def _say(self, line: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
-    def update(self, rank: int, done: int, windows: int = 0) -> None:
-        """`rank` has `done` tiles durable in this run, and `windows` of haloes predicted."""
-        self._done[rank], self._windows[rank] = done, windows
-        total_done = self._already + sum(self._done)
+    def update(self, rank: int, *done: int) -> None:
+        """Take how many units of each task `rank` has stored in this run."""
+        if not self._show:
+            return
+        self._done[rank] = done
+        counts = self._done.sum(axis=0).tolist()
+        now = time.monotonic()
+        goal, new = self._goals[self._main], counts[self._main]
+        beside = "; ".join(
+            self._beside(other, counts[i], now - self._began)
+            for i, other in enumerate(self._goals)
+            if i != self._main and other.noun and other.total
+        )
         if self._bar is not None:
-            if self.windows:
-                self._bar.set_postfix_str(self._haloes(), refresh=False)
-            self._bar.update(total_done - self._bar.n)
-        elif self._show and time.monotonic() - self._last >= self._every:
-            self._last = time.monotonic()
-            rate = sum(self._done) / (self._last - self._began)
-            left = (self._total - total_done) / rate if rate else float("inf")
+            self._bar.set_postfix_str(beside, refresh=False)
+            self._bar.update(goal.already + new - self._bar.n)
+        elif now - self._last >= self._every:
+            self._last = now
+            rate, done_now = new / (now - self._began), goal.already + new
+            left = tqdm.format_interval(int((goal.total - done_now) / rate)) if rate else "?"
             self._say(
-                f"{total_done}/{self._total} tiles ({100 * total_done / self._total:.1f} %), "
-                f"{rate:.1f} tiles/s, {tqdm.format_interval(int(left)) if rate else '?'} left"
-                + (f"; {self._haloes()}" if self.windows else "")
+                f"{done_now}/{goal.total} {goal.noun}s ({100 * done_now / goal.total:.1f} %), "
+                f"{rate:.1f} {goal.noun}s/s, {left} left" + (f"; {beside}" if beside else "")
             )
 
-    def _haloes(self) -> str:
-        done = sum(self._windows)
-        seconds = time.monotonic() - self._began
+    @staticmethod
+    def _beside(goal: Goal, done: int, seconds: float) -> str:
         rate = done / seconds if seconds > 0 else 0.0
-        left = tqdm.format_interval(int((self.windows - done) / rate)) if rate else "?"
-        return f"haloes {done}/{self.windows} windows, {rate:.1f}/s" + (
-            f", {left} left" if done < self.windows else ""
+        left = tqdm.format_interval(int((goal.total - done) / rate)) if rate else "?"
+        return f"haloes {done}/{goal.total} {goal.noun}s, {rate:.1f}/s" + (
+            f", {left} left" if done < goal.total else ""
         )
 
     def close(self) -> None:
-        """Ends the bar."""
+        """End the bar."""
         if self._bar is not None:
             self._bar.close()

@@ -1,4 +1,4 @@
-"""The average over overlapping windows, in integers, so that no order of adding can change it.
+"""Average over overlapping windows in integers, so that no order of adding can change the result.
 
     sum   += weight x round(2^24 log10 rho_h)         for every window that covers a voxel, int64
     mean   = sum / (2^24 x sum of the weights)        once all of them have
@@ -11,15 +11,13 @@ Sums of floats depend on the order of adding, hence on ranks and batches; those 
 from __future__ import annotations
 
 from collections import OrderedDict
-from itertools import product
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
-from bigbox.scheduler.windoworder import Done
-from bigbox.scheduler.windows import Windows
+from bigbox.scheduler.window_order import WindowOrder
 
 Ints = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -37,44 +35,41 @@ class Aside(Protocol):
     """Where sums go when memory is short, and where those of earlier runs come from."""
 
     def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
-        """Takes the sums of a block over some windows; there are none of it here."""
+        """Take the sums of a block over some windows; there are none of it here."""
 
     def put_back(self, block: int) -> tuple[Bool, Ints] | None:
-        """Gives them back; None where there are none."""
+        """Give them back; None where there are none."""
 
 
 class Sums:
     """Sums of the blocks that one rank has a part in, at most `limit_bytes` of them in memory.
 
-    Args:
-        windows: the windows.
-        weights: int64[window], of a voxel in the average, on one axis.
-        channels: of haloes.
-        left: blocks that are of interest here, ascending, and windows still to be added to each.
-        done: what earlier runs have done; what is in its sums is added to no block again.
-        aside: takes what does not fit.
-        limit_bytes: see above; one block is always held.
+    Parameters
+    ----------
+    order : which windows are awaited by which blocks, and what is complete.
+    weights : int64 (window,), of a voxel in the average, on one axis.
+    channels : of haloes.
+    aside : takes what does not fit.
+    limit_bytes : see above; one block is always held.
 
-    Raises:
-        BadInput: weights that leave a voxel without any, or that could overflow.
+    Raises
+    ------
+    BadInput
+        Weights that leave a voxel without any, or that could overflow.
     """
 
     def __init__(
         self,
-        windows: Windows,
+        order: WindowOrder,
         weights: npt.ArrayLike,
         channels: int,
-        left: tuple[Ints, Ints],
-        done: Done,
         aside: Aside,
         limit_bytes: int,
     ) -> None:
-        self._windows = windows
+        self._order = order
+        self._windows = windows = order.windows
         self._weights = np.asarray(weights, np.int64)
         self._shape = (channels, *(windows.block,) * 3)
-        self._blocks, self._left = left[0], left[1].copy()
-        self._bits = int(np.prod(windows.ordinals))
-        self._done = done
         self._aside = aside
         self._limit = limit_bytes
         self._open: OrderedDict[int, tuple[Bool, Ints]] = OrderedDict()
@@ -91,7 +86,7 @@ class Sums:
         self._plain = bool((self._weights == 1).all())
 
     def add(self, window: int, logs: Float) -> list[int]:
-        """Add a window, float32 (C, w, w, w) log10 rho_h; returns the blocks that are complete."""
+        """Add a window, float32 (C, w, w, w) log10 rho_h; return the blocks that are complete."""
         least, most = float(logs.min()), float(logs.max())
         if not (-SANE <= least and most <= SANE):
             raise BadInput(
@@ -105,47 +100,37 @@ class Sums:
         if not self._plain:
             x, y, z = (self._weights.reshape(s) for s in ((-1, 1, 1), (-1, 1), (-1,)))
             fixed *= x * y * z
-        at = self._windows.coords(window).tolist()
-        grid = self._windows.blocks.counts
-        here = self._here(window)
-        pieces = (self._windows.pieces(axis, i) for axis, i in enumerate(at))
-        for (i, wx, bx), (j, wy, by), (k, wz, bz) in product(*pieces):
-            block = (i * grid[1] + j) * grid[2] + k
+        here = self._order.blocks_of(window)
+        for block, inside, target in self._windows.meeting.pieces(window):
             if block in here:
-                self._held(block)[1][:, bx, by, bz] += fixed[:, wx, wy, wz]
-        complete = []
-        for block, (place, ordinal) in here.items():
-            self._held(block)[0][ordinal] = True
-            self._left[place] -= 1
-            if not self._left[place]:
-                complete.append(block)
-        return complete
+                self._held(block)[1][(slice(None), *target)] += fixed[(slice(None), *inside)]
+        for block, place in here.items():
+            self._held(block)[0][place] = True
+        return self._order.add(list(here))
 
     def add_sums(self, block: int, windows: Bool, sums: Ints) -> list[int]:
-        """Add what another rank has summed up over some windows; returns as `add` does."""
-        place = self._place(block)
+        """Add what another rank has summed up over some windows; return as `add` does."""
         count = int(np.count_nonzero(windows))
-        if place < 0 or self._left[place] < count or (self._held(block)[0] & windows).any():
+        if not self._order.awaits(block, count) or (self._held(block)[0] & windows).any():
             raise BigboxError(f"block {block}: sums of windows that it has; please report")
         union, total = self._held(block)
         union |= windows
         total += sums.reshape(self._shape)
-        self._left[place] -= count
-        return [] if self._left[place] else [block]
+        return self._order.add([block], count)
 
     def take(self, block: int) -> tuple[Bool, Ints]:
-        """The sums of a block that is complete here, and their windows; they are gone."""
+        """Return the sums of a block that is complete here, and their windows; they are gone."""
         self._held(block)
         return self._open.pop(block)
 
     def held(self) -> list[tuple[int, Bool, Ints]]:
-        """What is in memory: blocks, windows, sums."""
+        """Return what is in memory: blocks, windows, sums."""
         return [(block, *entry) for block, entry in self._open.items()]
 
     def density(self, block: int, sums: Ints) -> Float:
-        """rho_h of a final block, float32 (C, b, b, b), NaN beyond the box's end."""
+        """Return rho_h of a final block, float32 (C, b, b, b), NaN beyond the box's end."""
         inside = self._windows.inside(block)
-        low = (self._windows.blocks.coords(block) * self._windows.block).tolist()
+        low = self._windows.blocks.origin(block).tolist()
         x, y, z = (
             cover[a + s.start : a + s.stop]
             for cover, a, s in zip(self._coverage, low, inside, strict=True)
@@ -156,22 +141,6 @@ class Sums:
         found[(slice(None), *inside)] = np.where(mean >= CUT, 10.0**mean, 0.0)
         return found
 
-    def _here(self, window: int) -> dict[int, tuple[int, int]]:
-        """Blocks that a window is to be added to: place in `left`, the window's ordinal there."""
-        blocks = self._windows.blocks_of([window])[0]
-        ordinals = self._windows.ordinals_of([window])[0]
-        awaited = self._done.awaited([window])[0]
-        places = np.minimum(np.searchsorted(self._blocks, blocks), len(self._blocks) - 1)
-        awaited &= (self._blocks[places] == blocks) & (self._left[places] > 0)
-        found = zip(blocks[awaited], places[awaited], ordinals[awaited], strict=True)
-        return {int(block): (int(place), int(ordinal)) for block, place, ordinal in found}
-
-    def _place(self, block: int) -> int:
-        """Place of a block in `left`; -1 where nothing is to be added to it."""
-        place = int(np.searchsorted(self._blocks, block))
-        here = place < len(self._blocks) and self._blocks[place] == block
-        return place if here and self._left[place] else -1
-
     def _held(self, block: int) -> tuple[Bool, Ints]:
         entry = self._open.get(block)
         if entry is not None:
@@ -179,7 +148,7 @@ class Sums:
             return entry
         entry = self._aside.put_back(block)
         if entry is None:
-            entry = np.zeros(self._bits, bool), np.zeros(self._shape, np.int64)
+            entry = np.zeros(self._windows.most_per_block, bool), np.zeros(self._shape, np.int64)
         self._open[block] = entry
         while len(self._open) > 1 and len(self._open) * entry[1].nbytes > self._limit:
             oldest = next(iter(self._open))

@@ -1,9 +1,7 @@
 """The box on disk: its arrays, the painting in progress, and the ledger of what is done."""
 
-from bigbox.store.blocks import BlockReader
 from bigbox.store.box import Box
-from bigbox.store.painting import Painting
-from bigbox.store.run import discard_painting, start_run
-from bigbox.store.shards import DamagedTile
+from bigbox.store.cutouts import CutoutReader
+from bigbox.store.shards import DamagedChunk
 
-__all__ = ["BlockReader", "Box", "DamagedTile", "Painting", "discard_painting", "start_run"]
+__all__ = ["Box", "CutoutReader", "DamagedChunk"]

@@ -29,20 +29,10 @@ import zarr
 
 from bigbox.errors import BadInput
 from bigbox.store.durable import Disk, explained
+from bigbox.store.fields import AXES, HALO, Field, is_of_realization, known_field
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
 
-AXES = ("x", "y", "z")
 REALIZATIONS = "realizations"
-
-# Name, unit and meaning of the arrays that bigbox itself makes.
-KNOWN = {
-    "dm": ("1", "dark-matter density over its mean, 1 + delta"),
-    "halo": ("(M_sun/h) / (Mpc/h)^3", "halo mass per voxel volume, one channel per mass bin"),
-    "tb": ("mK", "21 cm brightness temperature"),
-}
-
-# What belongs to a realization; all else is the box's.
-OF_A_REALIZATION = ("tb", "latents", "ledger")
 
 # Relative difference of the voxel's sides that still counts as cubic.
 CUBIC_TOLERANCE = 1e-4
@@ -171,7 +161,7 @@ class Box:
 
     def place_of(self, name: str) -> Path:
         """Where an array of the box stands, or would."""
-        own = name.split("/")[0] in OF_A_REALIZATION
+        own = is_of_realization(name.split("/")[0])
         return (self.place if own else self.path) / name
 
     def realizations(self) -> list[int]:
@@ -209,7 +199,7 @@ class Box:
             way = "bigbox ingest SOURCE BOX" if name == "dm" else f"the command that makes {name}"
             raise BadInput(f"{self.path}: has no '{name}'; add it with: {way}")
         array = self.array(name)
-        rank = 4 if name == "halo" else 3
+        rank = len((known_field(name) or Field(name, "", "")).dims)
         if array.ndim != rank:
             raise BadInput(
                 f"{self.path}/{name}: has {array.ndim} dimensions {array.shape},"
@@ -244,9 +234,9 @@ class Box:
             if not overwrite:
                 raise BadInput(f"{place}: exists already; overwrite it on purpose or keep it")
             disk.remove_tree(place)
-        known = KNOWN.get(name, ("", ""))
+        known = known_field(name) or Field(name, "", "")
         chunk, shard = field_chunks(self.shape, channels)
-        names: tuple[str, ...] = AXES if channels is None else ("channel", *AXES)
+        names = AXES if channels is None else HALO.dims
         shape = self.shape if channels is None else (channels, *self.shape)
         meta = array_metadata(
             shape,
@@ -254,8 +244,8 @@ class Box:
             shard=shard,
             names=names,
             attributes={
-                "units": known[0] if units is None else units,
-                "long_name": known[1] if long_name is None else long_name,
+                "units": known.units if units is None else units,
+                "long_name": known.long_name if long_name is None else long_name,
                 **(attributes or {}),
             },
         )

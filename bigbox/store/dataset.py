@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store.box import AXES, Box, realization_path
-from bigbox.store.ledger import Ledger
-from bigbox.store.run import layout
+from bigbox.store.box import Box, realization_path
+from bigbox.store.fields import AXES, known_field
+from bigbox.store.layouts import painting_of
 
 if TYPE_CHECKING:
     import xarray
@@ -52,15 +52,12 @@ class Painted:
 
 def painted(box: Box) -> Painted | None:
     """The painting of a box after its ledger; None where nothing was painted by bigbox."""
-    ledger = Ledger(box.place)
-    run = ledger.run()
-    if run is None:
+    found = painting_of(box)
+    if found is None:
         return None
-    tiling, bricks, tb = layout(run)
-    state = ledger.state(bricks, tb.size)
-    return Painted(
-        tiling, dict(run["identity"]), int(state.done.sum()), int(state.shards.sum()), tb.size
-    )
+    tiles, shards, *_ = (int(done.sum()) for done in found.state.done)
+    tiling, of_shards = found.layout.tiling, found.layout.shards.size
+    return Painted(tiling, found.identity, tiles, shards, of_shards)
 
 
 def require_whole(box: Box, name: str) -> Any:
@@ -95,7 +92,7 @@ def open_dataset(
     box = Box.open(realization_path(path, realization))
     variables: dict[str, Any] = {}
     for name in box.names():
-        array = box.require(name) if name in ("dm", "halo", "tb") else box.array(name)
+        array = box.require(name) if known_field(name) else box.array(name)
         dims = getattr(array.metadata, "dimension_names", None) or ()
         if tuple(dims[-3:]) != AXES:
             continue

@@ -40,13 +40,7 @@ class File:
 
 
 class Disk:
-    """The file system as the store uses it; every method is one operation that may fail.
-
-    `kept` holds leases between the start of a run and its first rank's joining it.
-    """
-
-    def __init__(self) -> None:
-        self.kept: dict[tuple[str, int], Any] = {}
+    """The file system as the store uses it; every method is one operation that may fail."""
 
     def open(self, path: str | Path, *, create: bool = False, exclusive: bool = False) -> File:
         """Open for reading and writing; `exclusive` creates it and fails where it exists."""

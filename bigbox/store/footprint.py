@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigbox.scheduler.bricks import Bricks
+from bigbox.scheduler.bricks import Bricks, default_shard
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.ledger import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
-from bigbox.store.tbshards import default_edges
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def footprint(
     """Size on disk of a painting in bricks of edge³ tiles, committed `batch` tiles of a brick at a
     time (1 is the worst: an index for every tile); tb_edges: (shard, inner chunk) of tb, voxels.
     """
-    shard, chunk = tb_edges or default_edges(max(tiling.shape))
+    shard, chunk = tb_edges or default_shard(max(tiling.shape))
     bricks = Bricks(tiling, edge)
     tile_bytes = 4 * tiling.tile**3 + CRC_BYTES
     appends = int((-(-bricks.tile_counts() // batch)).sum())

@@ -34,12 +34,13 @@ LOOK = 0.1
 
 
 class Lease:
-    """The lock file, held exclusively (starting a run) or shared (a rank of a run)."""
+    """The lock file, held exclusively (starting a run) or shared (a rank of run `epoch`)."""
 
-    def __init__(self, disk: Disk, ledger: Ledger, file: File | None) -> None:
+    def __init__(self, disk: Disk, ledger: Ledger, file: File | None, epoch: int = 0) -> None:
         self._disk = disk
         self._ledger = ledger
         self._file = file
+        self.epoch = epoch
 
     @classmethod
     def exclusive(cls, disk: Disk, ledger: Ledger, linger: float = LINGER) -> Lease:
@@ -69,26 +70,21 @@ class Lease:
     @classmethod
     def shared(cls, disk: Disk, ledger: Ledger, epoch: int, linger: float = LINGER) -> Lease:
         """Join run `epoch` as one of its ranks; raises StoppedEarly where a newer run started."""
-        lease = cls(disk, ledger, disk.open(lock_path(ledger)))
-        lease._wait_shared(linger)
+        lease = cls(disk, ledger, disk.open(lock_path(ledger)), epoch)
+        lease.share(linger)
         try:
-            lease.check(epoch)
+            lease.check()
         except StoppedEarly:
             lease.close()
             raise
         return lease
 
-    def share(self, epoch: int, linger: float = LINGER) -> None:
-        """From exclusive to shared: run `epoch` has begun; kept for its first rank, see `join`.
+    def share(self, linger: float = LINGER) -> None:
+        """Get the lock shared, waiting for whoever holds it alone.
 
-        flock lets go of the old lock before it asks for the new one, so another run may hold the
-        lease for a moment in between.  Raises StoppedEarly where it does so for long.
+        flock lets go of an old lock before it asks for the new one, so another run may hold the
+        lease for a moment in between. Raises StoppedEarly where it does so for long.
         """
-        self._wait_shared(linger)
-        self._disk.kept[(str(self._ledger.path), epoch)] = self
-
-    def _wait_shared(self, linger: float) -> None:
-        """Get the lock shared, waiting for whoever holds it alone; closed where there are none."""
         deadline = time.monotonic() + linger
         while self._file is not None:
             got = self._disk.lock(self._file, exclusive=False)
@@ -105,39 +101,26 @@ class Lease:
             else:
                 time.sleep(LOOK)
 
-    @classmethod
-    def join(cls, disk: Disk, ledger: Ledger, epoch: int) -> Lease:
-        """The lease of one rank of run `epoch`: the one its start kept, or another shared one."""
-        kept = disk.kept.pop((str(ledger.path), epoch), None)
-        if not isinstance(kept, Lease):
-            return cls.shared(disk, ledger, epoch)
-        try:
-            kept.check(epoch)
-        except StoppedEarly:
-            kept.close()
-            raise
-        return kept
-
-    def check(self, epoch: int) -> None:
-        """Raise StoppedEarly if a run newer than `epoch` has started: one stat, no reading."""
-        if os.path.exists(self._ledger.epoch_path(epoch + 1)):
+    def check(self) -> None:
+        """Raise StoppedEarly if a newer run has started: one stat, no reading."""
+        if os.path.exists(self._ledger.epoch_path(self.epoch + 1)):
             raise StoppedEarly(
-                f"{self._ledger.path.parent}: run {epoch + 1} has taken over from this one"
-                f" (run {epoch}); nothing that is recorded is lost"
+                f"{self._ledger.path.parent}: run {self.epoch + 1} has taken over from this one"
+                f" (run {self.epoch}); nothing that is recorded is lost"
             )
 
     @contextmanager
-    def fenced(self, epoch: int) -> Iterator[None]:
-        """What a newer run took away from under this one (its directory) means StoppedEarly."""
+    def fenced(self) -> Iterator[None]:
+        """Raise StoppedEarly for what a newer run took away from under this one (its directory)."""
         try:
             yield
         except FileNotFoundError as error:
-            self.check(epoch)
-            if self._ledger.tmp_of(epoch).exists():
+            self.check()
+            if self._ledger.tmp_of(self.epoch).exists():
                 raise
             raise StoppedEarly(
                 f"{self._ledger.path.parent}: another run is starting in place of this one"
-                f" (run {epoch}); nothing that is recorded is lost"
+                f" (run {self.epoch}); nothing that is recorded is lost"
             ) from error
 
     def close(self) -> None:

@@ -7,41 +7,56 @@
       tmp/e00001/               files that have no name yet; gone as soon as a later run starts
       lease.lock                see `bigbox.store.lease`
 
-A tile is done when its record stands here, and the record is written after the data is durable.
-A record file ends at its first torn or bad record.  When run k+1 starts it notes how long the
-record files of run k are at that moment: bytes that a lost process of run k adds later are void.
+A ledger is about a few products, numbered from 0 (see `bigbox.store.product`). Number 0 is what
+ranks append to (tiles, or blocks of haloes); the others are made of it, shard by shard (tb).
 
-Records are read in the order of the runs.  Within one run a REVOKE takes back every TILE record of
-its tile, whichever rank wrote them, in this run or an earlier one.
+A chunk is done when its record stands here, and the record is written after the data is durable.
+A record file ends at its first torn or bad record. When run k+1 starts it notes how long the record
+files of run k are at that moment: bytes that a lost process of run k adds later are void.
+
+Records are read in the order of the runs. Within one run a record that takes a chunk back voids
+every record of its being made, whichever rank wrote them, in this run or an earlier one.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
-from bigbox.scheduler.bricks import Bricks
 from bigbox.store.durable import Disk, File
 from bigbox.store.metadata import read_json
 from bigbox.store.shards import Index, empty_index
 
-# Kinds of record.  BEGUN says that a tile, or as many windows as its `end`, are being painted; it
-# is not synced and decides nothing, but tells how much a killed run lost.
-TILE, SHARD, REVOKE_TILE, REVOKE_SHARD, COMPLETE, BEGUN = 1, 2, 3, 4, 5, 6
+# Kinds of record beside those of `made` and `revoked`. BEGUN says that a tile, or as many windows
+# as its `end`, are being painted. It is not synced and decides nothing, but tells how much a killed
+# run lost.
+COMPLETE, BEGUN = 5, 6
+
+
+def made(number: int) -> int:
+    """Return the kind of record that says: this chunk of product `number` is done."""
+    return 1 + number if number < 2 else 3 + 2 * number
+
+
+def revoked(number: int) -> int:
+    """Return the kind of record that takes a chunk of product `number` back."""
+    return 3 + number if number < 2 else 4 + 2 * number
+
 
 # offset, end and crc are those of the chunk in its shard: where it begins, the committed end of
-# the shard after it, and crc32c of its values.  For SHARD: 0, bytes, crc32c of the chunks' crcs.
+# the shard after it, and crc32c of its values. Of a shard that is written whole: 0, its bytes,
+# crc32c of its chunks' crcs.
 RECORD = np.dtype(
     [
         ("kind", "u1"),
@@ -128,13 +143,59 @@ class Source:
 
 @dataclass
 class State:
-    """What the ledger says is done."""
+    """What the ledger says is done.
 
-    done: Bool  # (tiles,)
-    shards: Bool  # (shards of tb,)
-    ends: npt.NDArray[np.uint64]  # (bricks,) committed end of each brick's file
-    complete: bool  # a run has found everything done, nothing was revoked since, and all is done
-    painted: int  # TILE records read: more than tiles done where some were painted again
+    Parameters
+    ----------
+    done : bool (chunks,) for each product.
+    ends : uint64 (bricks,), the committed end of each brick's file of product 0.
+    complete : a run has found everything done, nothing was taken back since, and all is done.
+    written : records of chunks of product 0: more than chunks done where some were made again.
+    newest : number of the newest run at that time.
+    good, seen : bytes that count, and bytes there were, of the record files of the newest run.
+    """
+
+    done: list[Bool]
+    ends: npt.NDArray[np.uint64]
+    complete: bool = False
+    written: int = 0
+    newest: int = 0
+    good: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def nothing(cls, products: Sequence[Counted], newest: int = 0) -> State:
+        """Return the state in which nothing is done."""
+        ends = np.zeros(products[0].files, np.uint64)
+        return cls([np.zeros(one.size, np.bool_) for one in products], ends, newest=newest)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pack the bits: one rank reads the ledger and sends what it says to all others."""
+        packed = [(len(bits), np.packbits(bits)) for bits in self.done]
+        return self.__dict__ | {"done": packed}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpack the bits."""
+        done = [np.unpackbits(bits, count=n).astype(bool) for n, bits in state["done"]]
+        self.__dict__.update(state | {"done": done})
+
+
+class Counted(Protocol):
+    """What the ledger must know of a product."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of its chunks."""
+        ...
+
+    @property
+    def files(self) -> int:
+        """Return the number of its files."""
+        ...
+
+    def file_of(self, chunks: Ints) -> Ints:
+        """Return the file of each chunk."""
+        ...
 
 
 class Ledger:
@@ -250,66 +311,73 @@ class Ledger:
         """Length of the part of a record file that counts."""
         return sum(len(block) for block in self.blocks(source)) * RECORD.itemsize
 
-    def state(self, bricks: Bricks, n_shards: int) -> State:
-        """Read the whole ledger, file by file; n_shards: number of shards of tb."""
-        state = State(
-            np.zeros(bricks.tiling.size, np.bool_),
-            np.zeros(n_shards, np.bool_),
-            np.zeros(bricks.size, np.uint64),
-            False,
-            0,
-        )
+    def state(self, products: Sequence[Counted]) -> State:
+        """Read the whole ledger, file by file."""
+        state = State.nothing(products, self.newest())
         sources = self.sources()
         for epoch in sorted({s.epoch for s in sources}):
             taken_back: list[Records] = []
             complete = False
             for source in (s for s in sources if s.epoch == epoch):
+                good = 0
+                if epoch == state.newest:
+                    state.seen[source.path.name] = source.path.stat().st_size
                 for block in self.blocks(source):
-                    tiles = block[block["kind"] == TILE]
-                    index = tiles["index"].astype(np.int64)
-                    state.done[index] = True
-                    state.painted += len(index)
-                    # In order, so the last append of a brick is what stays; one run has one
-                    # writer per brick.
-                    state.ends[bricks.of_tile(index)] = tiles["end"]
-                    made = block["index"][block["kind"] == SHARD]
-                    state.shards[made.astype(np.int64)] = True
+                    good += len(block)
+                    for number, done in enumerate(state.done):
+                        some = block[block["kind"] == made(number)]
+                        index = some["index"].astype(np.int64)
+                        done[index] = True
+                        if number == 0:
+                            state.written += len(index)
+                            # In order, so the last append to a file is what stays: one run has one
+                            # writer for each.
+                            state.ends[products[0].file_of(index)] = some["end"]
                     complete |= bool((block["kind"] == COMPLETE).any())
-                    other = block[(block["kind"] == REVOKE_TILE) | (block["kind"] == REVOKE_SHARD)]
-                    if len(other):
+                    kinds = [revoked(number) for number in range(len(products))]
+                    if len(other := block[np.isin(block["kind"], kinds)]):
                         taken_back.append(other)
+                if epoch == state.newest:
+                    state.good[source.path.name] = good * RECORD.itemsize
             state.complete = (state.complete or complete) and not taken_back
             for other in taken_back:
                 index = other["index"].astype(np.int64)
-                state.done[index[other["kind"] == REVOKE_TILE]] = False
-                state.shards[index[other["kind"] == REVOKE_SHARD]] = False
+                for number, done in enumerate(state.done):
+                    done[index[other["kind"] == revoked(number)]] = False
         # Records that are lost to damage leave no other trace.
-        state.complete = state.complete and bool(state.done.all() and state.shards.all())
+        state.complete = state.complete and all(bool(done.all()) for done in state.done)
         return state
 
-    def crcs(
-        self, n_tiles: int, n_shards: int
-    ) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """The crc of the latest record of every tile and every shard of tb, 0 where none is."""
-        found = {TILE: np.zeros(n_tiles, np.uint32), SHARD: np.zeros(n_shards, np.uint32)}
-        for source in self.sources():
-            for block in self.blocks(source):
-                for kind, crcs in found.items():
-                    some = block[block["kind"] == kind]
-                    crcs[some["index"].astype(np.int64)] = some["crc"]
-        return found[TILE], found[SHARD]
+    def is_current(self, state: State) -> bool:
+        """Return whether nothing was recorded since a state was read; reads no record."""
+        if self.newest() != state.newest:
+            return False
+        now = {s.path.name: s.path.stat().st_size for s in self.sources() if s.sealed is None}
+        return now == state.seen
 
-    def brick_index(self, bricks: Bricks, brick: int, chunk_bytes: int) -> Index:
-        """The index of a brick's file as the records have it, (slots, 2): when its own is lost."""
-        index = empty_index(bricks.slots)
+    def crcs(self, sizes: Sequence[int]) -> list[npt.NDArray[np.uint32]]:
+        """Return the crc of the latest record of every chunk of every product, 0 where none is."""
+        found = [np.zeros(n, np.uint32) for n in sizes]
         for source in self.sources():
             for block in self.blocks(source):
-                tiles = block[block["kind"] == TILE]
-                cell = bricks.cell(tiles["index"].astype(np.int64))
-                mine = cell // bricks.slots == brick
-                slots = cell[mine] % bricks.slots
-                index[slots, 0] = tiles["offset"][mine]
-                index[slots, 1] = chunk_bytes
+                for number, crcs in enumerate(found):
+                    some = block[block["kind"] == made(number)]
+                    crcs[some["index"].astype(np.int64)] = some["crc"]
+        return found
+
+    def file_index(self, cell: Callable[[Ints], Ints], file: int, slots: int, size: int) -> Index:
+        """Return the index of a file of product 0 as the records have it: when its own is lost.
+
+        cell: returns file * slots + slot of chunks; size: bytes of a chunk. Returns (slots, 2).
+        """
+        index = empty_index(slots)
+        for source in self.sources():
+            for block in self.blocks(source):
+                some = block[block["kind"] == made(0)]
+                at = cell(some["index"].astype(np.int64))
+                mine = at // slots == file
+                index[at[mine] % slots, 0] = some["offset"][mine]
+                index[at[mine] % slots, 1] = size
         return index
 
 

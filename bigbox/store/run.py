@@ -1,9 +1,9 @@
-"""Starting a run of a painting, or giving one up: the lease, the identity, the arrays, the number.
+"""Begin a run of a painting, or give one up: the lease, the identity, the arrays, the number.
 
-The order is what makes it safe.  A run first fences off its predecessors (their directory of files
+The order is what makes it safe. A run first fences off its predecessors (their directory of files
 without a name goes, so they can put nothing into place any more), then notes how far their records
-count, then takes its number; only the one who gets the number goes on.  Whatever is removed is
-first renamed into the run's own directory, which is gone as soon as a later run starts.
+count, then takes its number. Only the one who gets the number goes on. Whatever is removed is first
+renamed into the run's own directory, which is gone as soon as a later run starts.
 """
 
 from __future__ import annotations
@@ -12,177 +12,178 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from bigbox.errors import BadInput
-from bigbox.scheduler.bricks import Bricks
-from bigbox.scheduler.tiling import Tiling
-from bigbox.store.arrays import painted_metadata, steps_metadata, tb_metadata
-from bigbox.store.box import Box, make_realization
-from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.durable import Disk, explained
+from bigbox.store.layouts import LayoutT, Recorded
 from bigbox.store.lease import LINGER, Lease
-from bigbox.store.ledger import Ledger
+from bigbox.store.ledger import Ledger, State
 from bigbox.store.metadata import group_metadata, read_json
-from bigbox.store.tbshards import TbShards, default_edges
 
-# What a painting makes in its group.
-PAINTED = ("latents", "tb")
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 
 
-def start_run(
-    box: Box,
-    identity: Mapping[str, Any],
-    tiling: Tiling,
-    bricks: Bricks,
-    *,
-    n_ranks: int = 1,
-    n_steps: int = 0,
-    device: str = "",
-    disk: Disk | None = None,
-    tb_edges: tuple[int, int] | None = None,
-    linger: float = LINGER,
-    check: bool = False,
-) -> int:
-    """Begin a run of the painting that `identity` describes; returns its number (epoch).
-
-    For rank 0 alone, before any rank calls `Painting.begin`.  identity: JSON, everything that
-    decides the bytes; n_steps: per-step latents kept for each tile; tb_edges: (shard, chunk) of tb;
-    check: only see whether it would be refused, and return 0.
-    Raises BadInput where another run holds the lease, the store cannot be written, or some tiles
-    are painted already with another identity.
-    """
-    disk = disk or DISK
-    shard, chunk = tb_edges or default_edges(max(tiling.shape))
-    wanted = {
-        "identity": json.loads(json.dumps(dict(identity))),
-        "tiling": tiling.as_dict(),
-        "edge": bricks.edge,
-        "n_steps": n_steps,
-        "tb": {"shard": shard, "chunk": chunk},
-    }
-
-    def files(tmp: Path) -> dict[Path, bytes]:
-        latents, tb = tmp / "latents", tmp / "tb"
-        found = {
-            latents: group_metadata(),
-            latents / "painted": painted_metadata(bricks),
-            tb: tb_metadata(box.shape, wanted["tb"], {"painting": wanted["identity"]}),
-        }
-        if n_steps:
-            found[latents / "steps"] = steps_metadata(bricks.tiling, n_steps)
-        return found
-
-    what = Made(box.place, PAINTED, painted, "is painted", "--discard")
-    if check:
-        with suppress(FileNotFoundError):  # of a painting that another command gives up just now
-            check_run(what, wanted)
-        return 0
-    make_realization(disk, box)
-    about = {"kind": "paint", "n_ranks": n_ranks, "device": device}
-    return begin_run(what, wanted, files, about, disk, linger)
-
-
-def discard_painting(box: Box, *, disk: Disk | None = None, linger: float = LINGER) -> bool:
-    """Give up the painting of a box: tb, the latents and every record; dm and halo stay.
-
-    Returns whether there was one.  Raises BadInput while a run holds the lease.
-    """
-    return discard_run(box.place, box.place, PAINTED, disk or DISK, linger)
-
-
 @dataclass(frozen=True)
-class Made:
-    """What a ledger is about, and how its run is spoken of.
+class Begun(Generic[LayoutT]):
+    """A run that has begun: rank 0 sends this to all ranks, which then join it.
 
-    place: the group that the arrays stand in; arrays: what the run makes in it; done: how much a
-    run.json's ledger has done; is_made, way_out: words for a message.
+    Parameters
+    ----------
+    epoch : the run's number.
+    layout, identity : what is painted.
+    state : what earlier runs have done.
     """
 
-    place: Path
-    arrays: tuple[str, ...]
-    done: Callable[[Ledger, Mapping[str, Any]], int]
-    is_made: str
-    way_out: str
-    ledger: str = ""  # the group inside `place` that holds the ledger
+    epoch: int
+    layout: LayoutT
+    identity: dict[str, Any]
+    state: State
 
 
-def begin_run(
-    what: Made,
-    wanted: Mapping[str, Any],
-    files: Callable[[Path], Mapping[Path, bytes]],
-    about: Mapping[str, Any],
-    disk: Disk,
-    linger: float,
-) -> int:
-    """Begin a run; returns its number.  Raises BadInput as `start_run` does.
+class Start(Generic[LayoutT]):
+    """The start of a run, for rank 0 alone.
 
-    wanted: what run.json is to say; files: zarr.json by directory, parents first, of the empty
-    arrays made in a directory; about: noted with the number.
+    Parameters
+    ----------
+    place : the group that the products stand in.
+    ledger : the ledger of the run.
+    layout : what is painted.
+    identity : JSON, everything that decides the bytes.
+    look : returns what the ledger says, as `layouts.painting_of` and `haloes_of` do. It is asked
+        again only where another run has begun since.
+    prepare : makes what must stand on the disk before the ledger.
     """
-    ledger = Ledger(what.place / what.ledger)
-    _refuse_others(what.place, what.arrays)
-    with explained(ledger.path):
-        _make_ledger(disk, ledger)
-        lease = Lease.exclusive(disk, ledger, linger)
-        try:
-            fresh = check_run(what, wanted)
-            epoch = claim(disk, ledger, about, fresh)
-            if fresh:
-                with lease.fenced(epoch):
-                    tmp = ledger.tmp_of(epoch)
-                    _put_aside(disk, what.place, what.arrays, ledger, epoch)
-                    _create_arrays(disk, what.place, what.arrays, files(tmp), tmp)
-                    record = json.dumps({"base": epoch, **wanted}, indent=2).encode()
-                    disk.write_atomic(ledger.path / "run.json", record, tmp / "run.json")
-                    _empty_tmp(disk, ledger, epoch)
-        except BaseException:
-            lease.close()
-            raise
-        lease.share(epoch)
-    return epoch
 
+    def __init__(
+        self,
+        place: Path,
+        ledger: Ledger,
+        layout: LayoutT,
+        identity: Mapping[str, Any],
+        look: Callable[[], Recorded[LayoutT] | None],
+        prepare: Callable[[Disk], None] = lambda disk: None,
+    ) -> None:
+        self.place, self.ledger, self.layout = place, ledger, layout
+        self._look, self._prepare = look, prepare
+        self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
+        self.wanted = {"identity": self.identity, **layout.as_dict()}
+        self._newest = ledger.newest()
+        self.found = look()
 
-def check_run(what: Made, wanted: Mapping[str, Any]) -> bool:
-    """Whether a run would begin a new painting; raises BadInput where it would be refused."""
-    _refuse_others(what.place, what.arrays)
-    ledger = Ledger(what.place / what.ledger)
-    run = ledger.run()
-    difference = None if run is None else _difference(run, wanted)
-    if run is not None and difference and what.done(ledger, run):
-        key, old, new = difference
-        raise BadInput(
-            f"{what.place}: {what.is_made} with {key} = {old}, this run asks for {new};"
-            f" paint with the old value, or give that painting up with {what.way_out}, or"
-            " use another copy of the box"
-        )
-    return run is None or difference is not None
+    def keep(self, layout: LayoutT) -> None:
+        """Take another layout: that of a painting which has begun."""
+        self.layout, self.wanted = layout, {"identity": self.identity, **layout.as_dict()}
+
+    @property
+    def difference(self) -> tuple[str, Any, Any] | None:
+        """The first key in which what is found differs from what is wanted: old and new value."""
+        if self.found is None:
+            return None
+        for name, new in self.wanted.items():
+            prefix = "" if name == "identity" else name
+            if found := _first(prefix, self.found.run.get(name), new):
+                return found
+        return None
+
+    def check(self) -> None:
+        """Raise BadInput where the run would be refused."""
+        refuse_others(self.place, self.layout.arrays())
+        difference = self.difference
+        if self.found is not None and difference and self.found.state.done[0].any():
+            key, old, new = difference
+            raise BadInput(
+                f"{self.place}: {self.layout.noun} with {key} = {old}, this run asks for {new};"
+                f" paint with the old value, or give that painting up with {self.layout.way_out},"
+                " or use another copy of the box"
+            )
+
+    def begin(
+        self,
+        disk: Disk,
+        about: Mapping[str, Any],
+        attributes: Mapping[str, Any] | None = None,
+        linger: float = LINGER,
+    ) -> tuple[Begun[LayoutT], Lease]:
+        """Begin the run; the lease that comes with it is the first rank's.
+
+        about: noted with the run's number; attributes: of the arrays, where they are made anew.
+        Raises BadInput where another run holds the lease, the store cannot be written, or some
+        chunks are made already with another identity.
+        """
+        self.check()
+        self._prepare(disk)
+        with explained(self.ledger.path):
+            make_ledger(disk, self.ledger)
+            lease = Lease.exclusive(disk, self.ledger, linger)
+            try:
+                newest = self.ledger.newest()
+                fence_off(disk, self.ledger, newest)
+                found = self.found
+                if newest != self._newest or (found and not self.ledger.is_current(found.state)):
+                    found = self.found = self._look()
+                    self.check()
+                fresh = found is None or self.difference is not None
+                state = State.nothing(self.layout.products(self.place), newest)
+                if found is not None and not fresh:
+                    state = found.state
+                about = {"kind": self.layout.kind, **about}
+                lease.epoch = claim(disk, self.ledger, about, state, fresh)
+                if fresh:
+                    with lease.fenced():
+                        self._make_arrays(disk, lease.epoch, attributes or {})
+            except BaseException:
+                lease.close()
+                raise
+            lease.share(linger)
+        return Begun(lease.epoch, self.layout, self.identity, state), lease
+
+    def _make_arrays(self, disk: Disk, epoch: int, attributes: Mapping[str, Any]) -> None:
+        """Make the empty arrays without a name, then give them one: only the newest run can."""
+        tmp, arrays = self.ledger.tmp_of(epoch), self.layout.arrays()
+        before = self.found.layout.arrays() if self.found else ()
+        put_aside(disk, self.place, {*before, *arrays}, self.ledger, epoch)
+        files = self.layout.files(tmp, {**attributes, "painting": self.identity})
+        for directory, data in files.items():
+            disk.make_dir(directory)
+            disk.write_atomic(directory / "zarr.json", data)
+        for name in arrays:
+            disk.replace(tmp / name, self.place / name)
+        disk.fsync_dir(self.place)
+        record = json.dumps({"base": epoch, **self.wanted}, indent=2).encode()
+        disk.write_atomic(self.ledger.path / "run.json", record, tmp / "run.json")
+        empty_tmp(disk, self.ledger, epoch)
 
 
 def discard_run(
-    ledger_place: Path, place: Path, arrays: Sequence[str], disk: Disk, linger: float
+    ledger: Ledger, place: Path, arrays: Sequence[str], disk: Disk, linger: float = LINGER
 ) -> bool:
-    """Give up what a ledger's runs have made: the arrays in `place`, and every record."""
-    ledger = Ledger(ledger_place)
-    _refuse_others(place, arrays)
+    """Give up what a ledger's runs have made: the arrays in `place`, and every record.
+
+    Returns whether there was something. Raises BadInput while a run holds the lease.
+    """
+    refuse_others(place, arrays)
     if not ledger.path.exists():
         return False
     with explained(ledger.path):
-        _make_ledger(disk, ledger)  # where a kill left half of it
+        make_ledger(disk, ledger)  # where a kill left half of it
         lease = Lease.exclusive(disk, ledger, linger)
         try:
             found = (ledger.path / "run.json").exists()
-            epoch = claim(disk, ledger, {"kind": "discard", "n_ranks": 0}, fresh=True)
-            with lease.fenced(epoch):
-                _put_aside(disk, place, arrays, ledger, epoch)
-                _empty_tmp(disk, ledger, epoch)
+            newest = ledger.newest()
+            fence_off(disk, ledger, newest)
+            about = {"kind": "discard", "n_ranks": 0}
+            lease.epoch = claim(disk, ledger, about, newest, fresh=True)
+            with lease.fenced():
+                put_aside(disk, place, arrays, ledger, lease.epoch)
+                empty_tmp(disk, ledger, lease.epoch)
         finally:
             lease.close()
     return found
@@ -192,25 +193,26 @@ def claim(
     disk: Disk,
     ledger: Ledger,
     about: Mapping[str, Any],
+    state: State | int,
     fresh: bool = False,
     reseal: Mapping[str, int] | None = None,
 ) -> int:
-    """Take the next number, under the exclusive lease; `fresh` makes all earlier records void.
+    """Take the next number, under the exclusive lease, when earlier runs are fenced off.
 
-    reseal: record files of earlier runs that were found damaged, and the bytes that still count.
+    state: as it was read since, or the newest number where all earlier records become void
+    (`fresh`); reseal: record files of earlier runs that were found damaged, and the bytes that
+    still count.
     """
-    newest = ledger.newest()
-    _fence_off(disk, ledger, newest)
+    newest = state if isinstance(state, int) else state.newest
     sealed = dict(reseal or {})
-    if not fresh:
-        for source in ledger.sources():
-            if source.epoch == newest:
-                sealed[source.path.name] = ledger.good_bytes(source)
-                # A rank that was killed between writing a record and syncing it left it in the
-                # page cache; it counts from now on, so it must not be lost later.
-                file = disk.open(source.path)
-                disk.fsync(file)
-                disk.close(file)
+    if not fresh and not isinstance(state, int):
+        sealed |= state.good
+        for name in state.good:
+            # A rank that was killed between writing a record and syncing it left it in the page
+            # cache; it counts from now on, so it must not be lost later.
+            file = disk.open(ledger.records_path / name)
+            disk.fsync(file)
+            disk.close(file)
         disk.fsync_dir(ledger.records_path)
     epoch = newest + 1
     data = json.dumps(
@@ -240,21 +242,8 @@ def claim(
     return epoch
 
 
-def layout(run: Mapping[str, Any]) -> tuple[Tiling, Bricks, TbShards]:
-    """Tiling, bricks and shards of tb as run.json has them."""
-    tiling = Tiling.from_dict(run["tiling"])
-    tb = TbShards(tiling, int(run["tb"]["shard"]), int(run["tb"]["chunk"]))
-    return tiling, Bricks(tiling, int(run["edge"])), tb
-
-
-def painted(ledger: Ledger, run: Mapping[str, Any]) -> int:
-    """Number of tiles that are done."""
-    _, bricks, tb = layout(run)
-    return int(ledger.state(bricks, tb.size).done.sum())
-
-
-def _fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
-    """From here on no run up to `newest` can put a file into place: its directory is gone."""
+def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
+    """Keep runs up to `newest` from putting a file into place: their directory goes."""
     for name in os.listdir(ledger.tmp_path):
         match = re.fullmatch(r"e(\d+)", name)
         if match and int(match[1]) > newest:
@@ -272,7 +261,10 @@ def _fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
             disk.unlink(path)
 
 
-def _make_ledger(disk: Disk, ledger: Ledger) -> None:
+def make_ledger(disk: Disk, ledger: Ledger) -> None:
+    """Make the directories of a ledger where they are not yet, and the group that it stands in."""
+    if not (ledger.path.parent / "zarr.json").exists():
+        make_group(disk, ledger.path.parent)
     make_group(disk, ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path)
 
 
@@ -289,8 +281,8 @@ def make_group(disk: Disk, place: Path, *inside: Path) -> None:
         disk.write_atomic(place / "zarr.json", group_metadata(), mine)
 
 
-def _refuse_others(place: Path, arrays: Sequence[str]) -> None:
-    """What `bigbox ingest` or another program has made is never painted over, nor discarded."""
+def refuse_others(place: Path, arrays: Sequence[str]) -> None:
+    """Refuse to paint over, or discard, what `bigbox ingest` or another program has made."""
     for name in arrays:
         about = read_json(place / name / "zarr.json") or {}
         ours = name == "latents" or "painting" in about.get("attributes", {})
@@ -302,7 +294,7 @@ def _refuse_others(place: Path, arrays: Sequence[str]) -> None:
             )
 
 
-def _put_aside(disk: Disk, place: Path, arrays: Sequence[str], ledger: Ledger, epoch: int) -> None:
+def put_aside(disk: Disk, place: Path, arrays: Iterable[str], ledger: Ledger, epoch: int) -> None:
     """Take the painting out of the box by renames."""
     aside = ledger.tmp_of(epoch)
     ours = (ledger.path / "run.json", ledger.path / "sums")
@@ -313,7 +305,7 @@ def _put_aside(disk: Disk, place: Path, arrays: Sequence[str], ledger: Ledger, e
     disk.fsync_dir(ledger.path)
 
 
-def _empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
+def empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
     """Remove what was put aside, and the record files that are void since."""
     for name in os.listdir(ledger.records_path):
         match = re.match(r"e(\d+)-", name)
@@ -326,28 +318,6 @@ def _empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
             disk.remove_tree(path)
         else:
             disk.unlink(path)
-
-
-def _create_arrays(
-    disk: Disk, place: Path, arrays: Sequence[str], files: Mapping[Path, bytes], tmp: Path
-) -> None:
-    """Make the empty arrays without a name, then give them one: also this only the newest can."""
-    for directory, data in files.items():
-        disk.make_dir(directory)
-        disk.write_atomic(directory / "zarr.json", data)
-    for name in arrays:
-        disk.replace(tmp / name, place / name)
-    disk.fsync_dir(place)
-
-
-def _difference(run: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """The first key in which two paintings differ, with the old and the new value."""
-    for name, new in wanted.items():
-        prefix = "" if name == "identity" else name
-        found = _first(prefix, run.get(name), new)
-        if found:
-            return found
-    return None
 
 
 def _first(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:

@@ -38,23 +38,15 @@ CRC_BYTES = 4
 COPY_BYTES = 4 << 20
 
 
-class DamagedTile(BigboxError):
-    """Stored bytes of a tile are missing, cut or flipped: which array, tile and file, and why."""
+class DamagedChunk(BigboxError):
+    """Stored bytes of a chunk are missing, cut or flipped: which array, chunk and file, and why."""
 
-    what = "tile"
-
-    def __init__(self, array: str, tile: int, file: str, why: str) -> None:
-        super().__init__(f"{array}: {self.what} {tile} is damaged in {file}: {why}")
+    def __init__(self, array: str, noun: str, chunk: int, file: str, why: str) -> None:
+        super().__init__(f"{array}: {noun} {chunk} is damaged in {file}: {why}")
         self.array = array
-        self.tile = tile
+        self.chunk = chunk
         self.file = file
         self.why = why
-
-
-class DamagedBlock(DamagedTile):
-    """The same of a block of the predicted haloes; `tile` is the block."""
-
-    what = "block"
 
 
 def pread_all(fd: int, size: int, offset: int) -> bytes:

@@ -1,9 +1,9 @@
-"""Reading cut-outs of a large array through a cache of whole chunks."""
+"""Read cut-outs of a large array through a cache of whole chunks."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -15,11 +15,12 @@ import tensorstore
 import zarr
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.grid import Cover
 
 Float = npt.NDArray[np.float32]
 
 
-class BlockReader:
+class CutoutReader:
     """Cut-outs of (X, Y, Z) or (channels, X, Y, Z) arrays, wrapped around periodic axes.
 
         chunks    |----|----|----|      read(origin 10, shape 4) on 12 periodic voxels
@@ -40,6 +41,7 @@ class BlockReader:
         self.shape = tuple(int(n) for n in array.shape[-3:])
         self.chunk = tuple(int(n) for n in array.chunks[-3:])
         self.cache_bytes = cache_bytes
+        self._chunks = [Cover.regular(n, c) for n, c in zip(self.shape, self.chunk, strict=True)]
         self._array = array
         self._source = _source(array)
         self._lead = tuple(int(n) for n in array.shape[:-3])
@@ -69,23 +71,15 @@ class BlockReader:
             before = min(max(0, first - low), high - low - 1)
             pad.append((before, high - low - (last - first) - before))
         out = np.empty(self._lead + tuple(b - a for a, b in inside), np.float32)
-        runs = [list(self._runs(axis, *inside[axis])) for axis in range(3)]
-        for (i, xs, xt), (j, ys, yt), (k, zs, zt) in product(*runs):
+        axes = (
+            Cover.equal(size, low, high - low).pieces(0, chunks)
+            for size, (low, high), chunks in zip(self.shape, inside, self._chunks, strict=True)
+        )
+        for (i, xt, xs), (j, yt, ys), (k, zt, zs) in product(*axes):
             out[..., xt, yt, zt] = self._block((i, j, k))[..., xs, ys, zs]
         if any(p != (0, 0) for p in pad):
             out = np.pad(out, [(0, 0)] * len(self._lead) + pad, mode="edge")
         return out
-
-    def _runs(self, axis: int, low: int, high: int) -> Iterator[tuple[int, slice, slice]]:
-        """Pieces of [low, high) inside one chunk: (chunk, slice in it, slice of the cut-out)."""
-        size, edge = self.shape[axis], self.chunk[axis]
-        at = low
-        while at < high:
-            voxel = at % size
-            chunk, inner = divmod(voxel, edge)
-            take = min(edge - inner, size - voxel, high - at)
-            yield chunk, slice(inner, inner + take), slice(at - low, at - low + take)
-            at += take
 
     def _block(self, key: tuple[int, ...]) -> Float:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Sums of blocks that are not final, put on the disk: for want of memory, and for the next run.
+"""Keep sums of blocks that are not final on the disk: for want of memory, and for the next run.
 
     halogen/ledger/sums/
       e00003-r00001.dat    slots of one size: the sums of a block, int64
@@ -35,14 +35,14 @@ _HEAD = np.dtype([("bits", "<u8"), ("lines", "<u8")])
 
 
 def _line(bits: int) -> np.dtype[np.void]:
-    """One line of an index; `windows` are packed bits, see `Windows.ordinals_of`."""
+    """One line of an index; `windows` are packed bits, by `Windows.meeting.places`."""
     return np.dtype(
         [("block", "<u8"), ("slot", "<u8"), ("crc", "<u4"), ("windows", "u1", (-(-bits // 8),))]
     )
 
 
 @dataclass
-class Saved:
+class SavedSums:
     """Lines of indices, and the file of each."""
 
     bits: int
@@ -58,9 +58,9 @@ class Saved:
         masks = np.bitwise_or.reduceat(self.lines["windows"], first, axis=0)
         return blocks, np.unpackbits(masks, axis=1, count=self.bits).astype(bool)
 
-    def only(self, rows: npt.NDArray[np.bool_] | Ints) -> Saved:
+    def only(self, rows: npt.NDArray[np.bool_] | Ints) -> SavedSums:
         """Some of the lines."""
-        return Saved(self.bits, self.files, self.file[rows], self.lines[rows])
+        return SavedSums(self.bits, self.files, self.file[rows], self.lines[rows])
 
 
 def sums_directory(ledger: Ledger) -> Path:
@@ -68,9 +68,12 @@ def sums_directory(ledger: Ledger) -> Path:
     return ledger.path / "sums"
 
 
-def saved_sums(ledger: Ledger, bits: int, final: Bool) -> Saved:
-    """What a run may go on from: of each block that is not final, sums that have no window in
-    common, those over the most windows first.  The same for every rank that asks."""
+def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
+    """Return what a run may go on from, the same for every rank that asks.
+
+    Of each block that is not final, sums that have no window in common, those over the most windows
+    first.
+    """
     base = ledger.base()
     files: list[Path] = []
     parts, numbers = [], []
@@ -85,8 +88,8 @@ def saved_sums(ledger: Ledger, bits: int, final: Bool) -> Saved:
         parts.append(lines[lines["block"] < len(final)])
         numbers[-1] = numbers[-1][: len(parts[-1])]
     if not parts:
-        return Saved(bits, files, np.empty(0, np.int32), np.empty(0, _line(bits)))
-    found = Saved(bits, files, np.concatenate(numbers), np.concatenate(parts))
+        return SavedSums(bits, files, np.empty(0, np.int32), np.empty(0, _line(bits)))
+    found = SavedSums(bits, files, np.concatenate(numbers), np.concatenate(parts))
     found = found.only(~final[found.lines["block"].astype(np.int64)])
     count = np.bitwise_count(found.lines["windows"]).sum(axis=1, dtype=np.int64)
     # Newer ones first among equals, by name: e00003-r00001.
@@ -123,7 +126,7 @@ def _read(path: Path, bits: int) -> npt.NDArray[np.void] | None:
 
 
 def remove_unused(
-    disk: Disk, ledger: Ledger, used: Saved, temporary: Callable[[str], Path]
+    disk: Disk, ledger: Ledger, used: SavedSums, temporary: Callable[[str], Path]
 ) -> None:
     """Remove what nobody goes on from; for the first rank, before the others begin."""
     names = {used.files[i].name for i in np.unique(used.file).tolist()}
@@ -136,7 +139,7 @@ def remove_unused(
             disk.unlink(dead)
 
 
-class Savings:
+class SumsFile:
     """The sums that one rank of one run has on the disk, and those of earlier runs that it owns.
 
     shape: of the sums of a block; before: what earlier runs have left of this rank's blocks.
@@ -149,7 +152,7 @@ class Savings:
         epoch: int,
         rank: int,
         shape: tuple[int, ...],
-        before: Saved,
+        before: SavedSums,
         temporary: Callable[[str], Path],
     ) -> None:
         self._disk = disk

@@ -1,0 +1,69 @@
+"""Map a function over blocks on dask, in memory that does not grow with their number.
+
+items    0 1 2 3 | 4 5 6 7 | 8 9 ...     at most `in_flight` are given to dask at a time,
+threads  a b a b | ...                   at most `workers` are worked on at once
+results  0 1 2 3   4 5 6 7   8 9 ...     in the order of the items
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+PER_WORKER = 16  # tasks given to dask for each thread: few enough to hold, enough to keep it busy
+
+
+def map_blocks(
+    function: Callable[[Any], Result],
+    items: Iterable[Any],
+    *,
+    workers: int | None = None,
+    in_flight: int | None = None,
+) -> Iterator[Result]:
+    """Yield function(item) of every item, in order, from dask's threads.
+
+    Where a `dask.distributed` client is current, its workers take the place of the threads: then
+    the function and the items must be such as can be pickled. A dask collection among the items is
+    computed first.
+
+    Parameters
+    ----------
+    function
+        Called once with each item.
+    items
+        Taken as they are needed.
+    workers
+        Threads; by default the cores that this process may use. With one, no thread is started.
+    in_flight
+        Most items whose results are waited for or not yet taken; by default 16 for each thread.
+
+    Raises
+    ------
+    Exception
+        The first that the function raises. No further items are begun.
+    """
+    import dask
+
+    threads = workers or len(os.sched_getaffinity(0))
+    task = dask.delayed(function, pure=False)
+    todo = iter(items)
+    while batch := list(itertools.islice(todo, in_flight or PER_WORKER * threads)):
+        yield from dask.compute(*map(task, batch), **_scheduler(threads))
+
+
+def _scheduler(threads: int) -> dict[str, Any]:
+    if "distributed" in sys.modules:
+        from distributed import get_client
+
+        try:
+            return {"scheduler": get_client()}
+        except ValueError:  # no client is current
+            pass
+    if threads == 1:
+        return {"scheduler": "synchronous"}
+    return {"scheduler": "threads", "num_workers": threads}

@@ -1,0 +1,364 @@
+"""Resolve a painting once: box, tiling, painters, identities, ledgers; then one rank's hand on it.
+
+Rank 0 looks at the ledgers and begins the runs (`Prepared`). What it finds goes to all ranks, so
+that the ledger of a box is read once, however many ranks there are. Each rank then has a `Job`: all
+that the tasks of the loop need.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from bigbox.engine.limits import Limits
+from bigbox.engine.loop import Loop
+from bigbox.engine.progress import Goal, Progress
+from bigbox.engine.stop import StopRequest
+from bigbox.engine.task import Task
+from bigbox.engine.tiles import TileTask
+from bigbox.engine.transport import Transport
+from bigbox.engine.windows import WindowTask
+from bigbox.engine.workers import Threads, Workers
+from bigbox.errors import BadInput
+from bigbox.painters import HaloPainter, Painter
+from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.tiling import Tiling
+from bigbox.store.box import Box
+from bigbox.store.cutouts import CutoutReader
+from bigbox.store.durable import DISK, Disk
+from bigbox.store.fields import HALO, PAINTED, STEPS, output_field
+from bigbox.store.haloes import (
+    HaloPainting,
+    HaloReader,
+    begin_haloes,
+    discard_haloes,
+    start_haloes,
+)
+from bigbox.store.layouts import (
+    HaloLayout,
+    PaintLayout,
+    Recorded,
+    haloes_of,
+    painting_of,
+    saved_of,
+    windows_done,
+)
+from bigbox.store.lease import LINGER, Lease
+from bigbox.store.painting import Painting, discard_painting, start_painting
+from bigbox.store.run import Begun
+from bigbox.store.saved_sums import SavedSums
+from bigbox.store.shards import DamagedChunk
+
+# What an identity says of the machine: no longer of interest once all is painted.
+HOW = ("device", "dtype", "together", "compiled")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be painted: the same on every rank.
+
+    Parameters
+    ----------
+    layout : tiles, bricks, and fields.
+    painter : of tiles.
+    haloes : predicts haloes; None where the box has them, or they are of no interest.
+    halo_layout : windows and blocks.
+    batch : tiles of a batch.
+    colouring : order of the tiles.
+    """
+
+    layout: PaintLayout
+    painter: Painter
+    haloes: HaloPainter | None = None
+    halo_layout: HaloLayout | None = None
+    batch: int = 16
+    colouring: str = "levels"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What rank 0 has found and begun, for all ranks.
+
+    Parameters
+    ----------
+    painting : the run that paints tb.
+    haloes, sums : the run that paints haloes, and what it goes on from; None where all are there.
+    halo_found : the ledger of haloes that are all there; None where none were painted by bigbox.
+    """
+
+    painting: Begun[PaintLayout]
+    haloes: Begun[HaloLayout] | None = None
+    sums: SavedSums | None = None
+    halo_found: Recorded[HaloLayout] | None = None
+
+    @property
+    def already(self) -> int:
+        """Return the tiles that earlier runs have painted."""
+        return int(self.painting.state.done[0].sum())
+
+
+@dataclass
+class Leases:
+    """The first rank's leases, of the runs that it has begun."""
+
+    painting: Lease | None = None
+    haloes: Lease | None = None
+
+    def close(self) -> None:
+        """Let go of them."""
+        for lease in (self.painting, self.haloes):
+            if lease is not None:
+                lease.close()
+
+
+def same_haloes(found: Recorded[HaloLayout], painter: HaloPainter) -> bool:
+    """Return whether the haloes are, or are being, painted by this painter.
+
+    Once all are there it no longer matters on what kind of device they were made.
+    """
+    identities = (found.identity, json.loads(json.dumps(painter.identity())))
+    stored, wanted = (
+        {key: value for key, value in one.items() if key not in HOW} for one in identities
+    )
+    return bool(stored == wanted)
+
+
+def identity_of(plan: Plan, box: Box, found: Recorded[HaloLayout] | None) -> dict[str, Any]:
+    """Return what decides the bytes of tb: the painter, and where its haloes are from.
+
+    found: the ledger of the haloes.
+    """
+    identity = plan.painter.identity()
+    if plan.haloes is not None:
+        kept = found is not None and found.complete and same_haloes(found, plan.haloes)
+        identity["halo"] = found.identity if found and kept else plan.haloes.identity()
+    elif plan.painter.input == HALO.name:
+        source = box.require(HALO.name).attrs.get("source", "unknown")
+        identity["halo"] = {"source": str(source)}
+    return identity
+
+
+def prepare(
+    plan: Plan,
+    box: Box,
+    *,
+    n_ranks: int = 1,
+    device: str = "",
+    discard: bool = False,
+    discard_halo: bool = False,
+    disk: Disk = DISK,
+    linger: float = LINGER,
+) -> tuple[Prepared, Leases]:
+    """Begin the runs of a painting, for rank 0 alone; nothing is written where one is refused.
+
+    discard, discard_halo: throw away what is painted, but for what this very plan has begun: a job
+    that is requeued with its command line must not lose what it painted before. Raises BadInput.
+    """
+    found = haloes_of(box) if plan.haloes is not None or discard_halo else None
+    if discard or discard_halo:
+        _discard(plan, box, found, discard_halo)
+        found = haloes_of(box) if found is not None else None
+    identity = identity_of(plan, box, found)
+    about = {"n_ranks": n_ranks, "device": device}
+    start = start_painting(box, plan.layout, identity)
+    halo_start, complete = None, False
+    if plan.haloes is not None and plan.halo_layout is not None:
+        complete = found is not None and found.complete and same_haloes(found, plan.haloes)
+        if not complete:
+            halo_start = start_haloes(box, plan.halo_layout, plan.haloes.identity())
+            halo_start.check()
+    start.check()  # both, so that nothing is written where one of them is refused
+    leases = Leases()
+    try:
+        begun = sums = None
+        if halo_start is not None and plan.haloes is not None:
+            begun, sums, leases.haloes = begin_haloes(
+                halo_start, disk, about, plan.haloes.attributes(), linger
+            )
+        painting, leases.painting = start.begin(disk, about, linger=linger)
+    except BaseException:
+        leases.close()
+        raise
+    return Prepared(painting, begun, sums, found if complete else None), leases
+
+
+def _discard(plan: Plan, box: Box, found: Recorded[HaloLayout] | None, discard_halo: bool) -> None:
+    painted = painting_of(box)
+    if painted is not None and not painted.complete:
+        identity = json.loads(json.dumps(identity_of(plan, box, found)))
+        if painted.layout.tiling == plan.layout.tiling and painted.identity == identity:
+            return
+    if not discard_halo:
+        discard_painting(box)
+        return
+    if found is None and box.has(HALO.name):
+        raise BadInput(f"{box.path}/halo: was not painted by bigbox and is never discarded")
+    for realization in (0, *box.realizations()):
+        one = Box.open(box.path, "r+", realization)
+        run = painting_of(one)
+        on_them = found and run and run.identity.get("halo") == found.identity
+        if on_them or realization == box.realization:
+            discard_painting(one)
+    discard_haloes(box)
+
+
+@dataclass
+class Job:
+    """One rank's hand on a painting: all that its tasks need.
+
+    Parameters
+    ----------
+    box : the box, opened to be written.
+    plan : what is painted.
+    prepared : what rank 0 has found and begun.
+    rank, n_ranks : this rank.
+    disk : what writes.
+    limits : what is kept in hand.
+    leases : the first rank's.
+    """
+
+    box: Box
+    plan: Plan
+    prepared: Prepared
+    rank: int = 0
+    n_ranks: int = 1
+    disk: Disk = DISK
+    limits: Limits = field(default_factory=Limits)
+    leases: Leases = field(default_factory=Leases)
+
+    def __post_init__(self) -> None:
+        self.assignment = Assignment(self.plan.layout.bricks, self.n_ranks)
+        self.halo_painting: HaloPainting | None = None
+        begun, sums = self.prepared.haloes, self.prepared.sums
+        try:
+            if begun is not None and sums is not None:
+                self.halo_painting = HaloPainting(
+                    self.box, begun, sums, self.assignment, self.rank, self.disk, self.leases.haloes
+                )
+            self.painting = Painting(
+                self.box,
+                self.prepared.painting,
+                self.rank,
+                self.n_ranks,
+                self.disk,
+                self.leases.painting,
+            )
+        except BaseException:
+            if self.halo_painting is not None:
+                self.halo_painting.close()
+            self.leases.close()
+            raise
+
+    @property
+    def tiling(self) -> Tiling:
+        """Return the tiles."""
+        return self.assignment.tiling
+
+    @property
+    def painter(self) -> Painter:
+        """Return the painter of tiles."""
+        return self.plan.painter
+
+    @property
+    def batch(self) -> int:
+        """Return the tiles of a batch."""
+        return self.plan.batch
+
+    @property
+    def colouring(self) -> str:
+        """Return the order of the tiles."""
+        return self.plan.colouring
+
+    def reader(self, name: str) -> CutoutReader:
+        """Return a reader of an array of the box, of haloes also while they are painted."""
+        cache = self.limits.block_cache_bytes
+        if name == HALO.name and self.halo_painting is not None:
+            blocks = self.halo_painting.layout.windows.blocks
+            return HaloReader(self.box, self.halo_painting.reader, blocks, cache)
+        if name == HALO.name and (found := self.prepared.halo_found) is not None:
+            return HaloReader.of(self.box, found, cache)
+        return CutoutReader(self.box.array(name), self.tiling.periodic, cache)
+
+    def tasks(self) -> list[Task]:
+        """Return this rank's kinds of work, those that wait for nothing first."""
+        found: list[Task] = []
+        if self.halo_painting is not None and self.plan.haloes is not None:
+            found.append(WindowTask(self, self.plan.haloes, self.halo_painting))
+        found.append(TileTask(self))
+        for name in self.plan.layout.fields:
+            found.append(imported(output_field(name).task)(self, name))
+        return found
+
+    def loop(
+        self,
+        transport: Transport,
+        stop: StopRequest,
+        workers: Workers | None = None,
+        show: bool = False,
+        seconds_between_polls: float = 0.002,
+    ) -> Loop:
+        """Return the loop over this rank's tasks."""
+        tasks = self.tasks()
+        return Loop(
+            tasks,
+            transport,
+            workers or Threads(),
+            stop,
+            Progress([self._goal(task) for task in tasks], self.n_ranks, show),
+            on_damage=self.take_back,
+            streams=self.painter.at_once,
+            full_speed_streams=self.painter.parallel,
+            seconds_between_polls=seconds_between_polls,
+        )
+
+    def _goal(self, task: Task) -> Goal:
+        if task.product == PAINTED.name:
+            return Goal("tile", self.tiling.size, self.prepared.already, main=True)
+        if isinstance(task, WindowTask):
+            return Goal("window", self.windows_left())
+        return Goal("", 0)
+
+    def windows_left(self) -> int:
+        """Return the windows that were left to predict when the run began."""
+        begun, sums = self.prepared.haloes, self.prepared.sums
+        if begun is None or sums is None:
+            return 0
+        return windows_done(begun.layout, begun.state, sums).left()
+
+    def windows_left_now(self) -> int:
+        """Return the windows that a run that begins after this one has to predict."""
+        if self.prepared.haloes is None or (found := haloes_of(self.box)) is None:
+            return 0
+        saved = saved_of(found.ledger, found.layout, found.state)
+        return windows_done(found.layout, found.state, saved).left()
+
+    def take_back(self, damage: DamagedChunk) -> None:
+        """Mark a damaged chunk, so that the next run makes it again."""
+        name = PAINTED.name if damage.array == STEPS.name else damage.array
+        for painting in (self.painting, self.halo_painting):
+            if painting is not None and name in painting.names:
+                painting.revoke({name: [damage.chunk]})
+
+    def marks(self, damage: DamagedChunk) -> bool:
+        """Return whether `take_back` could mark it: haloes of an earlier run stay as they are."""
+        return damage.array != HALO.name or self.halo_painting is not None
+
+    def finish(self) -> None:
+        """Check and note that all is done, for rank 0."""
+        if self.halo_painting is not None:
+            self.halo_painting.finish()
+        self.painting.finish()
+
+    def close(self) -> None:
+        """Close every file and let go of the leases."""
+        self.painting.close()
+        if self.halo_painting is not None:
+            self.halo_painting.close()
+
+
+def imported(name: str) -> Any:
+    """Return what "module:attribute" names."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,142 @@
+"""Hold the options of `bigbox paint`, and make painters of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from bigbox.engine.mpi import World
+from bigbox.errors import BadInput
+from bigbox.names import DEFAULT_SAMPLER
+from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter
+from bigbox.scheduler.bricks import Bricks, default_edge
+from bigbox.scheduler.tiling import Tiling
+from bigbox.store.box import Box
+from bigbox.store.fields import TB
+from bigbox.store.layouts import PaintLayout, Recorded
+
+
+@dataclass(frozen=True)
+class PaintOptions:
+    """What `bigbox paint` was asked for; see its --help for the meaning of each."""
+
+    box: Path
+    painter: str = "lodi"
+    model: Path | None = None
+    force: bool = False
+    seed: int = 0
+    realization: int = 0
+    overlap_method: str = "conditioned"
+    sampler: str = DEFAULT_SAMPLER
+    steps: int | None = None
+    batch: int | None = None
+    tile: int = 32
+    overlap: int = 4
+    colouring: str = "levels"
+    device: str = "auto"
+    threads: int | None = None
+    compile: str = "auto"
+    halo_stride: int | None = None
+    halo_weighting: str | None = None
+    field: list[str] = field(default_factory=list)
+    discard: bool = False
+    discard_halo: bool = False
+    drop_latents: bool = False
+    seconds_per_tile: float = 0.0
+    seconds_per_window: float = 0.0
+    quiet: bool = False
+
+    def open(self, mode: Literal["r", "r+"] = "r") -> Box:
+        """Open the box and the realization of it that is painted."""
+        return Box.open(self.box, mode, self.realization)
+
+    def layout(self, found: Recorded[PaintLayout] | None, box: Box, n_ranks: int) -> PaintLayout:
+        """Cut the box into tiles and bricks; a painting that has begun keeps its bricks.
+
+        found: that painting.
+        """
+        box.require("dm")
+        tiling = Tiling(box.shape, self.tile, self.overlap)
+        bricks = Bricks(tiling, default_edge(tiling, n_ranks))
+        if found is not None and found.layout.tiling == tiling:
+            bricks = found.layout.bricks
+        return PaintLayout(bricks, fields=(TB.name, *self.field))
+
+    def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
+        """Make the painter of tiles."""
+        return make_painter(
+            self.painter,
+            seed=self.seed,
+            realization=self.realization,
+            overlap_method=self.overlap_method,
+            sampler=self.sampler,
+            steps=self.steps,
+            tile=tiling.tile,
+            box_shape=tiling.shape,
+            device=device,
+            threads=threads,
+            seconds_per_tile=self.seconds_per_tile,
+            model=self.model,
+            compile=self.compile,
+        )
+
+    def halo_painter_of(self, device: str, threads: int) -> HaloPainter:
+        """Make the painter of haloes that goes with it."""
+        return make_halo_painter(
+            self.painter,
+            stride=self.halo_stride,
+            weighting=self.halo_weighting,
+            device=device,
+            threads=threads,
+            seconds_per_window=self.seconds_per_window,
+            model=self.model,
+            compile=self.compile,
+        )
+
+
+def device_of(options: PaintOptions, world: World, threads: int) -> str:
+    """Return the device of this rank's painter: a GPU by local rank, or the CPU's share."""
+    if options.painter.startswith("trivial"):
+        return "cpu"
+    import torch
+
+    from bigbox.devices import find_device
+
+    torch.set_num_threads(threads)
+    if options.device not in ("auto", "cuda"):
+        return str(find_device(options.device))
+    if torch.cuda.is_available():
+        return f"cuda:{world.local_rank % torch.cuda.device_count()}"
+    if options.device == "cuda":
+        raise BadInput(
+            "device cuda: torch sees no GPU here; use --device cpu, or torch's GPU build"
+        )
+    return "cpu"
+
+
+def check_model(options: PaintOptions, box: Box, haloes: bool) -> None:
+    """Raise BadInput where the networks are not made for boxes like this; --force does without.
+
+    haloes: whether they are painted too.
+    """
+    if options.painter != "lodi" or options.force:
+        return
+    from bigbox.data import default_model
+    from bigbox.networks.model import check_box, read_card
+
+    folder = options.model or default_model()
+    for kind in ("lodi", "halogen") if haloes else ("lodi",):
+        check_box(folder, read_card(folder, kind), box)
+
+
+def check_alike(identities: list[dict[str, Any]]) -> None:
+    """Raise BadInput unless all ranks would paint the same bytes."""
+    for rank, identity in enumerate(identities):
+        for key, value in identity.items():
+            if value != identities[0][key]:
+                raise BadInput(
+                    f"{key}: {identities[0][key]!r} on rank 0, {value!r} on rank {rank}; tiles of "
+                    "one painting come from one kind of device and software: start it on equal "
+                    "nodes" + (", or with --compile off" if key == "compiled" else "")
+                )

@@ -1,0 +1,85 @@
+"""Make the fields of the box, shard by shard, once all that a shard is made of is durable.
+
+`AssembleTask` makes tb of tiles. Another field is a row of the table of fields and a subclass of
+`ShardTask`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from bigbox.engine.task import Task
+from bigbox.scheduler.grid import CHUNK, Ints, Meeting
+from bigbox.scheduler.orders import MapOrder
+from bigbox.store.fields import PAINTED, TB
+from bigbox.store.shards import Float
+
+if TYPE_CHECKING:
+    from bigbox.engine.job import Job
+
+
+class ShardTask(Task):
+    """Shards of one field, each made of a region of another product, with `margin` voxels round it.
+
+    A subclass says what it reads, and `make`s a shard.
+
+    Parameters
+    ----------
+    job : the painting.
+    product : name of the field.
+    """
+
+    on_device = False
+    reads = TB.name
+    margin = 0
+
+    def __init__(self, job: Job, product: str) -> None:
+        self.job, self.painting = job, job.painting
+        done = self.painting.was_done(product)
+        meeting = self.made_of()
+        order = MapOrder.of_shards(product, self.reads, meeting, job.assignment, job.rank, done)
+        for chunks in self.painting.done_before(self.reads):
+            for i in range(0, len(chunks), CHUNK):
+                order.final(self.reads, chunks[i : i + CHUNK])
+        super().__init__(product, "shard", order)
+
+    def made_of(self) -> Meeting:
+        """Return which chunks of the product that is read go into which shards."""
+        shards = self.painting.layout.shards
+        return Meeting(shards.grown(self.margin), shards).inverse
+
+    def make(self, shard: int) -> Float:
+        """Return a shard, float32, the part of it in the box."""
+        raise NotImplementedError
+
+    def read(self, shard: int) -> Float:
+        """Return tb under a shard, `margin` voxels round it, float32 mK, wrapped."""
+        shards = self.painting.layout.shards
+        origin = shards.origin(shard) - self.margin
+        shape = [n + 2 * self.margin for n in shards.extent(shard)]
+        return self.job.reader(self.reads).read(origin.tolist(), shape)
+
+    def compute(self, units: Ints, loaded: Any) -> list[Float]:
+        """Make shards."""
+        return [self.make(shard) for shard in units.tolist()]
+
+    def store(self, units: Ints, result: list[npt.NDArray[Any]]) -> None:
+        """Write shards."""
+        for shard, values in zip(units.tolist(), result, strict=True):
+            self.painting.write(self.product, shard, values)
+
+
+class AssembleTask(ShardTask):
+    """Shards of tb, put together from what each tile owns."""
+
+    reads = PAINTED.name
+
+    def made_of(self) -> Meeting:
+        """Return which tiles go into which shards."""
+        return self.painting.layout.shards_of_tiles
+
+    def make(self, shard: int) -> Float:
+        """Return a shard of tb, float32 mK."""
+        return self.painting.assembled(shard)

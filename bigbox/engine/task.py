@@ -1,0 +1,87 @@
+"""Define a task: one kind of work on one rank, as the loop drives it.
+
+::
+
+      order ─next batch─► load ────► compute ───► store ──────► stored ──► other ranks and tasks
+                          (thread)   the device   (own thread)  what is final
+                                        └► computed
+
+Each line of the loop is the same for all tasks. What a task is asked for runs in threads, one call
+at a time each, where that is said; all else is the loop's own thread's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from bigbox.engine.transport import Parcel
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.orders import Order, Outcome
+
+
+class Task:
+    """One kind of work on one rank.
+
+    Parameters
+    ----------
+    product : name of the field that its units make final.
+    noun : what a unit is called.
+    order : which units, and when.
+    on_device : whether `compute` needs the device. Else load, compute and store run in one thread
+        of the task's own, one unit after the other.
+    stores_waiting : batches that may wait to be stored before the device pauses: bounds memory.
+    stopped : whether a stop finds nothing more to do here.
+    """
+
+    on_device = True
+    stores_waiting = 2
+    stopped = True
+
+    def __init__(self, product: str, noun: str, order: Order) -> None:
+        self.product, self.noun, self.order = product, noun, order
+
+    def next_batch(self, idle: bool) -> Ints:
+        """Return the next units, int64; empty where there are none now."""
+        return self.order.next_batch(idle)
+
+    def load(self, units: Ints) -> Any:
+        """Read what the units need (in a thread of loads)."""
+        return None
+
+    def compute(self, units: Ints, loaded: Any) -> Any:
+        """Make the units (in a thread of the device)."""
+        raise NotImplementedError
+
+    def computed(self, units: Ints, result: Any) -> None:
+        """Take note of units that are made, and not durable yet."""
+
+    def store(self, units: Ints, result: Any) -> Any:
+        """Store them (in the task's own thread): durable when this returns."""
+        raise NotImplementedError
+
+    def stored(self, units: Ints, found: Any) -> Outcome:
+        """Return what came of what `store`, `receive` or a job of `due` returned."""
+        return self.order.done(units)
+
+    def parcel(self, rank: int, chunks: Ints) -> Parcel:
+        """Return what another rank gets along with the news that these chunks are final."""
+        return Parcel()
+
+    def unpack(self, parcel: Parcel) -> None:
+        """Take what came along with chunks that another rank made final."""
+
+    def receive(self, chunks: Ints, parcel: Parcel) -> Any:
+        """Take mail of the same task on another rank (in the task's own thread)."""
+        raise NotImplementedError
+
+    def final(self, product: str, chunks: Ints) -> None:
+        """Take note that chunks of a product are durable, made by any rank."""
+        self.order.final(product, chunks)
+
+    def due(self, stopping: bool, busy: bool) -> Callable[[], Any] | None:
+        """Return what should be done now in the task's own thread, beside units.
+
+        busy: whether units of the task are computed or stored.
+        """
+        return None

@@ -1,0 +1,163 @@
+"""Predict haloes in windows, average them over blocks, and store each block that is complete.
+
+::
+
+    order ─next windows─► load ─► predict ─► add to the sums of the blocks under each window
+                          dm      the device   │
+                                               ├─ a block of another rank, all my windows added:
+                                               │        its sums go there, one message
+                                               └─ a block of mine, all windows of all ranks added:
+                                                        mean, cut, store, record
+
+A window is predicted by one rank, whoever else needs what it says (in a run that nothing disturbs).
+A block that an earlier run made final is left alone. Sums are saved now and then, and at a stop: a
+restart goes on from them, and predicts again what was added since.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.engine.sums import Bool, Float, Sums
+from bigbox.engine.task import Task
+from bigbox.engine.transport import Parcel
+from bigbox.errors import BadInput
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.orders import Mail, Outcome
+from bigbox.scheduler.window_order import WindowOrder
+from bigbox.store.cutouts import CutoutReader
+from bigbox.store.fields import DM, HALO
+
+if TYPE_CHECKING:
+    from bigbox.engine.job import Job
+    from bigbox.painters.base import HaloPainter
+    from bigbox.store.haloes import HaloPainting
+
+
+@dataclass
+class Settled:
+    """What adding to the sums came to: own blocks that are durable, and sums owed to others."""
+
+    final: list[int] = field(default_factory=list)
+    owed: list[Mail] = field(default_factory=list)
+
+
+class WindowTask(Task):
+    """One rank's windows, and the blocks that it writes.
+
+    Parameters
+    ----------
+    job : the painting.
+    painter : predicts haloes.
+    painting : this rank's hand on the haloes.
+    """
+
+    def __init__(self, job: Job, painter: HaloPainter, painting: HaloPainting) -> None:
+        self.painter, self.painting = painter, painting
+        layout = painting.layout
+        windows = layout.windows
+        done = painting.done_of(np.arange(windows.blocks.size))
+        self.order: WindowOrder = WindowOrder(
+            windows, job.assignment, job.rank, layout.edge, painter.batch, done
+        )
+        super().__init__(HALO.name, "window", self.order)
+        self._sums = Sums(
+            self.order, painter.weights, painter.channels, painting, job.limits.sum_bytes
+        )
+        self._reader = CutoutReader(
+            job.box.array(DM.name), (True, True, True), job.limits.window_cache_bytes
+        )
+        self._between_saves = job.limits.seconds_between_saves
+        self._saved = time.monotonic()
+        self._changed = False
+        self._complete_before = self.order.complete_before.tolist()
+        self.stopped = False
+
+    def load(self, units: Ints) -> Float:
+        """Return dm under the windows, float32 (B, n, n, n), n = window + 2 margin."""
+        windows, margin = self.order.windows, self.painter.margin
+        edge = windows.window + 2 * margin
+        corners = windows.grid.origin(units) - margin
+        return np.stack([self._reader.read(c, (edge,) * 3) for c in corners.tolist()])
+
+    def compute(self, units: Ints, loaded: Float) -> Float:
+        """Return log10 rho_h in the windows, float32 (B, C, w, w, w)."""
+        self.painting.note_begun(units[:1], len(units))
+        logs = self.painter.predict(loaded)
+        wanted = (len(units), self.painter.channels, *(self.order.windows.window,) * 3)
+        if logs.shape != wanted or logs.dtype != np.float32:
+            raise BadInput(
+                f"{self.painter.name}: predicts {logs.dtype} {logs.shape}, not float32 {wanted}"
+            )
+        return logs
+
+    def store(self, units: Ints, result: npt.NDArray[np.float32]) -> Settled:
+        """Add predictions to the sums; store the blocks that are complete."""
+        self._changed = True
+        complete: list[int] = []
+        for window, logs in zip(units.tolist(), result, strict=True):
+            complete += self._sums.add(window, logs)
+        return self._settle(complete)
+
+    def receive(self, chunks: Ints, parcel: Parcel) -> Settled:
+        """Add the sums of another rank to those of one block."""
+        self._changed = True
+        windows = _unpacked(parcel.numbers, self.order.windows.most_per_block)
+        block, sums = int(chunks[0]), parcel.data.view(np.int64)
+        return self._settle(self._sums.add_sums(block, windows, sums))
+
+    def stored(self, units: Ints, found: Settled) -> Outcome:
+        """Return the blocks that are final, and the sums owed to other ranks."""
+        self.order.blocks_left -= len(found.final)
+        return Outcome(np.array(found.final, np.int64), found.owed)
+
+    def due(self, stopping: bool, busy: bool) -> Callable[[], Settled] | None:
+        """Save the sums now and then, and at a stop once all is added to them."""
+        if self._complete_before:
+            # A run that was killed may have added all windows of a block, and not stored it.
+            complete, self._complete_before = self._complete_before, []
+            return lambda: self._settle(complete)
+        if stopping:
+            if self.stopped or busy:
+                return None
+            self.stopped = True
+        elif time.monotonic() - self._saved < self._between_saves:
+            return None
+        self._saved = time.monotonic()
+        if not self._changed:
+            return None
+        self._changed = False
+        return self._save
+
+    def _save(self) -> Settled:
+        self.painting.save_sums(self._sums.held())
+        return Settled()
+
+    def _settle(self, complete: list[int]) -> Settled:
+        found, values = Settled(), []
+        for block, rank in zip(complete, self.order.rank_of(complete).tolist(), strict=True):
+            windows, sums = self._sums.take(block)
+            if rank == self.order.rank:
+                found.final.append(block)
+                values.append(self._sums.density(block, sums))
+            else:
+                parcel = Parcel(_packed(windows), sums)
+                found.owed.append(Mail(rank, (np.array([block], np.int64), parcel)))
+        self.painting.append(found.final, values)
+        self.painting.forget_sums(complete)
+        return found
+
+
+def _packed(windows: Bool) -> Ints:
+    """Bits as int64 words, filled up with zeros."""
+    return np.packbits(np.pad(windows, (0, -len(windows) % 64))).view(np.int64)
+
+
+def _unpacked(words: Ints, bits: int) -> Bool:
+    return np.unpackbits(words.view(np.uint8), count=bits).astype(bool)

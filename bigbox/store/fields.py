@@ -1,0 +1,105 @@
+"""The table of fields: every array that a box can hold, its unit, its shape, and who makes it.
+
+A new output field is one row here (or an entry point of the group `bigbox.fields`), and one task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from bigbox.errors import BadInput
+
+AXES = ("x", "y", "z")
+_TILE_AXES = ("tile_x", "tile_y", "tile_z", "in_x", "in_y", "in_z")
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of a box.
+
+    Parameters
+    ----------
+    name : of the array in its group.
+    units, long_name : attributes of the array.
+    dims : names of its dimensions; those that end in x, y, z span the box.
+    realization : whether each realization has one of its own.
+    task : "module:Class" of the engine's task that makes its shards; "" for what is not made so.
+    """
+
+    name: str
+    units: str
+    long_name: str
+    dims: tuple[str, ...] = AXES
+    realization: bool = False
+    task: str = ""
+
+    @property
+    def spans_box(self) -> bool:
+        """Whether the array has a value for every voxel of the box."""
+        return self.dims[-3:] == AXES
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what the array says of itself."""
+        return {"units": self.units, "long_name": self.long_name}
+
+
+DM = Field("dm", "1", "dark-matter density over its mean, 1 + delta")
+HALO = Field(
+    "halo",
+    "(M_sun/h) / (Mpc/h)^3",
+    "halo mass per voxel volume, one channel per mass bin",
+    ("channel", *AXES),
+)
+PAINTED = Field(
+    "latents/painted", "mK", "painted tiles, overlaps included", _TILE_AXES, realization=True
+)
+STEPS = Field(
+    "latents/steps",
+    "1",
+    "latents of the tiles that are still needed",
+    (*_TILE_AXES[:3], "step", *_TILE_AXES[3:]),
+    realization=True,
+)
+TB = Field(
+    "tb",
+    "mK",
+    "21 cm brightness temperature",
+    realization=True,
+    task="bigbox.engine.shards:AssembleTask",
+)
+
+FIELDS = (DM, HALO, PAINTED, STEPS, TB)
+
+
+@cache
+def _third_party() -> dict[str, Any]:
+    return {point.name: point for point in entry_points(group="bigbox.fields")}
+
+
+def known_field(name: str) -> Field | None:
+    """Return the row of a field; None where no row has that name."""
+    for row in FIELDS:
+        if row.name == name:
+            return row
+    point = _third_party().get(name)
+    return point.load() if point is not None else None
+
+
+def output_field(name: str) -> Field:
+    """Return the row of a field that a painting can make. Raises BadInput."""
+    row = known_field(name)
+    if row is None or not row.task:
+        made = [*(f.name for f in FIELDS if f.task), *_third_party()]
+        raise BadInput(f"field: {name!r} is not one of {', '.join(made)}")
+    return row
+
+
+def is_of_realization(name: str) -> bool:
+    """Return whether each realization has an array (or group) of this name of its own."""
+    if name in ("latents", "ledger"):
+        return True
+    row = known_field(name)
+    return row is not None and row.realization

@@ -1,0 +1,345 @@
+"""Say what the runs of a ledger make: tiles and tb of a realization, or the haloes of a box.
+
+    ledger/           of a realization    latents/painted, then tb and other fields of the box
+    halogen/ledger/   of the box          halo
+
+The haloes have a ledger, a lease and runs of their own, so that once painted they serve any number
+of paintings of tb without being touched. A layout is what run.json says beside the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+from bigbox.scheduler.bricks import Bricks, default_shard
+from bigbox.scheduler.grid import Grid, Ints, Meeting
+from bigbox.scheduler.stages import predecessors
+from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.window_order import WindowsDone
+from bigbox.scheduler.windows import Windows
+from bigbox.store.box import Box
+from bigbox.store.fields import HALO, PAINTED, STEPS, TB, output_field
+from bigbox.store.ledger import Ledger, State
+from bigbox.store.metadata import array_metadata, group_metadata
+from bigbox.store.product import Appended, Sharded
+from bigbox.store.saved_sums import SavedSums, saved_sums
+
+# The group of the haloes' ledger.
+HALOGEN = "halogen"
+# Voxels of a block on each axis: half a window, so that few are open, and the haloes under a tile
+# are few bytes.
+BLOCK = 32
+
+Products = tuple[Appended, *tuple[Sharded, ...]]
+
+
+class Layout(Protocol):
+    """What the runs of one ledger make, and how that is spoken of."""
+
+    kind: str  # of a run, in the ledger
+    noun: str  # what is painted, in a message
+    way_out: str  # the option that gives it up
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the layout as JSON, for run.json."""
+        ...
+
+    def products(self, place: Path) -> Products:
+        """Return the products in the group `place`, by the numbers of their records."""
+        ...
+
+    def arrays(self) -> tuple[str, ...]:
+        """Return the names in the group that a run makes, and may put aside."""
+        ...
+
+    def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
+        """Return zarr.json by directory, parents first, of the empty arrays made in `tmp`."""
+        ...
+
+    def taken_back(self, place: Path, chunks: Mapping[str, Ints]) -> dict[str, Ints]:
+        """Return all chunks, by product, that go with these when they are taken back."""
+        ...
+
+
+@dataclass(frozen=True)
+class PaintLayout:
+    """Tiles in bricks of `edge`^3, and the fields of the box that are made of them.
+
+    Parameters
+    ----------
+    bricks : the tiles in bricks.
+    n_steps : per-step latents kept for each tile.
+    edges : (shard, inner chunk) of the fields, voxels.
+    fields : names of the fields.
+    """
+
+    bricks: Bricks[Tiling]
+    n_steps: int = 0
+    edges: tuple[int, int] = (0, 0)
+    fields: tuple[str, ...] = (TB.name,)
+
+    kind = "paint"
+    noun = "is painted"
+    way_out = "--discard"
+
+    def __post_init__(self) -> None:
+        if not self.edges[0]:
+            object.__setattr__(self, "edges", default_shard(max(self.tiling.shape)))
+
+    @property
+    def tiling(self) -> Tiling:
+        """Return the tiles."""
+        return self.bricks.grid
+
+    @cached_property
+    def shards(self) -> Grid:
+        """The shards of the fields."""
+        return Grid.regular(self.tiling.shape, self.edges[0])
+
+    @cached_property
+    def shards_of_tiles(self) -> Meeting:
+        """The shards that the voxels owned by each tile go into, at most 8 where tiles are smaller.
+
+        Pieces are voxels of the tile, and of the shard.
+        """
+        return Meeting(self.tiling.owned_grid, self.shards)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the layout as JSON, for run.json."""
+        found = {
+            "tiling": self.tiling.as_dict(),
+            "edge": self.bricks.edge,
+            "n_steps": self.n_steps,
+            "tb": {"shard": self.edges[0], "chunk": self.edges[1]},
+        }
+        return found if self.fields == (TB.name,) else found | {"fields": list(self.fields)}
+
+    @classmethod
+    def from_run(cls, run: Mapping[str, Any]) -> PaintLayout:
+        """Return the layout in run.json."""
+        bricks = Bricks(Tiling.from_dict(run["tiling"]), int(run["edge"]))
+        edges = int(run["tb"]["shard"]), int(run["tb"]["chunk"])
+        return cls(bricks, int(run["n_steps"]), edges, tuple(run.get("fields", (TB.name,))))
+
+    def products(self, place: Path) -> Products:
+        """Return the products in the group `place`, by the numbers of their records."""
+        t = (self.tiling.tile,) * 3
+        tiles = Appended(PAINTED, place, "tile", "tiles", self.bricks, t, "c.{}.{}.{}.0.0.0")
+        made = (
+            Sharded(
+                output_field(name),
+                place,
+                f"{name} shard",
+                f"shards of {name}",
+                self.shards,
+                self.edges,
+            )
+            for name in self.fields
+        )
+        return tiles, *made
+
+    def arrays(self) -> tuple[str, ...]:
+        """Return the names in the group that a run makes, and may put aside."""
+        return "latents", *self.fields
+
+    def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
+        """Return zarr.json by directory, parents first, of the empty arrays made in `tmp`."""
+        t, counts, edge = (self.tiling.tile,) * 3, self.tiling.counts, (self.bricks.edge,) * 3
+        found = {
+            tmp / "latents": group_metadata(),
+            tmp / PAINTED.name: array_metadata(
+                (*counts, *t),
+                (1, 1, 1, *t),
+                shard=edge + t,
+                names=PAINTED.dims,
+                attributes=PAINTED.attributes(),
+                separator=".",
+            ),
+        }
+        for _, *made in [self.products(tmp)]:
+            found |= {one.path: one.metadata(about) for one in made}
+        if self.n_steps:
+            found[tmp / STEPS.name] = array_metadata(
+                (*counts, self.n_steps, *t),
+                (1, 1, 1, self.n_steps, *t),
+                names=STEPS.dims,
+                attributes=STEPS.attributes(),
+                separator=".",
+            )
+        return found
+
+    def steps_file(self, place: Path, tile: int) -> Path:
+        """Return the file of a tile's per-step latents."""
+        x, y, z = self.tiling.coords(tile).tolist()
+        return place / STEPS.name / f"c.{x}.{y}.{z}.0.0.0.0"
+
+    def taken_back(self, place: Path, chunks: Mapping[str, Ints]) -> dict[str, Ints]:
+        """Return all chunks, by product, that go with these when they are taken back.
+
+        With a tile go the shards that it is in. Where per-step latents are stored, so does every
+        earlier tile that must be painted again for its sake: a tile is painted from the latents of
+        the tiles that it waits for, and these are dropped once no unpainted tile needs them.
+        """
+        tiles = np.unique(np.asarray(chunks.get(PAINTED.name, ()), np.int64))
+        front = tiles
+        while self.n_steps and len(front):
+            before = np.unique(predecessors(self.tiling, front))
+            lost = [t for t in before.tolist() if t >= 0 and not self.steps_file(place, t).exists()]
+            front = np.setdiff1d(np.array(lost, np.int64), tiles)
+            tiles = np.union1d(tiles, front)
+        found = {PAINTED.name: tiles}
+        for name in self.fields:
+            touched = self.shards_of_tiles.touched(tiles)
+            found[name] = np.union1d(touched, np.asarray(chunks.get(name, ()), np.int64))
+        return found
+
+
+@dataclass(frozen=True)
+class HaloLayout:
+    """The windows in which haloes are predicted, and their blocks in shards of `edge`^3."""
+
+    windows: Windows
+    edge: int
+    channels: int
+
+    kind = "halo"
+    noun = "haloes are painted"
+    way_out = "--discard-halo"
+
+    @classmethod
+    def new(cls, windows: Windows, channels: int, edge: int | None = None) -> HaloLayout:
+        """Return the layout of a new painting: shards of as many voxels as those of tb."""
+        most = default_shard(max(windows.shape))[0]
+        return cls(windows, edge or max(1, most // windows.block), channels)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the layout as JSON, for run.json."""
+        return {
+            "windows": {
+                "shape": list(self.windows.shape),
+                "window": self.windows.window,
+                "stride": self.windows.stride,
+            },
+            "block": self.windows.block,
+            "edge": self.edge,
+            "channels": self.channels,
+        }
+
+    @classmethod
+    def from_run(cls, run: Mapping[str, Any]) -> HaloLayout:
+        """Return the layout in run.json."""
+        x, y, z = run["windows"]["shape"]
+        windows = Windows(
+            (x, y, z), run["windows"]["window"], run["windows"]["stride"], run["block"]
+        )
+        return cls(windows, int(run["edge"]), int(run["channels"]))
+
+    def products(self, place: Path) -> Products:
+        """Return the products in the group `place`: halo, NaN beyond the box's end."""
+        shape = (self.channels, *(self.windows.block,) * 3)
+        bricks = Bricks(self.windows.blocks, self.edge)
+        return (Appended(HALO, place, "block", "blocks of haloes", bricks, shape, "c.0.{}.{}.{}"),)
+
+    def arrays(self) -> tuple[str, ...]:
+        """Return the names in the group that a run makes, and may put aside."""
+        return (HALO.name,)
+
+    def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
+        """Return zarr.json of halo, one inner chunk a block."""
+        block = self.windows.block
+        data = array_metadata(
+            (self.channels, *self.windows.shape),
+            (self.channels, block, block, block),
+            shard=(self.channels, *(self.edge * block,) * 3),
+            names=HALO.dims,
+            attributes={**HALO.attributes(), **about},
+            separator=".",
+        )
+        return {tmp / HALO.name: data}
+
+    def taken_back(self, place: Path, chunks: Mapping[str, Ints]) -> dict[str, Ints]:
+        """Return these: nothing else goes with a block."""
+        return dict(chunks)
+
+
+LayoutT = TypeVar("LayoutT", bound=Layout)
+
+
+@dataclass(frozen=True)
+class Recorded(Generic[LayoutT]):
+    """What a ledger says of the painting that it is about; its records are read once, when asked.
+
+    Parameters
+    ----------
+    place : the group that the products stand in.
+    ledger : the ledger.
+    run : run.json.
+    layout : what the runs make.
+    """
+
+    place: Path
+    ledger: Ledger
+    run: dict[str, Any]
+    layout: LayoutT
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the painted bytes."""
+        found: dict[str, Any] = self.run["identity"]
+        return found
+
+    @cached_property
+    def products(self) -> Products:
+        """The products, by the numbers of their records."""
+        return self.layout.products(self.place)
+
+    @cached_property
+    def state(self) -> State:
+        """What is done."""
+        return self.ledger.state(self.products)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk of every product is done."""
+        return all(bool(done.all()) for done in self.state.done)
+
+
+def painting_of(box: Box) -> Recorded[PaintLayout] | None:
+    """Return what the ledger says of tb; None where nothing was painted."""
+    ledger = Ledger(box.place)
+    run = ledger.run()
+    return None if run is None else Recorded(box.place, ledger, run, PaintLayout.from_run(run))
+
+
+def haloes_of(box: Box) -> Recorded[HaloLayout] | None:
+    """Return what the ledger says of the haloes; None where bigbox has painted none."""
+    ledger = halo_ledger(box)
+    run = ledger.run()
+    return None if run is None else Recorded(box.path, ledger, run, HaloLayout.from_run(run))
+
+
+def halo_ledger(box: Box) -> Ledger:
+    """Return the ledger of the haloes of a box, which may be empty."""
+    return Ledger(box.path / HALOGEN)
+
+
+def saved_of(ledger: Ledger, layout: HaloLayout, state: State) -> SavedSums:
+    """Return the sums of blocks that are not final, as earlier runs have saved them."""
+    return saved_sums(ledger, layout.windows.most_per_block, state.done[0])
+
+
+def windows_done(
+    layout: HaloLayout, state: State, saved: SavedSums, blocks: Sequence[int] | Ints | None = None
+) -> WindowsDone:
+    """Return what is done of the windows; blocks: ascending, those whose sums are of interest."""
+    found, included = saved.included()
+    if blocks is not None:
+        here = np.isin(found, blocks)
+        found, included = found[here], included[here]
+    return WindowsDone(layout.windows, state.done[0], found, included)
