@@ -2,7 +2,7 @@
 
 For each scenario a run without faults is traced first; then there is one schedule for each of its
 operations and each kind of fault, and after the fault up to two more at random places, before a
-last run must complete the painting.  `tests.faults.disk` states what a fault may do.
+last run must complete the painting.  `bigbox.testing.disks` states what a fault may do.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store import discard_painting
-from tests.faults.disk import CrashDisk, Killed, World
+from bigbox.testing.disks import CrashDisk, Killed, World
 from tests.faults.paint import Case, Run, check_complete, make_box
 
 MODES = ("kill", "power", "full")

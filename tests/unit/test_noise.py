@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from bigbox import noise
 from bigbox.errors import BadInput
 from bigbox.noise import MASK, Purpose, normal, philox
+from bigbox.testing.exercised import worked
+from bigbox.testing.strategies import boxes
 
 # Random123 1.14, tests/kat_vectors, philox4x32 with 10 rounds: counter, key, answer.
 KNOWN_ANSWERS = [
@@ -70,9 +72,9 @@ def test_gaussian_over_its_whole_range() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.tuples(*[st.integers(1, 13)] * 3),
+    boxes(1, 13),
     st.tuples(*[st.integers(-20, 40)] * 3),
-    st.tuples(*[st.integers(1, 17)] * 3),
+    boxes(1, 17),
 )
 def test_a_window_is_a_piece_of_one_periodic_field(
     box: tuple[int, int, int], origin: tuple[int, int, int], shape: tuple[int, int, int]
@@ -81,6 +83,7 @@ def test_a_window_is_a_piece_of_one_periodic_field(
     window = normal(1, 2, 3, 4, origin, shape, box)
     places = [(o + np.arange(n)) % b for o, n, b in zip(origin, shape, box, strict=True)]
     assert np.array_equal(window, whole[np.ix_(*places)])
+    worked(window.size)
 
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()
