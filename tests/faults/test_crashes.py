@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,15 +30,6 @@ SCENARIOS = [
     ((6, 6, 6), 1, 3, 1),
     ((9, 6, 6), 2, 2, 0),
 ]
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory in memory where there is one: what is tested is the order, not the device."""
-    memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    yield root
-    shutil.rmtree(root)
 
 
 def new_case(root: Path, scenario: tuple, seed: int = 1) -> tuple[World, Case]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,15 +26,8 @@ from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.ranks import paint_in_process
 from bigbox.testing.strategies import PERIODIC, brick_edges, tilings
+from tests.boxes import scratch
 from tests.reference.painting import paint_by_stages
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    yield root
-    shutil.rmtree(root)
 
 
 def density(shape: tuple[int, int, int]) -> np.ndarray:
@@ -124,9 +115,8 @@ any_faults = given(
 
 def survive(tiling: Tiling, edge: int, latents: int, faults: list, seed: int) -> None:
     operations = (100 + 12 * tiling.size) * (1 + latents / 3)
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        story = Story(Path(folder) / "s", tiling, edge, latents, seed)
+    with scratch() as folder:
+        story = Story(folder / "s", tiling, edge, latents, seed)
         struck = [not story.run(1 + int(at * operations / 1000), mode) for at, mode in faults]
         assert story.run(0, "kill"), "the last run has no fault"
         story.check(limit=5)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,19 +27,12 @@ from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.ranks import paint_in_process
 from bigbox.testing.strategies import PERIODIC, tilings
+from tests.boxes import scratch
 from tests.reference.haloes import averaged
 from tests.reference.painting import paint_by_stages
 
 SUMS = 8 * 4 * 3**3  # bytes of the sums of a block
 MODES = ("kill", "power", "full")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    yield root
-    shutil.rmtree(root)
 
 
 def density(shape: tuple[int, int, int]) -> np.ndarray:
@@ -180,9 +171,8 @@ def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
 )
 def test_any_ranks_any_faults(tiling, faults, seed) -> None:
     operations = 200 + 19 * tiling.size
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        story = Story(Path(folder) / "s", tiling, seed)
+    with scratch() as folder:
+        story = Story(folder / "s", tiling, seed)
         struck = False
         for at, mode in faults:
             struck |= not story.run(1 + at * operations // 1000, mode)

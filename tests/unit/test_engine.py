@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from bigbox.store.box import Box
 from bigbox.testing.exercised import worked
 from bigbox.testing.ranks import paint_in_process
 from bigbox.testing.strategies import PERIODIC, tilings
-from tests.boxes import new_box
+from tests.boxes import new_box, scratch
 from tests.reference.painting import paint_by_stages
 
 
@@ -43,7 +42,7 @@ def test_any_order_gives_the_bytes_of_the_reference(
     shape = tiling.shape
     slots = dict(zip(("at_once", "parallel"), at_once, strict=True))
     painter = TrivialPainter(seed=1, box_shape=shape, tile=tiling.tile, latents=latents, **slots)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch() as folder:
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,

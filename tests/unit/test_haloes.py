@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.ranks import paint_in_process
 from bigbox.testing.strategies import PERIODIC, tilings
-from tests.boxes import new_box
+from tests.boxes import new_box, scratch
 from tests.reference.haloes import averaged
 from tests.reference.painting import paint_by_stages
 
@@ -58,8 +57,7 @@ def test_any_order_gives_the_bytes_of_the_reference(
     shape = tiling.shape
     painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=tiling.tile)
     haloes = TrivialHaloes(stride=stride, window=window, batch=batch, taper=taper)
-    memory_disk = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory_disk) as folder:
+    with scratch() as folder:
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,
