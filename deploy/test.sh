@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test suite, with its own set-up: lint, types, unit and fault tests, MPI tests under
+# The whole test suite, with its own set-up: lint, types, unit, science and fault tests, MPI tests under
 # MPICH and Open MPI, packaging, the quickstart, and the README's commands.
 #   deploy/test.sh             everything (up to 25 minutes on two cores)
 #   deploy/test.sh lint unit   only these parts
@@ -22,6 +22,8 @@ lint() {
 }
 
 unit() { python -m pytest -q tests/unit; }
+
+validation() { python -m pytest -q tests/validation; }
 
 faults() { python -m pytest -q -rs tests/faults; }
 
@@ -69,7 +71,7 @@ part() {
 
 part setup
 export PATH="$venv/bin:$PATH"
-for name in ${@:-lint unit faults mpi packaging quickstart}; do
+for name in ${@:-lint unit validation faults mpi packaging quickstart}; do
     part "$name"
 done
 echo "== all passed"

@@ -2,17 +2,15 @@
 
 For each scenario a run without faults is traced first; then there is one schedule for each of its
 operations and each kind of fault, and after the fault up to two more at random places, before a
-last run must complete the painting.  `tests.faults.disk` states what a fault may do.
+last run must complete the painting.  `bigbox.testing.disks` states what a fault may do.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +18,7 @@ import pytest
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store import discard_painting
-from tests.faults.disk import CrashDisk, Killed, World
+from bigbox.testing.disks import CrashDisk, Killed, World
 from tests.faults.paint import Case, Run, check_complete, make_box
 
 MODES = ("kill", "power", "full")
@@ -32,15 +30,6 @@ SCENARIOS = [
     ((6, 6, 6), 1, 3, 1),
     ((9, 6, 6), 2, 2, 0),
 ]
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory in memory where there is one: what is tested is the order, not the device."""
-    memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    yield root
-    shutil.rmtree(root)
 
 
 def new_case(root: Path, scenario: tuple, seed: int = 1) -> tuple[World, Case]:

@@ -1,15 +1,13 @@
 """The whole engine on many ranks, killed at any write, fsync, rename or message, and resumed.
 
 Store, ledger, policy, loop and messages are the real ones, in one process and a seeded order (see
-`tests.faults.ranks`); `tests.faults.disk` states what a kill and a power loss may do.
+`bigbox.testing.ranks`); `bigbox.testing.disks` states what a kill and a power loss may do.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
-import tempfile
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,32 +19,29 @@ from hypothesis import strategies as st
 from bigbox.engine import loop
 from bigbox.errors import BadInput
 from bigbox.painters.trivial import TrivialPainter
-from bigbox.scheduler.tiling import Tiling, TilingError
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.status import status
-from tests.faults.disk import CrashDisk, Killed, World
-from tests.faults.ranks import paint_in_process
-from tests.unit.test_engine import reference
-
-TILE = 4
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    yield root
-    shutil.rmtree(root)
+from bigbox.testing.disks import CrashDisk, Killed, World
+from bigbox.testing.exercised import worked
+from bigbox.testing.ranks import paint_in_process
+from bigbox.testing.strategies import PERIODIC, brick_edges, tilings
+from tests.boxes import scratch
+from tests.reference.painting import paint_by_stages
 
 
 def density(shape: tuple[int, int, int]) -> np.ndarray:
     return np.random.default_rng(7).lognormal(size=shape).astype(np.float32)
 
 
+def painter_of(tiling: Tiling, latents: int) -> TrivialPainter:
+    return TrivialPainter(seed=1, box_shape=tiling.shape, tile=tiling.tile, latents=latents)
+
+
 @lru_cache(maxsize=256)
 def truth(tiling: Tiling, latents: int) -> bytes:
-    painter = TrivialPainter(seed=1, box_shape=tiling.shape, tile=TILE, latents=latents)
-    return reference(density(tiling.shape), tiling, painter, "levels").tobytes()
+    painter = painter_of(tiling, latents)
+    return paint_by_stages(density(tiling.shape), tiling, painter, "levels").tobytes()
 
 
 class Story:
@@ -59,7 +54,9 @@ class Story:
         self.rng = random.Random(seed)
         box = Box.create(self.path, tiling.shape, [float(n) for n in tiling.shape], 0.0)
         box.create_array("dm")[...] = density(tiling.shape)
-        self.painter = TrivialPainter(seed=1, box_shape=tiling.shape, tile=TILE, latents=latents)
+        self.painter = TrivialPainter(
+            seed=1, box_shape=tiling.shape, tile=tiling.tile, latents=latents
+        )
 
     def run(self, at: int, mode: str, n_ranks: int = 0) -> bool:
         """A run with a fault at operation `at` (0: none); whether it came to its end."""
@@ -102,33 +99,47 @@ class Story:
             assert run["tiles_begun"] - run["tiles"] <= in_flight
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    shape=st.tuples(*[st.integers(5, 13)] * 3),
-    edge=st.sampled_from([1, 2]),
+any_faults = given(
+    tiling=tilings(tile=(4, 6), overlap=(1, 2), periodic=PERIODIC, largest=13, tiles=(1, 36)),
+    edge=brick_edges(2),
     latents=st.sampled_from([0, 0, 1]),
+    # When, in thousandths of about the least operations that a painting takes; and what.
     faults=st.lists(
-        st.tuples(st.integers(1, 400), st.sampled_from(["kill", "power", "full"])), max_size=4
+        st.tuples(st.integers(1, 1300), st.sampled_from(["kill", "power", "full"])),
+        min_size=1,
+        max_size=4,
     ),
     seed=st.integers(0, 2**31),
 )
-def test_any_box_any_ranks_any_faults(shape, edge, latents, faults, seed) -> None:
-    try:
-        tiling = Tiling(shape, TILE, 1)
-    except TilingError:
-        return
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        story = Story(Path(folder) / "s", tiling, edge, latents, seed)
-        for at, mode in faults:
-            story.run(at, mode)
+
+
+def survive(tiling: Tiling, edge: int, latents: int, faults: list, seed: int) -> None:
+    operations = (100 + 12 * tiling.size) * (1 + latents / 3)
+    with scratch() as folder:
+        story = Story(folder / "s", tiling, edge, latents, seed)
+        struck = [not story.run(1 + int(at * operations / 1000), mode) for at, mode in faults]
         assert story.run(0, "kill"), "the last run has no fault"
         story.check(limit=5)
+        worked(any(struck))
 
 
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@any_faults
+def test_a_few_boxes_any_ranks_any_faults(tiling, edge, latents, faults, seed) -> None:
+    survive(tiling, edge, latents, faults, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@any_faults
+def test_any_box_any_ranks_any_faults(tiling, edge, latents, faults, seed) -> None:
+    survive(tiling, edge, latents, faults, seed)
+
+
+@pytest.mark.slow
 def test_every_message_may_be_the_last(place: Path) -> None:
     """A kill or a power loss at every operation of one painting on three ranks."""
-    tiling = Tiling((6, 9, 6), TILE, 1)
+    tiling = Tiling((6, 9, 6), 4, 1)
     first = Story(place / "trace", tiling, 1, 0, seed=5)
     assert first.run(0, "kill", n_ranks=3)
     operations = list(first.world.trace)

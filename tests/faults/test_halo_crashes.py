@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,21 +23,16 @@ from bigbox.store.box import Box
 from bigbox.store.haloes import HaloReader, halo_ledger, halo_state
 from bigbox.store.status import status
 from bigbox.store.verify import verify, verify_haloes
-from tests.faults.disk import CrashDisk, Killed, World
-from tests.faults.ranks import paint_in_process
-from tests.unit.test_engine import reference
-from tests.unit.test_haloes import averaged
+from bigbox.testing.disks import CrashDisk, Killed, World
+from bigbox.testing.exercised import worked
+from bigbox.testing.ranks import paint_in_process
+from bigbox.testing.strategies import PERIODIC, tilings
+from tests.boxes import scratch
+from tests.reference.haloes import averaged
+from tests.reference.painting import paint_by_stages
 
 SUMS = 8 * 4 * 3**3  # bytes of the sums of a block
 MODES = ("kill", "power", "full")
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    root = Path(tempfile.mkdtemp(dir=memory if memory.is_dir() else None))
-    yield root
-    shutil.rmtree(root)
 
 
 def density(shape: tuple[int, int, int]) -> np.ndarray:
@@ -50,21 +43,21 @@ def density(shape: tuple[int, int, int]) -> np.ndarray:
 def truth(tiling: Tiling) -> tuple[np.ndarray, bytes]:
     """Haloes of the whole box, and the bytes of tb."""
     halo = averaged(density(tiling.shape), TrivialHaloes(stride=3, window=4))
-    painter = TrivialOnHaloes(seed=1, box_shape=tiling.shape, tile=4)
-    return halo, reference(halo, tiling, painter, "levels").tobytes()
+    painter = TrivialOnHaloes(seed=1, box_shape=tiling.shape, tile=tiling.tile)
+    return halo, paint_by_stages(halo, tiling, painter, "levels").tobytes()
 
 
 class Story:
     """One box, its runs, and the operations (of the disk and of the messages) so far."""
 
-    def __init__(self, root: Path, shape: tuple[int, int, int], seed: int) -> None:
+    def __init__(self, root: Path, tiling: Tiling, seed: int) -> None:
         self.world = World(root)
         self.path = root / "box.zarr"
-        self.tiling = Tiling(shape, 4, 1)
+        self.tiling, shape = tiling, tiling.shape
         self.rng = random.Random(seed)
         box = Box.create(self.path, shape, [float(n) for n in shape], 0.0)
         box.create_array("dm")[...] = density(shape)
-        self.painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=4)
+        self.painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=tiling.tile)
         self.truth, self.tb = truth(self.tiling)
 
     def run(self, at: int, mode: str, n_ranks: int = 0) -> bool:
@@ -129,14 +122,15 @@ class Story:
             assert np.array_equal(reader.read(low, size), self.truth[at]), f"block {block}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
     """A fault at operations of one painting on two ranks, and a run to the end.
 
     Of each kind of operation the first few, and some of the rest.
     """
-    shape = (12, 6, 6)
-    first = Story(place / "trace", shape, seed=5)
+    tiling = Tiling((12, 6, 6), 4, 1)
+    first = Story(place / "trace", tiling, seed=5)
     assert first.run(0, "kill", n_ranks=2)
     first.check()
     operations = list(first.world.trace)
@@ -149,7 +143,7 @@ def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
         if seen[label] > 6 and seen[label] % 5:
             continue
         mode = MODES[seen[label] % 3]
-        story = Story(place / "s", shape, seed=5)
+        story = Story(place / "s", tiling, seed=5)
         try:
             assert not story.run(at, mode, n_ranks=2) or mode == "full"
             story.done_are_right()
@@ -164,22 +158,27 @@ def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
 @settings(
     max_examples=25,
     deadline=None,
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
 @given(
-    shape=st.tuples(*[st.sampled_from([6, 9, 12])] * 3),
-    faults=st.lists(st.tuples(st.integers(1, 600), st.sampled_from(MODES)), max_size=4),
+    tiling=tilings(tile=(4, 5), overlap=(1, 1), periodic=PERIODIC, largest=12, tiles=(1, 27)),
+    # When, in thousandths of about the least operations that a painting takes; and what.
+    faults=st.lists(
+        st.tuples(st.integers(1, 1300), st.sampled_from(MODES)), min_size=1, max_size=4
+    ),
     seed=st.integers(0, 2**31),
 )
-def test_any_ranks_any_faults(shape, faults, seed) -> None:
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
-        story = Story(Path(folder) / "s", shape, seed)
+def test_any_ranks_any_faults(tiling, faults, seed) -> None:
+    operations = 200 + 19 * tiling.size
+    with scratch() as folder:
+        story = Story(folder / "s", tiling, seed)
+        struck = False
         for at, mode in faults:
-            story.run(at, mode)
+            struck |= not story.run(1 + at * operations // 1000, mode)
             story.done_are_right()
         assert story.run(0, "kill"), "the last run has no fault"
         story.check()
         runs = status(Box.open(story.path))["haloes"]["runs"]
         assert all(run["windows_begun"] <= run["windows"] for run in runs if run["kind"] == "halo")
+        worked(struck)

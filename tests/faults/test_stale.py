@@ -17,9 +17,9 @@ import pytest
 
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.scheduler.tiling import Tiling
-from tests.faults.disk import CrashDisk, World
+from bigbox.testing.disks import CrashDisk, World
 from tests.faults.paint import Case, Run, check_complete, make_box
-from tests.faults.test_crashes import SCENARIOS, place, trace_of  # noqa: F401
+from tests.faults.test_crashes import trace_of
 
 SCHEDULES = 150
 

@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from bigbox.scheduler.bricks import Assignment, Bricks, default_edge, hilbert
 from bigbox.scheduler.tiling import Tiling
-from tests.unit.tilings import tilings
-
-edges = st.integers(1, 5)
-ranks = st.integers(1, 40)
+from bigbox.testing.exercised import worked
+from bigbox.testing.strategies import brick_edges, rank_counts, tilings
 
 
-@given(tilings(), edges)
+@given(tilings(), brick_edges())
 def test_bricks_and_slots_against_the_definition(tiling: Tiling, edge: int) -> None:
     bricks = Bricks(tiling, edge)
     tiles = np.arange(tiling.size)
@@ -30,6 +27,7 @@ def test_bricks_and_slots_against_the_definition(tiling: Tiling, edge: int) -> N
     np.testing.assert_array_equal(bricks.tile_counts(), [len(m) for m in members])
     for b, m in enumerate(members):
         assert (brick[m] == b).all() and (np.diff(slot[m]) > 0).all()
+    worked(tiling.size > 1)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 4])
@@ -41,7 +39,7 @@ def test_the_curve_visits_every_cell_by_steps_to_a_face_neighbour(bits: int) -> 
     assert (np.abs(np.diff(walk, axis=0)).sum(axis=1) == 1).all()
 
 
-@given(tilings(), edges, ranks)
+@given(tilings(), brick_edges(), rank_counts())
 def test_every_tile_has_one_rank_and_shares_are_equal_to_one_brick(
     tiling: Tiling, edge: int, n_ranks: int
 ) -> None:
@@ -60,9 +58,10 @@ def test_every_tile_has_one_rank_and_shares_are_equal_to_one_brick(
     assert (np.diff(assignment.brick_rank[assignment.bricks.curve]) >= 0).all()
     largest = assignment.bricks.tile_counts().max()
     assert (np.abs(assignment.counts() - tiling.size / n_ranks) <= largest).all()
+    worked(len(seen) > 1)
 
 
-@given(tilings(), edges, ranks)
+@given(tilings(), brick_edges(), rank_counts())
 def test_addresses(tiling: Tiling, edge: int, n_ranks: int) -> None:
     assignment = Assignment(Bricks(tiling, edge), n_ranks)
     bricks = assignment.bricks
@@ -71,6 +70,7 @@ def test_addresses(tiling: Tiling, edge: int, n_ranks: int) -> None:
         place = curve.index(int(bricks.of_tile([t])[0]))
         assert assignment.address([t])[0] == place * edge**3 + bricks.slot([t])[0]
         assert assignment.starts[assignment.rank_of([t])[0]] <= place
+    worked(tiling.size > 1)
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,12 @@ def test_default_edge(tiles: int, edge: int) -> None:
     assert default_edge(tiling) == edge
 
 
-@given(tilings(), ranks)
+@given(tilings(), rank_counts())
 def test_default_edge_shares_out_evenly(tiling: Tiling, n_ranks: int) -> None:
     edge = default_edge(tiling, n_ranks)
     counts = Assignment(Bricks(tiling, edge), n_ranks).counts()
     assert edge == 1 or counts.max() <= 1.05 * tiling.size / n_ranks
+    worked(tiling.size > 1)
 
 
 def test_the_largest_box_on_64_ranks_is_shared_evenly() -> None:

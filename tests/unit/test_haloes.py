@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,44 +23,23 @@ from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.haloes import halo_state
 from bigbox.store.status import status
-from tests.faults.disk import CrashDisk, Killed, World
-from tests.faults.ranks import paint_in_process
-from tests.unit.test_engine import reference
+from bigbox.testing.disks import CrashDisk, Killed, World
+from bigbox.testing.exercised import worked
+from bigbox.testing.ranks import paint_in_process
+from bigbox.testing.strategies import PERIODIC, tilings
+from tests.boxes import new_box, scratch
+from tests.reference.haloes import averaged
+from tests.reference.painting import paint_by_stages
 
 # Shrinking a whole painting takes minutes and tells little.
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
-def averaged(dm: np.ndarray, painter: TrivialHaloes) -> np.ndarray:
-    """rho_h of the whole box, float32 (4, ...): one window after the other into whole arrays."""
-    shape, w, m = dm.shape, painter.window, painter.margin
-    sums = np.zeros((painter.channels, *shape), np.int64)
-    weights = np.zeros(shape, np.int64)
-    x, y, z = np.ix_(*[painter.weights] * 3)
-    counts = [-(-n // painter.stride) for n in shape]
-    for index in np.ndindex(*counts):
-        origin = [i * n // c for i, n, c in zip(index, shape, counts, strict=True)]
-        wide = [(o - m + np.arange(w + 2 * m)) % n for o, n in zip(origin, shape, strict=True)]
-        at = np.ix_(*[(o + np.arange(w)) % n for o, n in zip(origin, shape, strict=True)])
-        logs = painter.predict(dm[np.ix_(*wide)][None])[0]
-        fixed = np.rint(logs.astype(np.float64) * 2**24).astype(np.int64) * (x * y * z)
-        sums[(slice(None), *at)] += fixed  # a window is never wider than the box: no voxel twice
-        weights[at] += x * y * z
-    mean = sums / (weights * 2.0**24)
-    return np.where(mean >= 9.5, 10.0**mean, 0.0).astype(np.float32)
-
-
-def new_box(folder: str | Path, shape: tuple[int, int, int], seed: int) -> tuple[Path, np.ndarray]:
-    path = Path(folder) / "box.zarr"
-    box = Box.create(path, shape, box_size=[float(n) for n in shape], redshift=0.0)
-    dm = np.random.default_rng(seed).lognormal(size=shape).astype(np.float32)
-    box.create_array("dm")[...] = dm
-    return path, dm
-
-
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=PHASES
+)
 @given(
-    shape=st.tuples(*[st.integers(8, 22)] * 3),
+    tiling=tilings(tile=(7, 7), overlap=(1, 3), periodic=PERIODIC, largest=18, tiles=(1, 36)),
     window=st.sampled_from([6, 8]),
     stride=st.integers(2, 6),
     taper=st.sampled_from([1, 3]),
@@ -74,16 +52,12 @@ def new_box(folder: str | Path, shape: tuple[int, int, int], seed: int) -> tuple
     seed=st.integers(0, 2**31),
 )
 def test_any_order_gives_the_bytes_of_the_reference(
-    shape, window, stride, taper, block, shard_edge, edge, n_ranks, batch, memory, seed
+    tiling, window, stride, taper, block, shard_edge, edge, n_ranks, batch, memory, seed
 ) -> None:
-    try:
-        tiling = Tiling(shape, 7, 1)
-    except TilingError:
-        return  # a shape that no tiling closes
+    shape = tiling.shape
     painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=tiling.tile)
     haloes = TrivialHaloes(stride=stride, window=window, batch=batch, taper=taper)
-    memory_disk = "/dev/shm" if Path("/dev/shm").is_dir() else None
-    with tempfile.TemporaryDirectory(dir=memory_disk) as folder:
+    with scratch() as folder:
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,
@@ -102,8 +76,9 @@ def test_any_order_gives_the_bytes_of_the_reference(
         assert (halo == 0).any() and (halo > 0).any()
         box = Box.open(path)
         assert box.array("halo")[...].tobytes() == halo.tobytes()
-        tb = reference(halo, tiling, painter, "levels")
+        tb = paint_by_stages(halo, tiling, painter, "levels")
         assert box.array("tb")[...].tobytes() == tb.tobytes()
+        worked(tiling.size > 1)
 
 
 WINDOWS = Windows((12, 9, 8), 6, 3, 4)
@@ -170,6 +145,7 @@ def test_sums_are_the_same_in_any_order_and_in_parts(seed: int, limit: int) -> N
         assert windows.sum() == WINDOWS.touching([block])[0]
         assert here.density(block, sums).tobytes() == truth[block].tobytes()
     assert not aside.held and (limit or aside.most), "nothing is left behind"
+    worked(len(complete) * mine.any() * (~mine).any())
 
 
 @pytest.mark.parametrize(

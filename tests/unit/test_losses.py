@@ -25,6 +25,7 @@ from bigbox.training.losses import (
     halo_thresholds,
     halogen_loss,
 )
+from tests.reference.losses import slow_mask, slow_weights
 
 N = 6
 
@@ -46,29 +47,6 @@ def test_thresholds_leave_five_per_cent(density: torch.Tensor) -> None:
         assert above <= 0.05
         # One voxel more would be over 5 %, ties aside.
         assert (channel >= threshold).double().mean() > 0.05
-
-
-def slow_weights(density: np.ndarray, thresholds: np.ndarray) -> list[float]:
-    """Eq. 2, written out."""
-    result = []
-    for i in range(4):
-        count = 0
-        for j in range(max(0, i - 1), min(3, i + 1) + 1):
-            for value in density[j].flat:
-                count += value > thresholds[j]
-        result.append(density[0].size / count)
-    return result
-
-
-def slow_mask(density: np.ndarray, thresholds: np.ndarray, weights: list[float]) -> np.ndarray:
-    """Eq. 4 with the neighbour channels of the text and of fig. 3."""
-    mask = np.ones_like(density)
-    for i in range(4):
-        for voxel in np.ndindex(density.shape[1:]):
-            for j in range(max(0, i - 1), min(3, i + 1) + 1):
-                if density[(j, *voxel)] > thresholds[j]:
-                    mask[(i, *voxel)] = weights[i]
-    return mask
 
 
 def test_weights_and_mask(density: torch.Tensor) -> None:

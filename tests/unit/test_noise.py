@@ -14,6 +14,9 @@ from hypothesis import strategies as st
 from bigbox import noise
 from bigbox.errors import BadInput
 from bigbox.noise import MASK, Purpose, normal, philox
+from bigbox.testing.exercised import worked
+from bigbox.testing.strategies import boxes
+from tests.reference.noise import slow_philox
 
 # Random123 1.14, tests/kat_vectors, philox4x32 with 10 rounds: counter, key, answer.
 KNOWN_ANSWERS = [
@@ -28,16 +31,6 @@ KNOWN_ANSWERS = [
 
 def words(text: str) -> list[int]:
     return [int(word, 16) for word in text.split()]
-
-
-def slow_philox(key: tuple[int, int], counter: tuple[int, int, int, int]) -> list[int]:
-    """The paper's round in Python's unlimited integers."""
-    (k0, k1), (c0, c1, c2, c3) = key, counter
-    for _ in range(10):
-        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & MASK, (p0 >> 32) ^ c3 ^ k1, p0 & MASK
-        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
-    return [c0, c1, c2, c3]
 
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN_ANSWERS)
@@ -70,9 +63,9 @@ def test_gaussian_over_its_whole_range() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.tuples(*[st.integers(1, 13)] * 3),
+    boxes(1, 13),
     st.tuples(*[st.integers(-20, 40)] * 3),
-    st.tuples(*[st.integers(1, 17)] * 3),
+    boxes(1, 17),
 )
 def test_a_window_is_a_piece_of_one_periodic_field(
     box: tuple[int, int, int], origin: tuple[int, int, int], shape: tuple[int, int, int]
@@ -81,6 +74,7 @@ def test_a_window_is_a_piece_of_one_periodic_field(
     window = normal(1, 2, 3, 4, origin, shape, box)
     places = [(o + np.arange(n)) % b for o, n, b in zip(origin, shape, box, strict=True)]
     assert np.array_equal(window, whole[np.ix_(*places)])
+    worked(window.size)
 
 
 DEVICES = ["cpu"] + ["cuda"] * torch.cuda.is_available()

@@ -24,6 +24,7 @@ from bigbox.painters.base import unknown_slices
 from bigbox.painters.gaussian import GaussianDenoiser, GaussianPainter
 from bigbox.painters.trivial import echo
 from bigbox.scheduler.tiling import Tiling
+from bigbox.testing.exercised import worked
 from tests.benchmarks.oracle import DEFAULT, METHODS, markdown, measure, summary
 
 BOX = (40, 40, 40)
@@ -319,6 +320,7 @@ def test_apply_axes_is_the_product_over_axes(sizes: tuple[int, ...], batch: int)
     expected = np.einsum("nijk,nia,njb,nkc->nabc", x, a, b, c)
     matrices = (torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(c))
     assert np.allclose(oracle.apply_axes(torch.from_numpy(x), matrices), expected)
+    worked(expected.size)
 
 
 # The Gaussian painter: what it paints.

@@ -19,7 +19,8 @@ from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.stages import COLOURINGS, stage
 from bigbox.store.box import Box
 from bigbox.store.run import start_run
-from tests.unit.tilings import tilings
+from bigbox.testing.exercised import worked
+from bigbox.testing.strategies import tilings
 
 ENGINE = planning.EngineShape(64 << 20, 64 << 20, 2)
 
@@ -37,6 +38,7 @@ def test_stages_hold_every_tile_once(tiling: Tiling, colouring: str) -> None:
     slow = np.bincount(stage(tiling, np.arange(tiling.size), colouring), minlength=len(made.stages))
     assert list(made.stages) == slow.tolist()
     assert sum(made.stages) == tiling.size == made.most_tiles
+    worked(tiling.size > 1)
 
 
 @pytest.mark.parametrize(("ranks", "n"), [(1, 128), (3, 128), (7, 256), (64, 512)])

@@ -15,80 +15,23 @@ from bigbox.scheduler import stages
 from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling
-from tests.unit.tilings import longest_chains, tilings
+from bigbox.testing.exercised import worked
+from bigbox.testing.strategies import assignments, tilings
+from tests.reference.policy import SlowPolicy
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
 # One tile at a time in plain Python, or always numpy.
 PATHS = (0, 10**9)
-
-
-@st.composite
-def assignments(draw: st.DrawFn) -> Assignment:
-    bricks = Bricks(draw(tilings(largest=28, most_tiles=64)), draw(st.integers(1, 4)))
-    return Assignment(bricks, draw(st.integers(1, 9)))
+SMALL = assignments(tilings(largest=28, tiles=(1, 64)))
+SHARED = assignments(tilings(overlap=(1, 9), largest=28, tiles=(2, 64)), ranks=(2, 9))
+# Hundreds of choices: drawn one by one, hypothesis would make most of them alike.
+CHANCES = st.randoms(use_true_random=True)
 
 
 def make(assignment: Assignment, rank: int, colouring: str, few: int) -> Policy:
     policy = Policy(assignment, rank, colouring)
     policy._few = few
     return policy
-
-
-class SlowPolicy:
-    """The same order, from sets of tiles and a sort at every batch."""
-
-    def __init__(self, assignment: Assignment, rank: int, colouring: str) -> None:
-        self.tiling = assignment.tiling
-        tiles = np.arange(self.tiling.size)
-        self.own = {int(t) for t in tiles[assignment.rank_of(tiles) == rank]}
-        self.before = [
-            {int(u) for u in row if u >= 0}
-            for row in stages.predecessors(self.tiling, tiles, colouring)
-        ]
-        self.rank_of = assignment.rank_of(tiles)
-        self.rank = rank
-        self.in_hand: set[int] = set()
-        self.handed: set[int] = set()
-        level = stages.level(self.tiling, tiles)
-        self.ancestors: list[set[int]] = [set()] * self.tiling.size
-        for t in np.argsort(level, kind="stable"):
-            self.ancestors[t] = self.before[t].union(*(self.ancestors[u] for u in self.before[t]))
-        address = assignment.address(tiles)
-        place = address // assignment.bricks.slots
-        if len(self.own) <= policy_module.ONE_BRICK:
-            place[:] = 0
-        behind = longest_chains(self.tiling)
-        self.key = {}
-        for t in self.own:
-            urgency = self.urgency(t, colouring)
-            self.key[t] = (-urgency, place[t], -behind[t], address[t])
-
-    def urgency(self, tile: int, colouring: str) -> int:
-        """2 if a starved rank waits for this tile, or for one that waits for it; 1 if any other."""
-        found = {
-            int(self.rank_of[u])
-            for u in range(self.tiling.size)
-            if tile in (self.before[u] if colouring == "paper" else self.ancestors[u])
-        } - {self.rank}
-        return 0 if not found else 2 if any(self.starved(r) for r in found) else 1
-
-    def starved(self, rank: int) -> bool:
-        own = np.flatnonzero(self.rank_of == rank)
-        return 16 * int((stages.level(self.tiling, own) == 0).sum()) < len(own)
-
-    def ready(self) -> list[int]:
-        free = [
-            t
-            for t in self.own
-            if t not in self.handed and t not in self.in_hand and self.before[t] <= self.in_hand
-        ]
-        return sorted(free, key=lambda t: self.key[t])
-
-    def next_batch(self, k: int, partial: bool) -> list[int]:
-        ready = self.ready()
-        batch = ready[:k] if partial or len(ready) >= k else []
-        self.handed |= set(batch)
-        return batch
 
 
 def shuffled(tiles: Iterable[int], chance: random.Random) -> list[int]:
@@ -100,19 +43,25 @@ def shuffled(tiles: Iterable[int], chance: random.Random) -> list[int]:
 @both
 @pytest.mark.parametrize("few", PATHS)
 @pytest.mark.parametrize("one_brick", [0, 1024])
-def test_batches_are_those_of_the_slow_policy(
-    colouring: str, few: int, one_brick: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(policy_module, "ONE_BRICK", one_brick)
-    same_batches(colouring, few)
-
-
-@given(assignments(), st.randoms(use_true_random=False), st.booleans())
+@given(SMALL, CHANCES, st.booleans())
 @settings(max_examples=25)
+def test_batches_are_those_of_the_slow_policy(
+    colouring: str,
+    few: int,
+    one_brick: int,
+    assignment: Assignment,
+    chance: random.Random,
+    resume: bool,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_module, "ONE_BRICK", one_brick)
+        same_batches(colouring, few, assignment, chance, resume)
+
+
 def same_batches(
     colouring: str, few: int, assignment: Assignment, chance: random.Random, resume: bool
 ) -> None:
-    rank = chance.randrange(assignment.n_ranks)
+    rank = chance.choice(np.flatnonzero(assignment.counts()).tolist())
     fast, slow = make(assignment, rank, colouring, few), SlowPolicy(assignment, rank, colouring)
     everything = set(range(assignment.tiling.size))
     if resume:
@@ -129,6 +78,7 @@ def same_batches(
             batch = fast.next_batch(k, partial)
             assert batch.dtype == np.int64
             assert batch.tolist() == slow.next_batch(k, partial)
+            worked(batch.size)
             flying |= set(batch.tolist())
         elif event == "done":
             some = shuffled(flying, chance)[: chance.randint(0, 8)]
@@ -145,7 +95,7 @@ def same_batches(
 
 
 @both
-@given(assignments(), st.randoms(use_true_random=False), st.booleans())
+@given(SMALL, CHANCES, st.booleans())
 @settings(max_examples=25)
 def test_every_tile_is_painted_once_and_after_its_predecessors(
     colouring: str, assignment: Assignment, chance: random.Random, resume: bool
@@ -188,10 +138,11 @@ def test_every_tile_is_painted_once_and_after_its_predecessors(
             policies[rank].arrived(arrived)
     assert (painted == 1).all()
     assert all(p.remaining == p.in_flight == p.ready == 0 for p in policies)
+    worked(painted.size > 1)
 
 
 @both
-@given(assignments())
+@given(SHARED)
 @settings(max_examples=25)
 def test_readers_are_the_other_ranks_of_successors(colouring: str, assignment: Assignment) -> None:
     tiling = assignment.tiling
@@ -207,6 +158,7 @@ def test_readers_are_the_other_ranks_of_successors(colouring: str, assignment: A
             for r in assignment.rank_of(row[row >= 0])
             if r != rank
         }
+        worked(len(found))
 
 
 @pytest.mark.parametrize("few", PATHS)

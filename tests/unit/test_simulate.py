@@ -16,8 +16,11 @@ from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.simulate import CostModel, Report, critical_path, simulate
 from bigbox.scheduler.tiling import Tiling
 from bigbox.scheduler.windows import Windows
-from tests.unit.tilings import tilings
+from bigbox.testing.exercised import worked
+from bigbox.testing.strategies import PERIODIC, brick_edges, rank_counts, tilings
 
+SMALL = tilings(largest=28, tiles=(1, 64))
+MEETING = tilings(overlap=(1, 9), largest=28, tiles=(2, 64))
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
 costs = st.builds(
     CostModel,
@@ -31,7 +34,7 @@ costs = st.builds(
 
 
 @both
-@given(tilings(largest=28, most_tiles=64), st.integers(1, 3), st.integers(1, 6), costs)
+@given(SMALL, brick_edges(3), rank_counts(6), costs)
 @settings(max_examples=25)
 def test_bounds(colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: CostModel) -> None:
     report = simulate(tiling, edge, n_ranks, cost, colouring)
@@ -45,10 +48,11 @@ def test_bounds(colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: C
     assert 0 <= report.peak_pending_rank <= report.peak_pending_tiles <= tiling.size
     assert report.peak_pending_tiles <= report.peak_pending_rank * n_ranks
     assert (report.messages == 0) or n_ranks > 1
+    worked(tiling.size > 1)
 
 
 @both
-@given(tilings(largest=28, most_tiles=64), st.integers(1, 3), st.integers(1, 6), costs)
+@given(SMALL, brick_edges(3), rank_counts(6), costs)
 @settings(max_examples=25)
 def test_critical_path_is_the_longest_chain(
     colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: CostModel
@@ -64,10 +68,11 @@ def test_critical_path_is_the_longest_chain(
         ]
         end[t] = max(start) + cost.seconds(1, int(rank[t]))
     assert critical_path(assignment, cost, colouring) == pytest.approx(max(end.values()))
+    worked(len(end) > 1)
 
 
 @both
-@given(tilings(largest=28, most_tiles=64), st.integers(1, 3), st.integers(1, 6), st.data())
+@given(MEETING, brick_edges(3), rank_counts(6), st.data())
 @settings(max_examples=25)
 def test_kept_tiles_against_a_replay(
     colouring: str, tiling: Tiling, edge: int, n_ranks: int, data: st.DataObject
@@ -97,6 +102,7 @@ def test_kept_tiles_against_a_replay(
         most = max([most, *np.bincount(rank[list(kept)], minlength=n_ranks).tolist()])
     found = simulator.pending(assignment, batch_of, len(pieces), colouring)
     assert found == (total, most)
+    worked(total)
 
 
 def test_one_rank_is_never_idle() -> None:
@@ -137,9 +143,9 @@ def test_enough_tiles_a_rank_hide_the_latency() -> None:
 
 
 @given(
-    tilings(largest=28, most_tiles=64),
-    st.integers(1, 3),
-    st.integers(1, 6),
+    tilings(largest=28, tiles=(1, 64), periodic=PERIODIC),
+    brick_edges(3),
+    rank_counts(6),
     costs,
     st.integers(1, 4),
     st.integers(2, 5),
@@ -148,8 +154,6 @@ def test_enough_tiles_a_rank_hide_the_latency() -> None:
 def test_haloes_are_predicted_once_and_first(
     tiling: Tiling, edge: int, n_ranks: int, cost: CostModel, stride: int, block: int
 ) -> None:
-    if not all(tiling.periodic):
-        return
     windows = Windows(tiling.shape, min(tiling.shape), min(stride, *tiling.shape), block)
     cost = replace(cost, seconds_per_window=0.25, window_batch=3)
     report = simulate(tiling, edge, n_ranks, cost, windows=windows)
@@ -159,6 +163,7 @@ def test_haloes_are_predicted_once_and_first(
     assert report.makespan >= windows.size * 0.25 / n_ranks * min([1.0, *cost.slow.values()])
     assert 0 < report.efficiency <= 1 + 1e-9
     assert 0 < report.most_open <= windows.blocks.size
+    worked(report.windows)
 
 
 def test_haloes_keep_all_ranks_busy() -> None:

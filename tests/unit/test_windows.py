@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.scheduler.bricks import Assignment, Bricks
@@ -12,32 +12,21 @@ from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.scheduler.windoworder import Done, WindowOrder
 from bigbox.scheduler.windows import Gate, Windows
+from bigbox.testing.exercised import worked
+from bigbox.testing.strategies import PERIODIC, brick_edges, rank_counts, tilings, windows
+from tests.reference.windows import block_map, voxels
 
 
 @st.composite
-def windows_of(draw: st.DrawFn) -> Windows:
-    window = draw(st.integers(2, 8))
-    shape = draw(st.tuples(*[st.integers(window, 20)] * 3))
-    return Windows(shape, window, draw(st.integers(1, window)), draw(st.integers(2, 6)))
-
-
-def voxels(windows: Windows, window: int) -> np.ndarray:
-    """bool[shape]: the voxels under a window."""
-    mask = np.zeros(windows.shape, bool)
-    origin = windows.origin([window])[0]
-    at = [(o + np.arange(windows.window)) % n for o, n in zip(origin, windows.shape, strict=True)]
-    mask[np.ix_(*at)] = True
-    return mask
-
-
-def block_map(windows: Windows) -> np.ndarray:
-    """int64[shape]: the block of each voxel."""
-    x, y, z = np.indices(windows.shape) // windows.block
-    return windows.blocks.index(np.stack([x, y, z], -1))
+def windowed_tilings(draw: st.DrawFn) -> tuple[Windows, Tiling]:
+    """Draw windows and tiles of the same box."""
+    small = tilings(tile=(2, 5), periodic=PERIODIC, largest=20, tiles=(1, 216))
+    tiling = draw(small)
+    return draw(windows(tiling.shape)), tiling
 
 
 @settings(deadline=None, max_examples=60)
-@given(windows_of())
+@given(windows())
 def test_origins_are_even_and_every_voxel_is_covered(windows: Windows) -> None:
     for axis, n in enumerate(windows.shape):
         origins = windows.origins(axis)
@@ -50,10 +39,11 @@ def test_origins_are_even_and_every_voxel_is_covered(windows: Windows) -> None:
             for at, weight in enumerate(weights):
                 slow[(origin + at) % n] += weight
         assert np.array_equal(windows.coverage(axis, weights), slow) and slow.min() > 0
+    worked(windows.size > 1)
 
 
 @settings(deadline=None, max_examples=40)
-@given(windows_of(), st.randoms(use_true_random=False))
+@given(windows(), st.randoms(use_true_random=False))
 def test_a_window_meets_its_blocks(windows: Windows, rng) -> None:
     blocks = block_map(windows)
     window = rng.randrange(windows.size)
@@ -80,12 +70,12 @@ def test_a_window_meets_its_blocks(windows: Windows, rng) -> None:
                 ] += 1
                 assert 0 <= (i * counts[1] + j) * counts[2] + k < windows.blocks.size
     assert np.array_equal(laid, mask)
+    worked(laid.sum())
 
 
 @settings(deadline=None, max_examples=30)
-@given(windows_of(), st.integers(0, 2**31))
+@given(windows(), st.integers(0, 2**31))
 def test_a_block_is_touched_and_left(windows: Windows, seed: int) -> None:
-    assume(windows.size <= 1500)
     table = windows.blocks_of(np.arange(windows.size))
     touching = np.bincount(table[table >= 0], minlength=windows.blocks.size)
     assert np.array_equal(windows.touching(np.arange(windows.blocks.size)), touching)
@@ -95,16 +85,21 @@ def test_a_block_is_touched_and_left(windows: Windows, seed: int) -> None:
     for block in range(windows.blocks.size):
         inside = windows.inside(block)
         assert np.prod([s.stop - s.start for s in inside]) == (block_map(windows) == block).sum()
+    worked(touching.sum())
 
 
 @settings(deadline=None, max_examples=40)
-@given(windows_of(), st.integers(1, 4), st.integers(1, 2), st.integers(0, 2**31))
-def test_every_window_has_one_rank(windows: Windows, ranks: int, edge: int, seed: int) -> None:
-    assume(windows.size <= 1500)
-    try:
-        tiling = Tiling(windows.shape, 2, 0)
-    except TilingError:
-        return
+@given(
+    windowed_tilings(),
+    rank_counts(4),
+    brick_edges(2),
+    st.sampled_from([0.0] * 8 + [1.0] + [0.5] * 8),
+    st.integers(0, 2**31),
+)
+def test_every_window_has_one_rank(
+    case: tuple[Windows, Tiling], ranks: int, edge: int, share_final: float, seed: int
+) -> None:
+    windows, tiling = case
     assignment = Assignment(Bricks(tiling, edge), ranks)
     rng = np.random.default_rng(seed)
     table = windows.blocks_of(np.arange(windows.size))
@@ -112,7 +107,7 @@ def test_every_window_has_one_rank(windows: Windows, ranks: int, edge: int, seed
     waits = np.zeros((windows.size, windows.blocks.size), bool)
     for window, row in enumerate(table):
         waits[window, row[row >= 0]] = True
-    final = rng.random(windows.blocks.size) < seed % 3 / 2
+    final = rng.random(windows.blocks.size) < share_final
     some = np.flatnonzero(~final & (rng.random(len(final)) < seed % 2))
     included = np.zeros((len(some), int(np.prod(windows.ordinals))), bool)
     for row, block in enumerate(some.tolist()):
@@ -142,19 +137,19 @@ def test_every_window_has_one_rank(windows: Windows, ranks: int, edge: int, seed
         dense[blocks] = counts
         assert np.array_equal(dense, waits[mine].sum(axis=0))
     assert sorted(seen) == np.flatnonzero(waits.any(axis=1)).tolist()
+    worked(len(seen))
 
 
 @settings(deadline=None, max_examples=40)
-@given(windows_of(), st.integers(0, 2), st.integers(0, 2**31))
-def test_a_tile_opens_with_the_last_block_under_it(windows: Windows, margin: int, seed) -> None:
-    try:
-        tiling = Tiling(windows.shape, 2, 0)
-    except TilingError:
-        return
+@given(windowed_tilings(), st.integers(0, 2), st.integers(0, 2**31))
+def test_a_tile_opens_with_the_last_block_under_it(
+    case: tuple[Windows, Tiling], margin: int, seed: int
+) -> None:
+    windows, tiling = case
     blocks = block_map(windows)
     under = []
     for tile in range(tiling.size):
-        reach = np.arange(2 + 2 * margin) - margin
+        reach = np.arange(tiling.tile + 2 * margin) - margin
         origin = tiling.origin([tile])[0]
         at = [(o + reach) % n for o, n in zip(origin, windows.shape, strict=True)]
         under.append(set(blocks[np.ix_(*at)].ravel().tolist()))
@@ -170,6 +165,7 @@ def test_a_tile_opens_with_the_last_block_under_it(windows: Windows, margin: int
         assert opened == [t for t in tiles.tolist() if block in under[t] and under[t] <= done]
     assert gate.is_open(tiles).all()
     assert not len(gate.close_blocks(np.empty(0, np.int64)))
+    worked((~final).sum())
 
 
 def test_wrong_geometry_is_refused() -> None:

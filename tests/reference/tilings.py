@@ -1,28 +1,11 @@
-"""Random tilings, and the slow, obvious references of the scheduler's arithmetic."""
+"""The scheduler's arithmetic of tilings, voxel by voxel and tile by tile."""
 
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import assume
-from hypothesis import strategies as st
 
 from bigbox.scheduler import stages
-from bigbox.scheduler.tiling import Tiling, TilingError
-
-
-@st.composite
-def tilings(draw: st.DrawFn, largest: int = 34, most_tiles: int = 100) -> Tiling:
-    """Small boxes with tiles of 3 to 9 voxels, any overlap, and any mix of edges."""
-    tile = draw(st.integers(3, 9))
-    overlap = draw(st.integers(0, (tile - 1) // 2))
-    shape = draw(st.tuples(*[st.integers(tile, largest)] * 3))
-    periodic = draw(st.tuples(*[st.booleans()] * 3))
-    try:
-        tiling = Tiling(shape, tile, overlap, periodic)
-    except TilingError:
-        assume(False)
-    assume(tiling.size <= most_tiles)
-    return tiling
+from bigbox.scheduler.tiling import Tiling
 
 
 def voxels(tiling: Tiling, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

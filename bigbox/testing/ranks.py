@@ -1,6 +1,6 @@
-"""Many ranks of the real engine in one process, stepped in a seeded order: every interleaving of
-messages, commits and kills can be repeated.
+"""Run many ranks of the real engine in one process, stepped in a seeded order.
 
+Every interleaving of messages, commits and kills can be repeated.
 Only the transport is a stand-in (a mock of MPI: in one process there is nothing to launch): it
 holds messages back for a seeded while and keeps the order between two ranks, as MPI does. Store,
 ledger, policy, loop and painter are the real ones, with jobs run in line.
@@ -48,10 +48,12 @@ class PostTransport:
         self.post, self.rank, self.size = post, rank, post.size
 
     def send(self, to: int, block: bytearray) -> None:
+        """Post a message."""
         self.post.on_message()
         self.post.queues[self.rank, to].append(block)
 
     def poll(self) -> list[bytearray]:
+        """Take some of the messages that have been sent here, as a seeded choice."""
         blocks = []
         for sender in range(self.size):
             queue = self.post.queues[sender, self.rank]
@@ -61,9 +63,11 @@ class PostTransport:
         return blocks
 
     def sent(self) -> bool:
+        """Tell whether all messages of this rank have been taken."""
         return not any(self.post.queues[self.rank, to] for to in range(self.size))
 
     def finished(self) -> bool:
+        """Say that this rank is done, and tell whether all are."""
         self.post.finished.add(self.rank)
         return len(self.post.finished) == self.size
 
@@ -88,7 +92,7 @@ def paint_in_process(
     sum_bytes: int = 1 << 20,
     seconds_between_saves: float = 1e9,
 ) -> None:
-    """A whole run of `bigbox paint`, all ranks in this process.
+    """Paint a whole box as `bigbox paint` does, all ranks in this process.
 
     Raises what a rank raises (a crash of `disk` or `on_message` ends all ranks, as MPI does), and
     AssertionError when no rank can go on although tiles are left. haloes: paints the input of a

@@ -29,9 +29,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bigbox.store.durable import Disk, File
+
+T = TypeVar("T")
 
 
 class Killed(BaseException):
@@ -66,7 +68,7 @@ class World:
         self.dead = self.full = False
 
     def after(self, rng: random.Random) -> None:
-        """The processes are gone; after a power loss so is some of what they did."""
+        """End the processes; after a power loss undo some of what they did."""
         self.close()
         if self.mode == "power":
             self.lose(rng)
@@ -112,10 +114,12 @@ class Pending:
         self.undo: list[tuple[int, bytes, int, int]] = []  # offset, old bytes, old size, length
 
     def note(self, offset: int, length: int) -> None:
+        """Remember the bytes that a write is about to replace."""
         old = os.pread(self.fd, length, offset)
         self.undo.append((offset, old, os.fstat(self.fd).st_size, length))
 
     def lose(self, rng: random.Random) -> None:
+        """Keep, lose, cut or blank what was written, as a seeded choice."""
         how = rng.choice(["keep", "lose", "cut", "zeros"])
         if how in ("lose", "cut"):
             stay = 0 if how == "lose" else rng.randint(0, len(self.undo) - 1)
@@ -136,6 +140,7 @@ class Pending:
         self.close()
 
     def close(self) -> None:
+        """Forget what was written: it is durable."""
         os.close(self.fd)
 
 
@@ -151,6 +156,8 @@ class CrashDisk(Disk):
     # ---------------------------------------------------------------- operations
 
     def open(self, path: str | Path, *, create: bool = False, exclusive: bool = False) -> File:
+        """Open a file; a new name is not durable."""
+
         def do() -> File:
             fresh = (create or exclusive) and not os.path.exists(path)
             file = super(CrashDisk, self).open(path, create=create, exclusive=exclusive)
@@ -163,6 +170,7 @@ class CrashDisk(Disk):
         return self._point("create" if makes else "open", path, do, allocates=makes)
 
     def write_at(self, file: File, offset: int, buffers: Sequence[Any]) -> int:
+        """Write at an offset, or a part of it where the fault strikes half-way."""
         raw = b"".join(bytes(memoryview(b).cast("B")) for b in buffers)
 
         def part(length: int) -> int:
@@ -178,6 +186,8 @@ class CrashDisk(Disk):
         )
 
     def truncate(self, file: File, size: int) -> None:
+        """Cut a file; its old bytes may come back."""
+
         def do() -> None:
             old = os.fstat(file.fd).st_size
             self._changing(file).note(min(size, old), abs(old - size))
@@ -186,6 +196,8 @@ class CrashDisk(Disk):
         self._point("truncate", file.path, do)
 
     def fsync(self, file: File) -> None:
+        """Make the bytes of a file durable, but not its name."""
+
         def do() -> None:
             state = os.fstat(file.fd)
             pending = self.world.data.pop((state.st_dev, state.st_ino), None)
@@ -195,6 +207,8 @@ class CrashDisk(Disk):
         self._point("fsync", file.path, do, allocates=True)
 
     def fsync_dir(self, path: str | Path) -> None:
+        """Make the names in a directory durable."""
+
         def do() -> None:
             here = os.path.abspath(path)
             for directory, _, durable in self.world.names:
@@ -205,6 +219,8 @@ class CrashDisk(Disk):
         self._point("fsync_dir", path, do)
 
     def replace(self, source: str | Path, target: str | Path) -> None:
+        """Rename; each directory remembers its own half of it."""
+
         def do() -> None:
             if os.path.isdir(source):
                 super(CrashDisk, self).replace(source, target)
@@ -228,6 +244,8 @@ class CrashDisk(Disk):
         self._point("rename", target, do, allocates=True)
 
     def link(self, source: str | Path, target: str | Path) -> None:
+        """Give a file a second name, not durable."""
+
         def do() -> None:
             super(CrashDisk, self).link(source, target)
             self._named(target, lambda: self._gone(target))
@@ -235,12 +253,16 @@ class CrashDisk(Disk):
         self._point("link", target, do, allocates=True)
 
     def unlink(self, path: str | Path) -> None:
+        """Remove a name; it may come back."""
         self._point("unlink", path, lambda: self._away(path))
 
     def remove_tree(self, path: str | Path) -> None:
+        """Remove a directory; it may come back."""
         self._point("remove_tree", path, lambda: self._away(path))
 
     def mkdir(self, path: str | Path) -> None:
+        """Create a directory, whose name is not durable."""
+
         def do() -> None:
             if not os.path.isdir(path):
                 super(CrashDisk, self).mkdir(path)
@@ -249,10 +271,12 @@ class CrashDisk(Disk):
         self._point("mkdir", path, do, allocates=True)
 
     def close(self, file: File) -> None:
+        """Close a file, if the process lives."""
         if not self.world.dead:
             super().close(file)
 
     def lock(self, file: File, *, exclusive: bool) -> bool | None:
+        """Lock a file, where this world has locks."""
         return super().lock(file, exclusive=exclusive) if self.world.locks else None
 
     # ---------------------------------------------------------------- how they fail
@@ -261,11 +285,11 @@ class CrashDisk(Disk):
         self,
         name: str,
         path: str | Path,
-        do: Callable[[], Any],
+        do: Callable[[], T],
         *,
-        half: Callable[[], Any] | None = None,
+        half: Callable[[], T] | None = None,
         allocates: bool = False,
-    ) -> Any:
+    ) -> T:
         world = self.world
         if world.dead:
             raise Killed
@@ -343,7 +367,7 @@ class CrashDisk(Disk):
 
 
 def kind_of(path: str | Path) -> str:
-    """What sort of thing of the store a path is, for counting crash points."""
+    """Return what sort of thing of the store a path is, for counting crash points."""
     parts = os.fspath(path).rsplit("/", 2)
     name = parts[-1]
     if name.endswith((".partial", "zarr.json", "run.json", "lease.lock")):

@@ -1,0 +1,1 @@
+"""Tools to test painters, stores and engines with; `strategies` and `exercised` need hypothesis."""

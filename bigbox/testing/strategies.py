@@ -1,0 +1,160 @@
+"""Draw boxes, tilings, windows and shares of ranks that are valid by construction, for hypothesis.
+
+Nothing is drawn and then rejected: of an axis, the sizes that can be cut as asked are looked up in
+a table, and what is drawn is one of them. Examples shrink towards two tiles, small boxes and open
+edges; a box of one tile, in which nothing meets, is drawn seldom.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import product
+from typing import TypeVar
+
+from hypothesis import strategies as st
+
+from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.tiling import Tiling, TilingError, Triple
+from bigbox.scheduler.windows import Windows
+
+Range = tuple[int, int]  # lowest and highest, both included
+PERIODIC = (True, True, True)
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=4096)
+def sizes(tile: int, overlap: int, periodic: bool, largest: int) -> dict[int, list[int]]:
+    """Return the voxels of an axis, up to `largest`, that can be tiled, by the number of tiles."""
+    found: dict[int, list[int]] = {}
+    for n in range(tile, largest + 1):
+        try:
+            tiling = Tiling((n, tile, tile), tile, overlap, (periodic, False, False))
+        except TilingError:
+            continue
+        found.setdefault(tiling.counts[0], []).append(n)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _counts(axes: tuple[tuple[int, ...], ...], least: int, most: int) -> list[Triple]:
+    """List the tiles on x, y, z with `least` to `most` in all, two first.
+
+    A single one stands last, and often enough to be one in five.
+    """
+    x, y, z = axes
+    found = sorted((c for c in product(x, y, z) if least <= math.prod(c) <= most), key=math.prod)
+    single = found.count((1, 1, 1))
+    return found[single:] + found[:single] * (1 + len(found) // 4)
+
+
+def _one_of(draw: st.DrawFn, things: Sequence[T]) -> T:
+    """Draw one of them; unlike `sampled_from`, a choice also of one, so that examples compare."""
+    return things[draw(st.integers(0, len(things) - 1))]
+
+
+@st.composite
+def tilings(
+    draw: st.DrawFn,
+    *,
+    tile: Range = (3, 9),
+    overlap: Range | None = None,
+    periodic: tuple[bool, bool, bool] | None = None,
+    largest: int = 34,
+    tiles: Range = (1, 100),
+) -> Tiling:
+    """Draw a tiling.
+
+    Parameters
+    ----------
+    tile, overlap
+        Lowest and highest voxels, of the tile and shared by tiles; any overlap by default.
+    periodic
+        Which axes wrap; any mix by default.
+    largest
+        Most voxels on an axis.
+    tiles
+        Fewest and most tiles in the box.
+    """
+    side = draw(st.integers(*tile))
+    low, high = overlap or (0, side)
+    shared = draw(st.integers(low, min(high, (side - 1) // 2)))
+    wraps = draw(st.tuples(*[st.booleans()] * 3)) if periodic is None else periodic
+    tables = [sizes(side, shared, p, largest) for p in wraps]
+    counts = _one_of(draw, _counts(tuple(tuple(t) for t in tables), *tiles))
+    x, y, z = (_one_of(draw, t[n]) for t, n in zip(tables, counts, strict=True))
+    return Tiling((x, y, z), side, shared, wraps)
+
+
+def boxes(smallest: int = 1, largest: int = 9) -> st.SearchStrategy[Triple]:
+    """Draw the voxels of a box on x, y, z."""
+    axis = st.integers(smallest, largest)
+    return st.tuples(axis, axis, axis)
+
+
+@lru_cache(maxsize=4096)
+def _strides(shape: Triple, window: int, most: int) -> list[int]:
+    strides = range(1, window + 1)
+    return [s for s in strides if math.prod(-(-n // s) for n in shape) <= most]
+
+
+@st.composite
+def windows(
+    draw: st.DrawFn,
+    shape: Triple | None = None,
+    *,
+    window: Range = (2, 8),
+    block: Range = (2, 6),
+    most_windows: int = 1500,
+) -> Windows:
+    """Draw windows over a periodic box.
+
+    Parameters
+    ----------
+    shape
+        Voxels of the box; 2 to 20 on an axis by default.
+    window, block
+        Lowest and highest voxels, of a window and of a block.
+    most_windows
+        Most windows over the box.
+    """
+    shape = draw(boxes(2, 20)) if shape is None else shape
+    low, high = window
+    fit = [w for w in range(low, min(high, *shape) + 1) if _strides(shape, w, most_windows)]
+    side = _one_of(draw, fit)
+    stride = _one_of(draw, _strides(shape, side, most_windows))
+    return Windows(shape, side, stride, draw(st.integers(*block)))
+
+
+def brick_edges(largest: int = 5) -> st.SearchStrategy[int]:
+    """Draw the tiles on the edge of a brick."""
+    return st.integers(1, largest)
+
+
+def rank_counts(largest: int = 40) -> st.SearchStrategy[int]:
+    """Draw a number of ranks, also more than there are bricks."""
+    return st.integers(1, largest)
+
+
+@st.composite
+def assignments(
+    draw: st.DrawFn,
+    of: st.SearchStrategy[Tiling],
+    *,
+    edge: Range = (1, 4),
+    ranks: Range = (1, 9),
+) -> Assignment:
+    """Draw which rank paints which brick of a tiling; one rank at most has none.
+
+    Parameters
+    ----------
+    of
+        Tilings, each of at least as many tiles as the fewest ranks.
+    edge, ranks
+        Fewest and most, of tiles on the edge of a brick and of ranks.
+    """
+    tiling = draw(of)
+    every = [Bricks(tiling, e) for e in range(edge[0], edge[1] + 1)]
+    bricks = _one_of(draw, [b for b in every if b.size >= ranks[0]])
+    return Assignment(bricks, draw(st.integers(ranks[0], min(ranks[1], bricks.size + 1))))

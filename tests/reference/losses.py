@@ -1,0 +1,28 @@
+"""Site weights of HALOgen's loss, voxel by voxel (Mishra, Trotta & Viel 2025 (LODI))."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def slow_weights(density: np.ndarray, thresholds: np.ndarray) -> list[float]:
+    """Eq. 2, written out."""
+    result = []
+    for i in range(4):
+        count = 0
+        for j in range(max(0, i - 1), min(3, i + 1) + 1):
+            for value in density[j].flat:
+                count += value > thresholds[j]
+        result.append(density[0].size / count)
+    return result
+
+
+def slow_mask(density: np.ndarray, thresholds: np.ndarray, weights: list[float]) -> np.ndarray:
+    """Eq. 4 with the neighbour channels of the text and of fig. 3."""
+    mask = np.ones_like(density)
+    for i in range(4):
+        for voxel in np.ndindex(density.shape[1:]):
+            for j in range(max(0, i - 1), min(3, i + 1) + 1):
+                if density[(j, *voxel)] > thresholds[j]:
+                    mask[(i, *voxel)] = weights[i]
+    return mask
