@@ -102,10 +102,10 @@ class Painting(RunWriter[PaintLayout]):
             raise DamagedChunk(STEPS.name, "tile", int(tile), str(path), why)
         return np.concatenate([first[None], values.reshape(-1, *first.shape)])
 
-    def drop_steps(self, tiles: Ints) -> None:
+    def drop_steps(self, tiles: npt.ArrayLike) -> None:
         """Remove the per-step latents of tiles that no tile needs any more."""
         with explained(self.place / STEPS.name):
-            for tile in tiles.tolist():
+            for tile in np.atleast_1d(np.asarray(tiles, np.int64)).tolist():
                 # By way of this run's own directory, so that a run that lost the lease removes
                 # nothing of its successor's.
                 dead = self.temporary("dead")

@@ -9,25 +9,58 @@ ledger, policy, loop and painter are the real ones, with jobs run in line.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from bigbox.engine.loop import Engine
-from bigbox.engine.run import make_engine
+from bigbox.engine.job import Job, Leases, Plan, prepare
+from bigbox.engine.limits import Limits
+from bigbox.engine.loop import Loop
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.workers import Inline
 from bigbox.painters.base import HaloPainter, Painter
-from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.bricks import Bricks
 from bigbox.scheduler.tiling import Tiling
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
-from bigbox.store.haloes import HaloPainting, halo_state, start_haloes
-from bigbox.store.painting import Painting
-from bigbox.store.writing import RunWriter
+from bigbox.store.durable import DISK, Disk
+from bigbox.store.layouts import HaloLayout, PaintLayout
+
+LIMITS = Limits(overlap_bytes=1 << 20, sum_bytes=1 << 20, seconds_between_saves=1e9)
+
+
+def plan_of(
+    painter: Painter,
+    tiling: Tiling,
+    edge: int,
+    *,
+    batch: int = 4,
+    colouring: str = "levels",
+    haloes: HaloPainter | None = None,
+    block: int = 4,
+    shard_edge: int = 2,
+    edges: tuple[int, int] = (0, 0),
+) -> Plan:
+    """Return the plan of a small painting.
+
+    Parameters
+    ----------
+    painter, haloes : of tiles, and of their input where that is predicted.
+    tiling : the tiles.
+    edge : tiles along a brick.
+    batch : tiles of a batch.
+    colouring : order of the tiles.
+    block, shard_edge : voxels along a block of haloes, and blocks along a shard.
+    edges : (shard, chunk) of tb, voxels.
+    """
+    layout = PaintLayout(Bricks(tiling, edge), painter.fields - 1, edges)
+    halo_layout = None
+    if haloes is not None:
+        windows = Windows(tiling.shape, haloes.window, haloes.stride, block)
+        halo_layout = HaloLayout.new(windows, haloes.channels, shard_edge)
+    return Plan(layout, painter, haloes, halo_layout, batch, colouring)
 
 
 class Post:
@@ -74,135 +107,73 @@ class PostTransport:
 
 def paint_in_process(
     path: Path,
-    painter: Painter,
-    tiling: Tiling,
-    edge: int,
+    plan: Plan,
     *,
     n_ranks: int,
-    batch: int,
     rng: np.random.Generator,
-    disk: Any = None,
-    colouring: str = "levels",
+    disk: Disk = DISK,
     on_message: Callable[[], None] = lambda: None,
-    overlap_bytes: int = 1 << 20,
-    tb_edges: tuple[int, int] | None = None,
-    haloes: HaloPainter | None = None,
-    block: int = 4,
-    shard_edge: int = 2,
-    sum_bytes: int = 1 << 20,
-    seconds_between_saves: float = 1e9,
+    limits: Limits = LIMITS,
 ) -> None:
     """Paint a whole box as `bigbox paint` does, all ranks in this process.
 
-    Raises what a rank raises (a crash of `disk` or `on_message` ends all ranks, as MPI does), and
-    AssertionError when no rank can go on although tiles are left. haloes: paints the input of a
-    painter that takes "halo"; block, shard_edge: voxels, and blocks of a shard.
+    Parameters
+    ----------
+    path : the box.
+    plan : what is painted.
+    n_ranks : ranks.
+    rng : decides the order in which ranks pass, and how long messages take.
+    disk : what writes, such as one that crashes.
+    on_message : called at each message, may raise as a kill.
+    limits : what ranks keep in hand.
+
+    Raises
+    ------
+    Exception
+        What a rank raises. A crash of `disk` or `on_message` ends all ranks, as MPI does.
+    AssertionError
+        No rank can go on although work is left.
     """
-    more = {} if disk is None else {"disk": disk}
-    bricks = Bricks(tiling, edge)
-    assignment = Assignment(bricks, n_ranks)
-    identity = painter.identity()
-    steps = painter.fields - 1
-    paintings: list[Painting] = []
-    halo_paintings: list[HaloPainting | None] = []
-    halo_epoch = 0
+    jobs: list[Job] = []
     try:
-        if haloes is not None:
-            found = halo_state(Box.open(path))
-            if found is None or not found[2].done.all():
-                halo_epoch = start_haloes(
-                    Box.open(path, "r+"),
-                    haloes,
-                    Windows(tiling.shape, haloes.window, haloes.stride, block),
-                    n_ranks=n_ranks,
-                    edge=shard_edge,
-                    linger=0.0,
-                    **more,
-                )
-        epoch = Painting.start_run(
-            Box.open(path, "r+"),
-            identity,
-            tiling,
-            bricks,
-            n_ranks=n_ranks,
-            n_steps=steps,
-            tb_edges=tb_edges,
-            linger=0.0,
-            **more,
-        )
+        box = Box.open(path, "r+")
+        prepared, leases = prepare(plan, box, n_ranks=n_ranks, disk=disk, linger=0.0)
         for rank in range(n_ranks):
-            halo_paintings.append(
-                HaloPainting(Box.open(path, "r+"), assignment, rank, halo_epoch, **more)
-                if halo_epoch
-                else None
-            )
-            paintings.append(
-                Painting.begin(
-                    Box.open(path, "r+"),
-                    identity,
-                    tiling,
-                    bricks,
-                    rank=rank,
-                    n_ranks=n_ranks,
-                    epoch=epoch,
-                    n_steps=steps,
-                    **more,
-                )
-            )
+            mine = leases if rank == 0 else Leases()
+            box = Box.open(path, "r+")
+            jobs.append(Job(box, plan, prepared, rank, n_ranks, disk, limits, mine))
         post = Post(n_ranks, rng, on_message)
-        engines = []
-        for rank in range(n_ranks):
-            engine, _ = make_engine(
-                tiling,
-                assignment,
-                rank,
-                painter=painter,
-                painting=paintings[rank],
-                box=Box.open(path),
-                transport=PostTransport(post, rank),
-                batch=batch,
-                stop=StopRequest(),
-                workers=Inline(),
-                colouring=colouring,
-                overlap_bytes=overlap_bytes,
-                halo_painter=haloes,
-                halo_painting=halo_paintings[rank],
-                sum_bytes=sum_bytes,
-                seconds_between_saves=seconds_between_saves,
-            )
+        loops = []
+        for job in jobs:
+            loop = job.loop(PostTransport(post, job.rank), StopRequest(), Inline())
             # No report of progress but the last: their number would depend on the machine's speed.
-            engine._told = float("inf")
-            engines.append(engine)
-        _step_until_idle(engines, rng)
-        for engine in engines:
-            if engine.failure:
-                raise engine.failure
-        if halo_paintings[0]:
-            halo_paintings[0].finish()
-        paintings[0].finish()
+            loop._told = float("inf")
+            loops.append(loop)
+        _step_until_idle(loops, rng)
+        for loop in loops:
+            if loop.failure:
+                raise loop.failure
+        jobs[0].finish()
     except Exception:
-        for hand in hands(paintings, halo_paintings):
+        for job in jobs:
             with suppress(OSError):
-                hand.close()
+                job.close()
         raise
     except BaseException:  # killed: no code of the ranks runs any more
-        for hand in hands(paintings, halo_paintings):
-            hand._reader.close()
+        for job in jobs:
+            for hand in (job.painting, job.halo_painting):
+                if hand is not None:
+                    hand.reader.close()
         raise
-    for hand in hands(paintings, halo_paintings):
-        hand.close()
+    for job in jobs:
+        job.close()
 
 
-def hands(*every: Sequence[RunWriter | None]) -> list[RunWriter]:
-    """All handles on the store that were got so far."""
-    return [hand for some in every for hand in some if hand is not None]
-
-
-def _step_until_idle(engines: list[Engine], rng: np.random.Generator) -> None:
+def _step_until_idle(loops: list[Loop], rng: np.random.Generator) -> None:
     quiet = 0
-    while not all(e.idle() and e.transport.sent() for e in engines):
-        moved = engines[int(rng.integers(len(engines)))].one_pass()
+    while not all(e.idle() and e.transport.sent() for e in loops):
+        moved = loops[int(rng.integers(len(loops)))].one_pass()
         quiet = 0 if moved else quiet + 1
-        assert quiet < 200 * len(engines), "no rank can go on: " + ", ".join(
-            f"rank {e.rank} has {e.policy.remaining} tiles left, {e.left()} things" for e in engines
+        assert quiet < 200 * len(loops), "no rank can go on: " + ", ".join(
+            f"rank {e.rank} has {e.left()} things left" for e in loops
         )

@@ -16,7 +16,8 @@ from typing import TypeVar
 from hypothesis import strategies as st
 
 from bigbox.scheduler.bricks import Assignment, Bricks
-from bigbox.scheduler.tiling import Tiling, TilingError, Triple
+from bigbox.scheduler.grid import Triple
+from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.scheduler.windows import Windows
 
 Range = tuple[int, int]  # lowest and highest, both included

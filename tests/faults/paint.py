@@ -17,10 +17,10 @@ import numpy.typing as npt
 from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.stages import known, level, predecessors, successors
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store import Box, Painting, start_run
+from bigbox.store.box import Box
 from bigbox.store.durable import Disk
-from bigbox.store.ledger import Ledger
-from bigbox.store.run import layout
+from bigbox.store.layouts import PaintLayout, painting_of
+from bigbox.store.painting import Painting, start_painting
 from bigbox.store.shards import EMPTY, decode_chunk, read_index
 
 Float = npt.NDArray[np.float32]
@@ -107,6 +107,13 @@ class Case:
         return Bricks(self.tiling, self.edge)
 
     @property
+    def layout(self) -> PaintLayout:
+        return PaintLayout(self.bricks, self.n_steps, TB_EDGES)
+
+    def brick_file(self, brick: int) -> Path:
+        return self.layout.products(self.box.path)[0].file(brick)
+
+    @property
     def truth(self) -> tuple[Float, Float]:
         return reference(self.tiling, self.seed, self.n_steps)
 
@@ -120,39 +127,20 @@ class Run:
         self.ranks: list[Painting] = []
         bricks = case.bricks
         self.owner = Assignment(bricks, n_ranks).rank_of(np.arange(case.tiling.size))
-        self.epoch = start_run(
-            case.box,
-            case.identity,
-            case.tiling,
-            bricks,
-            n_ranks=n_ranks,
-            n_steps=case.n_steps,
-            disk=disk,
-            tb_edges=TB_EDGES,
-            linger=0.0,
-        )
+        start = start_painting(case.box, case.layout, case.identity)
+        begun, lease = start.begin(disk, {"n_ranks": n_ranks, "device": ""}, linger=0.0)
+        self.epoch = begun.epoch
         try:
             for rank in range(n_ranks):
-                self.ranks.append(
-                    Painting.begin(
-                        case.box,
-                        case.identity,
-                        case.tiling,
-                        bricks,
-                        rank=rank,
-                        n_ranks=n_ranks,
-                        epoch=self.epoch,
-                        n_steps=case.n_steps,
-                        disk=disk,
-                    )
-                )
+                first = lease if rank == 0 else None
+                self.ranks.append(Painting(case.box, begun, rank, n_ranks, disk, first))
         except BaseException:
             self.drop()
             raise
-        self.done = {int(t) for part in self.ranks[0].done_tiles() for t in part}
-        self.shards = set(self.ranks[0].done_shards().tolist())
-        first = self.ranks[0]
-        self.made_of = [set(first.tiles_of_tb_shard(i).tolist()) for i in range(first.tb_shards)]
+        self.done = {int(t) for part in self.ranks[0].done_before("latents/painted") for t in part}
+        self.shards = {int(i) for part in self.ranks[0].done_before("tb") for i in part}
+        meeting = case.layout.shards_of_tiles.inverse
+        self.made_of = [set(meeting.touched([i]).tolist()) for i in range(meeting.a.size)]
 
     def check(self) -> None:
         """What this run takes for done is there and right, and what was promised is done."""
@@ -161,11 +149,11 @@ class Run:
         assert case.committed <= self.done, f"lost tiles {case.committed - self.done}"
         assert case.assembled <= self.shards, f"lost shards {case.assembled - self.shards}"
         for tile in sorted(self.done):
-            assert np.array_equal(self.ranks[0].read_tile(tile), fields[tile, 0]), tile
+            assert np.array_equal(self.ranks[0].read(tile), fields[tile, 0]), tile
             if case.n_steps and self.needed(tile):
                 assert np.array_equal(self.ranks[0].read_fields(tile), fields[tile]), tile
         for i in sorted(self.shards):
-            assert np.array_equal(read_tb(case, i), tb[self.ranks[0].tb_shard_slices(i)]), i
+            assert np.array_equal(read_tb(case, i), tb[case.layout.shards.slices(i)]), i
 
     def needed(self, tile: int) -> bool:
         """Whether a tile that is not done waits for this one."""
@@ -181,12 +169,13 @@ class Run:
         ]
         shards = [
             i
-            for i in range(self.ranks[0].tb_shards)
+            for i in range(len(self.made_of))
             if i not in self.shards and self.made_of[i] <= self.done
         ]
         if shards and (not ready or rng.random() < 0.3):
             i = rng.choice(shards)
-            rng.choice(self.ranks).assemble(i)
+            hand = rng.choice(self.ranks)
+            hand.write("tb", i, hand.assembled(i))
             self.shards.add(i)
             case.assembled.add(i)
             return True
@@ -200,7 +189,7 @@ class Run:
 
     def paint(self, rank: int, tiles: list[int]) -> None:
         case, painting = self.case, self.ranks[rank]
-        painting.begin_tiles(tiles)
+        painting.note_begun(tiles)
         fields = np.empty((len(tiles), 1 + case.n_steps, *(case.tiling.tile,) * 3), np.float32)
         for row, tile in zip(fields, tiles, strict=True):
             row[0] = painted(case.tiling, tile, case.seed, painting.read_fields)
@@ -210,12 +199,13 @@ class Run:
         self.done.update(tiles)
         if case.n_steps:
             before = {int(p) for p in predecessors(case.tiling, tiles).ravel() if p >= 0}
-            painting.drop_steps([p for p in sorted(before | set(tiles)) if not self.needed(p)])
+            free = [p for p in sorted(before | set(tiles)) if not self.needed(p)]
+            painting.drop_steps(free)
 
     def drop(self) -> None:
         """The processes are gone: only their reading descriptors, that no test disk knows of."""
         for painting in self.ranks:
-            painting._reader.close()
+            painting.reader.close()
 
     def close(self) -> None:
         for painting in self.ranks:
@@ -225,40 +215,39 @@ class Run:
 
 def read_tb(case: Case, i: int) -> Float:
     """A shard of tb decoded here, all its checksums looked at; the part inside the box."""
-    run = Ledger(case.box.path).run()
-    assert run is not None
-    tb = layout(run)[2]
-    side = tb.shard // tb.chunk
-    fd = os.open(case.box.path / "tb" / "c.{}.{}.{}".format(*tb.coords(i)), os.O_RDONLY)
+    found = painting_of(case.box)
+    assert found is not None
+    shards, (shard, chunk) = found.layout.shards, found.layout.edges
+    side = shard // chunk
+    at = shards.coords(i).tolist()
+    fd = os.open(case.box.path / "tb" / "c.{}.{}.{}".format(*at), os.O_RDONLY)
     try:
         index = read_index(fd, os.fstat(fd).st_size, side**3)
         assert index is not None
-        out = np.full((tb.shard,) * 3, np.nan, np.float32)
+        out = np.full((shard,) * 3, np.nan, np.float32)
         for slot in range(side**3):
             if index[slot, 0] == EMPTY:
                 continue
             values = decode_chunk(os.pread(fd, int(index[slot, 1]), int(index[slot, 0])))
             assert values is not None
-            low = np.array(np.unravel_index(slot, (side,) * 3)) * tb.chunk
-            part = tuple(slice(a, a + tb.chunk) for a in low.tolist())
-            out[part] = values.reshape((tb.chunk,) * 3)
+            low = np.array(np.unravel_index(slot, (side,) * 3)) * chunk
+            part = tuple(slice(a, a + chunk) for a in low.tolist())
+            out[part] = values.reshape((chunk,) * 3)
     finally:
         os.close(fd)
-    return out[tuple(slice(0, s.stop - s.start) for s in tb.slices(i))]
+    return out[tuple(slice(0, n) for n in shards.extent(i))]
 
 
 def check_complete(case: Case, *, with_zarr: bool) -> None:
     """The ledger says complete, and every byte of tb is the reference's."""
-    ledger = Ledger(case.box.path)
-    run = ledger.run()
-    assert run is not None
-    tb = layout(run)[2]
-    state = ledger.state(case.bricks, tb.size)
-    assert state.complete and state.done.all() and state.shards.all()
-    assert not ledger.shortfalls(), "what was sealed was durable"
+    found = painting_of(case.box)
+    assert found is not None
+    assert found.state.complete and found.complete
+    assert not found.ledger.shortfalls(), "what was sealed was durable"
     truth = case.truth[1]
-    for i in range(tb.size):
-        assert np.array_equal(read_tb(case, i), truth[tb.slices(i)])
+    shards = found.layout.shards
+    for i in range(shards.size):
+        assert np.array_equal(read_tb(case, i), truth[shards.slices(i)])
     if with_zarr:
         assert np.array_equal(case.box.array("tb")[:], truth)
         latents = case.box.array("latents/painted")[:]

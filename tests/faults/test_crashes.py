@@ -17,7 +17,7 @@ import pytest
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store import discard_painting
+from bigbox.store.painting import discard_painting
 from bigbox.testing.disks import CrashDisk, Killed, World
 from tests.faults.paint import Case, Run, check_complete, make_box
 

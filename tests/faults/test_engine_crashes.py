@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from bigbox.store.box import Box
 from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
-from bigbox.testing.ranks import paint_in_process
+from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, brick_edges, tilings
 from tests.boxes import scratch
 from tests.reference.painting import paint_by_stages
@@ -70,17 +71,19 @@ class Story:
         try:
             paint_in_process(
                 self.path,
-                self.painter,
-                self.tiling,
-                self.edge,
+                plan_of(
+                    self.painter,
+                    self.tiling,
+                    self.edge,
+                    batch=rng.choice([1, 2, 5]),
+                    colouring=rng.choice(["levels", "paper"]),
+                    edges=(4, 2),
+                ),
                 n_ranks=n_ranks or rng.randint(1, 4),
-                batch=rng.choice([1, 2, 5]),
                 rng=np.random.default_rng(rng.randrange(2**32)),
                 disk=disk,
-                colouring=rng.choice(["levels", "paper"]),
                 on_message=on_message,
-                overlap_bytes=rng.choice([0, 500, 1 << 20]),
-                tb_edges=(4, 2),
+                limits=replace(LIMITS, overlap_bytes=rng.choice([0, 500, 1 << 20])),
             )
             return True
         except Killed:

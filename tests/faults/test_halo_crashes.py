@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from bigbox.errors import BadInput
 from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from bigbox.store.haloes import HaloReader, halo_ledger, halo_state
+from bigbox.store.haloes import HaloReader
+from bigbox.store.layouts import halo_ledger, haloes_of, painting_of
 from bigbox.store.status import status
-from bigbox.store.verify import verify, verify_haloes
+from bigbox.store.verify import verify
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
-from bigbox.testing.ranks import paint_in_process
+from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import scratch
 from tests.reference.haloes import averaged
@@ -72,20 +74,25 @@ class Story:
         try:
             paint_in_process(
                 self.path,
-                self.painter,
-                self.tiling,
-                1,
+                plan_of(
+                    self.painter,
+                    self.tiling,
+                    1,
+                    batch=rng.choice([1, 2, 5]),
+                    edges=(4, 2),
+                    haloes=TrivialHaloes(stride=3, window=4, batch=rng.choice([1, 2, 5])),
+                    block=3,
+                    shard_edge=2 if n_ranks else rng.choice([1, 2]),
+                ),
                 n_ranks=n_ranks or rng.randint(1, 4),
-                batch=rng.choice([1, 2, 5]),
                 rng=np.random.default_rng(rng.randrange(2**32)),
                 disk=disk,
                 on_message=on_message,
-                tb_edges=(4, 2),
-                haloes=TrivialHaloes(stride=3, window=4, batch=rng.choice([1, 2, 5])),
-                block=3,
-                shard_edge=2 if n_ranks else rng.choice([1, 2]),
-                seconds_between_saves=0.0 if n_ranks else rng.choice([0.0, 1e9]),
-                sum_bytes=8 * SUMS if n_ranks else rng.choice([0, SUMS << 10]),
+                limits=replace(
+                    LIMITS,
+                    seconds_between_saves=0.0 if n_ranks else rng.choice([0.0, 1e9]),
+                    sum_bytes=8 * SUMS if n_ranks else rng.choice([0, SUMS << 10]),
+                ),
             )
             return True
         except Killed:
@@ -102,23 +109,21 @@ class Story:
         assert box.array("halo")[...].tobytes() == self.truth.tobytes()
         assert box.array("tb")[...].tobytes() == self.tb
         if self.rng.random() < 0.2:  # a seeded few: it reads everything
-            assert verify(box, repair=False).complete
-            report = verify_haloes(box, repair=False)
-            assert report and not report.damage and report.blocks_done == report.blocks
+            for found in (haloes_of(box), painting_of(box)):
+                assert found and verify(found, repair=False).complete
         assert not halo_ledger(box).shortfalls(), "what was sealed was durable"
 
     def done_are_right(self) -> None:
         """What the ledger takes for done reads as it should, also behind a torn tail."""
         box = Box.open(self.path)
-        found = halo_state(box)
+        found = haloes_of(box)
         if found is None:
             return
-        _, layout, state = found
-        reader = HaloReader(box, found, None, 1 << 20)
-        for block in np.flatnonzero(state.done).tolist():
-            low = (layout.windows.blocks.coords(block) * layout.windows.block).tolist()
-            size = [s.stop - s.start for s in layout.windows.inside(block)]
-            at = (slice(None), *(slice(a, a + n) for a, n in zip(low, size, strict=True)))
+        blocks = found.layout.windows.blocks
+        reader = HaloReader.of(box, found, 1 << 20)
+        for block in np.flatnonzero(found.state.done[0]).tolist():
+            low, size = blocks.origin(block).tolist(), blocks.extent(block)
+            at = (slice(None), *blocks.slices(block))
             assert np.array_equal(reader.read(low, size), self.truth[at]), f"block {block}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bigbox.engine.mpi import World, join_world
-from bigbox.engine.transport import Kind, Message, Slab, decode
+from bigbox.engine.transport import Kind, Message, Parcel
 from bigbox.errors import BadInput
 
 pytestmark = pytest.mark.mpi(min_size=2)
@@ -32,8 +32,9 @@ def test_every_block_arrives_whole_and_once(world: World, voxels: int) -> None:
     data = np.arange(voxels, dtype=np.float32).reshape(1, 1, 1, voxels) + world.rank
     for to in range(world.size):
         if to != world.rank:
-            slab = Slab(100 + world.rank, 2, 1, data)
-            transport.send(to, Message(Kind.DONE, np.array([world.rank, to]), [slab]).encode())
+            parcel = Parcel(np.array([100 + world.rank, 2, 1]), data)
+            message = Message(Kind.FINAL, 1, np.array([world.rank, to]), parcel)
+            transport.send(to, message.encode())
     blocks: list[bytearray] = []
 
     def everything() -> bool:
@@ -49,13 +50,13 @@ def test_every_block_arrives_whole_and_once(world: World, voxels: int) -> None:
     wait_for(all_ranks_finished)
     senders = set()
     for block in blocks:
-        message = decode(block, lambda tile, axis, side: (1, 1, 1, voxels))
-        sender, to = message.tiles.tolist()
+        message = Message.decode(block)
+        sender, to = message.chunks.tolist()
         senders.add(sender)
-        assert to == world.rank and message.kind is Kind.DONE
-        slab = message.slabs[0]
-        assert (slab.tile, slab.axis, slab.side) == (100 + sender, 2, 1)
-        np.testing.assert_array_equal(slab.data, data - world.rank + sender)
+        assert to == world.rank and message.kind is Kind.FINAL and message.task == 1
+        assert message.parcel.numbers.tolist() == [100 + sender, 2, 1]
+        got = message.parcel.data.view(np.float32).reshape(data.shape)
+        np.testing.assert_array_equal(got, data - world.rank + sender)
     assert senders == set(range(world.size)) - {world.rank}
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.ingest.check import damaged_inputs
-from bigbox.store import BlockReader, Box
-from bigbox.store.box import field_chunks
+from bigbox.store.box import Box, field_chunks
+from bigbox.store.cutouts import CutoutReader
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import boxes
 
@@ -127,7 +127,7 @@ def test_cut_outs_are_what_numpy_takes(
         for o, s, n, p in zip(origin, size, shape, periodic, strict=True)
     ]
     wanted = values[(slice(None),) * len(lead) + np.ix_(*index)]
-    reader = BlockReader(array, periodic, cache_bytes=cache_bytes)
+    reader = CutoutReader(array, periodic, cache_bytes=cache_bytes)
     for _ in range(2):
         assert np.array_equal(reader.read(origin, size), wanted)
     worked(wanted.size)
@@ -135,7 +135,7 @@ def test_cut_outs_are_what_numpy_takes(
 
 def test_reader_keeps_within_its_bytes(tmp_path: Path) -> None:
     box = make(tmp_path / "b.zarr", (96, 96, 96))
-    reader = BlockReader(box.require("dm"), cache_bytes=5 * 32**3 * 4)
+    reader = CutoutReader(box.require("dm"), cache_bytes=5 * 32**3 * 4)
     for x in range(0, 96, 8):
         reader.read((x, 5, 90), (20, 20, 20))
         assert reader._held <= reader.cache_bytes
@@ -149,19 +149,19 @@ def test_damaged_chunk_is_named(tmp_path: Path) -> None:
     raw[100] ^= 1
     shard.write_bytes(raw)
     with pytest.raises(BadInput, match=r"dm: chunk \(0, 0, 0\).*damaged"):
-        BlockReader(box.require("dm")).read((0, 0, 0), (4, 4, 4))
+        CutoutReader(box.require("dm")).read((0, 0, 0), (4, 4, 4))
 
 
 @pytest.mark.parametrize("periodic", [(True,) * 3, (False,) * 3])
 def test_a_missing_shard_is_no_density(tmp_path: Path, periodic: tuple[bool, ...]) -> None:
     box = make(tmp_path / "b.zarr", (40, 36, 140))
     assert box.array("dm").shards == (64, 64, 192)  # the last chunk reaches beyond the box
-    reader = BlockReader(box.require("dm"), periodic)
+    reader = CutoutReader(box.require("dm"), periodic)
     assert np.isfinite(reader.read((0, 0, 0), (40, 36, 140))).all()
     assert damaged_inputs(box) == []
     (box.path / "dm" / "c" / "0" / "0" / "0").unlink()
     with pytest.raises(BadInput, match=r"dm: chunk \(0, 0, 2\).*damaged or missing"):
-        BlockReader(box.require("dm"), periodic).read((3, 3, 135), (4, 4, 4))
+        CutoutReader(box.require("dm"), periodic).read((3, 3, 135), (4, 4, 4))
     (line,) = damaged_inputs(box)
     assert line == "dm: shard (0, 0, 0), chunks all 3: damaged or missing: values are not finite"
 
@@ -169,7 +169,7 @@ def test_a_missing_shard_is_no_density(tmp_path: Path, periodic: tuple[bool, ...
 def test_one_value_that_is_not_finite_is_named(tmp_path: Path) -> None:
     box = make(tmp_path / "b.zarr")
     box.array("dm")[33, 1, 65] = np.inf
-    reader = BlockReader(box.require("dm"))
+    reader = CutoutReader(box.require("dm"))
     reader.read((0, 0, 0), (32, 36, 64))
     with pytest.raises(BadInput, match=r"chunk \(1, 0, 2\).* 1 of its \d+ values are not finite"):
         reader.read((30, 0, 60), (8, 8, 8))

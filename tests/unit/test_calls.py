@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bigbox.engine.begin import check_alike
+from bigbox.engine.options import check_alike
 from bigbox.errors import BadInput
 from bigbox.networks.model import load_model
 from bigbox.networks.presets import lodi_size

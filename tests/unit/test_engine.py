@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bigbox.engine import run
-from bigbox.engine.begin import PaintOptions
-from bigbox.engine.transport import Kind, Message, Slab, decode
+from bigbox.engine.options import PaintOptions
+from bigbox.engine.overlaps import Overlaps, Slab, packed
+from bigbox.engine.transport import Kind, Message
 from bigbox.painters.base import TileBatch
 from bigbox.painters.trivial import TrivialPainter
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.testing.exercised import worked
-from bigbox.testing.ranks import paint_in_process
+from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import new_box, scratch
 from tests.reference.painting import paint_by_stages
@@ -46,14 +48,10 @@ def test_any_order_gives_the_bytes_of_the_reference(
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,
-            painter,
-            tiling,
-            edge,
+            plan_of(painter, tiling, edge, batch=batch, colouring=colouring),
             n_ranks=n_ranks,
-            batch=batch,
             rng=np.random.default_rng(seed),
-            colouring=colouring,
-            overlap_bytes=memory,
+            limits=replace(LIMITS, overlap_bytes=memory),
         )
         tb = Box.open(path).array("tb")[...]
         assert tb.tobytes() == paint_by_stages(dm, tiling, painter, colouring).tobytes()
@@ -83,7 +81,7 @@ def test_batches_side_by_side_in_threads(
             at_work.discard(threading.get_ident())
             return painted
 
-    monkeypatch.setattr(run, "painter_of", lambda *_: Watched(**vars(painter)))
+    monkeypatch.setattr(PaintOptions, "painter_of", lambda *_: Watched(**vars(painter)))
     options = PaintOptions(path, painter="trivial", batch=3, tile=8, overlap=2, quiet=True)
     report = run.paint(options)
     assert most[0] == 2 and 0 < report["busy"] <= 1
@@ -108,12 +106,14 @@ def test_messages_survive_the_way(kind: Kind) -> None:
         Slab(7, 0, 1, rng.random((2, 3, 8, 8), np.float32)),
         Slab(9, 2, 0, rng.random((2, 8, 8, 2), np.float32)),
     ]
+    overlaps = Overlaps(Tiling((20, 20, 20), 8, 3), 2, 0, lambda tile: np.empty(0))
     shapes = {(s.tile, s.axis, s.side): s.data.shape for s in slabs}
-    block = Message(kind, np.array([7, 9, 2**40]), slabs).encode()
-    back = decode(block, lambda *name: shapes[name])
-    assert back.kind is kind and back.tiles.tolist() == [7, 9, 2**40]
-    for sent, got in zip(slabs, back.slabs, strict=True):
+    overlaps.slab_shape = lambda *name: shapes[name]
+    message = Message(kind, 2, np.array([7, 9, 2**40]), packed(slabs))
+    back = Message.decode(message.encode())
+    assert (back.kind, back.task, back.chunks.tolist()) == (kind, 2, [7, 9, 2**40])
+    for sent, got in zip(slabs, overlaps.unpacked(back.parcel), strict=True):
         assert (sent.tile, sent.axis, sent.side) == (got.tile, got.axis, got.side)
         np.testing.assert_array_equal(sent.data, got.data)
-    nothing = decode(Message(kind, np.array([], np.int64)).encode(), lambda *name: ())
-    assert not len(nothing.tiles) and not nothing.slabs
+    nothing = Message.decode(Message(kind, parcel=packed([])).encode())
+    assert not len(nothing.chunks) and not overlaps.unpacked(nothing.parcel)

@@ -21,7 +21,9 @@ from bigbox.export import contiguous, export, mean_of_eight, regions
 from bigbox.scheduler import Bricks, Tiling
 from bigbox.store.box import Box
 from bigbox.store.dataset import painted
-from bigbox.store.run import start_run
+from bigbox.store.durable import DISK
+from bigbox.store.layouts import PaintLayout
+from bigbox.store.painting import start_painting
 
 SHAPE = (70, 66, 97)
 
@@ -173,7 +175,8 @@ def test_an_unfinished_painting_is_refused(tmp_path: Path) -> None:
     box = Box.create(tmp_path / "b.zarr", (56, 56, 56), 5.6, 0.0)
     tiling = Tiling(box.shape)
     assert painted(box) is None
-    start_run(box, {"painter": "gaussian", "seed": 1}, tiling, Bricks(tiling, 2))
+    start = start_painting(box, PaintLayout(Bricks(tiling, 2)), {"painter": "gaussian", "seed": 1})
+    start.begin(DISK, {})[1].close()
     about = painted(box)
     assert about is not None and not about.whole and about.stand_in and about.tiling == tiling
     with pytest.raises(BadInput, match="0 of 8 tiles"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,22 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bigbox.engine.haloes import _packed, _unpacked
 from bigbox.engine.sums import Sums
-from bigbox.engine.transport import Kind, Message, decode
+from bigbox.engine.transport import Kind, Message, Parcel
+from bigbox.engine.windows import _packed, _unpacked
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
 from bigbox.plan import make_plan
+from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.tiling import Tiling, TilingError
-from bigbox.scheduler.windoworder import Done
+from bigbox.scheduler.window_order import WindowOrder
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
-from bigbox.store.haloes import halo_state
+from bigbox.store.layouts import haloes_of
 from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
-from bigbox.testing.ranks import paint_in_process
+from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import new_box, scratch
 from tests.reference.haloes import averaged
@@ -61,16 +63,18 @@ def test_any_order_gives_the_bytes_of_the_reference(
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,
-            painter,
-            tiling,
-            edge,
+            plan_of(
+                painter,
+                tiling,
+                edge,
+                batch=batch,
+                haloes=haloes,
+                block=block,
+                shard_edge=shard_edge,
+            ),
             n_ranks=n_ranks,
-            batch=batch,
             rng=np.random.default_rng(seed),
-            haloes=haloes,
-            block=block,
-            shard_edge=shard_edge,
-            sum_bytes=memory,
+            limits=replace(LIMITS, sum_bytes=memory),
         )
         halo = averaged(dm, haloes)
         assert (halo == 0).any() and (halo > 0).any()
@@ -82,7 +86,6 @@ def test_any_order_gives_the_bytes_of_the_reference(
 
 
 WINDOWS = Windows((12, 9, 8), 6, 3, 4)
-NOTHING = Done(WINDOWS, np.zeros(WINDOWS.blocks.size, bool))
 
 
 class Aside:
@@ -101,10 +104,17 @@ class Aside:
         return self.held.pop(block, None)
 
 
-def sums_of(weights: np.ndarray, limit: int = 1 << 20, aside: Aside | None = None) -> Sums:
-    blocks = np.arange(WINDOWS.blocks.size)
-    left = (blocks, WINDOWS.touching(blocks))
-    return Sums(WINDOWS, weights, 2, left, NOTHING, aside or Aside(), limit)
+def sums_of(
+    weights: np.ndarray,
+    limit: int = 1 << 20,
+    aside: Aside | None = None,
+    left: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Sums:
+    """Sums of a rank that awaits all windows, or so many of some blocks (`left`)."""
+    order = WindowOrder(WINDOWS, Assignment(Bricks(Tiling((12, 9, 8), 4, 0), 1), 1), 0, 1, 4)
+    if left is not None:
+        order.blocks, order.left = left
+    return Sums(order, weights, 2, aside or Aside(), limit)
 
 
 def predictions(seed: int) -> np.ndarray:
@@ -126,10 +136,10 @@ def test_sums_are_the_same_in_any_order_and_in_parts(seed: int, limit: int) -> N
     # Another rank has a random part of the windows, and hands its sums over.
     mine = rng.random(WINDOWS.size) < 0.5
     here = sums_of(weights, limit, aside)
-    table = WINDOWS.blocks_of(np.arange(WINDOWS.size))
+    table = WINDOWS.meeting.of(np.arange(WINDOWS.size))
     count = np.bincount(table[~mine][table[~mine] >= 0], minlength=WINDOWS.blocks.size)
     blocks = np.flatnonzero(count)
-    there = Sums(WINDOWS, weights, 2, (blocks, count[blocks]), NOTHING, Aside(), limit)
+    there = sums_of(weights, limit, left=(blocks, count[blocks]))
     complete: list[int] = []
     for window in rng.permutation(WINDOWS.size).tolist():
         if mine[window]:
@@ -142,7 +152,7 @@ def test_sums_are_the_same_in_any_order_and_in_parts(seed: int, limit: int) -> N
     assert sorted(complete) == sorted(truth)
     for block in complete:
         windows, sums = here.take(block)
-        assert windows.sum() == WINDOWS.touching([block])[0]
+        assert windows.sum() == WINDOWS.meeting.inverse.degree([block])[0]
         assert here.density(block, sums).tobytes() == truth[block].tobytes()
     assert not aside.held and (limit or aside.most), "nothing is left behind"
     worked(len(complete) * mine.any() * (~mine).any())
@@ -171,7 +181,7 @@ def test_a_prediction_that_is_none_is_refused(value: float) -> None:
 
 
 def test_sums_of_the_same_windows_are_refused_twice() -> None:
-    sums, windows = sums_of(np.ones(6, int)), np.zeros(int(np.prod(WINDOWS.ordinals)), bool)
+    sums, windows = sums_of(np.ones(6, int)), np.zeros(WINDOWS.most_per_block, bool)
     windows[[0, 3]] = True
     assert not sums.add_sums(0, windows, np.zeros(2 * 4**3, np.int64))
     with pytest.raises(BigboxError, match="windows that it has"):
@@ -194,12 +204,11 @@ def test_sums_travel() -> None:
     rng = np.random.default_rng(1)
     sums = rng.integers(-(2**40), 2**40, (4, 3, 3, 3))
     windows = rng.random(130) < 0.5
-    tiles = np.concatenate([[77], _packed(windows)])
-    block = Message(Kind.SUMS, tiles, sums=sums).encode()
-    back = decode(block, lambda *name: ())
-    assert back.kind is Kind.SUMS and back.tiles[0] == 77 and back.sums is not None
-    assert np.array_equal(_unpacked(back.tiles[1:], 130), windows)
-    assert np.array_equal(back.sums.reshape(sums.shape), sums)
+    message = Message(Kind.MAIL, 1, np.array([77]), Parcel(_packed(windows), sums))
+    back = Message.decode(message.encode())
+    assert (back.kind, back.task, back.chunks.tolist()) == (Kind.MAIL, 1, [77])
+    assert np.array_equal(_unpacked(back.parcel.numbers, 130), windows)
+    assert np.array_equal(back.parcel.data.view(np.int64).reshape(sums.shape), sums)
 
 
 def killed(
@@ -216,10 +225,8 @@ def killed(
     world.arm(at, "kill", "before")
 
     def paint(ranks: int, **more: Any) -> None:
-        rng = np.random.default_rng(0)
-        paint_in_process(
-            path, painter, tiling, 1, n_ranks=ranks, batch=2, rng=rng, haloes=haloes, **more
-        )
+        plan = plan_of(painter, tiling, 1, batch=2, haloes=haloes)
+        paint_in_process(path, plan, n_ranks=ranks, rng=np.random.default_rng(0), **more)
 
     with pytest.raises(Killed):
         paint(2, disk=CrashDisk(world), **options)
@@ -229,18 +236,21 @@ def killed(
 
 def killed_with_sums(folder: Path) -> tuple[Callable[..., None], Path, bytes]:
     """The same, its sums saved all the time."""
-    return killed(folder, 1500, 36, 3, seconds_between_saves=0.0, sum_bytes=4000)
+    return killed(
+        folder, 1500, 36, 3, limits=replace(LIMITS, seconds_between_saves=0.0, sum_bytes=4000)
+    )
 
 
 def test_a_restart_predicts_only_what_open_blocks_need(tmp_path: Path) -> None:
     paint, path, halo = killed(tmp_path, 200, 24, 4)
-    found = halo_state(Box.open(path))
+    found = haloes_of(Box.open(path))
     assert found is not None
-    left = found[1].windows.left(found[2].done)
-    assert 0 < found[2].done.sum() < len(found[2].done) and 0 < left < found[1].windows.size
+    windows, done = found.layout.windows, found.state.done[0]
+    left = windows.left(done)
+    assert 0 < done.sum() < len(done) and 0 < left < windows.size
     paint(3)
     runs = status(Box.open(path))["haloes"]["runs"]
-    assert [run["windows"] for run in runs] == [found[1].windows.size, left]
+    assert [run["windows"] for run in runs] == [windows.size, left]
     assert runs[1]["windows_begun"] == left
     assert Box.open(path).array("halo")[...].tobytes() == halo
     # All is there: nothing is predicted, and no run of the haloes begins.
@@ -267,12 +277,11 @@ def test_haloes_are_planned() -> None:
 
 def test_a_restart_goes_on_from_saved_sums(tmp_path: Path) -> None:
     paint, path, halo = killed_with_sums(tmp_path)
-    found = halo_state(Box.open(path))
+    found = haloes_of(Box.open(path))
     assert found is not None
-    _, layout, state = found
     assert list((path / "halogen" / "ledger" / "sums").glob("*.idx"))
     left = status(Box.open(path))["haloes"]["windows_left"]
-    assert 0 < left < 0.8 * layout.windows.left(state.done), "else nothing was saved"
+    assert 0 < left < 0.8 * found.layout.windows.left(found.state.done[0]), "else nothing was saved"
     paint(3)
     runs = status(Box.open(path))["haloes"]["runs"]
     assert runs[1]["windows"] == runs[1]["windows_begun"] == left

@@ -16,22 +16,24 @@ from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.scheduler.bricks import Bricks
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.durable import Disk
+from bigbox.store.layouts import PaintLayout
 from bigbox.store.lease import Lease
 from bigbox.store.ledger import (
     COMPLETE,
     RECORD,
-    REVOKE_TILE,
-    SHARD,
-    TILE,
     Ledger,
     RecordWriter,
     Source,
     checks,
+    made,
     make_records,
+    revoked,
 )
 
 DISK = Disk()
 BRICKS = Bricks(Tiling((9, 9, 9), 4, 1), 2)
+PRODUCTS = PaintLayout(BRICKS, edges=(16, 4)).products(Path())
+TILE, SHARD, REVOKE_TILE = made(0), made(1), revoked(0)
 
 
 @pytest.fixture
@@ -56,7 +58,7 @@ def write(ledger: Ledger, epoch: int, rank: int, *records: np.ndarray) -> Path:
 
 
 def done(ledger: Ledger) -> list[int]:
-    return np.flatnonzero(ledger.state(BRICKS, 1).done).tolist()
+    return np.flatnonzero(ledger.state(PRODUCTS).done[0]).tolist()
 
 
 def test_records_are_forty_bytes_and_their_checks_are_crc32c() -> None:
@@ -66,8 +68,8 @@ def test_records_are_forty_bytes_and_their_checks_are_crc32c() -> None:
     wanted = [google_crc32c.value(r.tobytes()[:36]) for r in records]
     assert np.array_equal(checks(records), wanted)
     for many in (3, 200):  # both ways of computing them
-        made = make_records(TILE, 7, np.arange(many), 5, 6, 2**32 - 1)
-        assert np.array_equal(made["check"], checks(made))
+        some = make_records(TILE, 7, np.arange(many), 5, 6, 2**32 - 1)
+        assert np.array_equal(some["check"], checks(some))
 
 
 @pytest.mark.parametrize("cut", range(0, 121, 7))
@@ -104,21 +106,21 @@ def test_revocations_reach_the_whole_run_and_no_later_one(ledger: Ledger) -> Non
     start(ledger, 2, {"e00001-r00000.bin": 40, "e00001-r00001.bin": 80})
     write(ledger, 2, 0, make_records(TILE, 2, [1]))
     assert done(ledger) == [1, 2]
-    assert ledger.state(BRICKS, 1).painted == 3
+    assert ledger.state(PRODUCTS).written == 3
 
 
 def test_complete_until_something_is_taken_back(ledger: Ledger) -> None:
     start(ledger, 1, fresh=True)
-    tiles = make_records(TILE, 1, np.arange(BRICKS.tiling.size))
+    tiles = make_records(TILE, 1, np.arange(BRICKS.grid.size))
     path = write(ledger, 1, 0, make_records(SHARD, 1, 0), make_records(COMPLETE, 1, 0))
-    assert not ledger.state(BRICKS, 1).complete, "whatever a record says: no tile is done"
-    assert ledger.state(BRICKS, 1).shards.all()
+    assert not ledger.state(PRODUCTS).complete, "whatever a record says: no tile is done"
+    assert ledger.state(PRODUCTS).done[1].all()
     write(ledger, 1, 1, tiles)
-    assert ledger.state(BRICKS, 1).complete
+    assert ledger.state(PRODUCTS).complete
     start(ledger, 2, {path.name: 80, "e00001-r00001.bin": 40 * len(tiles)})
-    assert ledger.state(BRICKS, 1).complete
+    assert ledger.state(PRODUCTS).complete
     write(ledger, 2, 0, make_records(REVOKE_TILE, 2, 4))
-    assert not ledger.state(BRICKS, 1).complete
+    assert not ledger.state(PRODUCTS).complete
 
 
 def test_committed_ends_are_those_of_the_last_append(ledger: Ledger) -> None:
@@ -131,8 +133,8 @@ def test_committed_ends_are_those_of_the_last_append(ledger: Ledger) -> None:
         make_records(TILE, 1, one, 0, 100),
         make_records(TILE, 1, [two], 100, 200),
     )
-    assert ledger.state(BRICKS, 1).ends[0] == 200
-    index = ledger.brick_index(BRICKS, 0, 77)
+    assert ledger.state(PRODUCTS).ends[0] == 200
+    index = ledger.file_index(BRICKS.cell, 0, BRICKS.slots, 77)
     assert index[BRICKS.slot([two])[0]].tolist() == [100, 77]
 
 
@@ -163,8 +165,8 @@ def test_one_lease_at_a_time(ledger: Ledger) -> None:
     first = Lease.exclusive(DISK, ledger)
     with pytest.raises(BadInput, match="another run holds the lease"):
         Lease.exclusive(DISK, ledger, linger=0.0)
-    first.share(1)
-    ranks = [Lease.join(DISK, ledger, 1), Lease.join(DISK, ledger, 1)]
+    first.share()
+    ranks = [first, Lease.shared(DISK, ledger, 1)]
     with pytest.raises(BadInput, match="lease"):
         Lease.exclusive(DISK, ledger, linger=0.0)
     ranks[0].close()
@@ -174,7 +176,7 @@ def test_one_lease_at_a_time(ledger: Ledger) -> None:
     Lease.exclusive(DISK, ledger, linger=0.0).close()
     start(ledger, 2)
     with pytest.raises(StoppedEarly, match="run 2 has taken over"):
-        Lease.join(DISK, ledger, 1)
+        Lease.shared(DISK, ledger, 1)
 
 
 def test_without_locks_one_warning_and_the_number_decides(
@@ -187,12 +189,12 @@ def test_without_locks_one_warning_and_the_number_decides(
     disk = NoLocks()
     start(ledger, 1, fresh=True)
     lease = Lease.exclusive(disk, ledger)
-    lease.share(1)
+    lease.share()
     assert sum("no file locks" in r.message for r in caplog.records) == 1
-    rank = Lease.join(disk, ledger, 1)
+    rank = Lease.shared(disk, ledger, 1)
     start(ledger, 2)
     with pytest.raises(StoppedEarly):
-        rank.check(1)
+        rank.check()
 
 
 def test_short_reads_do_not_end_a_record_file(ledger: Ledger) -> None:
@@ -236,7 +238,7 @@ def test_records_of_many_threads_are_all_there(ledger: Ledger) -> None:
     writer = RecordWriter(DISK, ledger, 1, 0)
 
     def some(first: int) -> None:
-        for tile in range(first, BRICKS.tiling.size, 3):
+        for tile in range(first, BRICKS.grid.size, 3):
             writer.append(make_records(TILE, 1, [tile]), sync=bool(tile % 2))
 
     threads = [threading.Thread(target=some, args=(first,)) for first in range(3)]
@@ -245,7 +247,7 @@ def test_records_of_many_threads_are_all_there(ledger: Ledger) -> None:
     for thread in threads:
         thread.join()
     writer.close()
-    assert done(ledger) == list(range(BRICKS.tiling.size))
+    assert done(ledger) == list(range(BRICKS.grid.size))
     with pytest.raises(BigboxError, match="closed"):
         writer.append(make_records(TILE, 1, [0]))
 
@@ -264,14 +266,13 @@ def test_sharing_the_lease_waits_for_whoever_slipped_in(ledger: Ledger) -> None:
     disk = SlippedIn()
     start(ledger, 1, fresh=True)
     lease = Lease.exclusive(disk, ledger)
-    lease.share(1)
+    lease.share()
     assert disk.looks == 0
     with pytest.raises(BadInput, match="another run holds the lease"):
         Lease.exclusive(DISK, ledger, linger=0.0)
-    Lease.join(disk, ledger, 1).close()
+    lease.close()
     disk.looks = 10**6
     lease = Lease.exclusive(disk, ledger)
     with pytest.raises(StoppedEarly, match="another run is starting"):
-        lease.share(1, linger=0.0)
-    assert not disk.kept
+        lease.share(linger=0.0)
     Lease.exclusive(DISK, ledger, linger=0.0).close()

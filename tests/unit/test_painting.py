@@ -15,14 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
-from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.bricks import Assignment, Bricks, default_shard
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store import DamagedTile, Painting, discard_painting, reader, writing
+from bigbox.store import product, writer
 from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
-from bigbox.store.run import layout
+from bigbox.store.layouts import PaintLayout, painting_of
+from bigbox.store.painting import Painting, discard_painting, start_painting
+from bigbox.store.shards import DamagedChunk
 from bigbox.store.status import status
-from bigbox.store.tbshards import TbShards, default_edges
 from bigbox.store.verify import verify
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import tilings
@@ -63,8 +64,8 @@ def test_ranks_and_resumes_change_no_byte(tmp_path: Path, n_steps: int) -> None:
 
 
 def test_few_files_stay_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "OPEN_BRICKS", 2)
-    monkeypatch.setattr(reader, "OPEN_FILES", 3)
+    monkeypatch.setattr(writer, "OPEN_BRICKS", 2)
+    monkeypatch.setattr(product, "OPEN_FILES", 3)
     case = case_of(tmp_path, edge=1)
     run = Run(case, 1, random.Random(0), Disk())
     before = len(os.listdir("/proc/self/fd"))
@@ -90,7 +91,7 @@ def test_readable_by_zarr_while_it_goes_on(tmp_path: Path) -> None:
 
 def test_another_identity_is_refused_only_over_painted_tiles(tmp_path: Path) -> None:
     case = case_of(tmp_path)
-    Painting.begin(case.box, {"seed": 0}, case.tiling, case.bricks, disk=Disk()).close()
+    start_painting(case.box, case.layout, {"seed": 0}).begin(Disk(), {})[1].close()
     finish(case, steps=1)  # nothing was painted: seed 1 simply takes its place
     other = Case(case.box, case.tiling, case.edge, seed=2)
     with pytest.raises(BadInput, match=r"seed = 1, this run asks for 2.*--discard"):
@@ -200,7 +201,7 @@ def test_damage_is_named_revoked_and_painted_again(tmp_path: Path, what: str) ->
     case = case_of(tmp_path, n_steps=1 if what == "cut" else 0)
     finish(case, steps=6)
     tile = max(case.committed, key=lambda t: (case.bricks.of_tile([t])[0], t))
-    path = reader.brick_path(case.box.path, case.bricks, int(case.bricks.of_tile([tile])[0]))
+    path = case.brick_file(int(case.bricks.of_tile([tile])[0]))
     if what == "chunk":
         damage(path)
     elif what == "index":
@@ -215,13 +216,13 @@ def test_damage_is_named_revoked_and_painted_again(tmp_path: Path, what: str) ->
         run = Run(case, 2, random.Random(0), Disk())
         try:
             for t in sorted(run.done):
-                assert np.array_equal(run.ranks[1].read_tile(t), case.truth[0][t, 0])
+                assert np.array_equal(run.ranks[1].read(t), case.truth[0][t, 0])
             while run.step():
                 pass
             break
-        except DamagedTile as error:
-            assert error.array.startswith("latents/") and str(error.tile) in str(error)
-            run.ranks[1].revoke([error.tile])
+        except DamagedChunk as error:
+            assert error.array.startswith("latents/") and str(error.chunk) in str(error)
+            run.ranks[1].revoke({"latents/painted": [error.chunk]})
         finally:
             run.close()
     check_complete(case, with_zarr=what != "index")
@@ -262,15 +263,13 @@ def test_a_torn_tail_is_cut_when_the_next_run_starts(tmp_path: Path) -> None:
     run.close()
 
 
-def test_begin_alone_starts_its_own_run(tmp_path: Path) -> None:
+def test_a_lone_rank_begins_and_joins_its_own_run(tmp_path: Path) -> None:
     case = case_of(tmp_path)
-    identity = {"a": 1}
-    with Painting.begin(case.box, identity, case.tiling, case.bricks) as rank:
-        assert rank.epoch == 1 and not list(rank.done_tiles()) and rank.tb_shards == 1
+    begun, lease = start_painting(case.box, case.layout, {"a": 1}).begin(Disk(), {})
+    with Painting(case.box, begun, lease=lease) as rank:
+        assert rank.epoch == 1 and not list(rank.done_before("latents/painted"))
         tile = int(np.flatnonzero((case.tiling.coords(np.arange(36)) == 0).all(1))[0])
         rank.commit_tiles([tile], painted(case.tiling, tile, 1, lambda t: np.zeros(1))[None, None])
-    with pytest.raises(ValueError, match="rank 0 calls start_run"):
-        Painting.begin(case.box, identity, case.tiling, case.bricks, n_ranks=2)
 
 
 @settings(max_examples=60, deadline=None)
@@ -279,27 +278,28 @@ def test_begin_alone_starts_its_own_run(tmp_path: Path) -> None:
 )
 def test_shards_of_tb_cover_every_voxel_once(tiling: Tiling, shard: int) -> None:
     shape = tiling.shape
-    tb = TbShards(tiling, shard, 4)
+    layout = PaintLayout(Bricks(tiling, 1), edges=(shard, 4))
+    tb, meeting = layout.shards, layout.shards_of_tiles
     owner = tiling.owner(np.stack(np.indices(shape), -1).reshape(-1, 3)).reshape(shape)
     seen = np.zeros(shape, int)
     meets: dict[int, set[int]] = {}
     for i in range(tb.size):
         where = tb.slices(i)
-        tiles = []
-        for t, parts in tb.pieces(i):
-            tiles.append(t)
+        tiles = set()
+        for t, target, inside in meeting.inverse.pieces(i):
+            tiles.add(t)
             meets.setdefault(t, set()).add(i)
             origin = tiling.origin([t])[0]
-            for inside, target in parts:
-                assert (owner[where][target] == t).all()
-                seen[where][target] += 1
-                for axis in range(3):  # the voxel in the tile is the voxel in the box
-                    local = np.arange(inside[axis].start, inside[axis].stop) + origin[axis]
-                    place = np.arange(target[axis].start, target[axis].stop) + where[axis].start
-                    assert np.array_equal(local % shape[axis], place)
-        assert tiles == tb.tiles(i).tolist() == np.unique(owner[where]).tolist()
+            assert (owner[where][target] == t).all()
+            seen[where][target] += 1
+            for axis in range(3):  # the voxel in the tile is the voxel in the box
+                local = np.arange(inside[axis].start, inside[axis].stop) + origin[axis]
+                place = np.arange(target[axis].start, target[axis].stop) + where[axis].start
+                assert np.array_equal(local % shape[axis], place)
+        expected = np.unique(owner[where]).tolist()
+        assert sorted(tiles) == meeting.inverse.touched([i]).tolist() == expected
     assert (seen == 1).all()
-    for t, found in zip(range(tiling.size), tb.of_tiles(np.arange(tiling.size)), strict=True):
+    for t, found in zip(range(tiling.size), meeting.of(np.arange(tiling.size)), strict=True):
         assert set(found[found >= 0].tolist()) == meets[t]
     worked(tb.size * tiling.size > 1)
 
@@ -308,10 +308,10 @@ def test_footprint_is_what_stands_on_disk(tmp_path: Path) -> None:
     case = case_of(tmp_path)
     run = Run(case, 1, random.Random(0), Disk())
     for tile in range(case.tiling.size):
-        run.ranks[0].begin_tiles([tile])
+        run.ranks[0].note_begun([tile])
         run.ranks[0].commit_tiles([tile], case.truth[0][tile][None])
-    for i in range(run.ranks[0].tb_shards):
-        run.ranks[0].assemble(i)
+    for i in range(case.layout.shards.size):
+        run.ranks[0].write("tb", i, run.ranks[0].assembled(i))
     run.close()
     told = footprint(case.tiling, case.edge, tb_edges=TB_EDGES)
 
@@ -335,20 +335,16 @@ def test_footprint_of_a_vast_box() -> None:
 def test_layout_of_a_run_is_what_was_asked(tmp_path: Path) -> None:
     case = case_of(tmp_path)
     finish(case, steps=1)
-    from bigbox.store.ledger import Ledger
-
-    run = Ledger(case.box.path).run()
-    assert run is not None and run["identity"] == dict(case.identity)
-    tiling, bricks, tb = layout(run)
-    assert tiling == case.tiling and bricks == Bricks(tiling, 2) and (tb.shard, tb.chunk) == (4, 2)
-    assert [default_edges(n) for n in (256, 257, 1025)] == [(64, 32), (128, 32), (256, 64)]
+    found = painting_of(case.box)
+    assert found is not None and found.identity == dict(case.identity)
+    assert found.layout == case.layout and found.layout.edges == (4, 2)
+    assert [default_shard(n) for n in (256, 257, 1025)] == [(64, 32), (128, 32), (256, 64)]
 
 
 class Slow(Disk):
     """Data of tiles becomes durable only when it is let."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.syncing, self.go_on = threading.Event(), threading.Event()
 
     def fsync(self, file: File) -> None:
@@ -369,9 +365,9 @@ def test_nothing_waits_for_the_data_of_a_commit(tmp_path: Path) -> None:
     commit.start()
     assert disk.syncing.wait(60)
     others = [
-        threading.Thread(target=rank.begin_tiles, args=(tiles[1:],)),
+        threading.Thread(target=rank.note_begun, args=(tiles[1:],)),
         threading.Thread(target=rank.drop_steps, args=(sorted(run.done),)),
-        threading.Thread(target=rank.revoke, args=(tiles[-1:],)),
+        threading.Thread(target=rank.revoke, args=({"latents/painted": tiles[-1:]},)),
     ]
     for thread in others:
         thread.start()
@@ -382,7 +378,7 @@ def test_nothing_waits_for_the_data_of_a_commit(tmp_path: Path) -> None:
     commit.join()
     rank.commit_tiles(tiles[1:], case.truth[0][tiles[1:]])
     run.close()
-    assert verify(case.box).intact
+    assert verify(painting_of(case.box)).intact
     assert status(case.box)["runs"][1]["tiles_begun"] == len(tiles) - 1
 
 
@@ -401,7 +397,7 @@ def test_threads_at_work_together_lose_nothing(tmp_path: Path) -> None:
 
     def paint(first: int) -> None:
         for tile in range(first, case.tiling.size, 2):
-            rank.begin_tiles([tile])
+            rank.note_begun([tile])
             rank.commit_tiles([tile], fields[tile][None])
             durable[tile].set()
 
@@ -412,9 +408,10 @@ def test_threads_at_work_together_lose_nothing(tmp_path: Path) -> None:
             rank.drop_steps([tile])
 
     def assemble() -> None:
-        for i in range(rank.tb_shards):
-            assert all(durable[t].wait(60) for t in rank.tiles_of_tb_shard(i).tolist())
-            rank.assemble(i)
+        meeting = case.layout.shards_of_tiles.inverse
+        for i in range(meeting.a.size):
+            assert all(durable[t].wait(60) for t in meeting.touched([i]).tolist())
+            rank.write("tb", i, rank.assembled(i))
 
     work = [(paint, 0), (paint, 1), (drop,), (assemble,)]
     threads = [threading.Thread(target=guarded, args=job) for job in work]
@@ -426,15 +423,15 @@ def test_threads_at_work_together_lose_nothing(tmp_path: Path) -> None:
     rank.finish()
     run.close()
     check_complete(case, with_zarr=True)
-    assert verify(case.box).complete and status(case.box)["painted_again"] == 0
+    assert verify(painting_of(case.box)).complete and status(case.box)["painted_again"] == 0
 
 
 def test_done_tiles_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "CHUNK", 16)
+    monkeypatch.setattr(writer, "CHUNK", 16)
     case = case_of(tmp_path)
     finish(case)
     run = Run(case, 1, random.Random(0), Disk())
-    pieces = list(run.ranks[0].done_tiles())
+    pieces = list(run.ranks[0].done_before("latents/painted"))
     run.close()
     assert len(pieces) == 3 and np.concatenate(pieces).tolist() == list(range(case.tiling.size))
 
@@ -442,31 +439,31 @@ def test_done_tiles_come_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_lost_index_costs_one_look_at_the_records_and_holds_nobody_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader, "WAITS", (0.0, 0.0))
-    monkeypatch.setattr(reader, "RECORDED", 1)
+    monkeypatch.setattr(product, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr(product, "RECORDED", 1)
     case = case_of(tmp_path)
     finish(case)
     run = Run(case, 1, random.Random(0), Disk())
     lost = [0, 1]
     for brick in lost:
-        path = reader.brick_path(case.box.path, case.bricks, brick)
+        path = case.brick_file(brick)
         damage(path, path.stat().st_size - 9)
     rank, fields = run.ranks[0], case.truth[0]
     elsewhere = int(case.bricks.tiles(2)[0])
     looks = []
-    look = rank._ledger.brick_index
+    look = rank.ledger.file_index
 
-    def looking(bricks, brick, size):
+    def looking(cell, brick, slots, size):
         looks.append(brick)
-        other = threading.Thread(target=rank.read_tile, args=(elsewhere,))
+        other = threading.Thread(target=rank.read, args=(elsewhere,))
         other.start()
         other.join(60)
         assert not other.is_alive(), "a look at the records holds up other reads"
-        return look(bricks, brick, size)
+        return look(cell, brick, slots, size)
 
-    monkeypatch.setattr(rank._ledger, "brick_index", looking)
+    monkeypatch.setattr(rank.ledger, "file_index", looking)
     for brick in [*lost, lost[0]]:
         for tile in case.bricks.tiles(brick).tolist():
-            assert np.array_equal(rank.read_tile(tile), fields[tile, 0])
+            assert np.array_equal(rank.read(tile), fields[tile, 0])
     assert looks == [0, 1, 0]
     run.close()

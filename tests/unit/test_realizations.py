@@ -12,8 +12,9 @@ import bigbox
 from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, realization_path
-from bigbox.store.haloes import HaloReader, halo_state
-from bigbox.store.shards import DamagedBlock
+from bigbox.store.haloes import HaloReader
+from bigbox.store.layouts import haloes_of
+from bigbox.store.shards import DamagedChunk
 
 N = 64
 PAINT = ("--painter", "trivial-halo", "--halo-stride", "64", "--quiet")
@@ -49,8 +50,8 @@ def test_a_realization_stands_beside_the_first(painted: Path, capsys) -> None:
     by_path = Box.open(place)
     assert by_path.path == painted and by_path.place == place and by_path.realization == 2
     assert by_path.names() == ["dm", "halo", "tb"] and Box.open(painted).realizations() == [2]
-    runs = halo_state(Box.open(painted))
-    assert runs is not None and runs[2].done.all()
+    haloes = haloes_of(Box.open(painted))
+    assert haloes is not None and haloes.complete
     assert not (painted / "halogen" / "ledger" / "epochs" / "00002.json").exists(), "painted once"
 
 
@@ -149,8 +150,8 @@ def test_damaged_haloes_are_predicted_again(painted: Path, tmp_path: Path, capsy
     raw[100] ^= 1
     file.write_bytes(raw)
     box = Box.open(path)
-    with pytest.raises(DamagedBlock, match="halo: block 0 is damaged"):
-        HaloReader(box, halo_state(box), None, 1 << 20).read((0, 0, 0), (N, N, N))
+    with pytest.raises(DamagedChunk, match="halo: block 0 is damaged"):
+        HaloReader.of(box, haloes_of(box), 1 << 20).read((0, 0, 0), (N, N, N))
     # A painting meets the damage, and says how it is mended.
     assert main(["paint", str(path), *PAINT, "--realization", "3"]) == 2
     assert "bigbox verify marks it" in capsys.readouterr().err

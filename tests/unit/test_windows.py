@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from bigbox.scheduler.windoworder import Done, WindowOrder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling, TilingError
-from bigbox.scheduler.windoworder import Done, WindowOrder
 from bigbox.scheduler.windows import Gate, Windows
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import PERIODIC, brick_edges, rank_counts, tilings, windows
