@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bigbox.scheduler.windoworder import Done, WindowOrder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.grid import Gate, Meeting
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling, TilingError
-from bigbox.scheduler.windows import Gate, Windows
+from bigbox.scheduler.window_order import WindowOrder, WindowRow, WindowsDone
+from bigbox.scheduler.windows import Windows
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import PERIODIC, brick_edges, rank_counts, tilings, windows
 from tests.reference.windows import block_map, voxels
@@ -29,7 +30,7 @@ def windowed_tilings(draw: st.DrawFn) -> tuple[Windows, Tiling]:
 @given(windows())
 def test_origins_are_even_and_every_voxel_is_covered(windows: Windows) -> None:
     for axis, n in enumerate(windows.shape):
-        origins = windows.origins(axis)
+        origins = windows.grid.axes[axis].first
         strides = np.diff(np.append(origins, origins[0] + n))
         assert origins[0] == 0 and strides.max() <= windows.stride
         assert strides.max() - strides.min() <= 1
@@ -48,27 +49,19 @@ def test_a_window_meets_its_blocks(windows: Windows, rng) -> None:
     blocks = block_map(windows)
     window = rng.randrange(windows.size)
     mask = voxels(windows, window)
-    found = windows.blocks_of([window])[0]
+    found = windows.meeting.of(window)[0]
     assert sorted(found[found >= 0]) == sorted(set(blocks[mask]))
     # The pieces lay out the window on the blocks, each voxel once.
     laid = np.zeros(windows.shape, np.int64)
-    counts = windows.blocks.counts
-    pieces = [windows.pieces(a, i) for a, i in enumerate(windows.coords(window).tolist())]
-    for i, wx, bx in pieces[0]:
-        for j, wy, by in pieces[1]:
-            for k, wz, bz in pieces[2]:
-                assert (wx.stop - wx.start) == (bx.stop - bx.start)
-                assert (wy.stop - wy.start, wz.stop - wz.start) == (
-                    by.stop - by.start,
-                    bz.stop - bz.start,
-                )
-                b = windows.block
-                laid[
-                    i * b + bx.start : i * b + bx.stop,
-                    j * b + by.start : j * b + by.stop,
-                    k * b + bz.start : k * b + bz.stop,
-                ] += 1
-                assert 0 <= (i * counts[1] + j) * counts[2] + k < windows.blocks.size
+    inside = np.zeros((windows.window,) * 3, np.int64)
+    for block, here, there in windows.meeting.pieces(window):
+        assert [s.stop - s.start for s in here] == [s.stop - s.start for s in there]
+        low = windows.blocks.origin(block)
+        at = [slice(o + s.start, o + s.stop) for o, s in zip(low.tolist(), there, strict=True)]
+        assert (blocks[tuple(at)] == block).all()
+        laid[tuple(at)] += 1
+        inside[here] += 1
+    assert (inside == 1).all()
     assert np.array_equal(laid, mask)
     worked(laid.sum())
 
@@ -76,9 +69,9 @@ def test_a_window_meets_its_blocks(windows: Windows, rng) -> None:
 @settings(deadline=None, max_examples=30)
 @given(windows(), st.integers(0, 2**31))
 def test_a_block_is_touched_and_left(windows: Windows, seed: int) -> None:
-    table = windows.blocks_of(np.arange(windows.size))
+    table = windows.meeting.of(np.arange(windows.size))
     touching = np.bincount(table[table >= 0], minlength=windows.blocks.size)
-    assert np.array_equal(windows.touching(np.arange(windows.blocks.size)), touching)
+    assert np.array_equal(windows.meeting.inverse.degree(np.arange(windows.blocks.size)), touching)
     final = np.random.default_rng(seed).random(windows.blocks.size) < 0.7
     left = ((table >= 0) & ~final[table]).any(axis=1).sum()
     assert windows.left(final) == left
@@ -102,37 +95,39 @@ def test_every_window_has_one_rank(
     windows, tiling = case
     assignment = Assignment(Bricks(tiling, edge), ranks)
     rng = np.random.default_rng(seed)
-    table = windows.blocks_of(np.arange(windows.size))
+    table = windows.meeting.of(np.arange(windows.size))
     # Slow: whether a block waits for a window, bool (windows, blocks).
     waits = np.zeros((windows.size, windows.blocks.size), bool)
     for window, row in enumerate(table):
         waits[window, row[row >= 0]] = True
     final = rng.random(windows.blocks.size) < share_final
     some = np.flatnonzero(~final & (rng.random(len(final)) < seed % 2))
-    included = np.zeros((len(some), int(np.prod(windows.ordinals))), bool)
+    included = np.zeros((len(some), windows.most_per_block), bool)
     for row, block in enumerate(some.tolist()):
         over = np.flatnonzero(waits[:, block])
         chosen = over[rng.random(len(over)) < 0.8]
         column = (table[chosen] == block).argmax(axis=1)
-        included[row, windows.ordinals_of(chosen)[np.arange(len(chosen)), column]] = True
+        included[row, windows.meeting.places(chosen)[np.arange(len(chosen)), column]] = True
         assert included[row].sum() == len(chosen), "windows of a block have ordinals of their own"
         waits[chosen, block] = False
     waits[:, final] = False
-    done = Done(windows, final, some, included)
+    done = WindowsDone(windows, final, some, included)
     assert done.left() == waits.any(axis=1).sum()
     assert np.array_equal(done.count(some), included.sum(axis=1))
     seen = []
     for rank in range(ranks):
-        order = WindowOrder(windows, assignment, rank, done)
+        order = WindowOrder(windows, assignment, rank, 1, 3, done)
+        row = WindowRow(windows, assignment, rank, done)
         mine = []
-        while len(batch := order.next_batch(3)):
+        while len(batch := order.next_batch(False)):
             mine += batch.tolist()
-            assert order.remaining == order.total - len(mine)
+            assert order.remaining == order.total - len(mine) + order.blocks_left
+        assert np.array_equal(np.concatenate([*row.parts(), []]), mine)
         seen += mine
         if not done.anything:
             assert len(mine) in (windows.size // ranks, -(-windows.size // ranks))
         # What the rank has still to add to each block.
-        blocks, counts = order.contributions()
+        blocks, counts = row.contributions()
         dense = np.zeros(windows.blocks.size, np.int64)
         dense[blocks] = counts
         assert np.array_equal(dense, waits[mine].sum(axis=0))
@@ -155,16 +150,17 @@ def test_a_tile_opens_with_the_last_block_under_it(
         under.append(set(blocks[np.ix_(*at)].ravel().tolist()))
     rng = np.random.default_rng(seed)
     final = rng.random(windows.blocks.size) < 0.3
-    gate = Gate(tiling, windows, margin, final.copy())
+    meeting = Meeting(tiling.grid.grown(margin), windows.blocks)
+    gate = Gate(meeting, np.arange(tiling.size), lambda parts: final[parts])
     done = set(np.flatnonzero(final).tolist())
     tiles = np.arange(tiling.size)
     assert gate.is_open(tiles).tolist() == [u <= done for u in under]
     for block in rng.permutation(np.flatnonzero(~final)).tolist():
         done.add(block)
-        opened = gate.close_blocks([block]).tolist()
+        opened = gate.open([block]).tolist()
         assert opened == [t for t in tiles.tolist() if block in under[t] and under[t] <= done]
     assert gate.is_open(tiles).all()
-    assert not len(gate.close_blocks(np.empty(0, np.int64)))
+    assert not len(gate.open(np.empty(0, np.int64)))
     worked((~final).sum())
 
 
@@ -183,12 +179,13 @@ def test_a_great_box_is_planned_at_once() -> None:
     windows = Windows((10240,) * 3)
     tiling = Tiling(windows.shape)
     assignment = Assignment(Bricks(tiling, 8), 64)
-    order = WindowOrder(windows, assignment, 5)
+    order = WindowOrder(windows, assignment, 5, 8, 8)
+    row = WindowRow(windows, assignment, 5, order.done_before)
     assert windows.size == 640**3 and order.total == windows.size // 64
-    first = order.next_batch(8)
-    near = np.abs(windows.origin(first) - windows.origin(first[:1])).max()
+    first = order.next_batch(False)
+    near = np.abs(windows.grid.origin(first) - windows.grid.origin(first[:1])).max()
     assert near <= 64, "the windows of a batch lie side by side"
-    blocks, counts = order.contributions()
+    blocks, counts = row.contributions()
     assert counts.max() == 5**3 and len(blocks) < 1.5 * windows.blocks.size / 64
 
 
