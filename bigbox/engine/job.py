@@ -8,7 +8,7 @@ that the tasks of the loop need.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from importlib import import_module
 from typing import Any
 
@@ -30,6 +30,7 @@ from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk
 from bigbox.store.fields import HALO, PAINTED, STEPS, output_field
 from bigbox.store.haloes import (
+    BegunHaloes,
     HaloPainting,
     HaloReader,
     begin_haloes,
@@ -48,7 +49,6 @@ from bigbox.store.layouts import (
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.painting import Painting, discard_painting, start_painting
 from bigbox.store.run import Begun
-from bigbox.store.saved_sums import SavedSums
 from bigbox.store.shards import DamagedChunk
 
 # What an identity says of the machine: no longer of interest once all is painted.
@@ -84,13 +84,12 @@ class Prepared:
     Parameters
     ----------
     painting : the run that paints tb.
-    haloes, sums : the run that paints haloes, and what it goes on from; None where all are there.
+    haloes : the run that paints haloes; None where all are there.
     halo_found : the ledger of haloes that are all there; None where none were painted by bigbox.
     """
 
     painting: Begun[PaintLayout]
-    haloes: Begun[HaloLayout] | None = None
-    sums: SavedSums | None = None
+    haloes: BegunHaloes | None = None
     halo_found: Recorded[HaloLayout] | None = None
 
     @property
@@ -172,16 +171,16 @@ def prepare(
     start.check()  # both, so that nothing is written where one of them is refused
     leases = Leases()
     try:
-        begun = sums = None
+        haloes = None
         if halo_start is not None and plan.haloes is not None:
-            begun, sums, leases.haloes = begin_haloes(
+            haloes, leases.haloes = begin_haloes(
                 halo_start, disk, about, plan.haloes.attributes(), linger
             )
         painting, leases.painting = start.begin(disk, about, linger=linger)
     except BaseException:
         leases.close()
         raise
-    return Prepared(painting, begun, sums, found if complete else None), leases
+    return Prepared(painting, haloes, found if complete else None), leases
 
 
 def _discard(plan: Plan, box: Box, found: Recorded[HaloLayout] | None, discard_halo: bool) -> None:
@@ -221,25 +220,26 @@ class Job:
 
     box: Box
     plan: Plan
-    prepared: Prepared
+    prepared: InitVar[Prepared]
     rank: int = 0
     n_ranks: int = 1
     disk: Disk = DISK
     limits: Limits = field(default_factory=Limits)
     leases: Leases = field(default_factory=Leases)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, prepared: Prepared) -> None:
+        # What the ledgers say is packed by those who need it: nothing of `prepared` is kept.
         self.assignment = Assignment(self.plan.layout.bricks, self.n_ranks)
         self.halo_painting: HaloPainting | None = None
-        begun, sums = self.prepared.haloes, self.prepared.sums
+        self.halo_found, self.already = prepared.halo_found, prepared.already
         try:
-            if begun is not None and sums is not None:
+            if (haloes := prepared.haloes) is not None:
                 self.halo_painting = HaloPainting(
-                    self.box, begun, sums, self.assignment, self.rank, self.disk, self.leases.haloes
+                    self.box, haloes, self.assignment, self.rank, self.disk, self.leases.haloes
                 )
             self.painting = Painting(
                 self.box,
-                self.prepared.painting,
+                prepared.painting,
                 self.rank,
                 self.n_ranks,
                 self.disk,
@@ -277,7 +277,7 @@ class Job:
         if name == HALO.name and self.halo_painting is not None:
             blocks = self.halo_painting.layout.windows.blocks
             return HaloReader(self.box, self.halo_painting.reader, blocks, cache)
-        if name == HALO.name and (found := self.prepared.halo_found) is not None:
+        if name == HALO.name and (found := self.halo_found) is not None:
             return HaloReader.of(self.box, found, cache)
         return CutoutReader(self.box.array(name), self.tiling.periodic, cache)
 
@@ -315,21 +315,14 @@ class Job:
 
     def _goal(self, task: Task) -> Goal:
         if task.product == PAINTED.name:
-            return Goal("tile", self.tiling.size, self.prepared.already, main=True)
+            return Goal("tile", self.tiling.size, self.already, main=True)
         if isinstance(task, WindowTask):
-            return Goal("window", self.windows_left())
+            return Goal("window", task.painting.windows_left)
         return Goal("", 0)
 
     def windows_left(self) -> int:
-        """Return the windows that were left to predict when the run began."""
-        begun, sums = self.prepared.haloes, self.prepared.sums
-        if begun is None or sums is None:
-            return 0
-        return windows_done(begun.layout, begun.state, sums).left()
-
-    def windows_left_now(self) -> int:
         """Return the windows that a run that begins after this one has to predict."""
-        if self.prepared.haloes is None or (found := haloes_of(self.box)) is None:
+        if self.halo_painting is None or (found := haloes_of(self.box)) is None:
             return 0
         saved = saved_of(found.ledger, found.layout, found.state)
         return windows_done(found.layout, found.state, saved).left()

@@ -13,7 +13,7 @@ from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painte
 from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from bigbox.store.fields import TB
+from bigbox.store.fields import TB, output_field
 from bigbox.store.layouts import PaintLayout, Recorded
 
 
@@ -61,7 +61,8 @@ class PaintOptions:
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
         if found is not None and found.layout.tiling == tiling:
             bricks = found.layout.bricks
-        return PaintLayout(bricks, fields=(TB.name, *self.field))
+        fields = [output_field(name).name for name in dict.fromkeys((TB.name, *self.field))]
+        return PaintLayout(bricks, fields=tuple(fields))
 
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""

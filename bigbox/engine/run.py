@@ -47,6 +47,15 @@ def paint(options: PaintOptions) -> dict[str, Any]:
 def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
     named = world.first(lambda: options.open())
     options = replace(options, box=named.path, realization=named.realization)
+    job = _begin(options, world)
+    try:
+        return _run(options, world, stop, job)
+    finally:
+        job.close()
+
+
+def _begin(options: PaintOptions, world: World) -> Job:
+    """Agree on what is painted, begin it, and take this rank's hand on it."""
     threads = options.threads or max(1, int(world.cores))
 
     def look() -> tuple[PaintLayout, bool]:
@@ -89,13 +98,9 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
         return prepared
 
     prepared = world.first(begin)
-    job = world.each(
+    return world.each(
         lambda: Job(options.open("r+"), plan, prepared, world.rank, world.size, leases=leases)
     )
-    try:
-        return _run(options, world, stop, job)
-    finally:
-        job.close()
 
 
 def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
     failures = [f for f in world.gather(_told(loop.failure, job)) if f]
     stops = [s for s in world.gather(loop.stopping) if s]
     complete = not any(world.gather(loop.left()))
-    already, total = job.prepared.already, job.tiling.size
+    already, total = job.already, job.tiling.size
     report = summary(world.gather(tally), already, total, seconds)
     if world.rank == 0:
         stop.clear()
@@ -127,7 +132,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         raise failures[0]
     if stops and not complete:
         why = next((s for s in stops if s != "another rank"), stops[0])
-        windows = world.first(job.windows_left_now)
+        windows = world.first(job.windows_left)
         rest = f" and {windows} windows of haloes" if windows else ""
         raise StoppedEarly(
             f"stopped by {why} with {total - already - report['tiles']} of {total} tiles{rest}"

@@ -12,6 +12,7 @@ A block is to haloes what a tile is to tb. A BEGUN record names the first window
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -54,14 +55,30 @@ def start_haloes(box: Box, layout: HaloLayout, identity: Mapping[str, Any]) -> S
     return start
 
 
+@dataclass(frozen=True)
+class BegunHaloes:
+    """A run that paints haloes and has begun, for all ranks.
+
+    Parameters
+    ----------
+    run : the run.
+    sums : the saved sums that it goes on from.
+    windows_left : windows that it has to predict.
+    """
+
+    run: Begun[HaloLayout]
+    sums: SavedSums
+    windows_left: int
+
+
 def begin_haloes(
     start: Start[HaloLayout],
     disk: Disk,
     about: Mapping[str, Any],
     attributes: Mapping[str, Any],
     linger: float = LINGER,
-) -> tuple[Begun[HaloLayout], SavedSums, Lease]:
-    """Begin a run that paints haloes; returns what it goes on from, and the first rank's lease."""
+) -> tuple[BegunHaloes, Lease]:
+    """Begin a run that paints haloes; return it with the first rank's lease."""
     ledger = start.ledger
     found = start.found if start.difference is None else None
     windows = start.layout.windows
@@ -79,7 +96,7 @@ def begin_haloes(
     except BaseException:
         lease.close()
         raise
-    return begun, saved, lease
+    return BegunHaloes(begun, saved, left), lease
 
 
 def discard_haloes(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bool:
@@ -99,17 +116,17 @@ class HaloPainting(RunWriter[HaloLayout]):
     def __init__(
         self,
         box: Box,
-        begun: Begun[HaloLayout],
-        saved: SavedSums,
+        begun: BegunHaloes,
         assignment: Assignment,
         rank: int = 0,
         disk: Disk = DISK,
         lease: Lease | None = None,
     ) -> None:
-        windows, edge = begun.layout.windows, begun.layout.edge
+        run, saved = begun.run, begun.sums
+        windows, edge = run.layout.windows, run.layout.edge
         ranks = assignment.rank_of_middle(Grid.regular(windows.shape, edge * windows.block))
-        super().__init__(box.path, halo_ledger(box), begun, rank, ranks, disk, lease)
-        self.state, self.saved = begun.state, saved
+        super().__init__(box.path, halo_ledger(box), run, rank, ranks, disk, lease)
+        self.state, self.saved, self.windows_left = run.state, saved, begun.windows_left
         block = self.products[0].bricks.of_tile(saved.lines["block"].astype(np.int64))
         self._sums = SumsFile(
             disk,

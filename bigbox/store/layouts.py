@@ -24,7 +24,7 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.scheduler.window_order import WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
-from bigbox.store.fields import HALO, PAINTED, STEPS, TB, output_field
+from bigbox.store.fields import HALO, PAINTED, STEPS, TB, Field, known_field
 from bigbox.store.ledger import Ledger, State
 from bigbox.store.metadata import array_metadata, group_metadata
 from bigbox.store.product import Appended, Sharded
@@ -133,7 +133,7 @@ class PaintLayout:
         tiles = Appended(PAINTED, place, "tile", "tiles", self.bricks, t, "c.{}.{}.{}.0.0.0")
         made = (
             Sharded(
-                output_field(name),
+                known_field(name) or Field(name, "", "", realization=True),
                 place,
                 f"{name} shard",
                 f"shards of {name}",
