@@ -15,11 +15,7 @@ timings=()
 
 setup() { bigbox_env "$venv" '[dev]' mpich; }
 
-lint() {
-    ruff check .
-    ruff format --check .
-    mypy
-}
+lint() { deploy/lint.sh; }
 
 unit() { python -m pytest -q tests/unit; }
 
