@@ -1,4 +1,4 @@
-"""HALOgen: four halo mass density channels from the dark-matter density (paper section 2.1)."""
+"""Predict four halo mass density channels from the dark-matter density (paper section 2.1)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from torch import Tensor, nn
 
 from bigbox.networks.layers import (
     Attention,
-    ResidualBlock,
     conv,
-    fold,
     join,
     norm,
+    patchify,
+    residual_blocks,
     run_blocks,
     run_outlet,
-    unfold,
+    unpatchify,
     upsample,
 )
 from bigbox.networks.presets import HalogenSize
@@ -23,7 +23,7 @@ CHANNELS = 4  # halo mass bins (eq. 1)
 
 
 class Halogen(nn.Module):
-    """Attention ResUNet (section 2.1.1, fig. 2): 1 x 64³ in, 4 x 64³ out, normalised logarithms.
+    """Map 1 x 64³ to 4 x 64³ normalised logarithms by an attention ResUNet (section 2.1.1, fig. 2).
 
         64³ ─ blocks ──────────────────────────────── join ─ blocks ─ 4 x 64³
               max-pool                                upsample (trilinear)
@@ -43,11 +43,7 @@ class Halogen(nn.Module):
         groups, widths = CHANNELS, size.widths
 
         def blocks(channels: int, out: int) -> nn.ModuleList:
-            ends = [channels] + [out] * size.blocks
-            return nn.ModuleList(
-                ResidualBlock(a, b, size.convs, groups)
-                for a, b in zip(ends[:-1], ends[1:], strict=True)
-            )
+            return residual_blocks(channels, out, size.blocks, size.convs, groups)
 
         self.inlet = conv(size.patch**3, widths[0])
         self.down = nn.ModuleList(
@@ -65,8 +61,8 @@ class Halogen(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, 1, n, n, n) of the normalised log density; returns (B, 4, n, n, n)."""
-        h = self.inlet(fold(x, self.size.patch))
+        """Return (B, 4, n, n, n) from the normalised log density (B, 1, n, n, n)."""
+        h = self.inlet(patchify(x, self.size.patch))
         skips = []
         for level in self.down:
             h = run_blocks(level, h)
@@ -78,4 +74,4 @@ class Halogen(nn.Module):
         ):
             # Narrowed before it is upsampled: the same function, an eighth of the work.
             h = run_blocks(level, join(upsample(narrow(h)), skip, CHANNELS))
-        return unfold(run_outlet(self.outlet, h), self.size.patch)
+        return unpatchify(run_outlet(self.outlet, h), self.size.patch)

@@ -1,4 +1,4 @@
-"""The sizes of the networks: one table for HALOgen, one for LODI."""
+"""Size the networks: one table for HALOgen, one for LODI."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from bigbox.errors import BadInput
 
 @dataclass(frozen=True)
 class HalogenSize:
-    """patch: voxels on an edge that the first convolution takes as one; widths: channels at each
-    resolution, the last at the bottleneck; blocks: residual blocks per resolution; convs: in each
-    block; heads: of the attention, a multiple of 4.
+    """Size HALOgen.
+
+    Parameters
+    ----------
+    patch
+        Voxels on an edge that the first convolution takes as one.
+    widths
+        Channels at each resolution, the last at the bottleneck.
+    blocks, convs
+        Residual blocks at each resolution, and convolutions in each block.
+    heads
+        Of the attention, a multiple of 4.
     """
 
     patch: int
@@ -23,16 +32,17 @@ class HalogenSize:
 
 
 @dataclass(frozen=True)
-class LodiSize:
-    """As HalogenSize; embedding: length of the noise level's embedding; parametrisation: what the
-    network predicts, "v" (Salimans & Ho 2022) or "noise" (the paper).
+class LodiSize(HalogenSize):
+    """Size LODI.
+
+    Parameters
+    ----------
+    embedding
+        Length of the noise level's embedding.
+    parametrisation
+        What the network predicts: "v" (Salimans & Ho 2022) or "noise" (the paper).
     """
 
-    patch: int
-    widths: tuple[int, ...]
-    blocks: int
-    convs: int
-    heads: int
     embedding: int
     parametrisation: str
 
@@ -57,17 +67,17 @@ LODI = {
 
 
 def halogen_size(preset: str) -> HalogenSize:
-    """HALOgen's sizes by name. Raises BadInput."""
+    """Return HALOgen's size of that name. Raises BadInput."""
     return _of(HALOGEN, preset)
 
 
 def lodi_size(preset: str) -> LodiSize:
-    """LODI's sizes by name. Raises BadInput."""
+    """Return LODI's size of that name. Raises BadInput."""
     return _of(LODI, preset)
 
 
-def as_dict(size: HalogenSize | LodiSize) -> dict[str, Any]:
-    """As JSON values, for the model card; `size(**dict)` gives it back."""
+def as_dict(size: HalogenSize) -> dict[str, Any]:
+    """Return JSON values for the model card, of which `size(**dict)` makes it again."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(size).items()}
 
 
