@@ -1,7 +1,4 @@
-"""Names that options are chosen from, for the command line and what plans: imports nothing.
-
-`bigbox.painters.base` has them too, for whoever works with painters.
-"""
+"""List the names that options are chosen from, for the command line and plan: imports nothing."""
 
 from __future__ import annotations
 

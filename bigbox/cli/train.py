@@ -1,4 +1,4 @@
-"""`bigbox train`: the options of a training; the work is bigbox.training's."""
+"""Define `bigbox train`, whose work is in bigbox.training."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ next:     bigbox paint c.zarr --model model
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands, "train", summary="train HALOgen or LODI on boxes with the truth", text=_TEXT
     )
@@ -99,5 +99,4 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     from bigbox.training.train import TrainOptions, train
 
-    values = {k: v for k, v in vars(options).items() if k != "run"}
-    train(TrainOptions(**values))
+    train(TrainOptions(**{k: v for k, v in vars(options).items() if k != "run"}))

@@ -47,7 +47,7 @@ class LodiSize(HalogenSize):
     parametrisation: str
 
 
-_Size = TypeVar("_Size")
+_Preset = TypeVar("_Preset")
 
 # The paper gives HALOgen's input, poolings and bottleneck (64³, three, 8³), not its widths, and
 # LODI's input (32³) and one convolution more in a block than Ono et al. 2024, whose widths it has.
@@ -66,22 +66,13 @@ LODI = {
 }
 
 
-def halogen_size(preset: str) -> HalogenSize:
-    """Return HALOgen's size of that name. Raises BadInput."""
-    return _of(HALOGEN, preset)
-
-
-def lodi_size(preset: str) -> LodiSize:
-    """Return LODI's size of that name. Raises BadInput."""
-    return _of(LODI, preset)
+def find_preset(table: dict[str, _Preset], name: str) -> _Preset:
+    """Return the sizes, or the recipe, of a preset. Raises BadInput."""
+    if name not in table:
+        raise BadInput(f"preset: {name!r} is not one of {', '.join(table)}")
+    return table[name]
 
 
 def as_dict(size: HalogenSize) -> dict[str, Any]:
     """Return JSON values for the model card, of which `size(**dict)` makes it again."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(size).items()}
-
-
-def _of(table: dict[str, _Size], preset: str) -> _Size:
-    if preset not in table:
-        raise BadInput(f"preset: {preset!r} is not one of {', '.join(table)}")
-    return table[preset]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,7 +56,3 @@ class LogTransform:
         if not variance > 0:
             raise BadInput(f"normalisation: the field is the same everywhere (log10 {mean:.3g})")
         return cls(floor, mean, variance**0.5, clip)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values, of which `LogTransform(**dict)` makes it again."""
-        return asdict(self)

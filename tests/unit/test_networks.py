@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_a_constant_field_cannot_be_normalised() -> None:
 
 
 def card(size: LodiSize) -> dict[str, object]:
-    transform = LogTransform(1.0, 0.0, 1.0).as_dict()
+    transform = asdict(LogTransform(1.0, 0.0, 1.0))
     return {
         "size": as_dict(size),
         "voxel_size": 0.1,
