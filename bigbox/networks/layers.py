@@ -66,11 +66,10 @@ def modulated_norm(layer: nn.Module, x: Tensor, modulation: Tensor | None = None
 
     Parameters
     ----------
-    modulation
-        Scale - 1 and shift by the noise level, (B, 2 C), or (1, 2 C) where all of a batch are at
-        one level, as when painting: then they become the norm's own, at no cost. In float32 where
-        the network is in bfloat16: rounded here, every voxel of a tile would be wrong in the same
-        way, 1 % of the power of T_b.
+    modulation : scale - 1 and shift by the noise level, (B, 2 C), or (1, 2 C) where all of a batch
+        are at one level, as when painting: then they become the norm's own, at no cost. In float32
+        where the network is in bfloat16: rounded here, every voxel of a tile would be wrong in the
+        same way, 1 % of the power of T_b.
     """
     assert isinstance(layer, nn.GroupNorm)
     x = x.to(layer.weight.dtype)

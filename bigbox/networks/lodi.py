@@ -6,21 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bigbox.networks.layers import (
-    Attention,
-    Conv,
-    conv,
-    join,
-    level_features,
-    norm,
-    patchify,
-    residual_blocks,
-    run_blocks,
-    run_outlet,
-    unpatchify,
-    upsample,
-    zero_weights,
-)
+from bigbox.networks import layers
 from bigbox.networks.presets import LodiSize
 
 TILE = 32  # voxels on an edge of a tile (section 2.2)
@@ -43,12 +29,14 @@ class Lodi(nn.Module):
         widths, embedding = size.widths, size.embedding
 
         def blocks(channels: int, out: int) -> nn.ModuleList:
-            return residual_blocks(channels, out, size.blocks, size.convs, embedding=embedding)
+            return layers.residual_blocks(
+                channels, out, size.blocks, size.convs, embedding=embedding
+            )
 
         # One convolution over noisy tile and conditions, written as two: the second is the same at
         # every step, and is computed once.
-        self.inlet = conv(size.patch**3, widths[0])
-        self.condition_inlet = conv(CONDITIONS * size.patch**3, widths[0])
+        self.inlet = layers.conv(size.patch**3, widths[0])
+        self.condition_inlet = layers.conv(CONDITIONS * size.patch**3, widths[0])
         self.embed = nn.Sequential(
             nn.Linear(embedding, embedding),
             nn.SiLU(),
@@ -57,32 +45,31 @@ class Lodi(nn.Module):
         )
         self.down = nn.ModuleList(blocks(width, width) for width in widths[:-1])
         self.coarsen = nn.ModuleList(
-            Conv(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            layers.Conv(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.bottom = blocks(widths[-1], widths[-1])
-        self.attention = Attention(widths[-1], size.heads)
+        self.attention = layers.Attention(widths[-1], size.heads)
         self.bottom_out = blocks(widths[-1], widths[-1])
         self.narrow = nn.ModuleList(
-            conv(b, a, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            layers.conv(b, a, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
-        self.outlet = nn.Sequential(norm(widths[0]), nn.SiLU(), conv(widths[0], size.patch**3))
-        zero_weights(self.outlet[-1])
+        self.outlet = nn.Sequential(
+            layers.norm(widths[0]), nn.SiLU(), layers.conv(widths[0], size.patch**3)
+        )
+        layers.zero_weights(self.outlet[-1])
 
     def prepare(self, condition: Tensor, known: Tensor, mask: Tensor) -> Tensor:
         """Return what is the same at every step, (B, widths[0], ...), for `forward`.
 
         Parameters
         ----------
-        condition
-            Normalised log halo density, (B, 4, t, t, t).
-        known
-            Normalised T_b, 0 where unknown, (B, t, t, t).
-        mask
-            1 where known, else 0, (B, t, t, t).
+        condition : normalised log halo density, (B, 4, t, t, t).
+        known : normalised T_b, 0 where unknown, (B, t, t, t).
+        mask : 1 where known, else 0, (B, t, t, t).
         """
         channels = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
-        prepared: Tensor = self.condition_inlet(patchify(channels, self.size.patch))
+        prepared: Tensor = self.condition_inlet(layers.patchify(channels, self.size.patch))
         return prepared
 
     def forward(self, z: Tensor, level: Tensor, prepared: Tensor) -> Tensor:
@@ -90,29 +77,26 @@ class Lodi(nn.Module):
 
         Parameters
         ----------
-        z
-            Noisy tiles, (B, t, t, t).
-        level
-            Noise level in 0 .. 1, (B,), or (1,) where all tiles have the same.
-        prepared
-            From `prepare`.
+        z : noisy tiles, (B, t, t, t).
+        level : noise level in 0 .. 1, (B,), or (1,) where all tiles have the same.
+        prepared : from `prepare`.
         """
-        features = level_features(level, self.size.embedding)
+        features = layers.level_features(level, self.size.embedding)
         e = self.embed(features.to(next(self.embed.parameters()).dtype))
-        h = self.inlet(patchify(z[:, None], self.size.patch)) + prepared
+        h = self.inlet(layers.patchify(z[:, None], self.size.patch)) + prepared
         skips = []
         for stage, coarsen in zip(self.down, self.coarsen, strict=True):
-            h = run_blocks(stage, h, e)
+            h = layers.run_blocks(stage, h, e)
             skips.append(h)
             h = coarsen(h)
-        h = self.attention(run_blocks(self.bottom, h, e))
-        h = run_blocks(self.bottom_out, h, e)
+        h = self.attention(layers.run_blocks(self.bottom, h, e))
+        h = layers.run_blocks(self.bottom_out, h, e)
         for stage, narrow, skip in zip(
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
-            fine = upsample(narrow(h))
-            h = run_blocks(stage, join(fine, skip.to(fine.dtype)), e)
-        return unpatchify(run_outlet(self.outlet, h), self.size.patch)[:, 0]
+            fine = layers.upsample(narrow(h))
+            h = layers.run_blocks(stage, layers.join(fine, skip.to(fine.dtype)), e)
+        return layers.unpatchify(layers.run_outlet(self.outlet, h), self.size.patch)[:, 0]
 
 
 def clean_estimate(

@@ -14,14 +14,10 @@ class HalogenSize:
 
     Parameters
     ----------
-    patch
-        Voxels on an edge that the first convolution takes as one.
-    widths
-        Channels at each resolution, the last at the bottleneck.
-    blocks, convs
-        Residual blocks at each resolution, and convolutions in each block.
-    heads
-        Of the attention, a multiple of 4.
+    patch : voxels on an edge that the first convolution takes as one.
+    widths : channels at each resolution, the last at the bottleneck.
+    blocks, convs : residual blocks at each resolution, and convolutions in each block.
+    heads : of the attention, a multiple of 4.
     """
 
     patch: int
@@ -37,10 +33,8 @@ class LodiSize(HalogenSize):
 
     Parameters
     ----------
-    embedding
-        Length of the noise level's embedding.
-    parametrisation
-        What the network predicts: "v" (Salimans & Ho 2022) or "noise" (the paper).
+    embedding : length of the noise level's embedding.
+    parametrisation : what the network predicts: "v" (Salimans & Ho 2022) or "noise" (the paper).
     """
 
     embedding: int

@@ -139,10 +139,8 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
 
     Parameters
     ----------
-    window
-        Voxels on a sub-volume's edge.
-    held_out
-        How many of the last boxes validate, by default a quarter, at least one.
+    window : voxels on a sub-volume's edge.
+    held_out : how many of the last boxes validate, by default a quarter, at least one.
 
     Raises
     ------
@@ -240,10 +238,9 @@ class HaloRichSampler(Sampler):
 
     Parameters
     ----------
-    threshold
-        Where a halo is: log10 rho_h = 10, in network units.
-    predicted
-        Share of the samples whose haloes are those that HALOgen predicts (the field "predicted").
+    threshold : where a halo is: log10 rho_h = 10, in network units.
+    predicted : share of the samples whose haloes are those that HALOgen predicts (the field
+        "predicted").
     """
 
     def __init__(

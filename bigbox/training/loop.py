@@ -80,16 +80,11 @@ class Trainer:
 
     Parameters
     ----------
-    folder, name
-        Where checkpoint and curves go, and how their names begin.
-    settings
-        What must be the same when a training goes on.
-    batch
-        Makes a training batch of (step, rank, size): what the task's forward takes, by name.
-    validation_batch
-        Makes one of a fixed set of batches, of (index, size).
-    deadline
-        When to stop, in seconds of time.monotonic.
+    folder, name : where checkpoint and curves go, and how their names begin.
+    settings : what must be the same when a training goes on.
+    batch : makes a training batch of (step, rank, size): what the task's forward takes, by name.
+    validation_batch : makes one of a fixed set of batches, of (index, size).
+    deadline : when to stop, in seconds of time.monotonic.
     """
 
     task: nn.Module

@@ -23,14 +23,10 @@ class HalogenWeights:
 
     Parameters
     ----------
-    alpha
-        Share of the squared error, against the quantile loss.
-    quantile
-        Of the quantile loss.
-    beta
-        Weight of each channel's squared error.
-    l1
-        Weight of sum |theta|.
+    alpha : share of the squared error, against the quantile loss.
+    quantile : of the quantile loss.
+    beta : weight of each channel's squared error.
+    l1 : weight of sum |theta|.
     """
 
     alpha: float = 0.6
@@ -164,11 +160,9 @@ class LodiTask(nn.Module):
 
     Parameters
     ----------
-    steps
-        T of eq. 13, for noise prediction.
-    sites
-        For the v parametrisation: pairs of a halo density, in network units, and the weight that is
-        added where any channel is denser.
+    steps : T of eq. 13, for noise prediction.
+    sites : for the v parametrisation: pairs of a halo density, in network units, and the weight
+        that is added where any channel is denser.
     """
 
     def __init__(
@@ -200,14 +194,10 @@ class LodiTask(nn.Module):
 
         Parameters
         ----------
-        tb, halo
-            Normalised, (B, t, t, t) and (B, 4, t, t, t).
-        known
-            1 where a voxel is known, else 0, (B, t, t, t).
-        uniform
-            0 .. 1, chooses the noise level, (B,).
-        noise
-            Standard normal, (B, t, t, t).
+        tb, halo : normalised, (B, t, t, t) and (B, 4, t, t, t).
+        known : 1 where a voxel is known, else 0, (B, t, t, t).
+        uniform : 0 .. 1, chooses the noise level, (B,).
+        noise : standard normal, (B, t, t, t).
         """
         unknown = 1.0 - known
         if self.parametrisation == "v":

@@ -13,18 +13,12 @@ class Recipe:
 
     Parameters
     ----------
-    rate
-        The highest learning rate.
-    batch
-        Sub-volumes over all ranks.
-    steps
-        Of the optimiser.
-    epoch
-        Steps that count as one in the paper's schedule, or 0 for warm-up and cosine to zero.
-    average
-        Decay of the weights' moving average.
-    clip
-        Largest norm of the gradient.
+    rate : the highest learning rate.
+    batch : sub-volumes over all ranks.
+    steps : of the optimiser.
+    epoch : steps that count as one in the paper's schedule, or 0 for warm-up and cosine to zero.
+    average : decay of the weights' moving average.
+    clip : largest norm of the gradient.
     """
 
     optimiser: Literal["rmsprop", "adamw"]

@@ -23,6 +23,7 @@ from bigbox.networks.transforms import LogTransform
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box
+from bigbox.training import losses
 from bigbox.training.curves import plot_curve
 from bigbox.training.data import (
     HaloRichSampler,
@@ -36,18 +37,6 @@ from bigbox.training.data import (
     split_boxes,
 )
 from bigbox.training.loop import Batch, Process, Schedule, Trainer
-from bigbox.training.losses import (
-    BLOCK_SHARES,
-    NEAR_REACH,
-    NEAR_WEIGHT,
-    HalogenTask,
-    HalogenWeights,
-    LodiTask,
-    NoiseLevels,
-    halo_mask,
-    halo_site_weights,
-    halo_thresholds,
-)
 from bigbox.training.recipes import RECIPES, Recipe
 
 # Floors of the logarithms, in the fields' units. 1 + delta never comes near 0.01 at this
@@ -97,7 +86,7 @@ class Lesson:
     `batch` makes a training batch of a sampler, the random numbers, and the number of sub-volumes.
     """
 
-    task: HalogenTask | LodiTask
+    task: losses.HalogenTask | losses.LodiTask
     size: HalogenSize
     boxes: list[TrainingBox]
     split: Split
@@ -159,9 +148,9 @@ def train(options: TrainOptions) -> dict[str, Any]:
     card["measured"] = {"validation loss": trainer.best}
     if process.rank == 0:
         task = trainer.best_network()
-        if isinstance(task, HalogenTask):
+        if isinstance(task, losses.HalogenTask):
             card["measured"] |= _measure(task, trainer)
-        if isinstance(task, LodiTask):
+        if isinstance(task, losses.LodiTask):
             card["gamma"] = list(task.gamma_ends())
         dtype = torch.float32 if options.float32_weights else torch.bfloat16
         save_model(options.out, options.kind, task.network, card, dtype)  # type: ignore[arg-type]
@@ -180,9 +169,9 @@ def _halogen(options: TrainOptions) -> Lesson:
     halo = torch.from_numpy(
         np.concatenate([boxes[r.box].fields["halo"].reshape(4, -1) for r in split.training], axis=1)
     )
-    thresholds = halo_thresholds(halo)
-    weights = halo_site_weights(halo > thresholds[:, None])
-    mean_mask = float(halo_mask(halo[None, :, :, None, None], thresholds, weights).mean())
+    thresholds = losses.halo_thresholds(halo)
+    weights = losses.halo_site_weights(halo > thresholds[:, None])
+    mean_mask = float(losses.halo_mask(halo[None, :, :, None, None], thresholds, weights).mean())
     network = _with_start(options, Halogen(size))
 
     def batch(sampler: Sampler, rng: np.random.Generator, count: int) -> Batch:
@@ -190,7 +179,7 @@ def _halogen(options: TrainOptions) -> Lesson:
         return {name: torch.from_numpy(fields[name]) for name in ("dm", "halo")}
 
     return Lesson(
-        HalogenTask(network, HalogenWeights(), thresholds, weights, mean_mask),
+        losses.HalogenTask(network, losses.HalogenWeights(), thresholds, weights, mean_mask),
         size,
         boxes,
         split,
@@ -241,13 +230,13 @@ def _lodi(options: TrainOptions) -> Lesson:
 
     loss = (
         f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight), "
-        f"{NEAR_WEIGHT:g} more within {NEAR_REACH} voxels of known ones, and of its sums over "
-        f"blocks {BLOCK_SHARES} (voxels on an edge, share)"
+        f"{losses.NEAR_WEIGHT:g} more within {losses.NEAR_REACH} voxels of known ones, and of its "
+        f"sums over blocks {losses.BLOCK_SHARES} (voxels on an edge, share)"
         if size.parametrisation == "v"
         else "eq. 13, T = 50"
     )
     return Lesson(
-        LodiTask(network, NoiseLevels(), sites=sites),
+        losses.LodiTask(network, losses.NoiseLevels(), sites=sites),
         size,
         boxes,
         split,
@@ -334,7 +323,7 @@ def _card(options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int)
 
 
 @torch.no_grad()
-def _measure(task: HalogenTask, trainer: Trainer) -> dict[str, Any]:
+def _measure(task: losses.HalogenTask, trainer: Trainer) -> dict[str, Any]:
     """Measure errors on validation data that a card should state beside the loss."""
     task.eval()
     errors = []
