@@ -1,4 +1,4 @@
-"""Find the device that the word after --device means, and let torch use it well."""
+"""Which device the word after --device means, and that torch can use it well."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ _KEPT = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 256 << 20, _M_TOP_PAD: 
 
 
 def keep_freed_memory() -> None:
-    """Let the process keep the memory that tensors of up to 32 MB on a CPU give back.
+    """Has the process keep the memory that tensors of up to 32 MB on a CPU give back.
 
-    Otherwise glibc returns it to the system, which clears it page by page when the next layer asks
-    for it: a tenth of the time of LODI, and 4,500 page faults a call. It does nothing with another
-    libc.
+    Else glibc returns it to the system, which clears it page by page when the next layer asks for
+    it: a tenth of the time of LODI, and 4,500 page faults a call. Does nothing with another libc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -27,7 +26,7 @@ def keep_freed_memory() -> None:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of that name; "auto" is a GPU where there is one. Raises BadInput."""
+    """The device of that name; "auto": a GPU where there is one, else the CPU. Raises BadInput."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,4 +1,7 @@
-"""List the names that options are chosen from, for the command line and plan: imports nothing."""
+"""Names that options are chosen from, for the command line and what plans: imports nothing.
+
+`bigbox.painters.base` has them too, for whoever works with painters.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ NOT_YET = {
     "bigbox/plan/",
     "bigbox/store/product.py",
     "bigbox/testing/",
-    "scheduler/grid.py",
+    "tests/README.md",
     "tests/unit/test_extend_field.py",
     "tests/unit/test_extend_format.py",
     "tests/unit/test_extend_overlap.py",
@@ -42,7 +42,8 @@ CITING = {
 def test_what_a_page_names_is_there(page: Path) -> None:
     text = page.read_text()
     links = re.findall(r"\]\((?!https?://)([^)#]+)", text)
-    assert [link for link in links if not (page.parent / link).exists()] == []
+    there = [link for link in links if link not in NOT_YET]
+    assert [link for link in there if not (page.parent / link).exists()] == []
     named = set(re.findall(r"`((?:bigbox|scheduler|tests|deploy)/[\w/.]*)`", text))
     assert [name for name in sorted(named - NOT_YET) if not (ROOT / name).exists()] == []
 
