@@ -119,7 +119,7 @@ class ResidualBlock(nn.Module):
 def residual_blocks(
     channels: int, out: int, count: int, convs: int, groups: int = 1, embedding: int = 0
 ) -> nn.ModuleList:
-    """Make the residual blocks of one resolution; `run_blocks` runs them."""
+    """Make the residual blocks of one resolution, for `run_blocks`."""
     ends = [channels] + [out] * count
     return nn.ModuleList(
         ResidualBlock(a, b, convs, groups, embedding)

@@ -58,7 +58,7 @@ HALO_WEIGHTS = ((10.5, 4.0), (11.5, 10.0), (12.5, 20.0))
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Hold what `bigbox train` was asked for; see its --help."""
+    """Hold what `bigbox train` was asked for. Its --help says more."""
 
     kind: str
     boxes: list[Path]
@@ -324,7 +324,7 @@ def _card(options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int)
 
 @torch.no_grad()
 def _measure(task: losses.HalogenTask, trainer: Trainer) -> dict[str, Any]:
-    """Measure errors on validation data that a card should state beside the loss."""
+    """Measure errors on validation data that a card states with the loss."""
     task.eval()
     errors = []
     for index in range(trainer.schedule.validation):
