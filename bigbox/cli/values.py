@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,18 @@ def add_command(commands: Any, name: str, *, summary: str, text: str) -> argpars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     return parser
+
+
+def add_value(
+    group: Any, flag: str, metavar: str, read: Any, help: str, default: Any = None
+) -> None:
+    """Add an option that takes one value; read: its argparse type."""
+    group.add_argument(flag, metavar=metavar, type=read, help=help, default=default)
+
+
+def add_choice(group: Any, flag: str, names: Sequence[str], help: str) -> None:
+    """Add an option that takes one of these names, by default the first."""
+    group.add_argument(flag, choices=names, help=help, default=names[0])
 
 
 def add_realization(parser: argparse.ArgumentParser) -> None:

@@ -73,7 +73,7 @@ class TrainOptions:
     threads: int | None = None
     hours: float | None = None
     parametrisation: str | None = None
-    start: Path | None = None
+    further: Path | None = None
     halogen: Path | None = None
     halogen_share: float = 0.5
     float32_weights: bool = False
@@ -123,7 +123,7 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "recipe": asdict(recipe),
         "size": card["size"],
         "seed": options.seed,
-        "start": str(options.start),
+        "start": str(options.further),
         "data": card["data"],
         "ranks": process.size,
     }
@@ -205,8 +205,8 @@ def _lodi(options: TrainOptions) -> Lesson:
         _add_predicted(boxes, options.halogen, options.threads or torch.get_num_threads())
     transforms = _transforms(options, boxes, split, {"tb": (TB_FLOOR, False)})
     halo = HALO_LOG
-    if options.start:
-        halo = LogTransform(**read_card(options.start, "lodi")["transforms"]["halo"])
+    if options.further:
+        halo = LogTransform(**read_card(options.further, "lodi")["transforms"]["halo"])
     transforms["halo"] = halo
     for name in ("halo", "predicted") if options.halogen else ("halo",):
         apply(halo, boxes, name)
@@ -261,9 +261,9 @@ def _transforms(
     floors: dict[str, tuple[float, bool]],
 ) -> dict[str, LogTransform]:
     """Normalise boxes by those of the training, or as the model that is trained further does."""
-    if options.start is None:
+    if options.further is None:
         return normalise(boxes, split.training, floors)
-    card = read_card(options.start, options.kind)
+    card = read_card(options.further, options.kind)
     transforms = {name: LogTransform(**card["transforms"][name]) for name in floors}
     for name, transform in transforms.items():
         apply(transform, boxes, name)
@@ -272,10 +272,12 @@ def _transforms(
 
 def _with_start(options: TrainOptions, network: Any) -> Any:
     """Give the network the weights of the model that is trained further, if there is one."""
-    if options.start is not None:
-        trained = load_model(options.start, options.kind)
+    if options.further is not None:
+        trained = load_model(options.further, options.kind)
         if trained.network.size != network.size:
-            raise BadInput(f"--further {options.start}: {trained.network.size}, not {network.size}")
+            raise BadInput(
+                f"--further {options.further}: {trained.network.size}, not {network.size}"
+            )
         network.load_state_dict(trained.network.state_dict())
     return network
 
@@ -296,7 +298,7 @@ def _card(options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int)
     """Say what a user must know of the model. Boxes by name: their paths are elsewhere soon."""
     first, boxes = lesson.boxes[0].attributes, lesson.boxes
     sources = {str(s) for box in boxes for s in box.attributes["sources"].values() if s}
-    before = read_card(options.start, options.kind) if options.start else {}
+    before = read_card(options.further, options.kind) if options.further else {}
     kept = ("sha256", "data", "recipe", "trained further from")
     return {
         "bigbox": __version__,
