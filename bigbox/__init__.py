@@ -1,4 +1,4 @@
-"""bigbox: 21 cm brightness temperature painted onto dark-matter boxes far larger than memory."""
+"""Paint 21 cm brightness temperature onto dark-matter boxes far larger than memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __version__ = "0.1.0"
 def open(
     path: str | Path, chunks: Mapping[str, int] | None = None, realization: int = 0
 ) -> xarray.Dataset:
-    """A box as an xarray data set backed by dask; see `bigbox.store.dataset.open_dataset`.
+    """Open a box as an xarray data set backed by dask; see `bigbox.store.dataset.open_dataset`.
+
+    Raises BadInput where `path` is no box.
 
     >>> import bigbox
     >>> box = bigbox.open("box.zarr")
     >>> box.tb.sel(z=1.2, method="nearest").mean().compute()  # mK, in one plane
-
-    Raises BadInput where `path` is no box.
     """
     # Here, so that `import bigbox`, and with it every command, stays quick.
     from bigbox.store.dataset import open_dataset

@@ -1,4 +1,4 @@
-"""`python -m bigbox` is `bigbox`."""
+"""Run `bigbox` as `python -m bigbox`."""
 
 import sys
 

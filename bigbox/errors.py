@@ -1,4 +1,4 @@
-"""The ways a command can end, and the exit status of each.
+"""End a command with one of these errors, each with its exit status.
 
 Exit status 0: done. 2: bad input or usage (one line, nothing written). 75: stopped early and worth
 starting again (EX_TEMPFAIL, what a requeue understands). 3: `bigbox validate` judged the box and it
@@ -9,18 +9,18 @@ from __future__ import annotations
 
 
 class BigboxError(Exception):
-    """A fault of ours; the command line turns it into exit status 1."""
+    """Report a fault of ours. The command line turns it into exit status 1."""
 
     exit_status = 1
 
 
 class BadInput(BigboxError, ValueError):
-    """What the user gave cannot be used: names the thing, the value, the limit and the way out."""
+    """Refuse what the user gave. The message names the thing, its value, the limit and the fix."""
 
     exit_status = 2
 
 
 class StoppedEarly(BigboxError):
-    """The work stopped before its end, nothing is lost, and the same command goes on from there."""
+    """Stop before the end. Nothing is lost, and the same command goes on from there."""
 
     exit_status = 75

@@ -15,11 +15,7 @@ timings=()
 
 setup() { bigbox_env "$venv" '[dev]' mpich; }
 
-lint() {
-    ruff check .
-    ruff format --check .
-    mypy
-}
+lint() { deploy/lint.sh; }
 
 unit() { python -m pytest -q tests/unit; }
 
@@ -51,6 +47,7 @@ inside() {
 # What a user gets who installs bigbox without a checkout.
 packaging() {
     python -m pip install --quiet --no-deps --target "$scratch/installed" .
+    test -e "$scratch/installed/bigbox/py.typed" -a -e "$scratch/installed/bigbox/scheduler/py.typed"
     (cd "$scratch" && PYTHONPATH="$scratch/installed" python -P -m bigbox ingest quickstart shipped.zarr)
 }
 

@@ -3,6 +3,7 @@ given changes their bytes."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def card(size: HalogenSize | LodiSize, **more: Any) -> dict[str, Any]:
         "redshift": 0.0,
         "cosmology": {},
         "halo_mass_edges": list(HALO_EDGES),
-        "transforms": {name: fit.as_dict() for name, fit in transforms.items()},
+        "transforms": {name: asdict(fit) for name, fit in transforms.items()},
         "gamma": [-9.0, 12.0],
         **more,
     }

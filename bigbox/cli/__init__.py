@@ -1,4 +1,4 @@
-"""The command line: one module per command; here is where an error becomes an exit status.
+"""Run a command, one module for each, and turn an error into an exit status.
 
 Nothing heavy is imported before a command runs, so that `bigbox --help` is quick.
 """
@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import NoReturn
 
 from bigbox import __version__
@@ -37,16 +38,22 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 1 a fault of bigbox
 """
 
+_COMMANDS = (
+    "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
+    "train", "bench",
+)  # fmt: skip
+
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line, said by the first rank only."""
+    """Parse arguments as argparse does, with errors of one line from the first rank only."""
 
     def error(self, message: str) -> NoReturn:
+        """Exit with status 2 and one line."""
         self.exit(2, _line(f"{message} (see {self.prog} --help)") if _first_rank() else None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit status. What is unexpected is raised (exit status 1)."""
+    """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
@@ -68,20 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    from bigbox.cli import (
-        bench,
-        export,
-        ingest,
-        paint,
-        plan,
-        plot,
-        simulate,
-        status,
-        train,
-        validate,
-        verify,
-    )
-
     parser = Parser(
         prog="bigbox",
         description=_ABOUT,
@@ -92,10 +85,8 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
-    for command in (
-        simulate, ingest, plan, paint, status, verify, validate, plot, export, train, bench
-    ):  # fmt: skip
-        command.add(commands)
+    for command in _COMMANDS:
+        import_module(f"bigbox.cli.{command}").add(commands)
     return parser
 
 

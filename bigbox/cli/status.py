@@ -1,4 +1,4 @@
-"""`bigbox status`: how far a painting is, from the ledger."""
+"""Define `bigbox status`: how far a painting is, from the ledger."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ example:  bigbox status box.zarr --json
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(commands, "status", summary="how far a painting is", text=_TEXT)
     parser.add_argument("box", metavar="BOX", type=Path, help="the box")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Shows the table, or the JSON."""
+    """Print the table, or the JSON."""
     from bigbox.store.box import Box
     from bigbox.store.status import status
 
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def at_work(box: Path) -> bool:
-    """Whether a process of this machine holds the lease; asks without touching the lock."""
+    """Find out whether a process of this machine holds the lease, without touching the lock."""
     try:
         lock = (box / "ledger" / "lease.lock").stat()
         held = Path("/proc/locks").read_text()
@@ -56,25 +56,18 @@ def at_work(box: Path) -> bool:
 
 
 def table(box: Path, found: dict[str, Any]) -> str:
-    """A status for people."""
+    """Write a status for people, from what `bigbox.store.status.status` returns."""
     lines = _haloes(found["haloes"], found["at_work"]) if found["haloes"] else []
     if found["painting"] is None:
         lines.append(("tb", f"{box}: nothing is painted; begin with: bigbox paint {box}"))
         return _text(lines)
     identity = found["identity"]
-    told = [
-        f"{name} {identity[key]}"
-        for key, name in (
-            ("seed", "seed"),
-            ("realization", "realization"),
-            ("overlap_method", "overlaps"),
-            ("sampler", "sampler"),
-        )
-        if key in identity
-    ]
+    names = {"seed": "seed", "realization": "realization", "overlap_method": "overlaps",
+             "sampler": "sampler"}  # fmt: skip
+    how = [f"{name} {identity[key]}" for key, name in names.items() if key in identity]
     lines = [
         ("box", found["description"]),
-        ("painter", ", ".join([str(identity.get("painter", "unknown")), *told])),
+        ("painter", ", ".join([str(identity.get("painter", "unknown")), *how])),
         *lines,
         ("tiles", _of(found["tiles_done"], found["tiles"])
                   + f", {found['painted_again']:,} painted more than once"),
@@ -89,7 +82,7 @@ def _text(lines: list[tuple[str, str]]) -> str:
 
 
 def _haloes(found: dict[str, Any], at_work: bool) -> list[tuple[str, str]]:
-    """Lines about the haloes."""
+    """Write the lines about the haloes."""
     lines = [("haloes", found["source"])]
     if "windows" not in found:
         return lines
@@ -112,8 +105,8 @@ def _runs(runs: list[dict[str, Any]], key: str, name: str) -> str:
     heads = ("run", "kind", "started", "worked", "ranks", name, f"{name}/s", "where")
     rows = [heads, *(_row(run, key) for run in runs)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
-    told = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in told)
+    lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _of(done: int, total: int) -> str:

@@ -1,12 +1,13 @@
-"""`bigbox train`: the options of a training; the work is bigbox.training's."""
+"""Define `bigbox train`, whose work is in bigbox.training."""
 
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, number, whole
+from bigbox.cli.values import add_choice, add_command, add_value, number, whole
 
 _TEXT = """\
 Trains one of the two networks on boxes that have the truth: halogen learns halo from dm, lodi
@@ -28,7 +29,7 @@ next:     bigbox paint c.zarr --model model
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands, "train", summary="train HALOgen or LODI on boxes with the truth", text=_TEXT
     )
@@ -37,67 +38,37 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out", metavar="MODEL", type=Path, required=True, help="folder of the model"
     )
-    parser.add_argument(
-        "--preset",
-        choices=("mini", "paper"),
-        default="mini",
-        help="sizes and recipe: mini (default) paints 128³ in about a minute on two CPU cores, "
-        "paper has the published widths and length of training and needs a GPU",
+    preset = (
+        "sizes and recipe: mini (default) paints 128³ in about a minute on two CPU cores, "
+        "paper has the published widths and length of training and needs a GPU"
     )
-    parser.add_argument(
-        "--held-out",
-        type=whole(1, 10_000),
-        metavar="N",
-        help="how many of the last boxes validate (default a quarter)",
+    add_choice(parser, "--preset", ("mini", "paper"), preset)
+    value, above_0 = partial(add_value, parser), number(0.0, above=True)
+    held_out = "how many of the last boxes validate (default a quarter)"
+    value("--held-out", "N", whole(1, 10_000), held_out)
+    value("--steps", "N", whole(1, 10**8), "of the optimiser")
+    value("--batch", "N", whole(1, 4096), "sub-volumes a step")
+    value("--rate", "R", above_0, "learning rate")
+    predicts = "what LODI predicts: v (mini), noise (paper)"
+    parser.add_argument("--parametrisation", choices=("v", "noise"), help=predicts)
+    value("--further", "MODEL", Path, "train the weights of this model further")
+    haloes = (
+        "lodi: part of the samples has the haloes that this model predicts, as painting from "
+        "dark matter alone will have"
     )
-    parser.add_argument("--steps", type=whole(1, 10**8), metavar="N", help="of the optimiser")
-    parser.add_argument("--batch", type=whole(1, 4096), metavar="N", help="sub-volumes a step")
-    parser.add_argument("--rate", type=number(0.0, above=True), metavar="R", help="learning rate")
-    parser.add_argument(
-        "--parametrisation",
-        choices=("v", "noise"),
-        help="what LODI predicts: v (mini), noise (paper)",
-    )
-    parser.add_argument(
-        "--further",
-        metavar="MODEL",
-        type=Path,
-        dest="start",
-        help="train the weights of this model further",
-    )
-    parser.add_argument(
-        "--halogen",
-        metavar="MODEL",
-        type=Path,
-        help="lodi: part of the samples has the haloes that this model predicts, as painting from "
-        "dark matter alone will have",
-    )
-    parser.add_argument(
-        "--halogen-share",
-        type=number(0.0),
-        default=0.5,
-        metavar="P",
-        help="that part, 0 to 1 (default 0.5)",
-    )
-    parser.add_argument("--seed", type=whole(0, 2**31), default=0, metavar="S", help="default 0")
-    parser.add_argument(
-        "--hours",
-        type=number(0.0, above=True),
-        metavar="H",
-        help="stop after this time with status 75; the same command goes on",
-    )
+    value("--halogen", "MODEL", Path, haloes)
+    value("--halogen-share", "P", number(0.0), "that part, 0 to 1 (default 0.5)", 0.5)
+    value("--seed", "S", whole(0, 2**31), "default 0", 0)
+    hours = "stop after this time with status 75; the same command goes on"
+    value("--hours", "H", above_0, hours)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=whole(1, 4096), metavar="N", help="of the CPU")
-    parser.add_argument(
-        "--float32-weights",
-        action="store_true",
-        help="store weights in full; by default in bfloat16, the precision that painting uses",
-    )
+    value("--threads", "N", whole(1, 4096), "of the CPU")
+    float32 = "store weights in full; by default in bfloat16, the precision that painting uses"
+    parser.add_argument("--float32-weights", action="store_true", help=float32)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> None:
     from bigbox.training.train import TrainOptions, train
 
-    values = {k: v for k, v in vars(options).items() if k != "run"}
-    train(TrainOptions(**values))
+    train(TrainOptions(**{k: v for k, v in vars(options).items() if k != "run"}))

@@ -1,15 +1,18 @@
-"""How numbers are read from and shown on the command line."""
+"""Read numbers from the command line, and show bytes and durations on it."""
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+_Number = TypeVar("_Number", int, float)
 
 
 def add_command(commands: Any, name: str, *, summary: str, text: str) -> argparse.ArgumentParser:
-    """A command's parser; `text` is its whole help, of which `summary` is the one line."""
+    """Make a command's parser, with `text` as its whole help and `summary` as its one line."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -19,8 +22,20 @@ def add_command(commands: Any, name: str, *, summary: str, text: str) -> argpars
     return parser
 
 
+def add_value(
+    group: Any, flag: str, metavar: str, read: Any, help: str, default: Any = None
+) -> None:
+    """Add an option that takes one value; read: its argparse type."""
+    group.add_argument(flag, metavar=metavar, type=read, help=help, default=default)
+
+
+def add_choice(group: Any, flag: str, names: Sequence[str], help: str) -> None:
+    """Add an option that takes one of these names, by default the first."""
+    group.add_argument(flag, choices=names, help=help, default=names[0])
+
+
 def add_realization(parser: argparse.ArgumentParser) -> None:
-    """The option --realization; `box_path` reads it."""
+    """Add the option --realization, which `box_path` reads."""
     parser.add_argument(
         "--realization",
         type=whole(0, 2**16 - 1),
@@ -31,37 +46,31 @@ def add_realization(parser: argparse.ArgumentParser) -> None:
 
 
 def box_path(options: argparse.Namespace) -> Path:
-    """The box, or the realization of it that was asked for."""
+    """Return the box, or the realization of it that was asked for."""
     from bigbox.store.box import realization_path
 
     return realization_path(options.box, options.realization)
 
 
-def whole(least: int, most: int | None = None) -> Any:
-    """An argparse type: a whole number within limits."""
+def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
+    """Make an argparse type: a whole number within limits."""
 
     def read(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value < least or (most is not None and value > most):
-            limits = f"at least {least}" if most is None else f"{least} to {most}"
+        value = _converted(text, int, "a whole number")
+        if not least <= value <= most:
+            limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
             raise argparse.ArgumentTypeError(f"{value} is out of range: {limits}")
         return value
 
     return read
 
 
-def number(least: float, *, above: bool = False) -> Any:
-    """An argparse type: a finite number, at least or above a limit."""
+def number(least: float, *, above: bool = False) -> Callable[[str], float]:
+    """Make an argparse type: a finite number, at least or above a limit."""
 
     def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not math.isfinite(value) or value < least or (above and value == least):
+        value = _converted(text, float, "a number")
+        if not least <= value < math.inf or (above and value == least):
             word = "above" if above else "at least"
             raise argparse.ArgumentTypeError(f"{text} is out of range: {word} {least:g}")
         return value
@@ -69,8 +78,15 @@ def number(least: float, *, above: bool = False) -> Any:
     return read
 
 
+def _converted(text: str, kind: Callable[[str], _Number], name: str) -> _Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
+
+
 def in_bytes(count: float) -> str:
-    """Bytes for people, in powers of ten: 1.5 GB."""
+    """Write bytes for people, in powers of ten: 1.5 GB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if abs(count) < 999.5:
             return f"{count:.3g} {unit}"
@@ -79,15 +95,15 @@ def in_bytes(count: float) -> str:
 
 
 def in_time(seconds: float) -> str:
-    """A duration for people: 0.2 s, 4 min 10 s, 3 h 5 min, 12 days 4 h."""
+    """Write a duration for people: 0.2 s, 4 min 10 s, 3 h 5 min, 12 days 4 h."""
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    for big, small, of_big, of_small in (
-        ("min", "s", 60, 1),
-        ("h", "min", 3600, 60),
-        ("days", "h", 86400, 3600),
+    for big, small, in_big, in_small, limit in (
+        ("min", "s", 60, 1, 3600),
+        ("h", "min", 3600, 60, 2 * 86400),
+        ("days", "h", 86400, 3600, math.inf),
     ):
-        if seconds < {60: 3600, 3600: 2 * 86400}.get(of_big, math.inf):
-            first, rest = divmod(round(seconds / of_small) * of_small, of_big)
-            return f"{first:,} {big} {rest // of_small} {small}"
+        if seconds < limit:
+            first, rest = divmod(round(seconds / in_small) * in_small, in_big)
+            return f"{first:,} {big} {rest // in_small} {small}"
     raise ValueError(f"{seconds} is not a duration")

@@ -1,4 +1,4 @@
-"""`bigbox verify`: every checksum of a box, and what to do about what is damaged."""
+"""Define `bigbox verify`: every checksum of a box, and what to do about damage."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ example:  bigbox verify box.zarr
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(commands, "verify", summary="every checksum of a box", text=_TEXT)
     parser.add_argument("box", metavar="BOX", type=Path, help="the box")
     parser.add_argument(
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Name the damage; return exit status 2 when there is any."""
+    """Name the damage, one line each, and return exit status 2 where there is any."""
     from bigbox.ingest.check import damaged_inputs
     from bigbox.store.box import Box
     from bigbox.store.layouts import haloes_of, painting_of

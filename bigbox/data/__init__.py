@@ -1,10 +1,9 @@
-"""The data that bigbox ships: one small real dark-matter box, and trained networks.
+"""Find the data that bigbox ships: one small real dark-matter box, and trained networks.
 
 ``gadget4_L12.5_N128_z0_dm.hdf5``: data set ``dm``, 1 + delta on 128^3 voxels, float32, of a
-12.5 Mpc/h GADGET-4 run at z = 0; the attributes of the data set tell its provenance, and
-``deploy/make_quickstart_data.py`` makes it.
+12.5 Mpc/h GADGET-4 run at z = 0. The attributes of the data set tell its provenance.
 
-``model/``: HALOgen and LODI, weights and cards; a card tells what they were trained on, and how
+``model/``: HALOgen and LODI, weights and cards. A card tells what they were trained on, and how
 well they do.
 """
 
@@ -15,10 +14,10 @@ from pathlib import Path
 
 
 def default_model() -> Path:
-    """The folder of the networks that `bigbox paint` uses where no other are given."""
+    """Return the folder of the networks that `bigbox paint` uses where no other are given."""
     return Path(str(files(__name__) / "model"))
 
 
 def quickstart_grid() -> Path:
-    """The path of the shipped density grid."""
+    """Return the path of the shipped density grid."""
     return Path(str(files(__name__) / "gadget4_L12.5_N128_z0_dm.hdf5"))

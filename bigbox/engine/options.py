@@ -124,7 +124,8 @@ def check_model(options: PaintOptions, box: Box, haloes: bool) -> None:
     if options.painter != "lodi" or options.force:
         return
     from bigbox.data import default_model
-    from bigbox.networks.model import check_box, read_card
+    from bigbox.networks.model import read_card
+    from bigbox.painters.validity import check_box
 
     folder = options.model or default_model()
     for kind in ("lodi", "halogen") if haloes else ("lodi",):

@@ -1,1 +1,1 @@
-"""The networks: HALOgen (haloes from dark matter) and LODI (T_b from haloes), and their files."""
+"""Define HALOgen (haloes from dark matter) and LODI (T_b from haloes), and their files."""

@@ -1,21 +1,10 @@
-"""HALOgen: four halo mass density channels from the dark-matter density (paper section 2.1)."""
+"""Predict four halo mass density channels from the dark-matter density (paper section 2.1)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bigbox.networks.layers import (
-    Attention,
-    ResidualBlock,
-    conv,
-    fold,
-    join,
-    norm,
-    run_blocks,
-    run_outlet,
-    unfold,
-    upsample,
-)
+from bigbox.networks import layers
 from bigbox.networks.presets import HalogenSize
 
 WINDOW = 64  # voxels on an edge of what the network sees at once (section 2.1.1)
@@ -23,7 +12,7 @@ CHANNELS = 4  # halo mass bins (eq. 1)
 
 
 class Halogen(nn.Module):
-    """Attention ResUNet (section 2.1.1, fig. 2): 1 x 64³ in, 4 x 64³ out, normalised logarithms.
+    """Map 1 x 64³ to 4 x 64³ normalised logarithms by an attention ResUNet (section 2.1.1, fig. 2).
 
         64³ ─ blocks ──────────────────────────────── join ─ blocks ─ 4 x 64³
               max-pool                                upsample (trilinear)
@@ -43,39 +32,37 @@ class Halogen(nn.Module):
         groups, widths = CHANNELS, size.widths
 
         def blocks(channels: int, out: int) -> nn.ModuleList:
-            ends = [channels] + [out] * size.blocks
-            return nn.ModuleList(
-                ResidualBlock(a, b, size.convs, groups)
-                for a, b in zip(ends[:-1], ends[1:], strict=True)
-            )
+            return layers.residual_blocks(channels, out, size.blocks, size.convs, groups)
 
-        self.inlet = conv(size.patch**3, widths[0])
+        self.inlet = layers.conv(size.patch**3, widths[0])
         self.down = nn.ModuleList(
             blocks(a, b) for a, b in zip((widths[0], *widths[:-1]), widths[:-1], strict=False)
         )
         self.pool = nn.MaxPool3d(2)
         self.bottom = blocks(widths[-2], widths[-1])
-        self.attention = Attention(widths[-1], size.heads, groups)
+        self.attention = layers.Attention(widths[-1], size.heads, groups)
         self.narrow = nn.ModuleList(
-            conv(b, a, groups, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            layers.conv(b, a, groups, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
         self.outlet = nn.Sequential(
-            norm(widths[0], groups), nn.SiLU(), conv(widths[0], CHANNELS * size.patch**3, groups)
+            layers.norm(widths[0], groups),
+            nn.SiLU(),
+            layers.conv(widths[0], CHANNELS * size.patch**3, groups),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (B, 1, n, n, n) of the normalised log density; returns (B, 4, n, n, n)."""
-        h = self.inlet(fold(x, self.size.patch))
+        """Return (B, 4, n, n, n) from the normalised log density (B, 1, n, n, n)."""
+        h = self.inlet(layers.patchify(x, self.size.patch))
         skips = []
         for level in self.down:
-            h = run_blocks(level, h)
+            h = layers.run_blocks(level, h)
             skips.append(h)
             h = self.pool(h)
-        h = self.attention(run_blocks(self.bottom, h))
+        h = self.attention(layers.run_blocks(self.bottom, h))
         for level, narrow, skip in zip(
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
             # Narrowed before it is upsampled: the same function, an eighth of the work.
-            h = run_blocks(level, join(upsample(narrow(h)), skip, CHANNELS))
-        return unfold(run_outlet(self.outlet, h), self.size.patch)
+            h = layers.run_blocks(level, layers.join(layers.upsample(narrow(h)), skip, CHANNELS))
+        return layers.unpatchify(layers.run_outlet(self.outlet, h), self.size.patch)

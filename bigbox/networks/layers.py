@@ -1,7 +1,7 @@
-"""The pieces that both networks are built from: blocks, attention, changes of resolution.
+"""Build both networks from these: residual blocks, attention, changes of resolution.
 
 Tensors are (B, C, x, y, z). `groups` keeps that many shares of the channels apart all through a
-network: HALOgen's four output channels never see each other (paper section 2.1.1).
+network, so that HALOgen's four output channels never see each other (paper section 2.1.1).
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ NORM_CHANNELS = 8  # channels that one group of a GroupNorm averages over, where
 
 
 def norm(channels: int, groups: int = 1) -> nn.GroupNorm:
-    """GroupNorm whose groups never cross the borders of `groups`."""
+    """Make a GroupNorm whose groups never cross the borders of `groups`."""
     share = channels // groups
     return nn.GroupNorm(groups * max(1, share // NORM_CHANNELS), channels)
 
 
 class Conv(nn.Conv3d):
-    """A convolution that works in the precision of its weights, whatever its input has.
+    """Convolve in the precision of the weights, whatever the input has.
 
-    Unless autocast chooses the precision, as in training.
+    Under autocast, as in training, autocast chooses the precision.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, ...) to (B, out, ...)."""
+        """Return (B, out, ...) from (B, channels, ...)."""
         chosen = torch.is_autocast_enabled(x.device.type)
         return super().forward(x if chosen else x.to(self.weight.dtype))
 
 
 class PairConv(Conv):
-    """The same convolution as two groups of outputs, which both see all of the input.
+    """Convolve as `whole` does, as two groups of outputs that both see all of the input.
 
-    On one thread and for one window torch keeps to loops of its own, four times as slow in float32;
-    groups it leaves to oneDNN.
+    On one thread and for one window torch keeps to loops of its own, four times as slow in float32.
+    It leaves groups to oneDNN.
     """
 
     def __init__(self, whole: Conv):
@@ -46,47 +46,50 @@ class PairConv(Conv):
         self.load_state_dict(whole.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, ...) to (B, out, ...)."""
+        """Return (B, out, ...) from (B, channels, ...)."""
         return super().forward(torch.cat([x, x], dim=1))
 
 
 def conv(channels: int, out: int, groups: int = 1, edge: int = 3) -> Conv:
-    """Convolution that keeps the shape; zeros beyond the edge, for a tile is not periodic."""
+    """Make a convolution that keeps the shape, with zeros beyond the edge: no tile is periodic."""
     return Conv(channels, out, edge, padding=edge // 2, groups=groups)
 
 
-def silence(layer: nn.Module) -> None:
-    """Weights and biases of a layer to zero: it adds nothing until it has learned to."""
+def zero_weights(layer: nn.Module) -> None:
+    """Set weights and biases to zero: the layer adds nothing until it has learned to."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
 
 
-def normalised(layer: nn.Module, x: Tensor, told: Tensor | None = None) -> Tensor:
-    """A norm of x (B, C, ...) in its own precision, scaled and shifted by the noise level.
+def modulated_norm(layer: nn.Module, x: Tensor, modulation: Tensor | None = None) -> Tensor:
+    """Normalise x (B, C, ...) in the norm's own precision, then scale and shift its channels.
 
-    told: (B, 2 C), or (1, 2 C) where all of a batch are at one level, as when painting: then scale
-    and shift become the norm's own, at no cost. In float32 where the network is in bfloat16:
-    rounded here, every voxel of a tile would be wrong in the same way, 1 % of the power of T_b.
+    Parameters
+    ----------
+    modulation : scale - 1 and shift by the noise level, (B, 2 C), or (1, 2 C) where all of a batch
+        are at one level, as when painting: then they become the norm's own, at no cost. In float32
+        where the network is in bfloat16: rounded here, every voxel of a tile would be wrong in the
+        same way, 1 % of the power of T_b.
     """
     assert isinstance(layer, nn.GroupNorm)
     x = x.to(layer.weight.dtype)
-    if told is None:
-        return layer(x)
-    scale, shift = (1 + told[:, : x.shape[1]]), told[:, x.shape[1] :]
-    if len(told) == 1 and layer.weight.dtype == told.dtype:
+    if modulation is None:
+        return functional.group_norm(x, layer.num_groups, layer.weight, layer.bias, layer.eps)
+    scale, shift = 1 + modulation[:, : x.shape[1]], modulation[:, x.shape[1] :]
+    if len(modulation) == 1 and layer.weight.dtype == modulation.dtype:
         weight = layer.weight * scale[0]
         bias = torch.addcmul(shift[0], layer.bias, scale[0])
         return functional.group_norm(x, layer.num_groups, weight, bias, layer.eps)
-    h = layer(x)
-    spread = (..., *(None,) * (x.dim() - 2))
-    return torch.addcmul(shift[spread], h.to(shift.dtype), scale[spread])
+    h = layer(x).to(shift.dtype)
+    voxels = (..., *(None,) * (x.dim() - 2))
+    return torch.addcmul(shift[voxels], h, scale[voxels])
 
 
 class ResidualBlock(nn.Module):
-    """`convs` times norm, SiLU, convolution, around a skip connection; told the noise level.
+    """Apply norm, SiLU and convolution `convs` times, around a skip connection.
 
-    embedding: length of the noise level's embedding, 0 for none; it scales and shifts what comes
-    out of the first convolution.
+    The embedding of the noise level, of length `embedding`, scales and shifts what comes out of the
+    first convolution. With length 0 there is none.
     """
 
     def __init__(
@@ -98,34 +101,50 @@ class ResidualBlock(nn.Module):
         self.convs = nn.ModuleList(
             conv(a, b, groups) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
-        silence(self.convs[-1])  # a block starts as its skip connection
+        zero_weights(self.convs[-1])  # a block starts as its skip connection
         self.skip = conv(channels, out, groups, edge=1) if channels != out else nn.Identity()
         self.level = nn.Linear(embedding, 2 * out) if embedding else None
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-        """x: (B, channels, ...), embedding: (B, embedding); returns (B, out, ...)."""
+        """Return (B, out, ...) from x (B, channels, ...) and the embedding (B, embedding)."""
         h = x
-        for place, (normalise, convolve) in enumerate(zip(self.norms, self.convs, strict=True)):
-            told = self.level(embedding) if place == 1 and self.level is not None else None
-            h = normalised(normalise, h, told)
+        for index, (layer, convolve) in enumerate(zip(self.norms, self.convs, strict=True)):
+            modulation = self.level(embedding) if index == 1 and self.level is not None else None
+            h = modulated_norm(layer, h, modulation)
             h = convolve(functional.silu(h, inplace=not torch.is_grad_enabled()))
-        return self.skip(x) + h
+        skipped: Tensor = self.skip(x)
+        return skipped + h
+
+
+def residual_blocks(
+    channels: int, out: int, count: int, convs: int, groups: int = 1, embedding: int = 0
+) -> nn.ModuleList:
+    """Make the residual blocks of one resolution, for `run_blocks`."""
+    ends = [channels] + [out] * count
+    return nn.ModuleList(
+        ResidualBlock(a, b, convs, groups, embedding)
+        for a, b in zip(ends[:-1], ends[1:], strict=True)
+    )
 
 
 def run_blocks(blocks: nn.Module, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-    """Through the residual blocks of one resolution, a ModuleList, one after the other."""
+    """Pass x through the residual blocks of one resolution, one after the other."""
     for block in blocks.children():
         x = block(x, embedding)
     return x
 
 
 def run_outlet(outlet: nn.Module, x: Tensor) -> Tensor:
-    """Through the last norm, activation and convolution, in their own precision."""
-    return outlet(x.to(next(outlet.parameters()).dtype))
+    """Pass x through the last norm, activation and convolution, in their own precision."""
+    h: Tensor = outlet(x.to(next(outlet.parameters()).dtype))
+    return h
 
 
 class Attention(nn.Module):
-    """Self-attention between all voxels of the bottleneck; one head for each group of channels."""
+    """Let all voxels of the bottleneck attend to each other, one head for each group of channels.
+
+    `heads` must be a multiple of `groups`.
+    """
 
     def __init__(self, channels: int, heads: int, groups: int = 1):
         super().__init__()
@@ -135,23 +154,25 @@ class Attention(nn.Module):
         # within each group.
         self.project = conv(channels, 3 * channels, groups, edge=1)
         self.out = conv(channels, channels, groups, edge=1)
-        silence(self.out)
+        zero_weights(self.out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, x, y, z) to the same; heads must be a multiple of the groups."""
+        """Return the attended (B, C, x, y, z), of the input's shape."""
         batch, channels, *space = x.shape
-        projected = self.project(self.norm(x)).reshape(
+        projected: Tensor = self.project(self.norm(x)).reshape(
             batch, self.heads, 3, channels // self.heads, math.prod(space)
         )
         query, key, value = projected.transpose(-1, -2).unbind(2)
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        return x + self.out(mixed.transpose(-1, -2).reshape(batch, channels, *space))
+        added: Tensor = self.out(mixed.transpose(-1, -2).reshape(batch, channels, *space))
+        return x + added
 
 
 def upsample(x: Tensor) -> Tensor:
-    """Twice as fine on every axis, trilinear: torch's interpolate(scale_factor=2), much faster on a
-    CPU, and channels last. A fine voxel is 3/4 of the coarse one that it lies in and 1/4 of the
-    nearer neighbour.
+    """Interpolate to twice the resolution on every axis, trilinearly.
+
+    A fine voxel is 3/4 of the coarse one that it lies in and 1/4 of the nearer neighbour. The same
+    as torch's interpolate(scale_factor=2), but channels last and much faster on a CPU.
     """
     x = x.permute(0, 2, 3, 4, 1)
     for axis in (1, 2, 3):
@@ -163,8 +184,8 @@ def upsample(x: Tensor) -> Tensor:
     return x.permute(0, 4, 1, 2, 3)
 
 
-def fold(x: Tensor, patch: int) -> Tensor:
-    """Patches of patch³ voxels become channels: (B, C, n, n, n) to (B, C patch³, n/patch, ...)."""
+def patchify(x: Tensor, patch: int) -> Tensor:
+    """Make patches of patch³ voxels channels: (B, C, n, n, n) to (B, C patch³, n/patch, ...)."""
     if patch == 1:
         return x
     b, c, n, *_ = x.shape
@@ -173,8 +194,8 @@ def fold(x: Tensor, patch: int) -> Tensor:
     return x.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * patch**3, m, m, m)
 
 
-def unfold(x: Tensor, patch: int) -> Tensor:
-    """The inverse of `fold`: (B, C patch³, m, m, m) to (B, C, m patch, ...)."""
+def unpatchify(x: Tensor, patch: int) -> Tensor:
+    """Invert `patchify`: (B, C patch³, m, m, m) to (B, C, m patch, ...)."""
     if patch == 1:
         return x
     b, c, m, *_ = x.shape
@@ -183,15 +204,15 @@ def unfold(x: Tensor, patch: int) -> Tensor:
 
 
 def join(first: Tensor, second: Tensor, groups: int = 1) -> Tensor:
-    """The channels of both, group by group: (B, C1, ...) and (B, C2, ...) to (B, C1 + C2, ...)."""
+    """Join channels group by group: (B, C1, ...) and (B, C2, ...) to (B, C1 + C2, ...)."""
     if groups == 1:
         return torch.cat([first, second], dim=1)
-    parts = [t.permute(0, 2, 3, 4, 1).unflatten(-1, (groups, -1)) for t in (first, second)]
+    parts = [x.permute(0, 2, 3, 4, 1).unflatten(-1, (groups, -1)) for x in (first, second)]
     return torch.cat(parts, dim=-1).flatten(-2).permute(0, 4, 1, 2, 3)
 
 
 def level_features(level: Tensor, count: int) -> Tensor:
-    """Sines and cosines of a noise level in 0 .. 1: (B,) to (B, count), count even."""
+    """Return sines and cosines of noise levels in 0 .. 1: (B,) to (B, count), count even."""
     rates = torch.exp(torch.linspace(0.0, math.log(1000.0), count // 2, device=level.device))
     angles = level.float()[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -1,4 +1,4 @@
-"""LODI's denoising network: T_b from haloes and known voxels (paper section 2.2, fig. 4)."""
+"""Denoise a tile of T_b, given haloes and known voxels (paper section 2.2, fig. 4)."""
 
 from __future__ import annotations
 
@@ -6,34 +6,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bigbox.networks.layers import (
-    Attention,
-    Conv,
-    ResidualBlock,
-    conv,
-    fold,
-    join,
-    level_features,
-    norm,
-    run_blocks,
-    run_outlet,
-    silence,
-    unfold,
-    upsample,
-)
+from bigbox.networks import layers
 from bigbox.networks.presets import LodiSize
 
 TILE = 32  # voxels on an edge of a tile (section 2.2)
-# What the network is told beside the noisy tile: four halo channels, and two that the paper has
-# not, the known voxels and their mask. With an empty mask it is the paper's network.
+# Channels of the condition: the four of the haloes, and two that the paper has not, the known
+# voxels and their mask. With an empty mask it is the paper's network.
 CONDITIONS = 4 + 2
 
 
 class Lodi(nn.Module):
-    """3-D U-Net on 32³ (section 2.2.1): residual blocks, attention at the bottleneck.
+    """Predict v, or the noise, of a noisy 32³ tile by a 3-D U-Net (section 2.2.1).
 
-    Zeros beyond the edges: circular padding (Ono et al. 2024) would join opposite sides of a tile
-    that is no box of its own. At most three halvings: 32³ to 4³.
+    Residual blocks, and attention at the bottleneck. Zeros beyond the edges: circular padding (Ono
+    et al. 2024) would join opposite sides of a tile that is no box of its own. At most three
+    halvings: 32³ to 4³.
     """
 
     def __init__(self, size: LodiSize):
@@ -42,16 +29,14 @@ class Lodi(nn.Module):
         widths, embedding = size.widths, size.embedding
 
         def blocks(channels: int, out: int) -> nn.ModuleList:
-            ends = [channels] + [out] * size.blocks
-            return nn.ModuleList(
-                ResidualBlock(a, b, size.convs, embedding=embedding)
-                for a, b in zip(ends[:-1], ends[1:], strict=True)
+            return layers.residual_blocks(
+                channels, out, size.blocks, size.convs, embedding=embedding
             )
 
         # One convolution over noisy tile and conditions, written as two: the second is the same at
         # every step, and is computed once.
-        self.inlet = conv(size.patch**3, widths[0])
-        self.condition_inlet = conv(CONDITIONS * size.patch**3, widths[0])
+        self.inlet = layers.conv(size.patch**3, widths[0])
+        self.condition_inlet = layers.conv(CONDITIONS * size.patch**3, widths[0])
         self.embed = nn.Sequential(
             nn.Linear(embedding, embedding),
             nn.SiLU(),
@@ -60,59 +45,68 @@ class Lodi(nn.Module):
         )
         self.down = nn.ModuleList(blocks(width, width) for width in widths[:-1])
         self.coarsen = nn.ModuleList(
-            Conv(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            layers.Conv(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.bottom = blocks(widths[-1], widths[-1])
-        self.attention = Attention(widths[-1], size.heads)
+        self.attention = layers.Attention(widths[-1], size.heads)
         self.bottom_out = blocks(widths[-1], widths[-1])
         self.narrow = nn.ModuleList(
-            conv(b, a, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            layers.conv(b, a, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
         self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
-        self.outlet = nn.Sequential(norm(widths[0]), nn.SiLU(), conv(widths[0], size.patch**3))
-        silence(self.outlet[-1])
+        self.outlet = nn.Sequential(
+            layers.norm(widths[0]), nn.SiLU(), layers.conv(widths[0], size.patch**3)
+        )
+        layers.zero_weights(self.outlet[-1])
 
     def prepare(self, condition: Tensor, known: Tensor, mask: Tensor) -> Tensor:
-        """What does not change from step to step: (B, widths[0], ...).
+        """Return what is the same at every step, (B, widths[0], ...), for `forward`.
 
-        condition: (B, 4, t, t, t) normalised log halo density; known: (B, t, t, t) normalised T_b,
-        0 where unknown; mask: (B, t, t, t), 1 where known.
+        Parameters
+        ----------
+        condition : normalised log halo density, (B, 4, t, t, t).
+        known : normalised T_b, 0 where unknown, (B, t, t, t).
+        mask : 1 where known, else 0, (B, t, t, t).
         """
-        told = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
-        return self.condition_inlet(fold(told, self.size.patch))
+        channels = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
+        prepared: Tensor = self.condition_inlet(layers.patchify(channels, self.size.patch))
+        return prepared
 
     def forward(self, z: Tensor, level: Tensor, prepared: Tensor) -> Tensor:
-        """z: (B, t, t, t) noisy tile; level: (B,) noise level in 0 .. 1, or (1,) where all tiles
-        have the same; prepared: from `prepare`.
+        """Return v, or the noise if `size` says so, of noisy tiles: (B, t, t, t).
 
-        Returns (B, t, t, t): v or the noise, whichever the network was trained to predict.
+        Parameters
+        ----------
+        z : noisy tiles, (B, t, t, t).
+        level : noise level in 0 .. 1, (B,), or (1,) where all tiles have the same.
+        prepared : from `prepare`.
         """
-        features = level_features(level, self.size.embedding)
+        features = layers.level_features(level, self.size.embedding)
         e = self.embed(features.to(next(self.embed.parameters()).dtype))
-        h = self.inlet(fold(z[:, None], self.size.patch)) + prepared
+        h = self.inlet(layers.patchify(z[:, None], self.size.patch)) + prepared
         skips = []
         for stage, coarsen in zip(self.down, self.coarsen, strict=True):
-            h = run_blocks(stage, h, e)
+            h = layers.run_blocks(stage, h, e)
             skips.append(h)
             h = coarsen(h)
-        h = self.attention(run_blocks(self.bottom, h, e))
-        h = run_blocks(self.bottom_out, h, e)
+        h = self.attention(layers.run_blocks(self.bottom, h, e))
+        h = layers.run_blocks(self.bottom_out, h, e)
         for stage, narrow, skip in zip(
             reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
         ):
-            fine = upsample(narrow(h))
-            h = run_blocks(stage, join(fine, skip.to(fine.dtype)), e)
-        return unfold(run_outlet(self.outlet, h), self.size.patch)[:, 0]
+            fine = layers.upsample(narrow(h))
+            h = layers.run_blocks(stage, layers.join(fine, skip.to(fine.dtype)), e)
+        return layers.unpatchify(layers.run_outlet(self.outlet, h), self.size.patch)[:, 0]
 
 
 def clean_estimate(
     parametrisation: str, z: Tensor, output: Tensor, alpha: Tensor, sigma: Tensor
 ) -> Tensor:
-    """x0 from the network's output: alpha z - sigma v, or (z - sigma eps) / alpha.
+    """Return x0 from the network's output: alpha z - sigma v, or (z - sigma eps) / alpha.
 
-    alpha, sigma: broadcast against z; z = alpha x0 + sigma eps, v = alpha eps - sigma x0
-    (Salimans & Ho 2022, eq. 11; with unit variance this is the preconditioning of Karras et al.
-    2022).
+    alpha and sigma broadcast against z = alpha x0 + sigma eps, and v = alpha eps - sigma x0
+    (Salimans & Ho 2022, eq. 11). With unit variance this is the preconditioning of Karras et al.
+    2022.
     """
     if parametrisation == "v":
         return alpha * z - sigma * output
@@ -120,24 +114,24 @@ def clean_estimate(
 
 
 def target(parametrisation: str, x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What the network should have said: v, or the noise."""
+    """Return what the network should predict of z = alpha x0 + sigma noise: v, or the noise."""
     return alpha * noise - sigma * x0 if parametrisation == "v" else noise
 
 
 def weighted_mse(output: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
-    """Mean squared error with a weight for each voxel (B, t, t, t), 0 where known, per tile: (B,).
+    """Return the mean squared error of each tile, (B,), each voxel with its weight (B, t, t, t).
 
-    Over the number of voxels that count at all, so that a heavier voxel makes a heavier tile.
+    The mean is over the voxels whose weight is not 0, so that a heavier voxel makes a heavier tile.
     """
     error = functional.mse_loss(output.float(), wanted, reduction="none") * weight
     return error.flatten(1).sum(1) / (weight > 0).flatten(1).sum(1)
 
 
 def coherent_mse(output: Tensor, wanted: Tensor, weight: Tensor, block: int) -> Tensor:
-    """As weighted_mse, of errors summed over blocks of block³ voxels: (B,).
+    """Return `weighted_mse` of errors that are first summed over blocks of block³ voxels, (B,).
 
-    As large for errors that are independent from voxel to voxel; block³ times as large for an error
-    that is the same in all of a block.
+    It is as large for errors that are independent from voxel to voxel, and block³ times as large
+    for an error that is the same in all of a block.
     """
     error = (output.float() - wanted) * weight.sqrt()
     sums = functional.avg_pool3d(error[:, None], block) * block**3

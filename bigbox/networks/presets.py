@@ -1,4 +1,4 @@
-"""The sizes of the networks: one table for HALOgen, one for LODI."""
+"""Size the networks: one table for HALOgen, one for LODI."""
 
 from __future__ import annotations
 
@@ -10,9 +10,14 @@ from bigbox.errors import BadInput
 
 @dataclass(frozen=True)
 class HalogenSize:
-    """patch: voxels on an edge that the first convolution takes as one; widths: channels at each
-    resolution, the last at the bottleneck; blocks: residual blocks per resolution; convs: in each
-    block; heads: of the attention, a multiple of 4.
+    """Size HALOgen.
+
+    Parameters
+    ----------
+    patch : voxels on an edge that the first convolution takes as one.
+    widths : channels at each resolution, the last at the bottleneck.
+    blocks, convs : residual blocks at each resolution, and convolutions in each block.
+    heads : of the attention, a multiple of 4.
     """
 
     patch: int
@@ -23,21 +28,20 @@ class HalogenSize:
 
 
 @dataclass(frozen=True)
-class LodiSize:
-    """As HalogenSize; embedding: length of the noise level's embedding; parametrisation: what the
-    network predicts, "v" (Salimans & Ho 2022) or "noise" (the paper).
+class LodiSize(HalogenSize):
+    """Size LODI.
+
+    Parameters
+    ----------
+    embedding : length of the noise level's embedding.
+    parametrisation : what the network predicts: "v" (Salimans & Ho 2022) or "noise" (the paper).
     """
 
-    patch: int
-    widths: tuple[int, ...]
-    blocks: int
-    convs: int
-    heads: int
     embedding: int
     parametrisation: str
 
 
-_Size = TypeVar("_Size")
+_Preset = TypeVar("_Preset")
 
 # The paper gives HALOgen's input, poolings and bottleneck (64³, three, 8³), not its widths, and
 # LODI's input (32³) and one convolution more in a block than Ono et al. 2024, whose widths it has.
@@ -56,22 +60,13 @@ LODI = {
 }
 
 
-def halogen_size(preset: str) -> HalogenSize:
-    """HALOgen's sizes by name. Raises BadInput."""
-    return _of(HALOGEN, preset)
+def find_preset(table: dict[str, _Preset], name: str) -> _Preset:
+    """Return the sizes, or the recipe, of a preset. Raises BadInput."""
+    if name not in table:
+        raise BadInput(f"preset: {name!r} is not one of {', '.join(table)}")
+    return table[name]
 
 
-def lodi_size(preset: str) -> LodiSize:
-    """LODI's sizes by name. Raises BadInput."""
-    return _of(LODI, preset)
-
-
-def as_dict(size: HalogenSize | LodiSize) -> dict[str, Any]:
-    """As JSON values, for the model card; `size(**dict)` gives it back."""
+def as_dict(size: HalogenSize) -> dict[str, Any]:
+    """Return JSON values for the model card, of which `size(**dict)` makes it again."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(size).items()}
-
-
-def _of(table: dict[str, _Size], preset: str) -> _Size:
-    if preset not in table:
-        raise BadInput(f"preset: {preset!r} is not one of {', '.join(table)}")
-    return table[preset]

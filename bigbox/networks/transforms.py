@@ -1,8 +1,8 @@
-"""What the networks see of a field: its logarithm, to mean 0 and variance 1 (paper section 2.2)."""
+"""Take logarithms of fields to mean 0 and variance 1, as networks see them (paper section 2.2)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,9 +16,9 @@ Field = TypeVar("Field", np.ndarray, Tensor)
 
 @dataclass(frozen=True)
 class LogTransform:
-    """x = (log10(field + floor) - mean) / std; where `clip`, log10(max(field, floor)) instead.
+    """Take x = (log10(field + floor) - mean) / std, or of max(field, floor) where `clip`.
 
-    floor: in the field's units; keeps the logarithm finite where the field is zero.
+    The floor is in the field's units. It keeps the logarithm finite where the field is zero.
     """
 
     floor: float
@@ -27,22 +27,23 @@ class LogTransform:
     clip: bool = False
 
     def forward(self, field: Field) -> Field:
-        """A float32 field in its units, numpy or torch, to network units, of the same shape."""
+        """Return a float32 field, numpy or torch, in network units."""
         library: Any = torch if isinstance(field, Tensor) else np
         lifted = field.clip(self.floor) if self.clip else field + self.floor
-        return (library.log10(lifted) - self.mean) / self.std
+        x: Field = (library.log10(lifted) - self.mean) / self.std
+        return x
 
     def inverse(self, x: Field) -> Field:
-        """Network units to the field in its units, at least 0; what was clipped is 0."""
+        """Return x in the field's units, at least 0, and 0 where it was clipped."""
         power = 10.0 ** (x * self.std + self.mean)
         field = power * (power > self.floor) if self.clip else power - self.floor
         return field.clip(0.0)
 
     @classmethod
     def fit(cls, fields: list[np.ndarray], floor: float, clip: bool = False) -> LogTransform:
-        """Mean and std over all voxels of all fields, each field weighing the same.
+        """Fit mean and std to all voxels of all fields, each field weighing the same.
 
-        Raises BadInput where there is nothing to normalise.
+        Raises BadInput where a field is the same everywhere.
         """
         raw = cls(floor, 0.0, 1.0, clip)
         means, squares = [], []
@@ -55,7 +56,3 @@ class LogTransform:
         if not variance > 0:
             raise BadInput(f"normalisation: the field is the same everywhere (log10 {mean:.3g})")
         return cls(floor, mean, variance**0.5, clip)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON values; `LogTransform(**dict)` gives it back."""
-        return asdict(self)

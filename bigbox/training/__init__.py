@@ -1,1 +1,1 @@
-"""Training of the networks: data and splits, losses, the loop, the model card."""
+"""Train the networks: data and splits, losses, the loop, the model card."""

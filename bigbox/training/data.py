@@ -1,4 +1,4 @@
-"""Training data: boxes in memory, split by simulation or by slab, cut into random sub-volumes.
+"""Split boxes by simulation or by slab, and cut them into random sub-volumes for training.
 
 A batch is a pure function of (seed, step, rank), so that a resumed training sees what an
 undisturbed one would have seen.
@@ -14,6 +14,7 @@ No sub-volume reaches into a gap, so no voxel, smoothed or not, is seen on both 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +25,17 @@ from bigbox.errors import BadInput
 from bigbox.networks.transforms import LogTransform
 from bigbox.physics.smoothing import DEFAULT_RADIUS, gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
-from bigbox.training.symmetries import SYMMETRIES, turn
 
 VALIDATION_SHARE = 0.25  # of a single box (section 2.3)
 GAP = 2.0  # Mpc/h between training and validation of one box: more than twice the kernel's reach
 SAME_VOXEL = 0.02  # relative difference of voxel sizes that may be trained on together
+# The 48 of a cube (section 2.3): an order of the axes, and which of them are then reversed.
+SYMMETRIES = tuple(product(permutations(range(3)), product((False, True), repeat=3)))
 
 
 @dataclass(frozen=True)
 class TrainingBox:
-    """The fields of one box, in network units once normalised: float32 (C, N, N, N) each."""
+    """Hold the fields of one box, float32 (C, N, N, N) each, in network units once normalised."""
 
     path: Path
     fields: dict[str, np.ndarray]
@@ -41,14 +43,15 @@ class TrainingBox:
 
     @property
     def edge(self) -> int:
-        return self.fields["halo"].shape[-1]
+        """Return N, the voxels on an axis."""
+        return int(self.fields["halo"].shape[-1])
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where sub-volumes of one box may lie: voxels start .. start + length of axis 0, or anywhere.
+    """Say where sub-volumes of a box may lie: within voxels start .. start + length of axis 0.
 
-    length: None for the whole periodic box.
+    With length None they may lie anywhere in the periodic box.
     """
 
     box: int
@@ -56,46 +59,44 @@ class Region:
     length: int | None = None
 
     def origins(self, box_edge: int, window: int) -> int:
-        """How many origins along axis 0 keep a window inside."""
+        """Count the origins along axis 0 that keep a window inside."""
         return box_edge if self.length is None else self.length - window + 1
 
     def as_dict(self, boxes: list[TrainingBox]) -> dict[str, Any]:
-        """For the model card: which voxels of which box."""
-        edge = boxes[self.box].edge
-        length = edge if self.length is None else self.length
-        return {
-            "box": boxes[self.box].path.name,
-            "axis 0": [self.start, self.start + length],
-            "of": edge,
-        }
+        """Return which voxels of which box these are, as JSON values for the model card."""
+        box = boxes[self.box]
+        length = box.edge if self.length is None else self.length
+        where = [self.start, self.start + length]
+        return {"box": box.path.name, "axis 0": where, "of": box.edge}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Disjoint regions to train on and to validate on."""
+    """Hold disjoint regions to train on and to validate on."""
 
     training: list[Region]
     validation: list[Region]
 
 
 def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
-    """Read arrays of boxes whole: about 4 bytes a voxel and channel, all in memory.
+    """Read whole arrays of boxes into memory, about 4 bytes a voxel and channel.
 
-    names: arrays to read, of "dm", "halo", "tb"; dm is smoothed as the others are
-    (section 2.1.2). Raises BadInput: an array is missing, or boxes differ in voxel size, redshift
-    or smoothing.
+    Of the arrays "dm", "halo" and "tb", dm is smoothed as the others are (section 2.1.2).
+
+    Raises
+    ------
+    BadInput
+        An array is missing, a box is given twice, or boxes differ in voxel size, redshift or
+        smoothing.
     """
     boxes: list[TrainingBox] = []
     for path in paths:
         store = Box.open(path)
         if any(store.path.samefile(other.path) for other in boxes):
             raise BadInput(f"{path}: given twice; training and validation would share it")
-        for name in names:
-            store.require(name)
-        fields = {}
-        smoothing = {}
-        for name in names:
-            array = store.array(name)
+        arrays = {name: store.require(name) for name in names}
+        fields, smoothing = {}, {}
+        for name, array in arrays.items():
             field = np.asarray(array[...], dtype=np.float32)
             fields[name] = field if field.ndim == 4 else field[None]
             smoothing[name] = float(array.attrs.get("smoothing", 0.0))  # type: ignore[arg-type]
@@ -109,7 +110,7 @@ def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
             "cosmology": store.attributes["cosmology"],
             "smoothing": radius,
             "simulation": int(google_crc32c.value(fields["halo"].tobytes())),
-            "sources": {n: store.array(n).attrs.get("source", "") for n in names},
+            "sources": {name: array.attrs.get("source", "") for name, array in arrays.items()},
         }
         boxes.append(TrainingBox(path, fields, attributes))
     _check_alike(boxes)
@@ -136,8 +137,15 @@ def _check_alike(boxes: list[TrainingBox]) -> None:
 def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = None) -> Split:
     """Split by simulation where there are several boxes, else by slab with a gap.
 
-    window: voxels on a sub-volume's edge; held_out: how many of the last boxes validate, by
-    default a quarter, at least one. Raises BadInput: a box too small for that.
+    Parameters
+    ----------
+    window : voxels on a sub-volume's edge.
+    held_out : how many of the last boxes validate, by default a quarter, at least one.
+
+    Raises
+    ------
+    BadInput
+        A box is too small, or no simulation is left to train on.
     """
     for box in boxes:
         if box.edge < window:
@@ -146,9 +154,9 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
         last = held_out or max(1, round(VALIDATION_SHARE * len(boxes)))
         if last >= len(boxes):
             raise BadInput(f"{last} of {len(boxes)} boxes held out: none is left to train on")
-        held = {box.attributes.get("simulation", box.path) for box in boxes[-last:]}
-        for box in boxes[:-last]:
-            if box.attributes.get("simulation", box.path) in held:
+        simulations = [box.attributes.get("simulation", box.path) for box in boxes]
+        for box, simulation in zip(boxes[:-last], simulations, strict=False):
+            if simulation in simulations[-last:]:
                 raise BadInput(
                     f"{box.path}: has the haloes of a box that is held out for validation; put all "
                     "draws of one simulation on one side"
@@ -163,19 +171,16 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
             f"{boxes[0].path}: {edge} voxels are too few to split into {validation} for "
             f"validation, two gaps of {gap} and {window} or more for training; give a second box"
         )
-    return Split(
-        [Region(0, validation + gap, training)],
-        [Region(0, 0, validation)],
-    )
+    return Split([Region(0, validation + gap, training)], [Region(0, 0, validation)])
 
 
 def normalise(
     boxes: list[TrainingBox], training: list[Region], floors: dict[str, tuple[float, bool]]
 ) -> dict[str, LogTransform]:
-    """Turn fields into network units in place; constants come from the training boxes alone.
+    """Turn fields into network units in place, by constants of the training boxes alone.
 
-    floors: of each field, and whether it clips (see LogTransform). Channels of one field share
-    their constants, so that a network can compare them.
+    `floors` has the floor of each field, and whether it clips (see LogTransform). Channels of one
+    field share their constants, so that a network can compare them.
     """
     used = sorted({region.box for region in training})
     transforms = {}
@@ -193,7 +198,7 @@ def apply(transform: LogTransform, boxes: list[TrainingBox], name: str) -> None:
 
 
 class Sampler:
-    """Random sub-volumes of regions, turned by a random symmetry."""
+    """Draw random sub-volumes of regions, turned by a random symmetry of the cube."""
 
     def __init__(self, boxes: list[TrainingBox], regions: list[Region], window: int, seed: int):
         self.boxes, self.regions, self.window, self.seed = boxes, regions, window, seed
@@ -206,11 +211,11 @@ class Sampler:
         return region.origins(edge, self.window) * edge**2
 
     def generator(self, step: int, rank: int = 0) -> np.random.Generator:
-        """The random numbers of one batch."""
+        """Make the generator of the random numbers of one batch."""
         return np.random.default_rng([self.seed, step, rank])
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """One sub-volume of every field: float32 views (C, w, w, w), not contiguous."""
+        """Draw one sub-volume of every field: float32 views (C, w, w, w), not contiguous."""
         region = self.regions[rng.choice(len(self.regions), p=self._shares)]
         box = self.boxes[region.box]
         corner = rng.integers(0, box.edge, 3)
@@ -219,17 +224,23 @@ class Sampler:
         return {n: turn(cut(f, corner, self.window), symmetry) for n, f in box.fields.items()}
 
     def batch(self, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """`size` sub-volumes: float32 (size, C, w, w, w) of every field."""
+        """Draw `size` sub-volumes of every field, float32 (size, C, w, w, w)."""
         samples = [self.draw(rng) for _ in range(size)]
         return {n: np.stack([s[n] for s in samples]) for n in samples[0]}
 
 
 class HaloRichSampler(Sampler):
-    """LODI's sub-sampling of halo-poor sub-volumes (section 2.3.2).
+    """Draw halo-poor sub-volumes less often (section 2.3.2).
 
     Kept are all with a halo in the two high-mass channels, half of those with a halo in the two
     low-mass ones only, and `empty` of those without any, which the paper does not speak of but
-    which a box is full of. A halo is where log10 rho_h reaches 10.
+    which a box is full of.
+
+    Parameters
+    ----------
+    threshold : where a halo is: log10 rho_h = 10, in network units.
+    predicted : share of the samples whose haloes are those that HALOgen predicts (the field
+        "predicted").
     """
 
     def __init__(
@@ -243,13 +254,12 @@ class HaloRichSampler(Sampler):
         low_mass: float = 0.5,
         empty: float = 0.1,
     ):
-        """threshold: log10 rho_h = 10 in network units; predicted: share of the samples whose
-        haloes are those that HALOgen predicts (the field "predicted") instead of the true ones."""
         super().__init__(boxes, regions, window, seed)
         self.threshold, self.predicted = threshold, predicted
         self.low_mass, self.empty = low_mass, empty
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw one sub-volume of every field, its haloes true or predicted."""
         while True:
             sample = super().draw(rng)
             highest = sample["halo"].max(axis=(1, 2, 3)) >= self.threshold
@@ -262,7 +272,7 @@ class HaloRichSampler(Sampler):
 
 
 def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:
-    """A sub-volume (C, w, w, w) of a periodic field (C, N, N, N)."""
+    """Cut a sub-volume (C, w, w, w) out of a periodic field (C, N, N, N)."""
     edge = field.shape[-1]
     if (corner + window <= edge).all():
         x, y, z = (slice(int(c), int(c) + window) for c in corner)
@@ -271,12 +281,20 @@ def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:
     return field[(slice(None), *np.ix_(*index))]
 
 
-def overlap_mask(rng: np.random.Generator, tile: int) -> np.ndarray:
-    """Which voxels of a tile are known, as at any stage: float32 (t, t, t).
+def turn(field: np.ndarray, symmetry: int) -> np.ndarray:
+    """Return a view of a field (..., n, n, n), turned by one of the 48 symmetries of a cube."""
+    order, flips = SYMMETRIES[symmetry]
+    lead = field.ndim - 3
+    turned = field.transpose(*range(lead), *(lead + axis for axis in order))
+    return turned[(..., *(slice(None, None, -1) if flip else slice(None) for flip in flips))]
 
-    Mostly both ends of none, one, two or three axes, as with the eight stages of a box that is even
-    tiles wide; sometimes any of the six faces. Mostly 4 voxels, else 3 to 8: an overlap of 4 is
-    stretched to close a box.
+
+def overlap_mask(rng: np.random.Generator, tile: int) -> np.ndarray:
+    """Draw which voxels of a tile are known, as at any stage, float32 (t, t, t).
+
+    Mostly both ends of none, one, two or three axes, as with the eight stages of a box that is an
+    even number of tiles wide. Sometimes any of the six faces. Mostly 4 voxels, else 3 to 8, for an
+    overlap of 4 is stretched to close a box.
     """
     mask = np.zeros((tile,) * 3, dtype=np.float32)
     if rng.random() < 0.75:

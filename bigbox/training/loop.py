@@ -1,4 +1,4 @@
-"""The training loop: steps, moving average, validation, checkpoints, curves; on one or many GPUs.
+"""Train by steps, with moving average, validation, checkpoints and curves, on one or many GPUs.
 
     torchrun --nproc-per-node 4 -m bigbox train lodi ...     one process for each GPU (torch's DDP)
 
@@ -15,8 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where this process trains: its rank of how many, on which device, in which precision."""
+class Process:
+    """Hold what this process is: its rank of how many, on which device, in which precision."""
 
     rank: int
     size: int
@@ -41,8 +40,11 @@ class Place:
     autocast: bool
 
     @classmethod
-    def here(cls, device: str) -> Place:
-        """From torchrun's environment; device: "auto", "cpu" or "cuda"."""
+    def here(cls, device: str) -> Process:
+        """Find it from torchrun's environment, on device "auto", "cpu" or "cuda".
+
+        Raises BadInput where there is no GPU for "cuda".
+        """
         size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
@@ -58,90 +60,83 @@ class Place:
         return cls(rank, size, where, fast)
 
     def leave(self) -> None:
-        """The processes part; the first one goes on alone."""
+        """Part from the other processes: the first one goes on alone."""
         if self.size > 1:
             distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """validate_every, checkpoint_every: steps, seconds; validation: batches of it."""
+    """Say how often to validate (steps), to save (seconds), and on how many batches to validate."""
 
     validate_every: int = 200
     checkpoint_every: float = 120.0
     validation: int = 16
 
 
+@dataclass
 class Trainer:
-    """Trains a task (network and loss in one module) with a recipe.
+    """Train a task (network and loss in one module) with a recipe.
 
-    batch(step, rank, size): a training batch; validation_batch(index, size): one of a fixed set.
-    Both give what the task's forward takes, by name. folder: of checkpoint and curves; settings:
-    what must be the same when a training goes on.
+    Parameters
+    ----------
+    folder, name : where checkpoint and curves go, and how their names begin.
+    settings : what must be the same when a training goes on.
+    batch : makes a training batch of (step, rank, size): what the task's forward takes, by name.
+    validation_batch : makes one of a fixed set of batches, of (index, size).
+    deadline : when to stop, in seconds of time.monotonic.
     """
 
-    def __init__(
-        self,
-        task: nn.Module,
-        recipe: Recipe,
-        place: Place,
-        folder: Path,
-        name: str,
-        settings: dict[str, Any],
-        batch: Callable[[int, int, int], Batch],
-        validation_batch: Callable[[int, int], Batch],
-        schedule: Schedule | None = None,
-        deadline: float | None = None,
-    ):
-        self.task, self.recipe, self.place = task.to(place.device), recipe, place
-        self.folder, self.name, self.settings = folder, name, settings
-        self.batch, self.validation_batch = batch, validation_batch
-        self.schedule = schedule or Schedule()
-        self.deadline = deadline
-        for module in task.modules():
+    task: nn.Module
+    recipe: Recipe
+    process: Process
+    folder: Path
+    name: str
+    settings: dict[str, Any]
+    batch: Callable[[int, int, int], Batch]
+    validation_batch: Callable[[int, int], Batch]
+    schedule: Schedule = field(default_factory=Schedule)
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        self.task.to(self.process.device)
+        for module in self.task.modules():
             if isinstance(module, nn.Conv3d):
                 module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.task, avg_fn=self._averaged)
-        parameters = self.task.parameters()
-        self.optimiser: torch.optim.Optimizer
-        if recipe.optimiser == "rmsprop":
-            self.optimiser = torch.optim.RMSprop(parameters, lr=recipe.rate)
-        else:
-            self.optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=1e-4)
-        self.wrapped: nn.Module = self.task
-        if place.size > 1:
-            self.wrapped = DistributedDataParallel(self.task)
-        self.step = 0
-        self.best = float("inf")
+        self.average = AveragedModel(self.task, avg_fn=self._moving_average)
+        parameters, rate = self.task.parameters(), self.recipe.rate
+        self.optimiser: torch.optim.Optimizer = (
+            torch.optim.RMSprop(parameters, lr=rate)
+            if self.recipe.optimiser == "rmsprop"
+            else torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4)
+        )
+        self.wrapped = DistributedDataParallel(self.task) if self.process.size > 1 else self.task
+        self.share = max(1, self.recipe.batch // self.process.size)  # of a batch, for this process
+        self.checkpoint = self.folder / f"{self.name}.checkpoint.pt"
+        self.curve = self.folder / f"{self.name}.csv"
+        self.step, self.best = 0, float("inf")
         self.best_state: dict[str, Tensor] | None = None
         self._stop = ""
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.folder / f"{self.name}.checkpoint.pt"
-
-    @property
-    def curve(self) -> Path:
-        return self.folder / f"{self.name}.csv"
 
     def run(self) -> None:
         """Train to the last step, or to a stop.
 
-        Raises:
-            StoppedEarly: SIGTERM, SIGUSR2, or the deadline; the same command goes on.
+        Raises
+        ------
+        StoppedEarly
+            At SIGTERM, SIGUSR2 or the deadline. The same command goes on from there.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._asked_to_stop)
-        share = max(1, self.recipe.batch // self.place.size)
         began, first, saved = time.monotonic(), self.step, time.monotonic()
         losses: list[float] = []
         with ThreadPoolExecutor(1) as ahead:
-            coming = ahead.submit(self.batch, self.step, self.place.rank, share)
+            coming = ahead.submit(self.batch, self.step, self.process.rank, self.share)
             while self.step < self.recipe.steps:
-                batch = self._here(coming.result())
-                coming = ahead.submit(self.batch, self.step + 1, self.place.rank, share)
+                batch = self._on_device(coming.result())
+                coming = ahead.submit(self.batch, self.step + 1, self.process.rank, self.share)
                 losses.append(self._train(batch))
                 self.step += 1
                 last = self.step == self.recipe.steps
@@ -162,25 +157,24 @@ class Trainer:
                     saved = time.monotonic()
 
     def best_network(self) -> nn.Module:
-        """The task with the averaged weights of the best validation."""
+        """Return the task with the averaged weights of the best validation."""
         if self.best_state is not None:
             self.average.module.load_state_dict(self.best_state)
         return self.average.module
 
-    def _here(self, batch: Batch) -> Batch:
-        return {k: v.to(self.place.device, non_blocking=True) for k, v in batch.items()}
+    def _on_device(self, batch: Batch) -> Batch:
+        return {k: v.to(self.process.device, non_blocking=True) for k, v in batch.items()}
 
-    def _mixed(self) -> Any:
-        if not self.place.autocast:
-            return nullcontext()
-        return torch.autocast(self.place.device.type, torch.bfloat16)
+    def _autocast(self) -> Any:
+        process = self.process
+        return torch.autocast(process.device.type, torch.bfloat16, enabled=process.autocast)
 
     def _train(self, batch: Batch) -> float:
         self.task.train()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(self.step)
         self.optimiser.zero_grad(set_to_none=True)
-        with self._mixed():
+        with self._autocast():
             loss = self.wrapped(**batch)
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.parameters(), self.recipe.clip)
@@ -188,7 +182,7 @@ class Trainer:
         self.average.update_parameters(self.task)
         return float(loss.detach())
 
-    def _averaged(self, mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+    def _moving_average(self, mean: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
         # A short memory at first, else the average would remember the untrained weights.
         decay = min(self.recipe.average, (1 + float(count)) / (10 + float(count)))
         return torch.lerp(new, mean, decay)
@@ -196,20 +190,19 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, training_loss: float, seconds: float) -> None:
         self.average.eval()
-        share = max(1, self.recipe.batch // self.place.size)
-        total = torch.zeros(1, device=self.place.device)
-        mine = range(self.place.rank, self.schedule.validation, self.place.size)
+        total = torch.zeros(1, device=self.process.device)
+        mine = range(self.process.rank, self.schedule.validation, self.process.size)
         for index in mine:
-            with self._mixed():
-                total += self.average(**self._here(self.validation_batch(index, share)))
-        if self.place.size > 1:
+            with self._autocast():
+                total += self.average(**self._on_device(self.validation_batch(index, self.share)))
+        if self.process.size > 1:
             distributed.all_reduce(total)
         loss = float(total) / self.schedule.validation
         if loss < self.best:
             self.best = loss
             state = self.average.module.state_dict()
             self.best_state = {k: v.detach().clone() for k, v in state.items()}
-        if self.place.rank == 0:
+        if self.process.rank == 0:
             self._record(training_loss, loss)
             left = (self.recipe.steps - self.step) * seconds / 60
             print(
@@ -233,15 +226,15 @@ class Trainer:
         self._stop = signal.Signals(number).name
 
     def _all_agree_to_stop(self) -> bool:
-        if self.place.size == 1:
+        if self.process.size == 1:
             return bool(self._stop)
-        asked = torch.tensor(float(bool(self._stop)), device=self.place.device)
+        asked = torch.tensor(float(bool(self._stop)), device=self.process.device)
         distributed.all_reduce(asked)
         self._stop = self._stop or ("another rank" if asked else "")
         return bool(asked)
 
     def _save(self) -> None:
-        if self.place.rank:
+        if self.process.rank:
             return
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(
@@ -263,7 +256,7 @@ class Trainer:
             self.curve.unlink(missing_ok=True)
             return
         try:
-            saved = torch.load(self.checkpoint, map_location=self.place.device, weights_only=True)
+            saved = torch.load(self.checkpoint, map_location=self.process.device, weights_only=True)
         except Exception as error:  # torch raises whatever a damaged pickle or archive leads to
             raise BadInput(
                 f"{self.checkpoint}: damaged ({str(error).splitlines()[0]}); remove it to "

@@ -1,4 +1,4 @@
-"""The losses: HALOgen's mask and quantile loss (eqs. 2-7), LODI's diffusion loss (eq. 13)."""
+"""Compute the losses: HALOgen's with mask and quantile (eqs. 2-7), LODI's by diffusion (eq. 13)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,20 @@ from bigbox.networks.halogen import Halogen
 from bigbox.networks.lodi import Lodi, coherent_mse, target, weighted_mse
 
 TOP_SHARE = 0.05  # of a channel's voxels that count as halo sites (eq. 3)
-BESIDE, NEAR = 3.0, 2  # further weight of voxels no further than so many from a known one
-COHERENT = ((4, 0.05), (8, 0.05))  # voxels on an edge of a block, share of its error in LODI's loss
+NEAR_WEIGHT, NEAR_REACH = 3.0, 2  # added weight of voxels that near to a known one
+BLOCK_SHARES = ((4, 0.05), (8, 0.05))  # voxels on a block's edge, share of its error in LODI's loss
 
 
 @dataclass(frozen=True)
 class HalogenWeights:
-    """Hyper-parameters of eq. 5 (values of section 2.3.1).
+    """Weigh the terms of eq. 5, with the values of section 2.3.1.
 
-    alpha: squared error against quantile loss; quantile: of the latter; beta: weight of each
-    channel's squared error; l1: weight of sum |theta|.
+    Parameters
+    ----------
+    alpha : share of the squared error, against the quantile loss.
+    quantile : of the quantile loss.
+    beta : weight of each channel's squared error.
+    l1 : weight of sum |theta|.
     """
 
     alpha: float = 0.6
@@ -32,9 +36,9 @@ class HalogenWeights:
 
 
 def halo_thresholds(log_density: Tensor) -> Tensor:
-    """T_i of eq. 3 for each channel: the value that 5 % of the voxels exceed.
+    """Return T_i of eq. 3, (4,): the log density that 5 % of a channel's voxels exceed.
 
-    log_density: (4, ...) of the whole training data; returns (4,).
+    `log_density` is that of the whole training data, (4, ...).
     """
     flat = log_density.flatten(1)
     rank = math.ceil((1.0 - TOP_SHARE) * flat.shape[1])
@@ -42,20 +46,20 @@ def halo_thresholds(log_density: Tensor) -> Tensor:
 
 
 def halo_site_weights(sites: Tensor) -> Tensor:
-    """w_i of eq. 2: voxels of a channel over halo sites in it and its neighbour channels.
+    """Return w_i of eq. 2, (4,): a channel's voxels over halo sites in it and its neighbours.
 
-    sites: bool (4, ...) of the whole training data, or the mean per channel (4,); returns (4,).
+    `sites` is bool (4, ...) of the whole training data, or its mean per channel (4,).
     """
     share = sites.double() if sites.ndim == 1 else sites.flatten(1).double().mean(1)
     return 1.0 / _with_neighbours(share[None]).squeeze(0)
 
 
 def halo_mask(log_density: Tensor, thresholds: Tensor, weights: Tensor) -> Tensor:
-    """m of eq. 4: w_i at the halo sites of channel i and of its neighbour channels, 1 elsewhere.
+    """Return the mask m of eq. 4, (B, 4, n, n, n), not yet normalised.
 
-    Eq. 4 as printed leaves the neighbours out; the text and fig. 3 have them, to enforce that a
-    channel has no haloes where the next has. log_density: (B, 4, n, n, n); thresholds, weights:
-    (4,). Returns (B, 4, n, n, n), not yet normalised.
+    It is w_i at the halo sites of channel i and of its neighbour channels, and 1 elsewhere. Eq. 4
+    as printed leaves the neighbours out. The text and fig. 3 have them, to enforce that a channel
+    has no haloes where the next has.
     """
     sites = log_density > thresholds[:, None, None, None]
     near = _with_neighbours(sites.float()) > 0
@@ -63,7 +67,7 @@ def halo_mask(log_density: Tensor, thresholds: Tensor, weights: Tensor) -> Tenso
 
 
 def _with_neighbours(channels: Tensor) -> Tensor:
-    """Sum over channels i - 1, i, i + 1 of (B, 4, ...), where they exist."""
+    """Sum channels i - 1, i and i + 1 of (B, 4, ...), where they exist."""
     total = channels.clone()
     total[:, 1:] += channels[:, :-1]
     total[:, :-1] += channels[:, 1:]
@@ -73,10 +77,10 @@ def _with_neighbours(channels: Tensor) -> Tensor:
 def halogen_loss(
     predicted: Tensor, wanted: Tensor, mask: Tensor, weights: HalogenWeights, mean_mask: float
 ) -> Tensor:
-    """Eq. 5 without its last term, averaged over the batch.
+    """Return eq. 5 without its last term, a scalar, from (B, 4, n, n, n) each.
 
-    predicted, wanted, mask: (B, 4, n, n, n); mean_mask: the mask's mean over the training data: a
-    mask divided by it and by its 4 n³ voxels sums to 1 on average (section 2.1.3).
+    `mean_mask` is the mask's mean over the training data. A mask divided by it and by its 4 n³
+    voxels sums to 1 on average (section 2.1.3).
     """
     error = wanted - predicted
     squared = (error.square() * mask).mean(dim=(0, 2, 3, 4)) / mean_mask / error.shape[1]
@@ -87,7 +91,7 @@ def halogen_loss(
 
 
 class HalogenTask(nn.Module):
-    """HALOgen with its loss, as one module, so that DDP sees a single forward pass."""
+    """Join HALOgen and its loss in one module, so that DDP sees a single forward pass."""
 
     def __init__(
         self,
@@ -105,7 +109,7 @@ class HalogenTask(nn.Module):
         self.register_buffer("site_weights", site_weights.float(), persistent=False)
 
     def forward(self, dm: Tensor, halo: Tensor) -> Tensor:
-        """dm: (B, 1, n, n, n), halo: (B, 4, n, n, n), both normalised; the loss, a scalar."""
+        """Return the loss of normalised dm (B, 1, n, n, n) and halo (B, 4, n, n, n), a scalar."""
         mask = halo_mask(halo, self.thresholds, self.site_weights)
         predicted = self.network(dm).float()
         loss = halogen_loss(predicted, halo, mask, self.weights, self.mean_mask)
@@ -115,14 +119,13 @@ class HalogenTask(nn.Module):
 
 
 @dataclass(frozen=True)
-class Levels:
-    """Noise levels of training for the v parametrisation: gamma is normal, cut at the ends.
+class NoiseLevels:
+    """Draw noise levels for the v parametrisation: gamma is normal, cut at its ends.
 
-    A halo's own brightness, 0.2 dex about the mean of its mass, is spread over a thousand voxels of
-    its neighbourhood in the logarithm; it shows through the noise at gamma = 4. Networks trained
-    about gamma = 1 settle for the mean there, which costs a third of the power.
-
-    Painting uses levels within gamma_min .. gamma_max.
+    Painting uses levels within gamma_min .. gamma_max. A halo's own brightness, 0.2 dex about the
+    mean of its mass, is spread over a thousand voxels of its neighbourhood in the logarithm. It
+    shows through the noise at gamma = 4. Networks trained about gamma = 1 settle for the mean
+    there, which costs a third of the power.
     """
 
     gamma_min: float = -9.0
@@ -131,39 +134,44 @@ class Levels:
     width: float = 3.2
 
     def gamma(self, uniform: Tensor) -> Tensor:
-        """Noise levels from uniform numbers in 0 .. 1."""
+        """Return noise levels from uniform numbers in 0 .. 1, (B,)."""
         normal = torch.distributions.Normal(0.0, 1.0)
         ends = torch.tensor([self.gamma_min, self.gamma_max], dtype=uniform.dtype)
         low, high = normal.cdf((ends - self.centre) / self.width)
-        return self.centre + self.width * normal.icdf(low + uniform * (high - low))
+        levels: Tensor = self.centre + self.width * normal.icdf(low + uniform * (high - low))
+        return levels
 
 
 class LodiTask(nn.Module):
-    """LODI with its loss, as one module.
+    """Join LODI and its loss in one module.
 
-    The v parametrisation: mean squared error of v, at the noise levels of `Levels`. Noise
-    prediction: the variational bound (Kingma et al. 2021) at T steps with gamma(t) = b + |w| t
-    learned (eq. 13 and its text); the paper prints its diffusion term alone, which |w| = 0 would
-    bring to zero, so that the bound's other two terms are here too. Voxels that are known count
-    nothing: they are pasted when painting.
+    With the v parametrisation the loss is the mean squared error of v, at the noise levels of
+    `NoiseLevels`. With noise prediction it is the variational bound (Kingma et al. 2021) at T steps
+    with gamma(t) = b + |w| t learned (eq. 13 and its text). The paper prints its diffusion term
+    alone, which |w| = 0 would bring to zero, so that the bound's other two terms are here too.
+    Known voxels have no weight, for painting pastes them.
 
     Nearly all power comes from few bright voxels in haloes. A weight that is a function of the
     condition alone leaves the best network what it is, E[x0 | z, haloes], and spends a small
     network's effort where it counts: in haloes, and beside known voxels, where seams are. So does
-    any quadratic form of the error: that of errors summed over blocks (COHERENT). How bright a halo
-    is as a whole must be read from z at gamma = 2 to 6, where it is a small part of the error of
-    single voxels, and all of the scatter between haloes.
+    any quadratic form of the error, such as that of errors summed over blocks (BLOCK_SHARES). How
+    bright a halo is as a whole must be read from z at gamma = 2 to 6, where it is a small part of
+    the error of single voxels, and all of the scatter between haloes.
+
+    Parameters
+    ----------
+    steps : T of eq. 13, for noise prediction.
+    sites : for the v parametrisation: pairs of a halo density, in network units, and the weight
+        that is added where any channel is denser.
     """
 
     def __init__(
         self,
         network: Lodi,
-        levels: Levels,
+        levels: NoiseLevels,
         steps: int = 50,
         sites: tuple[tuple[float, float], ...] = (),
     ):
-        """sites: (halo density in network units, weight) pairs for the v parametrisation: voxels
-        where any channel is denser weigh so much more."""
         super().__init__()
         self.network, self.levels, self.steps, self.sites = network, levels, steps, sites
         self.parametrisation = network.size.parametrisation
@@ -173,7 +181,7 @@ class LodiTask(nn.Module):
             self.gamma_slope = nn.Parameter(torch.tensor(18.3))
 
     def gamma_ends(self) -> tuple[float, float]:
-        """gamma at t = 0 and t = 1."""
+        """Return gamma at t = 0 and t = 1."""
         if self.parametrisation == "v":
             return self.levels.gamma_min, self.levels.gamma_max
         start = float(self.gamma_start)
@@ -182,15 +190,19 @@ class LodiTask(nn.Module):
     def forward(
         self, tb: Tensor, halo: Tensor, known: Tensor, uniform: Tensor, noise: Tensor
     ) -> Tensor:
-        """The loss, a scalar.
+        """Return the loss, a scalar.
 
-        tb: (B, t, t, t), halo: (B, 4, t, t, t), normalised; known: (B, t, t, t), 1 where known;
-        uniform: (B,) in 0 .. 1, which noise level; noise: (B, t, t, t), standard normal.
+        Parameters
+        ----------
+        tb, halo : normalised, (B, t, t, t) and (B, 4, t, t, t).
+        known : 1 where a voxel is known, else 0, (B, t, t, t).
+        uniform : 0 .. 1, chooses the noise level, (B,).
+        noise : standard normal, (B, t, t, t).
         """
         unknown = 1.0 - known
         if self.parametrisation == "v":
             gamma = self.levels.gamma(uniform)
-            weight = unknown * (self._site_weight(halo) + BESIDE * _near(known))
+            weight = unknown * (self._site_weight(halo) + NEAR_WEIGHT * _near(known))
             return self._error(tb, halo, known, weight, gamma, noise).mean()
         t = torch.ceil(uniform * self.steps).clamp(min=1.0) / self.steps
         gamma, before = self._gamma(t), self._gamma(t - 1.0 / self.steps)
@@ -199,7 +211,7 @@ class LodiTask(nn.Module):
         return (diffusion + self._ends(tb, unknown)).mean()
 
     def _site_weight(self, halo: Tensor) -> Tensor:
-        """1, and more in haloes: (B, t, t, t)."""
+        """Return 1, and more in haloes, (B, t, t, t)."""
         densest = halo.amax(dim=1)
         weight = torch.ones_like(densest)
         for density, more in self.sites:
@@ -212,7 +224,7 @@ class LodiTask(nn.Module):
     def _error(
         self, tb: Tensor, halo: Tensor, known: Tensor, weight: Tensor, gamma: Tensor, noise: Tensor
     ) -> Tensor:
-        """Mean squared error of what is predicted, per tile: (B,)."""
+        """Return the mean squared error of what is predicted, per tile, (B,)."""
         alpha, sigma = amplitudes(gamma)
         z = alpha * tb + sigma * noise
         low, high = self.gamma_ends()
@@ -221,12 +233,12 @@ class LodiTask(nn.Module):
         wanted = target(self.parametrisation, tb, noise, alpha, sigma)
         error = weighted_mse(output, wanted, weight)
         if self.parametrisation == "v":
-            for block, share in COHERENT:
+            for block, share in BLOCK_SHARES:
                 error = error + share * coherent_mse(output, wanted, weight, block)
         return error
 
     def _ends(self, tb: Tensor, unknown: Tensor) -> Tensor:
-        """Prior and reconstruction terms of the bound, per voxel to paint: (B,)."""
+        """Return the bound's prior and reconstruction terms, per voxel to paint, (B,)."""
         start, end = self._gamma(torch.zeros(1)), self._gamma(torch.ones(1))
         alpha2, sigma2 = torch.sigmoid(-end), torch.sigmoid(end)
         prior = 0.5 * (alpha2 * tb.square() + sigma2 - 1.0 - torch.log(sigma2))
@@ -236,11 +248,12 @@ class LodiTask(nn.Module):
 
 
 def _near(known: Tensor) -> Tensor:
-    """1 within NEAR voxels of a known one, else 0: (B, t, t, t)."""
-    return functional.max_pool3d(known[:, None], 2 * NEAR + 1, stride=1, padding=NEAR)[:, 0]
+    """Return 1 within NEAR_REACH voxels of a known one, else 0, (B, t, t, t)."""
+    edge = 2 * NEAR_REACH + 1
+    return functional.max_pool3d(known[:, None], edge, stride=1, padding=NEAR_REACH)[:, 0]
 
 
 def amplitudes(gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """alpha and sigma, (B, 1, 1, 1), of noise levels gamma (B,) (section 2.2.3)."""
+    """Return alpha and sigma, (B, 1, 1, 1), of noise levels gamma (B,) (section 2.2.3)."""
     gamma = gamma[:, None, None, None]
     return torch.sigmoid(-gamma).sqrt(), torch.sigmoid(gamma).sqrt()

@@ -1,20 +1,24 @@
-"""How each preset is trained: optimiser, learning rate, batch, length. One table."""
+"""Say how each preset is trained: optimiser, learning rate, batch, length. One table."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
-
-from bigbox.errors import BadInput
+from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """optimiser: "rmsprop" or "adamw"; rate: the highest learning rate; batch: sub-volumes over all
-    ranks; steps: of the optimiser; epoch: steps that count as one, for the paper's schedule, 0 for
-    warm-up and cosine to zero; average: decay of the weights' moving average; clip: largest norm of
-    the gradient.
+    """Say how a network is trained.
+
+    Parameters
+    ----------
+    rate : the highest learning rate.
+    batch : sub-volumes over all ranks.
+    steps : of the optimiser.
+    epoch : steps that count as one in the paper's schedule, or 0 for warm-up and cosine to zero.
+    average : decay of the weights' moving average.
+    clip : largest norm of the gradient.
     """
 
     optimiser: Literal["rmsprop", "adamw"]
@@ -26,7 +30,7 @@ class Recipe:
     clip: float
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
         if self.epoch:
             # Section 2.3.1: ten epochs at 2e-4, then cosine warm restarts from 1e-4 to 3e-5 of
             # period 50.
@@ -38,25 +42,17 @@ class Recipe:
         warm = min(1.0, (step + 1) / max(1.0, min(200.0, 0.05 * self.steps)))
         return self.rate * warm * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
 
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON values, for the model card."""
-        return asdict(self)
-
 
 # HALOgen's paper recipe: 64 sub-volumes of 64³ in 48 orientations, 75 % of them for training, are
 # 144 batches of 16 an epoch; 260 epochs. LODI's paper recipe: 600 000 iterations of 16.
 RECIPES = {
-    #                               optimiser  rate  batch  steps   epoch average clip
-    ("halogen", "paper"): Recipe("rmsprop", 2e-4, 16, 260 * 144, 144, 0.999, 1.0),
-    ("halogen", "mini"): Recipe("adamw", 2e-3, 4, 4000, 0, 0.995, 1.0),
-    ("lodi", "paper"): Recipe("adamw", 2e-4, 16, 600_000, 0, 0.9999, 1.0),
-    ("lodi", "mini"): Recipe("adamw", 1e-3, 16, 6000, 0, 0.998, 1.0),
+    "halogen": {
+        #               optimiser  rate  batch  steps   epoch average clip
+        "paper": Recipe("rmsprop", 2e-4, 16, 260 * 144, 144, 0.999, 1.0),
+        "mini": Recipe("adamw", 2e-3, 4, 4000, 0, 0.995, 1.0),
+    },
+    "lodi": {
+        "paper": Recipe("adamw", 2e-4, 16, 600_000, 0, 0.9999, 1.0),
+        "mini": Recipe("adamw", 1e-3, 16, 6000, 0, 0.998, 1.0),
+    },
 }
-
-
-def recipe(kind: str, preset: str) -> Recipe:
-    """The recipe of a preset. Raises BadInput."""
-    if (kind, preset) not in RECIPES:
-        names = sorted({name for _, name in RECIPES})
-        raise BadInput(f"preset: {preset!r} is not one of {', '.join(names)}")
-    return RECIPES[kind, preset]

@@ -14,7 +14,7 @@ import torch
 from bigbox.engine.options import check_alike
 from bigbox.errors import BadInput
 from bigbox.networks.model import load_model
-from bigbox.networks.presets import lodi_size
+from bigbox.networks.presets import LODI
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.precision import activation_bytes, together_on_gpu
 from tests.models import write_model
@@ -81,6 +81,6 @@ def test_as_many_tiles_as_half_of_a_gpu_holds(
     """No GPU here: what it says of its memory is made up."""
     said = SimpleNamespace(total_memory=int(memory))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: said)
-    each = activation_bytes(lodi_size("paper"), 32)
+    each = activation_bytes(LODI["paper"], 32)
     found = together_on_gpu(each, 32, "cuda:0")
     assert found == wanted and (found == 1 or found * each <= memory / 2)

@@ -13,12 +13,12 @@ from bigbox.networks.lodi import Lodi, clean_estimate, coherent_mse, target, wei
 from bigbox.networks.presets import LodiSize
 from bigbox.painters.lodi import SCHEDULES
 from bigbox.training.losses import (
-    BESIDE,
-    COHERENT,
-    NEAR,
+    BLOCK_SHARES,
+    NEAR_REACH,
+    NEAR_WEIGHT,
     HalogenWeights,
-    Levels,
     LodiTask,
+    NoiseLevels,
     amplitudes,
     halo_mask,
     halo_site_weights,
@@ -103,7 +103,7 @@ def test_a_perfect_network_gives_back_the_clean_tile(parametrisation: str) -> No
 def lodi_task(parametrisation: str) -> LodiTask:
     torch.manual_seed(6)
     size = LodiSize(2, (16, 16, 16), 1, 2, 2, 16, parametrisation)
-    task = LodiTask(Lodi(size), Levels())
+    task = LodiTask(Lodi(size), NoiseLevels())
     for parameter in task.network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return task.eval()
@@ -152,9 +152,9 @@ def test_noise_loss_is_equation_13() -> None:
 
 
 def beside_known(known: np.ndarray) -> np.ndarray:
-    """Which voxels have a known one within NEAR voxels on every axis."""
-    padded = np.pad(known, NEAR)
-    reach, n = range(2 * NEAR + 1), len(known)
+    """Which voxels have a known one within NEAR_REACH voxels on every axis."""
+    padded = np.pad(known, NEAR_REACH)
+    reach, n = range(2 * NEAR_REACH + 1), len(known)
     moved = [padded[x:, y:, z:][:n, :n, :n] for x, y, z in itertools.product(reach, repeat=3)]
     return np.asarray(np.max(moved, axis=0) > 0)
 
@@ -174,9 +174,9 @@ def test_known_voxels_cost_nothing() -> None:
         each = []
         for b in range(2):
             error = np.where(known[b] == 0, (said - wanted)[b], 0).astype(np.float64)
-            error *= np.sqrt(1 + BESIDE * beside_known(known[b].numpy()))
+            error *= np.sqrt(1 + NEAR_WEIGHT * beside_known(known[b].numpy()))
             square = (error**2).sum()
-            for n, share in COHERENT:  # and of the errors summed over blocks of n³ voxels
+            for n, share in BLOCK_SHARES:  # and of the errors summed over blocks of n³ voxels
                 for x, y, z in itertools.product(range(0, 32, n), repeat=3):
                     square += share * error[x : x + n, y : y + n, z : z + n].sum() ** 2
             each.append(square / int((known[b] == 0).sum()))
@@ -211,7 +211,7 @@ def test_weights_are_a_function_of_the_haloes() -> None:
 
 
 def test_training_levels_cover_those_that_are_painted() -> None:
-    levels = Levels()
+    levels = NoiseLevels()
     gamma = levels.gamma(torch.linspace(0, 1, 1001)[1:-1])
     assert (gamma.diff() > 0).all()
     for sampler in ("dpmpp-sde", "dpmpp"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from bigbox.errors import BadInput
 from bigbox.networks.halogen import Halogen
-from bigbox.networks.layers import fold, join, unfold, upsample
+from bigbox.networks.layers import join, patchify, unpatchify, upsample
 from bigbox.networks.lodi import Lodi
 from bigbox.networks.model import load_model, save_model
 from bigbox.networks.presets import HALOGEN, LODI, HalogenSize, LodiSize, as_dict
@@ -43,9 +44,9 @@ def test_upsampling_is_trilinear() -> None:
 
 def test_folding_and_back_is_nothing() -> None:
     x = torch.randn(2, 3, 8, 8, 8)
-    folded = fold(x, 2)
+    folded = patchify(x, 2)
     assert folded.shape == (2, 24, 4, 4, 4)
-    assert torch.equal(unfold(folded, 2), x)
+    assert torch.equal(unpatchify(folded, 2), x)
     # The eight voxels of a patch are the eight channels at its place.
     assert set(folded[0, :8, 1, 2, 3].tolist()) == set(x[0, 0, 2:4, 4:6, 6:8].flatten().tolist())
 
@@ -86,11 +87,11 @@ def test_step_independent_part_is_the_same_convolution() -> None:
     z, halo = torch.randn(2, 32, 32, 32), torch.randn(2, 4, 32, 32, 32)
     known, mask = torch.randn(2, 32, 32, 32), (torch.rand(2, 32, 32, 32) > 0.5).float()
     with torch.no_grad():
-        split = network.inlet(fold(z[:, None], 2)) + network.prepare(halo, known, mask)
+        split = network.inlet(patchify(z[:, None], 2)) + network.prepare(halo, known, mask)
         weight = torch.cat([network.inlet.weight, network.condition_inlet.weight], dim=1)
         bias = network.inlet.bias + network.condition_inlet.bias
         told = torch.cat([z[:, None], halo, known[:, None], mask[:, None]], dim=1)
-        together = functional.conv3d(fold(told, 2), weight, bias, padding=1)
+        together = functional.conv3d(patchify(told, 2), weight, bias, padding=1)
     torch.testing.assert_close(split, together, rtol=1e-4, atol=1e-4)
 
 
@@ -119,7 +120,7 @@ def test_a_constant_field_cannot_be_normalised() -> None:
 
 
 def card(size: LodiSize) -> dict[str, object]:
-    transform = LogTransform(1.0, 0.0, 1.0).as_dict()
+    transform = asdict(LogTransform(1.0, 0.0, 1.0))
     return {
         "size": as_dict(size),
         "voxel_size": 0.1,
