@@ -11,6 +11,8 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -45,18 +47,21 @@ def map_blocks(
     Raises
     ------
     Exception
-        The first that the function raises. No further items are begun.
+        The first that the function raises. No further items are begun, and no thread of this
+        process is still at work.
     """
     import dask
 
     threads = workers or len(os.sched_getaffinity(0))
     task = dask.delayed(function, pure=False)
     todo = iter(items)
-    while batch := list(itertools.islice(todo, in_flight or PER_WORKER * threads)):
-        yield from dask.compute(*map(task, batch), **_scheduler(threads))
+    with ExitStack() as stack:
+        scheduler = _scheduler(threads, stack)
+        while batch := list(itertools.islice(todo, in_flight or PER_WORKER * threads)):
+            yield from dask.compute(*map(task, batch), **scheduler)
 
 
-def _scheduler(threads: int) -> dict[str, Any]:
+def _scheduler(threads: int, stack: ExitStack) -> dict[str, Any]:
     if "distributed" in sys.modules:
         from distributed import get_client
 
@@ -66,4 +71,5 @@ def _scheduler(threads: int) -> dict[str, Any]:
             pass
     if threads == 1:
         return {"scheduler": "synchronous"}
-    return {"scheduler": "threads", "num_workers": threads}
+    # A pool of our own: leaving it waits for what is still being worked on after an error.
+    return {"scheduler": "threads", "pool": stack.enter_context(ThreadPoolExecutor(threads))}

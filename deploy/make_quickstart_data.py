@@ -1,6 +1,6 @@
 """Makes the quickstart's density grid from a GADGET snapshot: CIC, rounded, compressed HDF5.
 
-    python deploy/make_quickstart_data.py SNAPSHOT.0.hdf5 SNAPSHOT.1.hdf5 OUT.hdf5 [--grid 128]
+    python -m deploy.make_quickstart_data SNAPSHOT.0.hdf5 SNAPSHOT.1.hdf5 OUT.hdf5 [--grid 128]
 
 SNAPSHOT.. are all the files of one GADGET-4 snapshot (dark matter is particle type 1). The density
 1 + delta (mean 1) is rounded to KEEPBITS bits of mantissa, which costs no more than 2^-(KEEPBITS+1)
@@ -17,7 +17,8 @@ import numpy as np
 from numcodecs.bitround import BitRound
 from numpy.typing import NDArray
 
-from bigbox.ingest.cic import CHUNK, density_contrast
+from bigbox.ingest.cic import CHUNK
+from tests.reference.cic import density_contrast
 
 KEEPBITS = 10
 N_S = 0.9624  # of the tabulated spectrum that the run started from; its own header does not tell

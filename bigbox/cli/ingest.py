@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, number, whole
+from bigbox.cli.values import add_command, add_cosmology, cosmology, number, whole
 from bigbox.errors import BadInput
+from bigbox.ingest.formats import FORMATS, find
+from bigbox.ingest.ingested import Ingested
 
 _TEXT = """\
 Makes a new box, a zarr store with checksums, of one of two kinds of source.
@@ -22,19 +24,19 @@ A snapshot gives dm, the density of its dark matter over its mean (1 + delta, cl
                       et al. 2018: a stand-in for hydrodynamics, and labelled so
 dm is the dark matter alone (particle type 1), also of a run with gas.
 Box size, redshift and cosmology come from its header. SNAPSHOT is a folder, any one of the files,
-or all of them: GADGET, AREPO (CAMELS, IllustrisTNG), GADGET-4 or SWIFT, HDF5.
+or all of them, HDF5, of one of these codes:
+{particles}
 
 A density grid gives dm alone. It is one of
-  grid.npy                a numpy array of shape (nx, ny, nz)
-  file.hdf5:/path/to/dm   an HDF5 data set; without :/path the only one of rank 3 or 4
-  grid.zarr               a zarr array, or group.zarr:/dm
+{grid}
   Grids_Mcdm_...npy       a CAMELS multifield file of shape (n, N, N, N), with --index
   quickstart              the small real box that bigbox brings (12.5 Mpc/h, 128^3)
 in any positive unit (CAMELS: (M_sun/h)/(Mpc/h)^3): the grid is divided by its mean.
 
 Snapshots and grids may be far larger than memory: they are read in blocks, and the blocks in work
 take at most 1 GiB together. On any error, and on SIGTERM (exit status 75), nothing is left behind;
-what a killed ingest has left in the folder of BOX the next one removes.
+what a killed ingest has left in the folder of BOX the next one removes. Other packages can add
+formats of snapshots and grids (entry points bigbox.snapshot_formats).
 
 example:  bigbox ingest snapdir_033 cv0.zarr --grid 256 --halos groups_033 --hi-halo
           bigbox ingest Grids_Mcdm_IllustrisTNG_CV_256_z=0.0.npy cv0.zarr --index 0 --box-size 25
@@ -43,15 +45,39 @@ next:     bigbox plan cv0.zarr --ranks 4
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
+    text = _TEXT.format(
+        **{
+            holds: "\n".join(f"  {row.help}" for row in FORMATS if row.holds == holds)
+            for holds in ("particles", "grid")
+        }
+    )
     parser = add_command(
-        commands, "ingest", summary="a snapshot or a density grid becomes a box", text=_TEXT
+        commands, "ingest", summary="a snapshot or a density grid becomes a box", text=text
     )
     parser.add_argument(
         "source", metavar="SOURCE", nargs="+", help="the snapshot or density grid; see above"
     )
     parser.add_argument("box", metavar="BOX", type=Path, help="the box to make, e.g. box.zarr")
-    snapshot = parser.add_argument_group("of a snapshot")
+    _add_snapshot_options(parser.add_argument_group("of a snapshot"))
+    grid = parser.add_argument_group("of a density grid")
+    grid.add_argument(
+        "--box-size",
+        type=number(0, above=True),
+        nargs="+",
+        metavar="L",
+        help="side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it "
+        "(its attribute box_size, with box_size_units Mpc/h)",
+    )
+    grid.add_argument("--redshift", type=number(0), metavar="Z", help="redshift (default 0)")
+    grid.add_argument(
+        "--index", type=whole(0), metavar="I", help="which grid of a source that holds several"
+    )
+    add_cosmology(parser, "cosmology, kept with the box", "where the source does not tell it")
+    parser.set_defaults(run=run)
+
+
+def _add_snapshot_options(snapshot: Any) -> None:
     snapshot.add_argument(
         "--grid",
         type=whole(2),
@@ -109,31 +135,6 @@ def add(commands: Any) -> None:
         metavar="R",
         help="Gaussian smoothing of halo and tb, Mpc/h (default 0.2, as the paper; dm has none)",
     )
-    grid = parser.add_argument_group("of a density grid")
-    grid.add_argument(
-        "--box-size",
-        type=number(0, above=True),
-        nargs="+",
-        metavar="L",
-        help="side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it "
-        "(its attribute box_size, with box_size_units Mpc/h)",
-    )
-    grid.add_argument("--redshift", type=number(0), metavar="Z", help="redshift (default 0)")
-    grid.add_argument(
-        "--index", type=whole(0), metavar="I", help="which grid of a source that holds several"
-    )
-    cosmology = parser.add_argument_group(
-        "cosmology, kept with the box", "where the source does not tell it"
-    )
-    for flag, text in (
-        ("--omega-m", "matter density over critical, today"),
-        ("--omega-b", "baryon density over critical, today"),
-        ("--h", "H0 / (100 km/s/Mpc)"),
-        ("--sigma8", "amplitude of the linear power spectrum at 8 Mpc/h"),
-        ("--n-s", "slope of the primordial power spectrum"),
-    ):
-        cosmology.add_argument(flag, type=number(0, above=True), metavar="X", help=text)
-    parser.set_defaults(run=run)
 
 
 _OF_SNAPSHOTS = (
@@ -144,54 +145,38 @@ _OF_GRIDS = ("box_size", "redshift", "index")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does it, and says what was made and what comes next."""
-    from bigbox.ingest.density import COSMOLOGY
+    """Ingest, and say what was made and what comes next."""
+    from bigbox.ingest.sources import QUICKSTART
 
-    told = {name: getattr(options, name) for name in COSMOLOGY}
-    cosmology = {name: value for name, value in told.items() if value is not None}
-    snapshot = _is_snapshot(options.source)
+    sources = [Path(source) for source in options.source]
+    shipped = options.source == [QUICKSTART]  # though a file or folder be called so
+    row = None if shipped else find(sources)
+    # Of what no format recognises, the HDF5 reader says what is wrong with several or a folder.
+    snapshot = row.holds == "particles" if row else sources[0].is_dir() and not shipped
+    snapshot = snapshot or len(sources) > 1
+    named = (options.source[0], options.source[0].rsplit(":", 1)[0])
+    there = shipped or any(Path(name).exists() for name in named)
     for name in _OF_GRIDS if snapshot else _OF_SNAPSHOTS:
-        if getattr(options, name) not in (None, False) and _is_there(options.source[0]):
+        if getattr(options, name) not in (None, False) and there:
             kind, other = ("snapshot", "density grid") if snapshot else ("density grid", "snapshot")
             raise BadInput(
                 f"{options.source[0]}: is a {kind}; --{name.replace('_', '-')} is of a {other}"
             )
-    return _snapshot(options, cosmology) if snapshot else _density(options, cosmology)
+    return _snapshot(options) if snapshot else _density(options)
 
 
-def _is_snapshot(sources: list[str]) -> bool:
-    """Whether SOURCE is a snapshot: several files, a folder but no zarr store, or its content."""
-    from bigbox.ingest.hdf5 import SUFFIXES, has_header
-    from bigbox.ingest.sources import QUICKSTART
+def _density(options: argparse.Namespace) -> int:
+    from bigbox.ingest.density import ingest_density
 
-    if sources == [QUICKSTART]:  # the shipped grid, though a folder be called so
-        return False
-    path = Path(sources[0])
-    if path.is_dir():
-        return not any((path / name).exists() for name in ("zarr.json", ".zarray", ".zgroup"))
-    return len(sources) > 1 or (path.suffix in SUFFIXES and path.is_file() and has_header(path))
-
-
-def _is_there(source: str) -> bool:
-    """Whether SOURCE exists; what does not is told by whoever opens it."""
-    from bigbox.ingest.sources import QUICKSTART
-
-    names = (source, source.rsplit(":", 1)[0])
-    return source == QUICKSTART or any(Path(name).exists() for name in names)
-
-
-def _density(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
-    from bigbox.ingest.density import ingest
-
-    done = ingest(
+    done = ingest_density(
         options.source[0],
         options.box,
         box_size=None if options.box_size is None else tuple(options.box_size),
         redshift=options.redshift,
-        cosmology=cosmology,
+        cosmology=cosmology(options),
         index=options.index,
     )
-    _say(options.box, done.shape, done.box_size, done.redshift, done.notes, done.warnings)
+    _say(options.box, done)
     print(
         f"1 + delta from {done.least / done.mean:.3g} to {done.largest / done.mean:.3g} "
         f"(mean of the source {done.mean:.6g})"
@@ -200,16 +185,16 @@ def _density(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
     return 0
 
 
-def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
+def _snapshot(options: argparse.Namespace) -> int:
     from bigbox.ingest.particles import ingest_snapshot
-    from bigbox.physics.hydrogen import omega_hi_observed
+    from bigbox.physics.brightness import observed_omega_hi
     from bigbox.physics.smoothing import DEFAULT_RADIUS
 
     done = ingest_snapshot(
         [Path(source) for source in options.source],
         options.box,
         grid=options.grid,
-        halos=options.halos or (),
+        haloes=options.halos or (),
         halo_type=options.halo_type or "group",
         gas=options.gas_from or options.gas,
         uvb=options.uvb,
@@ -217,10 +202,9 @@ def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
         hi_halo=options.hi_halo,
         hi_draw=options.hi_draw or 0,
         smoothing=DEFAULT_RADIUS if options.smoothing is None else options.smoothing,
-        cosmology=cosmology,
+        cosmology=cosmology(options),
     )
-    sides = (done.box_size,) * 3
-    _say(options.box, done.shape, sides, done.redshift, done.notes, done.warnings)
+    _say(options.box, done)
     print(
         f"dm: {done.particles} particles; 1 + delta from {done.least:.3g} to {done.largest:.3g}, "
         f"mean {done.mean:.7f}"
@@ -236,26 +220,18 @@ def _snapshot(options: argparse.Namespace, cosmology: dict[str, float]) -> int:
         print(
             f"tb: mean {done.tb_mean:.5g} mK, {done.tb_expected:.5g} mK expected of Omega_HI "
             f"{done.omega_hi:.4g}; observed at z = {done.redshift:.2g}: Omega_HI about "
-            f"{omega_hi_observed(done.redshift):.1g} (Crighton et al. 2015)"
+            f"{observed_omega_hi(done.redshift):.1g} (Crighton et al. 2015)"
         )
     print(f"next: bigbox plan {options.box}")
     return 0
 
 
-def _say(
-    box: Path,
-    shape: tuple[int, ...],
-    sides: tuple[float, ...],
-    redshift: float,
-    notes: tuple[str, ...],
-    warnings: tuple[str, ...],
-) -> None:
-    for note in notes:
-        print(f"bigbox: note: {note}", file=sys.stderr)
-    for warning in warnings:
-        print(f"bigbox: warning: {warning}", file=sys.stderr)
+def _say(box: Path, done: Ingested) -> None:
+    for kind, lines in (("note", done.notes), ("warning", done.warnings)):
+        for line in lines:
+            print(f"bigbox: {kind}: {line}", file=sys.stderr)
     print(
-        f"{box}: {' x '.join(map(str, shape))} voxels, "
-        f"{' x '.join(f'{side:g}' for side in sides)} Mpc/h, z = {redshift:g}, "
-        f"voxel {sides[0] / shape[0]:.4g} Mpc/h"
+        f"{box}: {' x '.join(map(str, done.shape))} voxels, "
+        f"{' x '.join(f'{side:g}' for side in done.box_size)} Mpc/h, z = {done.redshift:g}, "
+        f"voxel {done.box_size[0] / done.shape[0]:.4g} Mpc/h"
     )

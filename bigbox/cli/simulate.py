@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, in_time, number, whole
+from bigbox.cli.values import add_command, add_cosmology, cosmology, in_time, number, whole
 
 _TEXT = """\
 Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,
@@ -27,7 +27,7 @@ the resolution of CAMELS (128^3 in 12.5 Mpc/h, where a cell is 49 kpc/h), by def
   below             fewer (0.84 of those of 130 to 390 particles) and 6 % too light
 Inside of 100 kpc/h, density profiles are not to be trusted. --mesh-factor 3 costs twice as much: it
 finds 1.01 as many haloes and 0.94 of the smaller ones, 0 to 3 % too heavy, half within 16 kpc/h,
-and power 2.5 % higher than that run's at 9 h/Mpc. tests/benchmarks/SIMULATE.md has the tables.
+and power 2.5 % higher than that run's at 9 h/Mpc.
 
 On a CPU that others use as well, one thread (OMP_NUM_THREADS=1) is faster than several. On any
 error, and on SIGTERM (exit status 75), nothing is left behind. The same seed gives the same bytes
@@ -39,7 +39,7 @@ next:     bigbox ingest sim/snapdir_000 box.zarr --grid 128 --halos sim/groups_0
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands, "simulate", summary="a small N-body run: snapshot and haloes", text=_TEXT
     )
@@ -70,42 +70,33 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if any)"
     )
-    cosmology = parser.add_argument_group("cosmology, flat, no neutrinos (default: CAMELS)")
-    for flag, text in (
-        ("--omega-m", "matter density over critical, today (0.3)"),
-        ("--omega-b", "baryon density over critical, today (0.049)"),
-        ("--h", "H0 / (100 km/s/Mpc) (0.6711)"),
-        ("--sigma8", "amplitude of the linear power spectrum at 8 Mpc/h (0.8)"),
-        ("--n-s", "slope of the primordial power spectrum (0.9624)"),
-    ):
-        cosmology.add_argument(flag, type=number(0, above=True), metavar="X", help=text)
+    add_cosmology(parser, "cosmology, flat, no neutrinos (default: CAMELS)", defaults=True)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Does it, and says what was made and what comes next."""
+    """Simulate, and say what was made and what comes next."""
     from bigbox.physics.cosmology import Cosmology
-    from bigbox.simulate.run import Options, simulate
+    from bigbox.simulate.options import Options
+    from bigbox.simulate.run import simulate
 
-    names = ("omega_m", "omega_b", "h", "sigma8", "n_s")
-    told = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    more = {name: getattr(options, name) for name in ("steps", "mesh_factor")}
+    given = {name: getattr(options, name) for name in ("steps", "mesh_factor")}
     asked = Options(
         grid=options.grid,
         side=options.box_size,
         seed=options.seed,
         redshift=options.redshift,
-        cosmology=Cosmology(**told),
-        **{name: value for name, value in more.items() if value is not None},
+        cosmology=Cosmology(**cosmology(options)),
+        **{name: value for name, value in given.items() if value is not None},
     )
-    done = simulate(options.out, asked, options.device)
+    made = simulate(options.out, asked, options.device)
     print(
         f"{options.out}: {asked.grid}^3 particles of {asked.particle_mass:.3g} M_sun/h, "
-        f"{asked.side:g} Mpc/h, z = {asked.redshift:g}, {done.groups} haloes, the largest of "
-        f"{done.largest:.3g} M_sun/h, in {in_time(done.seconds)}"
+        f"{asked.side:g} Mpc/h, z = {asked.redshift:g}, {made.haloes} haloes, the largest of "
+        f"{made.largest:.3g} M_sun/h, in {in_time(made.seconds)}"
     )
     print(
-        f"next: bigbox ingest {done.snapshot.parent} box.zarr --grid {asked.grid} "
-        f"--halos {done.catalogue.parent} --hi-halo"
+        f"next: bigbox ingest {made.snapshot.parent} box.zarr --grid {asked.grid} "
+        f"--halos {made.catalogue.parent} --hi-halo"
     )
     return 0

@@ -45,6 +45,33 @@ def add_realization(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_cosmology(
+    parser: argparse.ArgumentParser, title: str, *about: str, defaults: bool = False
+) -> None:
+    """Add the options of the cosmology, named with their defaults; `cosmology` reads them."""
+    from bigbox.physics.cosmology import Cosmology
+
+    group = parser.add_argument_group(title, *about)
+    for name, text in (
+        ("omega_m", "matter density over critical, today"),
+        ("omega_b", "baryon density over critical, today"),
+        ("h", "H0 / (100 km/s/Mpc)"),
+        ("sigma8", "amplitude of the linear power spectrum at 8 Mpc/h"),
+        ("n_s", "slope of the primordial power spectrum"),
+    ):
+        more = f" ({getattr(Cosmology, name)})" if defaults else ""
+        flag = f"--{name.replace('_', '-')}"
+        group.add_argument(flag, type=number(0, above=True), metavar="X", help=text + more)
+
+
+def cosmology(options: argparse.Namespace) -> dict[str, float]:
+    """Return the parameters that were given."""
+    from bigbox.physics.cosmology import PARAMETERS
+
+    given = {name: getattr(options, name) for name in PARAMETERS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def box_path(options: argparse.Namespace) -> Path:
     """Return the box, or the realization of it that was asked for."""
     from bigbox.store.box import realization_path

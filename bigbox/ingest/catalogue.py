@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest import headers
-from bigbox.ingest.hdf5 import attributes, candidates, opened, scalar, stem, together
-from bigbox.ingest.snapshot import placed
+from bigbox.ingest.formats import gadget, swift
+from bigbox.ingest.hdf5 import attributes, files_of_run, is_swift, names, opened, scalar
+from bigbox.ingest.headers import Header, check_one_run, check_total
+from bigbox.ingest.snapshot import checked_masses, in_voxels
 
 HaloType = Literal["group", "subhalo"]
 
@@ -22,6 +23,8 @@ CHUNK = 1 << 13
 """Haloes read at once; with 64 points for the HI of each, half a million points."""
 
 _PLURAL = {"group": "groups", "subhalo": "subhaloes"}
+# In the header; SWIFT's name for groups, and AREPO's for subhaloes.
+_COUNTERS = {"group": ("Ngroups", "NumGroups"), "subhalo": ("Nsubhalos", "Nsubgroups")}
 
 _FINGERPRINT = 4096  # haloes
 
@@ -41,7 +44,7 @@ class Catalogue:
     """A halo catalogue on disk."""
 
     files: tuple[Path, ...]
-    header: headers.Header
+    header: Header
     kind: HaloType
     section: str
     places: str  # data set of the positions
@@ -49,17 +52,16 @@ class Catalogue:
     counts: tuple[int, ...]
 
     def __str__(self) -> str:
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.files[0]}{more}"
+        return names(self.files)
 
     @property
     def label(self) -> str:
-        """How a field made of it is labelled: the haloes, their masses and centres."""
+        """Label of a field made of it: the haloes, their masses and centres."""
         what = "FOF groups" if self.kind == "group" else "SUBFIND subhaloes"
         return f"catalogue: {what}, {self.section}/{self.masses} at {self.places}"
 
     def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, int, int, int]]:
-        """(file, start, stop, index of the first halo in the whole catalogue)."""
+        """Yield (file, start, stop, index of the first halo in the whole catalogue)."""
         first = 0
         for i, count in enumerate(self.counts):
             for start in range(0, count, size):
@@ -69,23 +71,19 @@ class Catalogue:
     def read(
         self, chunk: tuple[int, int, int, int], voxels: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-        """Places in voxels, float64 (M, 3), and masses in the code's unit, float32 (M,)."""
+        """Read places in voxels, float64 (M, 3), and masses in the code's unit, float32 (M,)."""
         i, start, stop, _ = chunk
         path = self.files[i]
         with opened(path) as file:
             section = file[self.section]
             places, masses = section[self.places][start:stop], section[self.masses][start:stop]
-        bad = ~(np.isfinite(masses) & (masses >= 0))
-        if bad.any():
-            j = int(np.argmax(bad))
-            raise BadInput(f"{path}: halo {start + j} has mass {masses[j]:g}, which is no mass")
         return (
-            placed(places, self.header.box, voxels, f"{path}: {self.section}: halo", start),
-            masses.astype(np.float32),
+            in_voxels(places, self.header.box, voxels, f"{path}: {self.section}: halo", start),
+            checked_masses(masses, f"{path}: halo", start),
         )
 
     def fingerprint(self) -> int:
-        """A number that differs from catalogue to catalogue: the checksum of its first haloes."""
+        """Return a number that tells catalogues apart: the checksum of the first haloes."""
         number, left = 0, _FINGERPRINT
         for i, start, stop, first in self.chunks(_FINGERPRINT):
             place, mass = self.read((i, start, min(stop, start + left), first), 1)
@@ -97,29 +95,33 @@ class Catalogue:
 
 
 def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue:
-    """The catalogue that a folder, any one of its files, or all of its files name.
+    """Open the catalogue that a folder, any one of its files, or all of its files name.
 
     Raises BadInput where there is none, several, a file is missing, or the files disagree.
     """
-    files = [p for p in candidates(given) if p in given or _is_catalogue(p)]
-    if not files:
-        raise BadInput(
-            f"{given[0]}: no halo catalogue (an HDF5 file with a Header and Group or Subhalo) is "
-            "there"
-        )
-    for path in files:
-        if not _is_catalogue(path):
-            raise BadInput(f"{path}: has no Header with counts of groups: no halo catalogue")
-    names = sorted({stem(p) for p in files})
-    if len(names) > 1:
-        raise BadInput(
-            f"{given[0]}: holds {len(names)} catalogues "
-            f"({', '.join(Path(n).name for n in names)}); name the file of one"
-        )
-    first = files[0]
-    with opened(first) as file:
-        count = headers.files_of(first, attributes(file, "Header"))
-    return _checked(together(files, count), kind)
+    content, wrong = "a Header and Group or Subhalo", "has no Header with counts of groups"
+    paths = files_of_run(
+        given,
+        "halo catalogue",
+        content,
+        _is_catalogue,
+        lambda path: "" if _is_catalogue(path) else f"{wrong}: no halo catalogue",
+    )
+    parts = [_part(path, kind) for path in paths]
+    header, _, total, _ = parts[0]
+    check_one_run(paths, [part[0] for part in parts], "catalogue")
+    for path, (_, _, of_other, _) in zip(paths, parts, strict=True):
+        if of_other != total:
+            raise BadInput(
+                f"{path}: {of_other} {_PLURAL[kind]} in all are others ({total}) than in "
+                f"{paths[0].name}: not of the same catalogue"
+            )
+    counts = tuple(part[1] for part in parts)
+    check_total(paths, total, sum(counts), _PLURAL[kind])
+    held = [part[3] for part in parts if part[1]]
+    if not held:
+        raise BadInput(f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; {_way_out(kind)}")
+    return Catalogue(paths, header, kind, *held[0], counts)
 
 
 def _is_catalogue(path: Path) -> bool:
@@ -130,48 +132,20 @@ def _is_catalogue(path: Path) -> bool:
         ) or ("Header" in file and any(name in file for name in ("Group", "Groups", "Subhalo")))
 
 
-def _checked(paths: tuple[Path, ...], kind: HaloType) -> Catalogue:
-    parts = [_one(path, kind) for path in paths]
-    header = parts[0][0]
-    total = parts[0][2]
-    for path, (other, _, of_other, _) in zip(paths, parts, strict=True):
-        wrong = header.difference(other)
-        if wrong is None and of_other != total:
-            wrong = f"{of_other} {_PLURAL[kind]} in all are others ({total})"
-        if wrong is not None:
-            raise BadInput(f"{path}: {wrong} than in {paths[0].name}: not of the same catalogue")
-    counts = tuple(part[1] for part in parts)
-    if total is not None and sum(counts) != total:
-        raise BadInput(
-            f"{paths[0]}: its header says {total} {_PLURAL[kind]} in all, its {len(paths)} files "
-            f"hold {sum(counts)}; a file is missing or of another run"
-        )
-    held = [part[3] for part in parts if part[1]]
-    if not held:
-        raise BadInput(f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; {_way_out(kind)}")
-    return Catalogue(paths, header, kind, *held[0], counts)
-
-
-def _one(
-    path: Path, kind: HaloType
-) -> tuple[headers.Header, int, int | None, tuple[str, str, str]]:
+def _part(path: Path, kind: HaloType) -> tuple[Header, int, int | None, tuple[str, str, str]]:
     """Header, haloes in this file, haloes in all, and where their places and masses are."""
     with opened(path) as file:
-        header = headers.read(path, file)
+        header = (swift if is_swift(file) else gadget).read_header(path, file)
         known = attributes(file, "Header")
         layout = _LAYOUT[header.code].get(kind)
         if layout is None:
             raise BadInput(
                 f"{path}: {header.code} catalogues have no {_PLURAL[kind]}; leave --halo-type"
             )
-        section, names, masses = layout
-        counter = "Ngroups" if kind == "group" else "Nsubhalos"
+        section, choices, masses = layout
         total, count = (
-            next((int(scalar(known[k])) for k in names if k in known), None)
-            for names in (
-                (f"{counter}_{where}", f"{_OTHER_COUNTER[counter]}_{where}")
-                for where in ("Total", "ThisFile")
-            )
+            next((int(scalar(known[c + of])) for c in _COUNTERS[kind] if c + of in known), None)
+            for of in ("_Total", "_ThisFile")
         )
         group: Any = file.get(section)
         if group is None or masses not in group:
@@ -182,9 +156,9 @@ def _one(
                 f"{path}: has no {section}/{masses}, the mass of its {_PLURAL[kind]}; "
                 f"{_way_out(kind)}"
             )
-        places = next((name for name in names if name in group), None)
+        places = next((name for name in choices if name in group), None)
         if places is None:
-            raise BadInput(f"{path}: {section} has no {' or '.join(names)}, the haloes' places")
+            raise BadInput(f"{path}: {section} has no {' or '.join(choices)}, the haloes' places")
         shapes = group[places].shape, group[masses].shape
         expected = len(group[masses]) if count is None else count
         if shapes != ((expected, 3), (expected,)):
@@ -198,7 +172,3 @@ def _one(
 def _way_out(kind: HaloType) -> str:
     other = "subhalo" if kind == "group" else "group"
     return f"has it {_PLURAL[other]}? then give --halo-type {other}"
-
-
-# SWIFT's name for groups, and AREPO's for subhaloes.
-_OTHER_COUNTER = {"Ngroups": "NumGroups", "Nsubhalos": "Nsubgroups"}

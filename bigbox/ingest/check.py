@@ -2,58 +2,58 @@
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from bigbox.blockwise import map_blocks
 from bigbox.store.box import Box
+
+Index = tuple[int, ...]
 
 
 def damaged_inputs(box: Box) -> list[str]:
-    """One line for each shard of the box's inputs that is damaged or missing: array and chunks."""
-    import dask
+    """Return one line for each shard of the inputs that is damaged or missing: array and chunks."""
+    return [line for line in map_blocks(lambda given: _check(*given), _shards(box)) if line]
 
-    checks = []
+
+def _shards(box: Box) -> Iterator[tuple[Any, str, Index]]:
     for name in ("dm", "halo", "tb"):
         if box.has(name):
             array = box.require(name)
             if "painting" in array.attrs:  # of bigbox paint, which has a ledger of it
                 continue
-            edges = array.shards or array.chunks
-            counts = (range(-(-n // e)) for n, e in zip(array.shape, edges, strict=True))
-            checks += [
-                dask.delayed(_check)(array, name, index, edges)
-                for index in itertools.product(*counts)
-            ]
-    return [line for line in dask.compute(*checks) if line]
+            for index in np.ndindex(*_counts(array.shape, array.shards or array.chunks)):
+                yield array, name, index
 
 
-def _check(array: Any, name: str, index: tuple[int, ...], edges: tuple[int, ...]) -> str:
+def _check(array: Any, name: str, index: Index) -> str:
     """Empty when every chunk under one shard can be read and is finite."""
-    whole = tuple(slice(i * e, (i + 1) * e) for i, e in zip(index, edges, strict=True))
-    if _fault(array, whole) is None:
+    edges = array.shards or array.chunks
+    if _fault(array, index, edges) is None:
         return ""
     # Which of its chunks: the checksum is per chunk.
-    inner = (range(e // c) for e, c in zip(edges, array.chunks, strict=True))
-    bad, why, many = [], "", 0
-    for offset in itertools.product(*inner):
-        chunk = [
-            i * (e // c) + o for i, e, c, o in zip(index, edges, array.chunks, offset, strict=True)
-        ]
-        cut = tuple(slice(k * c, (k + 1) * c) for k, c in zip(chunk, array.chunks, strict=True))
-        many += all(s.start < n for s, n in zip(cut, array.shape, strict=True))
-        fault = _fault(array, cut)
-        if fault is not None:
-            bad.append(tuple(chunk))
-            why = fault
-    which = f"all {many}" if len(bad) == many else ", ".join(map(str, bad)) or "unknown"
-    return f"{name}: shard {index}, chunks {which}: {why}"
+    inner = _counts(edges, array.chunks)
+    chunks = [
+        tuple(i * n + o for i, n, o in zip(index, inner, offset, strict=True))
+        for offset in np.ndindex(*inner)
+    ]
+    held = _counts(array.shape, array.chunks)
+    chunks = [at for at in chunks if all(i < n for i, n in zip(at, held, strict=True))]
+    faults = {at: fault for at in chunks if (fault := _fault(array, at, array.chunks))}
+    bad = ", ".join(map(str, faults)) or "unknown"
+    which = f"all {len(chunks)}" if len(faults) == len(chunks) else bad
+    return f"{name}: shard {index}, chunks {which}: {''.join([*faults.values()][-1:])}"
 
 
-def _fault(array: Any, cut: tuple[slice, ...]) -> str | None:
+def _counts(shape: Index, edges: Index) -> Index:
+    return tuple(-(-n // e) for n, e in zip(shape, edges, strict=True))
+
+
+def _fault(array: Any, index: Index, edges: Index) -> str | None:
     try:
-        values = array[cut]
+        values = array[tuple(slice(i * e, (i + 1) * e) for i, e in zip(index, edges, strict=True))]
     except Exception as error:
         return " ".join(str(error).split())
     # What has no bytes on disk reads as NaN; no input has one otherwise.

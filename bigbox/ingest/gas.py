@@ -9,6 +9,7 @@ x_HI is the snapshot's own where it has one (AREPO, CAMELS), else that of ionisa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.hdf5 import opened
 from bigbox.ingest.headers import Header
 from bigbox.ingest.snapshot import GAS, Chunk, Snapshot
 from bigbox.physics import ionisation
@@ -41,8 +41,8 @@ class Gas:
     density: float  # n_H in cm⁻³ per unit of density
     label: str
 
-    def hydrogen(self, chunk: Chunk) -> tuple[NDArray, NDArray[np.float32]]:
-        """Coordinates in the code's unit, (M, 3), and HI masses in its unit of mass, float32."""
+    def hydrogen(self, chunk: Chunk) -> tuple[NDArray[Any], NDArray[np.float32]]:
+        """Read coordinates in the code's unit, (M, 3), and HI masses in its unit, float32 (M,)."""
         data = self.snapshot.read(chunk, self.names)
         table = self.snapshot.header.table
         mass = self.snapshot.mass(chunk, data.get("Masses"))
@@ -53,7 +53,7 @@ class Gas:
         hi = (weight * ionisation.HYDROGEN * neutral).astype(np.float32)
         return data["Coordinates"], hi
 
-    def _neutral(self, chunk: Chunk, data: dict[str, NDArray]) -> NDArray[np.float64]:
+    def _neutral(self, chunk: Chunk, data: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
         if NEUTRAL in data:
             fraction = data[NEUTRAL].astype(np.float64)
             # Single precision writes 1 as up to 1.000001.
@@ -67,7 +67,8 @@ class Gas:
         if "Temperature" in data:
             heat = data["Temperature"].astype(np.float64)
         else:
-            energy = data["InternalEnergy"].astype(np.float64) * self.snapshot.header.velocity**2
+            velocity = self.snapshot.header.velocity or 0.0
+            energy = data["InternalEnergy"].astype(np.float64) * velocity**2
             heat = ionisation.temperature(energy, _IONISED if electrons is None else electrons)
         self._check(chunk, "temperature", heat, 0.0, np.inf)
         heat = np.maximum(heat, 1.0)
@@ -78,7 +79,9 @@ class Gas:
             electrons = None
         return ionisation.neutral_fraction(density, heat, rate, electrons)
 
-    def _check(self, chunk: Chunk, name: str, values: NDArray, least: float, most: float) -> None:
+    def _check(
+        self, chunk: Chunk, name: str, values: NDArray[Any], least: float, most: float
+    ) -> None:
         good = (values >= least) & (values <= most) & np.isfinite(values)
         if not good.all():
             i = int(np.argmin(good))
@@ -95,27 +98,22 @@ def open_gas(
     table: Path | None = None,
     self_shielding: bool = False,
 ) -> Gas:
-    """How to find the HI of a snapshot's gas; reads a header's worth.
-
-    h               H0 / (100 km/s/Mpc); None: the header's, else the default of `Cosmology`
-    table           photo-ionisation rates in TREECOOL format; None: those that bigbox brings
-    self_shielding  dense gas sees less of the background (Rahmati et al. 2013)
+    """Find out how to find the HI of a snapshot's gas. Reads a header's worth.
 
     Raises BadInput where there is no gas, or not what its neutral fraction needs.
+
+    Parameters
+    ----------
+    h : H0 / (100 km/s/Mpc); None: the header's, else the default of `Cosmology`.
+    table : photo-ionisation rates in TREECOOL format; None: those that bigbox brings.
+    self_shielding : dense gas sees less of the background (Rahmati et al. 2013).
     """
     if not snapshot.total(GAS):
         raise BadInput(
             f"{snapshot}: has no gas (PartType0); give --gas-from the hydrodynamical run, or take "
             "the HI from haloes (--halos CATALOGUE --hi-halo)"
         )
-    first = next(i for i, count in enumerate(snapshot.counts) if count[GAS])
-    header = snapshot.header
-    with opened(snapshot.files[first]) as file:
-        held = set(file[f"PartType{GAS}"])
-
-    def has(name: str) -> bool:
-        return header.name(name) in held
-
+    header, has = snapshot.header, partial(snapshot.has, GAS)
     names = ["Coordinates"]
     if not (header.table and header.table[GAS] > 0):
         names.append("Masses")
@@ -130,7 +128,7 @@ def open_gas(
         label = f"gas: the snapshot's {NEUTRAL}, {stars}"
         return Gas(snapshot, (*names, NEUTRAL), 0.0, False, 0.0, label)
     heat = "Temperature" if has("Temperature") else "InternalEnergy"
-    if header.code == "SWIFT" and heat != "Temperature":
+    if header.velocity is None and heat != "Temperature":
         raise BadInput(
             f"{snapshot}: its gas has no Temperatures, which the neutral fraction needs; the run's "
             "output must have them"
@@ -138,8 +136,8 @@ def open_gas(
     for name in ("Density", heat):
         if not has(name):
             raise BadInput(
-                f"{snapshot}: its gas has neither {NEUTRAL} nor {header.name(name)}, so that its "
-                "neutral fraction cannot be found"
+                f"{snapshot}: its gas has neither {NEUTRAL} nor {header.dataset(name)}, so that "
+                "its neutral fraction cannot be found"
             )
     names += ["Density", heat, *([ELECTRONS] if has(ELECTRONS) else [])]
     rate = ionisation.background_rate(header.redshift, table)

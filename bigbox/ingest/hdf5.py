@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,68 +13,139 @@ import numpy as np
 from bigbox.errors import BadInput
 
 SUFFIXES = (".hdf5", ".h5")
-_NUMBERED = re.compile(r"(.*\.)(\d+)(\.(?:hdf5|h5))$")
+
+
+@contextmanager
+def readable(name: object) -> Iterator[None]:
+    """Turn whatever the libraries raise about a damaged file into one line, a BadInput."""
+    try:
+        yield
+    except (BadInput, MemoryError):
+        raise
+    except KeyError:
+        raise BadInput(f"{name}: there is no data set of this name in the file") from None
+    except Exception as error:
+        why = " ".join(str(error).split())
+        raise BadInput(
+            f"{name}: cannot be read ({why}); is the file truncated or damaged? copy it again"
+        ) from None
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """An HDF5 file for reading, with the filters of hdf5plugin; whatever is wrong is one line."""
+    """Open an HDF5 file with the filters of hdf5plugin. Whatever is wrong with it is one line."""
     import h5py
     import hdf5plugin  # noqa: F401  importing it registers the filters of compressed CAMELS files
 
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (BadInput, MemoryError):
-        raise
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file") from None
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise BadInput(
-            f"{path}: cannot be read ({why}); is the file truncated or damaged? copy it again"
-        ) from None
+    if not path.exists():
+        raise BadInput(f"{path}: no such file")
+    with readable(path), h5py.File(path, "r") as file:
+        yield file
 
 
-def has_header(path: Path) -> bool:
-    """Whether an HDF5 file is one of a simulation code; False where it cannot be opened."""
+def code_of(path: Path) -> str:
+    """Return whose file, or folder of files, it is: "SWIFT", "GADGET", "" where no header is.
+
+    A file that cannot be opened counts as one without.
+    """
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            return "Header" in file or any(name.startswith("PartType") for name in file)
-    except OSError:
-        return False
+    for part in files_in(path):
+        try:
+            with h5py.File(part, "r") as file:
+                if "Header" in file or any(name.startswith("PartType") for name in file):
+                    return "SWIFT" if is_swift(file) else "GADGET"
+        except OSError:
+            continue
+    return ""
+
+
+def is_swift(file: Any) -> bool:
+    """Return whether SWIFT has written an open file."""
+    code = attributes(file, "Header").get("Code", attributes(file, "Code").get("Code", ""))
+    return "SWIFT" in str(code)
 
 
 def attributes(file: Any, group: str) -> dict[str, Any]:
-    """The attributes of a group, {} where there is none: numbers, arrays and str."""
+    """Return the attributes of a group, {} where there is none: numbers, arrays and str."""
     if group not in file:
         return {}
     found = dict(file[group].attrs)
     return {k: v.decode(errors="replace") if isinstance(v, bytes) else v for k, v in found.items()}
 
 
-def number(path: Path, known: dict[str, Any], name: str, group: str = "Header") -> float:
-    """One number among attributes (an array of one counts); BadInput where it is missing."""
+def number(path: Path, known: Mapping[str, Any], name: str, group: str = "Header") -> float:
+    """Return one number among attributes (an array of one counts). BadInput where it is missing."""
     if np.size(known.get(name, ())) == 0:
         raise BadInput(f"{path}: its {group} has no {name}; is this a snapshot of another code?")
     return scalar(known[name])
 
 
 def scalar(value: Any) -> float:
-    """A number, or the only one of an array."""
+    """Return a number, or the only one of an array."""
     return float(np.asarray(value).reshape(-1)[0])
 
 
-def family(path: Path, count: int) -> tuple[Path, ...]:
-    """All files that a snapshot or catalogue of ``count`` files has, from the name of any of them.
+def files_in(path: Path) -> list[Path]:
+    """Return a file as it is, or the HDF5 files in a folder, else those one level below."""
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    here = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    return here or sorted(p for p in path.glob("*/*") if p.suffix in SUFFIXES)
 
-    name.3.hdf5 belongs to name.0.hdf5 .. name.(count-1).hdf5. Raises BadInput where one is missing.
+
+def files_of_run(
+    given: Sequence[Path],
+    what: str,
+    content: str,
+    is_one: Callable[[Path], bool],
+    fault: Callable[[Path], str],
+) -> tuple[Path, ...]:
+    """Return all files of the one snapshot or catalogue that a folder, any or all files name.
+
+    Parameters
+    ----------
+    what, content : for the refusals: "snapshot", and what such a file has.
+    is_one : whether a file of a folder is one of these; others are left out.
+    fault : what is wrong with a file, "" for nothing.
     """
+    files: list[Path] = []
+    for path in given:
+        found = files_in(path)
+        if not path.exists():
+            raise BadInput(f"{path}: no such file or folder")
+        if not found:
+            raise BadInput(f"{path}: has no HDF5 file (.hdf5, .h5); name the files")
+        files += found
+    files = [p for p in files if p in given or is_one(p)]
+    if not files:
+        raise BadInput(f"{given[0]}: no {what} (an HDF5 file with {content}) is there")
+    for path in files:
+        if why := fault(path):
+            raise BadInput(f"{path}: {why}")
+    names = sorted({_stem(p) for p in files})
+    if len(names) > 1:
+        raise BadInput(
+            f"{given[0]}: holds {len(names)} {what}s ({', '.join(Path(n).name for n in names)}); "
+            "name the file of one"
+        )
+    with opened(files[0]) as file:
+        header = attributes(file, "Header")
+    count = max(1, int(scalar(header.get("NumFilesPerSnapshot", header.get("NumFiles", 1)))))
+    named = sorted(set(files), key=lambda p: (int(m[2]) if (m := _match(p)) else -1, p.name))
+    return tuple(named) if len(named) == count else _family(named[0], count)
+
+
+def names(files: Sequence[Path]) -> str:
+    """Return files for a message: the first, and how many more."""
+    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else f"{files[0]}"
+
+
+def _family(path: Path, count: int) -> tuple[Path, ...]:
+    """All files of a run: name.3.hdf5 belongs to name.0.hdf5 .. name.(count-1).hdf5."""
     if count == 1:
         return (path,)
-    match = _NUMBERED.match(path.name)
+    match = _match(path)
     if match is None:
         raise BadInput(
             f"{path}: is one of {count} files, but its name has no number (name.0.hdf5); "
@@ -90,35 +161,11 @@ def family(path: Path, count: int) -> tuple[Path, ...]:
     return found
 
 
-def candidates(given: Sequence[Path]) -> list[Path]:
-    """The HDF5 files that the arguments name: files as they are, folders with what lies in them."""
-    files: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            here = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
-            below = sorted(p for p in path.glob("*/*") if p.suffix in SUFFIXES)
-            files += here or below
-            if not here and not below:
-                raise BadInput(f"{path}: has no HDF5 file (.hdf5, .h5); name the files")
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise BadInput(f"{path}: no such file or folder")
-    return files
+def _match(path: Path) -> re.Match[str] | None:
+    return re.match(r"(.*\.)(\d+)(\.(?:hdf5|h5))$", path.name)
 
 
-def together(files: Sequence[Path], count: int) -> tuple[Path, ...]:
-    """The files of a snapshot or catalogue of ``count`` files in their order, some or all named."""
-    named = sorted(set(files), key=_order)
-    return tuple(named) if len(named) == count else family(named[0], count)
-
-
-def _order(path: Path) -> tuple[int, str]:
-    match = _NUMBERED.match(path.name)
-    return (int(match[2]) if match else -1, path.name)
-
-
-def stem(path: Path) -> str:
-    """What the files of one snapshot or catalogue have in common: folder and name."""
-    match = _NUMBERED.match(path.name)
+def _stem(path: Path) -> str:
+    """Return what the files of one snapshot or catalogue have in common: folder and name."""
+    match = _match(path)
     return str(path.with_name(match[1].rstrip(".") if match else path.stem))

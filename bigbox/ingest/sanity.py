@@ -1,27 +1,15 @@
-"""Whether snapshot, catalogue and disk can be what they are said to be: one line each where not."""
+"""Whether snapshot, catalogue and grid can be what they are said to be: one line each where not."""
 
 from __future__ import annotations
-
-import shutil
-from pathlib import Path
 
 from bigbox.errors import BadInput
 from bigbox.ingest.snapshot import GAS, Snapshot
 from bigbox.physics.cosmology import CRITICAL_DENSITY
-
-
-def check_room(folder: Path, arrays: float, sort: float) -> None:
-    """BadInput where a folder has no room for a box and what is beside it for a while, in bytes."""
-    free = shutil.disk_usage(folder).free
-    if arrays + sort > free:
-        raise BadInput(
-            f"{folder}: the box needs {arrays / 1e9:.1f} GB, and {sort / 1e9:.1f} GB while it is "
-            f"made, but {free / 1e9:.1f} GB are free: choose another folder or make room"
-        )
+from bigbox.scheduler.tiling import Tiling, TilingError
 
 
 def check_mass(snapshot: Snapshot, mass: float, omega_m: float | None) -> None:
-    """BadInput where the dark matter's mass (code units) is not that of such a box."""
+    """Raise BadInput where the dark matter's mass (code units) is not that of such a box."""
     header = snapshot.header
     if omega_m is None:
         return
@@ -37,10 +25,14 @@ def check_mass(snapshot: Snapshot, mass: float, omega_m: float | None) -> None:
 
 
 def check_haloes(catalogue: str, dense: float, whole: float, volume: float) -> None:
-    """BadInput where the haloes are not in dense places: of other initial conditions.
+    """Raise BadInput where the haloes are not in dense places: of other initial conditions.
 
-    dense, whole: halo mass in voxels of more than the mean density, and in all; volume: the share
-    of such voxels. Of haloes strewn at random a share like the volume's is in them.
+    Of haloes strewn at random a share like the volume's is in dense voxels.
+
+    Parameters
+    ----------
+    dense, whole : halo mass in voxels of more than the mean density, and in all.
+    volume : the share of such voxels.
     """
     if whole > 0 and dense / whole < 0.5 * (1.0 + volume):
         raise BadInput(
@@ -48,3 +40,25 @@ def check_haloes(catalogue: str, dense: float, whole: float, volume: float) -> N
             f"denser than its mean ({100 * volume:.0f} % of the volume is): a catalogue of another "
             "simulation"
         )
+
+
+def tile_warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Return what a user should know of a box that the default tile does not fit into."""
+    try:
+        Tiling(shape)
+    except TilingError as error:
+        tile = tile_for(shape)
+        smaller = f"paint it with a smaller tile (--tile {tile}) or " if tile else ""
+        return (f"{error}; {smaller}ingest a finer grid",)
+    return ()
+
+
+def tile_for(shape: tuple[int, int, int]) -> int:
+    """Return the tile that paints such a small box at least cost, 0 where none can be laid."""
+    costs = {}
+    for tile in range(min(*shape, Tiling.tile), 1, -1):
+        try:
+            costs[tile] = Tiling(shape, tile).size * tile**3
+        except TilingError:
+            continue
+    return min(costs, key=lambda tile: costs[tile], default=0)

@@ -1,12 +1,8 @@
-"""Particle snapshots: which files, what their headers say, and particles chunk by chunk.
-
-GADGET and AREPO HDF5 as CAMELS, IllustrisTNG and GADGET-4 write it (units per h), and SWIFT
-(h-free units, converted): see `bigbox.ingest.headers` for what is read from where.
-"""
+"""Particle snapshots: which files, what their headers say, and particles chunk by chunk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest import headers
-from bigbox.ingest.hdf5 import SUFFIXES, attributes, candidates, opened, stem, together
+from bigbox.extensions import load
+from bigbox.ingest import formats
+from bigbox.ingest.hdf5 import attributes, files_of_run, names, opened
+from bigbox.ingest.headers import Header, check_one_run, check_total
 
 CHUNK = 1 << 19
 """Particles read at once."""
@@ -39,72 +37,70 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot on disk; nothing of it is in memory."""
+    """A snapshot on disk; nothing of it is in memory.
+
+    `has` and `read` are those of HDF5 with groups PartType0, ...; other formats override them.
+    """
 
     files: tuple[Path, ...]
-    header: headers.Header
+    header: Header
     counts: tuple[tuple[int, ...], ...]  # particles of each type in each file
 
     def __str__(self) -> str:
-        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
-        return f"{self.files[0]}{more}"
+        return names(self.files)
 
     def total(self, kind: int) -> int:
-        """Particles of a type in all files."""
-        return sum(count[kind] for count in self.counts)
+        """Return the particles of a type in all files."""
+        return sum(sum(count[kind : kind + 1]) for count in self.counts)
 
     def chunks(self, kind: int, size: int = CHUNK) -> Iterator[Chunk]:
-        """The particles of a type, in bounded pieces."""
+        """Yield the particles of a type in bounded pieces."""
         for i, count in enumerate(self.counts):
             for start in range(0, count[kind], size):
                 yield Chunk(i, kind, start, min(start + size, count[kind]))
 
-    def read(self, chunk: Chunk, names: Sequence[str]) -> dict[str, NDArray]:
-        """Data sets of some particles as they are in the file (see `headers.Header.names`)."""
+    def has(self, kind: int, quantity: str) -> bool:
+        """Return whether the particles of a type, of which there are some, have a quantity."""
+        first = next(i for i, count in enumerate(self.counts) if count[kind])
+        with opened(self.files[first]) as file:
+            return self.header.dataset(quantity) in file.get(f"PartType{kind}", {})
+
+    def read(self, chunk: Chunk, quantities: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Read quantities of some particles, by GADGET's names, in the code's units."""
         path = self.files[chunk.file]
         group = f"PartType{chunk.kind}"
         found = {}
         with opened(path) as file:
-            for name in names:
-                data = file[group].get(self.header.name(name))
+            for quantity in quantities:
+                name = self.header.dataset(quantity)
+                data = file[group].get(name)
                 if data is None:
-                    raise BadInput(f"{path}: {group} has no {self.header.name(name)}")
+                    raise BadInput(f"{path}: {group} has no {name}")
                 if len(data) != self.counts[chunk.file][chunk.kind]:
                     raise BadInput(
-                        f"{path}: {group}/{self.header.name(name)} has {len(data)} particles, the "
-                        f"header says {self.counts[chunk.file][chunk.kind]}; the file is damaged"
+                        f"{path}: {group}/{name} has {len(data)} particles, the header says "
+                        f"{self.counts[chunk.file][chunk.kind]}; the file is damaged"
                     )
-                found[name] = data[chunk.start : chunk.stop]
+                found[quantity] = data[chunk.start : chunk.stop]
         return found
 
-    def place(self, chunk: Chunk, coordinates: NDArray, voxels: int) -> NDArray[np.float64]:
-        """Coordinates in voxels from the corner, float64 (M, 3); BadInput outside of the box."""
-        return placed(
-            coordinates,
-            self.header.box,
-            voxels,
-            f"{self.files[chunk.file]}: PartType{chunk.kind}: particle",
-            chunk.start,
-        )
+    def place(self, chunk: Chunk, coordinates: NDArray[Any], voxels: int) -> NDArray[np.float64]:
+        """Return coordinates in voxels from the corner, float64 (M, 3). BadInput if outside."""
+        who = f"{self.files[chunk.file]}: PartType{chunk.kind}: particle"
+        return in_voxels(coordinates, self.header.box, voxels, who, chunk.start)
 
-    def mass(self, chunk: Chunk, masses: NDArray | None) -> NDArray[np.float32] | None:
-        """Masses in the code's unit, float32; None where the mass table gives one for all."""
+    def mass(self, chunk: Chunk, masses: NDArray[Any] | None) -> NDArray[np.float32] | None:
+        """Return masses in the code's unit, float32; None where the mass table has one for all."""
         if masses is None:
             return None
-        bad = ~(np.isfinite(masses) & (masses >= 0))
-        if bad.any():
-            i = int(np.argmax(bad))
-            raise BadInput(
-                f"{self.files[chunk.file]}: PartType{chunk.kind}: particle {chunk.start + i} has "
-                f"mass {masses[i]:g}, which is no mass; the file is damaged"
-            )
-        return masses.astype(np.float32)
+        who = f"{self.files[chunk.file]}: PartType{chunk.kind}: particle"
+        return checked_masses(masses, who, chunk.start, "; the file is damaged")
 
 
-def placed(
-    coordinates: NDArray, side: float, voxels: int, who: str, first: int
+def in_voxels(
+    coordinates: NDArray[Any], side: float, voxels: int, who: str, first: int
 ) -> NDArray[np.float64]:
-    """Positions in the code's unit as voxels from the corner; BadInput for one outside the box."""
+    """Return positions in the code's unit as voxels from the corner. BadInput outside the box."""
     x = coordinates.astype(np.float64)
     x *= 1.0 / side
     # Written so that NaN fails it too.
@@ -120,95 +116,96 @@ def placed(
     return x
 
 
+def checked_masses(
+    masses: NDArray[Any], who: str, first: int, why: str = ""
+) -> NDArray[np.float32]:
+    """Return masses as float32. BadInput for one that is negative or not finite."""
+    bad = ~(np.isfinite(masses) & (masses >= 0))
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise BadInput(f"{who} {first + i} has mass {masses[i]:g}, which is no mass{why}")
+    return masses.astype(np.float32)
+
+
 def open_snapshot(given: Sequence[Path]) -> Snapshot:
-    """The snapshot that a folder, any one of its files, or all of its files name.
+    """Open the snapshot that a folder, any one of its files, or all of its files name.
 
     Raises BadInput where there is none, several, a file is missing, or the files disagree.
     """
-    files = [p for p in candidates(given) if p in given or is_snapshot(p)]
-    if not files:
-        raise BadInput(
-            f"{given[0]}: no snapshot (an HDF5 file with a Header and PartType groups) is there"
-        )
-    for path in files:
-        _check_kind(path)
-    names = sorted({stem(p) for p in files})
-    if len(names) > 1:
-        raise BadInput(
-            f"{given[0]}: holds {len(names)} snapshots ({', '.join(Path(n).name for n in names)}); "
-            "name the file of one"
-        )
-    first = files[0]
-    with opened(first) as file:
-        count = headers.files_of(first, attributes(file, "Header"))
-    return _checked(together(files, count))
+    row = formats.find(given, "particles") or formats.GADGET  # whose refusals say what is wrong
+    snapshot: Snapshot = load(row.reader)(given)
+    return snapshot
 
 
-def is_snapshot(path: Path) -> bool:
-    """Whether a file is HDF5 with particles or the header of a simulation code, or damaged so."""
-    if path.suffix not in SUFFIXES or not path.is_file():
-        return False
+def open_hdf5(given: Sequence[Path], read_header: Callable[[Path, Any], Header]) -> Snapshot:
+    """Open a snapshot in HDF5, with particles in groups PartType0, ..., whose headers agree."""
+    content = "a Header and PartType groups"
+    paths = files_of_run(given, "snapshot", content, _is_snapshot, _fault)
+    headers, counts = [], []
+    for path in paths:
+        with opened(path) as file:
+            headers.append(read_header(path, file))
+            counts.append(_counts(path, file))
+    check_one_run(paths, headers, "snapshot")
+    found = Snapshot(paths, headers[0], tuple(counts))
+    for kind, total in enumerate(headers[0].totals):
+        check_total(paths, total, found.total(kind), f"particles of type {kind}")
+    return found
+
+
+def _is_snapshot(path: Path) -> bool:
+    """Whether a file has particles or the header of a snapshot; a damaged one is refused."""
     with opened(path) as file:
         return any(name.startswith("PartType") for name in file) or (
             "Header" in file and "NumPart_ThisFile" in file["Header"].attrs
         )
 
 
-def _check_kind(path: Path) -> None:
-    """BadInput for a file that is no snapshot, saying what it is instead."""
+def _fault(path: Path) -> str:
+    """Why a file is no snapshot, and what it is instead."""
     with opened(path) as file:
         if "Header" not in file:
-            raise BadInput(f"{path}: has no group Header, so that it is no snapshot")
+            return "has no group Header, so that it is no snapshot"
         if "NumPart_ThisFile" not in file["Header"].attrs:
-            what = "a halo catalogue (give it with --halos)" if _groups(file) else "another file"
-            raise BadInput(f"{path}: its Header counts no particles: not a snapshot but {what}")
+            groups = any(name in file for name in ("Group", "Groups", "Subhalo"))
+            what = "a halo catalogue (give it with --halos)" if groups else "another file"
+            return f"its Header counts no particles: not a snapshot but {what}"
+    return ""
 
 
-def _groups(file: Any) -> bool:
-    return any(name in file for name in ("Group", "Groups", "Subhalo"))
-
-
-def _checked(paths: tuple[Path, ...]) -> Snapshot:
-    """The snapshot of these files, whose headers agree and whose counts add up."""
-    first: headers.Header | None = None
-    counts: list[tuple[int, ...]] = []
-    for path in paths:
-        with opened(path) as file:
-            header = headers.read(path, file)
-            counts.append(headers.counts_of(path, file))
-        if first is None:
-            first = header
-        elif (wrong := first.difference(header)) is not None:
-            raise BadInput(f"{path}: {wrong} than in {paths[0].name}: not of the same snapshot")
-    assert first is not None
-    found = Snapshot(paths, first, tuple(counts))
-    for kind, total in enumerate(first.totals):
-        if found.total(kind) != total:
+def _counts(path: Path, file: Any) -> tuple[int, ...]:
+    """Particles of each type in a file, as the header and the data sets say."""
+    header = attributes(file, "Header")
+    if "NumPart_ThisFile" not in header:
+        raise BadInput(f"{path}: its Header has no NumPart_ThisFile; is this a snapshot?")
+    counts = tuple(int(n) for n in np.asarray(header["NumPart_ThisFile"]).reshape(-1))
+    for kind, count in enumerate(counts):
+        group = file.get(f"PartType{kind}")
+        if count and group is None:
             raise BadInput(
-                f"{paths[0]}: its header says {total} particles of type {kind} in all, its "
-                f"{len(paths)} files hold {found.total(kind)}; a file is missing or of another run"
+                f"{path}: its header says {count} particles of type {kind}, but it has no group "
+                f"PartType{kind}"
             )
-    return found
+        data = None if group is None else group.get("Coordinates")
+        if data is not None and data.shape != (count, 3):
+            raise BadInput(
+                f"{path}: PartType{kind}/Coordinates has shape {data.shape}, the header says "
+                f"{count} particles; the file is damaged"
+            )
+    return counts
 
 
-def dark_matter(snapshot: Snapshot) -> None:
-    """BadInput unless the snapshot has dark matter of one resolution (type 1)."""
-    held = [k for k in range(len(snapshot.header.totals)) if snapshot.total(k)]
-    if not snapshot.total(DARK):
+def check_dark_matter(snapshot: Snapshot) -> None:
+    """Raise BadInput unless the snapshot has dark matter of one resolution (type 1)."""
+    held = [kind for kind in range(len(snapshot.counts[0])) if snapshot.total(kind)]
+    if DARK not in held:
         raise BadInput(
             f"{snapshot}: has no dark matter (PartType1), only type "
             f"{', '.join(map(str, held)) or 'none'}; give the snapshot of an N-body run"
         )
-    for kind in (2, 3):
-        if snapshot.total(kind) and _has_coordinates(snapshot, kind):
+    for kind in {2, 3}.intersection(held):
+        if snapshot.has(kind, "Coordinates"):  # the tracers of IllustrisTNG (type 3) have none
             raise BadInput(
                 f"{snapshot}: has {snapshot.total(kind)} particles of type {kind} (low resolution "
                 "of a zoom run): bigbox needs a box of one resolution"
             )
-
-
-def _has_coordinates(snapshot: Snapshot, kind: int) -> bool:
-    """Whether a type has places; the tracers of IllustrisTNG (type 3) have none."""
-    with opened(snapshot.files[0]) as file:
-        group: Any = file.get(f"PartType{kind}", {})
-        return "Coordinates" in group

@@ -1,4 +1,4 @@
-"""What a density grid can be read from: .npy, an HDF5 data set, a zarr array; one region at a time.
+"""What a density grid is read from: a data set of any format, one region at a time.
 
 A source is opened again for every region that is read, so that it holds no file, can be sent to
 any dask worker, and never has more than one region in memory.
@@ -7,19 +7,21 @@ any dask worker, and never has more than one region in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
+from bigbox.extensions import installed, load
+from bigbox.ingest import formats
+from bigbox.ingest.hdf5 import readable
+from bigbox.scheduler.grid import Slices
 
-Region = tuple[slice, slice, slice]
-HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
 QUICKSTART = "quickstart"
 """The name that stands for the shipped grid."""
 
@@ -29,48 +31,34 @@ class GridSource:
     """A density grid on disk: shape (nx, ny, nz) voxels, any real dtype, any positive unit."""
 
     path: Path
-    kind: Literal["npy", "hdf5", "zarr"]
+    reader: str  # of a row of `bigbox.ingest.formats`
     dataset: str  # inside the HDF5 file or the zarr group; "" for a .npy file or a bare array
     index: int | None  # which grid of a file of several, (n, nx, ny, nz)
-    shape: tuple[int, int, int]
-    dtype: np.dtype
-    chunk_bytes: int  # what is decoded at once, even for a smaller region
+    shape: tuple[int, int, int] = (0, 0, 0)
+    dtype: np.dtype[Any] = np.dtype("f4")
+    chunk_bytes: int = 0  # what is decoded at once, even for a smaller region
     attributes: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         name = f"{self.path}:{self.dataset}" if self.dataset else str(self.path)
         return name if self.index is None else f"{name}[{self.index}]"
 
-    def read(self, region: Region) -> NDArray:
-        """One region as a C-contiguous array of the source's dtype. BadInput if it cannot be."""
-        with _reading(self):
-            if self.kind == "npy":
-                return self._read_mapped(region)
-            with _array(self.path, self.kind, self.dataset) as array:
-                return np.ascontiguousarray(array[self._where(region)])
+    def read(self, region: Slices) -> NDArray[Any]:
+        """Read a region, C-contiguous, of the source's dtype. Raises BadInput if it cannot be."""
+        with self.opened() as array:
+            return np.ascontiguousarray(
+                array[region if self.index is None else (self.index, *region)]
+            )
 
-    def _read_mapped(self, region: Region) -> NDArray:
-        # Plane by plane along the slowest axis, each from a mapping of its own: the pages of a
-        # mapping count as memory of this process until it is closed.
-        out = np.empty([cut.stop - cut.start for cut in region], self.dtype)
-        with _array(self.path, "npy", "") as array:
-            slow = int(np.argmax(array.strides[-3:]))
-        first = region[slow].start
-        for i in range(out.shape[slow]):
-            plane = [*region]
-            plane[slow] = slice(first + i, first + i + 1)
-            with _array(self.path, "npy", "") as array:
-                target = (slice(None),) * slow + (slice(i, i + 1),)
-                out[target] = array[self._where((plane[0], plane[1], plane[2]))]
-            del array
-        return out
-
-    def _where(self, region: Region) -> tuple[int | slice, ...]:
-        return region if self.index is None else (self.index, *region)
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Open the array; whatever the libraries raise about a damaged file becomes one line."""
+        with readable(self), load(self.reader)(self.path, self.dataset) as array:
+            yield array
 
 
 def open_source(text: str, index: int | None = None) -> GridSource:
-    """The source that a command line names: a path, ``path:/data/set``, or ``quickstart``.
+    """Find the source that a command line names: a path, ``path:/data/set``, or ``quickstart``.
 
     Raises BadInput when there is no such file or data set, when it is damaged, has the wrong rank,
     or does not hold real numbers.
@@ -80,16 +68,17 @@ def open_source(text: str, index: int | None = None) -> GridSource:
 
         text = str(quickstart_grid())
     path, dataset = _split(text)
-    kind = _kind(path)
-    if kind == "npy" and dataset:
-        raise BadInput(f"{text}: a .npy file holds one array only; leave out ':{dataset}'")
-    if kind != "npy" and not dataset:
-        dataset = _only_grid(path, kind)
-    probe = GridSource(path, kind, dataset, index, (0, 0, 0), np.dtype("f4"), 0)
-    with _reading(probe), _array(path, kind, dataset) as array:
+    row = formats.find([path], "grid")
+    if row is None:
+        others = "".join(f", {name}" for name in installed(formats.GROUP))
+        raise BadInput(
+            f"{path}: must be a .npy file, an HDF5 file (.hdf5, .h5) or a zarr folder{others}"
+        )
+    with GridSource(path, row.reader, dataset, index).opened() as array:
         shape, dtype = tuple(array.shape), np.dtype(array.dtype)
         chunks = getattr(array, "chunks", None) or ()
-        attributes = {} if kind == "npy" else _plain(dict(array.attrs))
+        dataset = str(getattr(array, "name", None) or dataset).strip("/")
+        attributes = _plain(dict(getattr(array, "attrs", {})))
     if dtype.kind not in "fiu":
         raise BadInput(f"{text}: holds {dtype}, but a density is a real number (float or integer)")
     if len(shape) == 4 and index is None:
@@ -103,104 +92,32 @@ def open_source(text: str, index: int | None = None) -> GridSource:
         raise BadInput(f"{text}: has shape {shape}; a density grid has shape (nx, ny, nz)")
     if index is not None and not 0 <= index < shape[0]:
         raise BadInput(f"{text}: --index {index} is outside 0..{shape[0] - 1}")
-    return GridSource(
-        path,
-        kind,
-        dataset,
-        index,
-        shape[-3:],
-        dtype,
-        math.prod(chunks) * dtype.itemsize,
-        attributes,
-    )
+    chunk_bytes = math.prod(chunks) * dtype.itemsize
+    return GridSource(path, row.reader, dataset, index, shape[-3:], dtype, chunk_bytes, attributes)
+
+
+def only_grid(path: Path, ranks: Mapping[str, int]) -> str:
+    """Return the only one of a file's data sets, given with their ranks, that is a grid."""
+    found = sorted(name for name, rank in ranks.items() if rank in (3, 4))
+    if len(found) != 1:
+        raise BadInput(
+            f"{path}: name the data set, as in {path.name}:/dm; those of rank 3 or 4 are: "
+            f"{', '.join(found) or 'none'}"
+        )
+    return found[0]
 
 
 def _split(text: str) -> tuple[Path, str]:
-    path = Path(text)
+    path, dataset = Path(text), ""
     if not path.exists() and ":" in text:
         name, dataset = text.rsplit(":", 1)
-        path, text = Path(name), dataset
-    else:
-        text = ""
+        path = Path(name)
     if not path.exists():
         raise BadInput(
             f"{path}: no such file; a source is a .npy file, an HDF5 file, a zarr array, or the "
             f"name '{QUICKSTART}'"
         )
-    return path, text.strip("/")
-
-
-def _kind(path: Path) -> Literal["npy", "hdf5", "zarr"]:
-    if path.is_dir():
-        return "zarr"
-    if path.suffix == ".npy":
-        return "npy"
-    if path.suffix in HDF5_SUFFIXES:
-        return "hdf5"
-    raise BadInput(f"{path}: must be a .npy file, an HDF5 file (.hdf5, .h5) or a zarr folder")
-
-
-@contextmanager
-def _reading(source: GridSource) -> Iterator[None]:
-    """Turns whatever the libraries raise about a damaged file into one line."""
-    try:
-        yield
-    except BadInput:
-        raise
-    except MemoryError:
-        raise
-    except KeyError:
-        raise BadInput(f"{source}: there is no data set of this name in the file") from None
-    except Exception as error:
-        why = " ".join(str(error).split())
-        raise BadInput(
-            f"{source}: cannot be read ({why}); is the file truncated or damaged? copy it again"
-        ) from None
-
-
-@contextmanager
-def _array(path: Path, kind: str, dataset: str) -> Iterator[Any]:
-    if kind == "npy":
-        yield np.load(path, mmap_mode="r", allow_pickle=False)
-    elif kind == "hdf5":
-        import h5py
-
-        with h5py.File(path, "r") as file:
-            yield file[dataset]
-    else:
-        import zarr
-
-        node: Any = zarr.open(path, mode="r")
-        yield node[dataset] if dataset else node
-
-
-def _only_grid(path: Path, kind: str) -> str:
-    """The name of the only data set of rank 3 or 4; "" for a bare zarr array."""
-    found: list[str] = []
-    probe = GridSource(path, "npy", "", None, (0, 0, 0), np.dtype("f4"), 0)
-    with _reading(probe):
-        if kind == "hdf5":
-            import h5py
-
-            def look(name: str, node: Any) -> None:
-                if isinstance(node, h5py.Dataset) and node.ndim in (3, 4):
-                    found.append(name)
-
-            with h5py.File(path, "r") as file:
-                file.visititems(look)
-        else:
-            import zarr
-
-            root: Any = zarr.open(path, mode="r")
-            if isinstance(root, zarr.Array):
-                return ""
-            found = [name for name, array in root.arrays() if array.ndim in (3, 4)]
-    if len(found) == 1:
-        return found[0]
-    names = ", ".join(sorted(found)) or "none"
-    raise BadInput(
-        f"{path}: name the data set, as in {path.name}:/dm; those of rank 3 or 4 are: {names}"
-    )
+    return path, dataset.strip("/")
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:

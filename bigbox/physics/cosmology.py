@@ -1,6 +1,6 @@
 """The background cosmology of a box: its parameters, expansion rate, and densities.
 
-Flat or not, matter and a cosmological constant only: radiation and neutrinos are left out, which
+Matter and a cosmological constant only, flat or not: radiation and neutrinos are left out, which
 changes H(z) by less than 0.1 % below redshift 5.
 """
 
@@ -17,6 +17,9 @@ CRITICAL_DENSITY = 2.77536627e11
 """Today's critical density 3 H0² / (8 π G), in h² M☉ / Mpc³, which is M☉/h per (Mpc/h)³."""
 
 
+PARAMETERS = ("omega_m", "omega_b", "h", "sigma8", "n_s")
+
+
 @dataclass(frozen=True)
 class Cosmology:
     """Parameters today; the defaults are those of the CAMELS CV set (paper §2.3)."""
@@ -29,7 +32,7 @@ class Cosmology:
     omega_lambda: float | None = None  # cosmological constant over critical; None: flat
 
     def __post_init__(self) -> None:
-        for name in ("omega_m", "omega_b", "h", "sigma8", "n_s"):
+        for name in PARAMETERS:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise BadInput(f"cosmology: {name} {value} must be a positive number")
@@ -40,14 +43,10 @@ class Cosmology:
             )
 
     def expansion(self, redshift: float) -> float:
-        """E(z) = H(z) / H0."""
+        """Return E(z) = H(z) / H0."""
         a = 1.0 + redshift
         lam = 1.0 - self.omega_m if self.omega_lambda is None else self.omega_lambda
         return math.sqrt(self.omega_m * a**3 + (1.0 - self.omega_m - lam) * a**2 + lam)
-
-    def hubble(self, redshift: float) -> float:
-        """H(z) in km/s/Mpc."""
-        return 100.0 * self.h * self.expansion(redshift)
 
     @property
     def matter_density(self) -> float:
@@ -55,14 +54,14 @@ class Cosmology:
         return self.omega_m * CRITICAL_DENSITY
 
     def as_dict(self) -> dict[str, float]:
-        """As a box's attribute "cosmology" has it; omega_lambda only where it was given."""
+        """Return a box's attribute "cosmology"; omega_lambda only where it was given."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_header(cls, known: Mapping[str, Any]) -> Cosmology:
-        """From a box's attribute "cosmology" or any mapping of these names.
+        """Read a box's attribute "cosmology" or any mapping of these names.
 
-        What is missing is the default; raises BadInput for a value that is no positive number.
+        What is missing is the default. Raises BadInput for a value that is no positive number.
         """
         names = [f.name for f in fields(cls)]
         return cls(**{name: float(known[name]) for name in names if known.get(name) is not None})

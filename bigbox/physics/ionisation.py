@@ -39,13 +39,13 @@ _CROSS_SECTION = (2.59, 2.37, 2.27, 2.15, 2.02, 1.94)
 
 
 def recombination(temperature: ArrayLike) -> NDArray[np.float64]:
-    """Case-A recombination of HII, cm³/s (Hui & Gnedin 1997, appendix A)."""
+    """Return the case-A recombination rate of HII, cm³/s (Hui & Gnedin 1997, appendix A)."""
     x = 315614.0 / np.asarray(temperature, np.float64)
     return 1.269e-13 * x**1.503 / (1.0 + (x / 0.522) ** 0.470) ** 1.923
 
 
 def collisional_ionisation(temperature: ArrayLike) -> NDArray[np.float64]:
-    """Collisional ionisation of HI, cm³/s (Theuns et al. 1998, table B1)."""
+    """Return the collisional ionisation rate of HI, cm³/s (Theuns et al. 1998, table B1)."""
     t = np.asarray(temperature, np.float64)
     return 1.17e-10 * np.sqrt(t) * np.exp(-157809.1 / t) / (1.0 + np.sqrt(t / 1e5))
 
@@ -56,13 +56,15 @@ def neutral_fraction(
     rate: ArrayLike,
     electrons: ArrayLike | None = None,
 ) -> NDArray[np.float64]:
-    """x_HI = n_HI / n_H in equilibrium, float64 of the arguments' shape, 0 .. 1.
+    """Return x_HI = n_HI / n_H in equilibrium, float64 of the arguments' shape, 0 .. 1.
 
-    hydrogen     n_H, cm⁻³, all nuclei
-    temperature  K
-    rate         Γ_HI, s⁻¹, of photo-ionisation
-    electrons    n_e / n_H where it is known (GADGET's ElectronAbundance); None: those of hydrogen
-                 alone, n_e = x_HII n_H, and the equation is quadratic
+    Parameters
+    ----------
+    hydrogen : n_H, cm⁻³, all nuclei.
+    temperature : K.
+    rate : Γ_HI, s⁻¹, of photo-ionisation.
+    electrons : n_e / n_H where it is known (GADGET's ElectronAbundance). None: those of hydrogen
+        alone, n_e = x_HII n_H, and the equation is quadratic.
     """
     n = np.asarray(hydrogen, np.float64)
     gamma = np.asarray(rate, np.float64)
@@ -75,13 +77,13 @@ def neutral_fraction(
         return np.divide(made, whole, out=np.ones_like(whole), where=whole > 0)
     # (α + β) n x² - (2 α n + β n + Γ) x + α n = 0, the smaller root, without cancellation.
     a, b = alpha * n, beta * n + gamma
-    return 2.0 * a / (2.0 * a + b + np.sqrt(b * b + 4.0 * a * gamma))
+    return np.asarray(2.0 * a / (2.0 * a + b + np.sqrt(b * b + 4.0 * a * gamma)))
 
 
 def shielded(
     rate: float, hydrogen: ArrayLike, temperature: ArrayLike, redshift: float
 ) -> NDArray[np.float64]:
-    """Γ_HI inside of gas that shields itself, s⁻¹ (Rahmati et al. 2013, eqs. 13 and 14).
+    """Return Γ_HI inside of gas that shields itself, s⁻¹ (Rahmati et al. 2013, eqs. 13 and 14).
 
     Their gas fraction is the cosmic one, f_g = 0.17.
     """
@@ -89,13 +91,13 @@ def shielded(
     sigma = np.interp(redshift, np.arange(len(_CROSS_SECTION)), _CROSS_SECTION)
     threshold = 6.73e-3 * (sigma / 2.49) ** (-2 / 3) * (t / 1e4) ** 0.17 * (rate / 1e-12) ** (2 / 3)
     x = n / threshold
-    return rate * (0.98 * (1.0 + x**1.64) ** -2.28 + 0.02 * (1.0 + x) ** -0.84)
+    return np.asarray(rate * (0.98 * (1.0 + x**1.64) ** -2.28 + 0.02 * (1.0 + x) ** -0.84))
 
 
 def temperature(
     energy: ArrayLike, electrons: ArrayLike, hydrogen: float = HYDROGEN
 ) -> NDArray[np.float64]:
-    """K, of an internal energy in (cm/s)² per mass and n_e / n_H, for a monatomic gas of H and He.
+    """Return K, of an internal energy in (cm/s)² per mass and n_e / n_H, of a gas of H and He.
 
     T = (2/3) u μ m_p / k_B with μ = 4 / (1 + 3 X + 4 X n_e/n_H).
     """
@@ -104,10 +106,10 @@ def temperature(
 
 
 def background_rate(redshift: float, table: Path | None = None) -> float:
-    """Γ_HI of the ultraviolet background at a redshift, s⁻¹.
+    """Return Γ_HI of the ultraviolet background at a redshift, s⁻¹, linear in log Γ.
 
-    table: a file in TREECOOL format, whose first two columns are log10(1 + z) and Γ_HI; None: the
-    one of BACKGROUND. Linear in log Γ. Raises BadInput where the table ends before the redshift.
+    The table is a file in TREECOOL format, whose first two columns are log10(1 + z) and Γ_HI, or
+    None for that of BACKGROUND. Raises BadInput where it ends before the redshift.
     """
     if table is None:
         log_a = np.arange(len(_BACKGROUND)) * _BACKGROUND_STEP

@@ -15,5 +15,5 @@ HALO_CHANNELS = len(HALO_EDGES)
 
 
 def halo_channel(masses: ArrayLike) -> NDArray[np.int64]:
-    """The channel of each halo mass (M☉/h): 0 .. 3, or -1 below the first edge."""
+    """Return the channel of each halo mass (M☉/h): 0 .. 3, or -1 below the first edge."""
     return np.searchsorted(HALO_EDGES, np.asarray(masses, np.float64), side="right") - 1

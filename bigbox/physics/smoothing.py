@@ -12,6 +12,7 @@ begins, so cutting a box into blocks changes no bit.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ DEFAULT_RADIUS = 0.2
 
 
 def reach(radius_mpch: float, voxel_mpch: float, truncate: float = TRUNCATE) -> int:
-    """How many voxels the kernel reaches to each side: m."""
+    """Return how many voxels the kernel reaches to each side: m."""
     if not (math.isfinite(radius_mpch) and radius_mpch >= 0):
         raise BadInput(f"smoothing: radius {radius_mpch} Mpc/h must be a number of at least 0")
     if not (math.isfinite(voxel_mpch) and voxel_mpch > 0):
@@ -38,7 +39,7 @@ def reach(radius_mpch: float, voxel_mpch: float, truncate: float = TRUNCATE) -> 
 def gaussian_kernel(
     radius_mpch: float, voxel_mpch: float, truncate: float = TRUNCATE
 ) -> NDArray[np.float64]:
-    """Gaussian exp(-r²/2R²) at the voxels' distances along one axis: float64 (2m + 1,), sum 1.
+    """Return exp(-r²/2R²) at the voxels' distances along one axis, float64 (2m + 1,), sum 1.
 
     Radius R and voxel in Mpc/h. It is sampled, not integrated over voxels; for R of at least one
     voxel its transform is exp(-k²R²/2) to the truncation's 6e-5. Radius 0 gives [1].
@@ -47,12 +48,12 @@ def gaussian_kernel(
     if m == 0:
         return np.ones(1)
     offset = np.arange(-m, m + 1) * (voxel_mpch / radius_mpch)
-    kernel = np.exp(-0.5 * offset**2)
-    return kernel / kernel.sum()
+    kernel: NDArray[np.float64] = np.exp(-0.5 * offset**2)
+    return kernel / np.sum(kernel)
 
 
 def smooth(block: NDArray[np.float32], kernel: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The "valid" convolution of the last three axes: float32 (..., n, n, n) -> (..., n - 2m, ...).
+    """Convolve the last three axes, "valid" only: (..., n, n, n) -> float32 (..., n - 2m, ...).
 
     Axis by axis, sums in float64, float32 between the axes. The bits of a voxel depend on nothing
     but the values within m of it. Raises BadInput where an axis is shorter than the kernel.
@@ -73,8 +74,8 @@ def smooth(block: NDArray[np.float32], kernel: NDArray[np.float64]) -> NDArray[n
     return out
 
 
-def smooth_periodic(field: NDArray, kernel: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A whole periodic box in memory, any real dtype (..., X, Y, Z), smoothed: float32, same shape.
+def smooth_periodic(field: NDArray[Any], kernel: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Smooth a whole periodic box in memory, any real dtype (..., X, Y, Z) -> float32, same shape.
 
     Bit for bit what `smooth` gives for its blocks.
     """

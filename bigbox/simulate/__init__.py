@@ -3,5 +3,5 @@
 linear     growth, CAMB's power spectrum           evolve    the steps
 initial    the Gaussian field, 2LPT                groups    friends of friends
 mesh       forces                                  snapshot  the files
-                      run: all of it, and what it refuses
+options    what is asked, memory, disk             run       all of it
 """

@@ -24,7 +24,7 @@ from bigbox.simulate.mesh import Mesh
 
 
 def schedule(first: float, last: float, steps: int, power: float = 1.0) -> NDArray[np.float64]:
-    """The scale factors between the steps, equal in a: late times, with bound haloes, need them."""
+    """Return the scale factors between steps, equal in a: late times, with haloes, need them."""
     return np.linspace(first**power, last**power, steps + 1) ** (1 / power)
 
 
@@ -36,9 +36,9 @@ def evolve(
     times: NDArray[np.float64],
     done: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Moves particles from times[0] to times[-1], in place; `done` is told of every step.
+    """Move particles from times[0] to times[-1], in place; `done` is called after every step.
 
-    positions, momenta: float32 (3, M), both at times[0] before and at times[-1] afterwards.
+    Positions and momenta, float32 (3, M), are both of one time, before and afterwards.
     """
     before = times[0]
     for step, (now, after) in enumerate(zip(times[:-1], times[1:], strict=True)):

@@ -43,7 +43,7 @@ class Groups:
     order: NDArray[np.int64]
 
 
-def find(
+def find_groups(
     positions: NDArray[np.float32],
     velocities: NDArray[np.float32],
     potential: NDArray[np.float32],
@@ -51,7 +51,7 @@ def find(
     length: float,
     least: int = LEAST,
 ) -> Groups:
-    """Groups of particles of equal mass: positions and velocities (M, 3), potential (M,)."""
+    """Find groups of particles of equal mass: positions, velocities (M, 3), potential (M,)."""
     labels = link(positions, side, length)
     counts = np.bincount(labels)
     kept = np.flatnonzero(counts >= least)
@@ -75,10 +75,10 @@ def find(
 
 
 def link(positions: NDArray[np.float32], side: float, length: float) -> NDArray[np.int32]:
-    """The group of each particle, int32 (M,); numbers are those of connected_components.
+    """Return the group of each particle, int32 (M,), numbered as connected_components does.
 
-    Particles nearer than `length` are in one group (Davis et al. 1985), across the box's faces too;
-    positions (M, 3) in [0, side).
+    Particles nearer than `length` are in one group (Davis et al. 1985), across the box's faces too.
+    Positions (M, 3) are in [0, side).
     """
     places, index = _with_images(positions, side, length)
     ends: list[NDArray[np.integer]] = []

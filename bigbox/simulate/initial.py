@@ -11,7 +11,7 @@ from bigbox.simulate.linear import Growth
 
 
 def wave_numbers(n: int, side: float, device: torch.device) -> list[Tensor]:
-    """k along x, y, z of an rfftn of n^3 voxels: shapes (n,1,1), (1,n,1), (1,1,n//2+1)."""
+    """Return k along x, y, z of an rfftn of n^3 voxels: shapes (n,1,1), (1,n,1), (1,1,n//2+1)."""
     unit = 2 * np.pi * n / side
     full = torch.fft.fftfreq(n, device=device) * unit
     half = torch.fft.rfftfreq(n, device=device) * unit
@@ -19,21 +19,22 @@ def wave_numbers(n: int, side: float, device: torch.device) -> list[Tensor]:
 
 
 def white_noise(n: int, seed: int, device: torch.device) -> Tensor:
-    """Modes of unit white noise on n^3 voxels, complex64 (n, n, n//2+1), <|m|^2> = n^3.
+    """Return modes of unit white noise on n^3 voxels, complex64 (n, n, n//2+1), <|m|^2> = n^3.
 
     A pure function of n and the seed, whatever the device (Philox, numpy's own normal numbers).
     """
     generator = np.random.Generator(np.random.Philox(seed))
     noise = generator.standard_normal((n, n, n), dtype=np.float32)
-    return torch.fft.rfftn(torch.from_numpy(noise).to(device))
+    modes: Tensor = torch.fft.rfftn(torch.from_numpy(noise).to(device))
+    return modes
 
 
 def linear_field(
     noise: Tensor, side: float, spectrum: tuple[NDArray[np.float64], NDArray[np.float64]]
 ) -> Tensor:
-    """delta(k) at z = 0 of white noise, in place: its modes times sqrt(P / voxel).
+    """Return delta(k) at z = 0 of white noise, in place: its modes times sqrt(P / voxel).
 
-    spectrum  k in h/Mpc and P in (Mpc/h)^3, interpolated in their logarithms
+    The spectrum is k in h/Mpc and P in (Mpc/h)^3, interpolated in their logarithms.
     """
     n = len(noise)
     k = wave_numbers(n, side, noise.device)
@@ -49,7 +50,7 @@ def linear_field(
 
 
 def displacements(delta: Tensor, side: float) -> tuple[Tensor, Tensor]:
-    """First and second order displacements of the grid points, each float32 (3, n, n, n).
+    """Return first and second order displacements of the grid points, float32 (3, n, n, n).
 
     x = q + D psi1 + (3/7) D^2 psi2 in an EdS past (Bouchet et al. 1995):
     psi1 = -grad phi1 with lap phi1 = delta, and psi2 = -grad phi2 with
@@ -65,7 +66,8 @@ def displacements(delta: Tensor, side: float) -> tuple[Tensor, Tensor]:
     del k2
 
     def real(modes: Tensor) -> Tensor:
-        return torch.fft.irfftn(modes, s=(n, n, n))
+        field: Tensor = torch.fft.irfftn(modes, s=(n, n, n))
+        return field
 
     def second(i: int, j: int) -> Tensor:
         return real(potential * (k[i] * k[i] if i == j else odd[i] * odd[j]))
@@ -92,7 +94,7 @@ def displacements(delta: Tensor, side: float) -> tuple[Tensor, Tensor]:
 
 
 def start(delta: Tensor, side: float, growth: Growth, a: float) -> tuple[Tensor, Tensor]:
-    """Particles at scale factor a: positions in Mpc/h and momenta a^2 dx/dt / H0, float32 (3, n^3).
+    """Return positions in Mpc/h and momenta a^2 dx/dt / H0 at scale factor a, float32 (3, n^3).
 
     Particle (i, j, k) of the grid is column (i n + j) n + k.
     """

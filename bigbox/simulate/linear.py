@@ -22,11 +22,11 @@ class Growth:
     omega_m: float
 
     def expansion(self, a: float) -> float:
-        """H(a) / H0."""
+        """Return H(a) / H0."""
         return math.sqrt(self.omega_m / a**3 + 1.0 - self.omega_m)
 
     def omega(self, a: float) -> float:
-        """Matter over critical density at a."""
+        """Return matter over critical density at a."""
         return self.omega_m / (a**3 * self.expansion(a) ** 2)
 
     def _grown(self, a: float) -> float:
@@ -34,25 +34,26 @@ class Growth:
         return a * float(hyp2f1(1 / 3, 1.0, 11 / 6, x))
 
     def factor(self, a: float) -> float:
-        """The linear growth factor D (Heath 1977; in closed form, Silveira & Waga 1994)."""
+        """Return the linear growth factor D (Heath 1977; in closed form, Silveira & Waga 1994)."""
         return self._grown(a) / self._grown(1.0)
 
     def rate(self, a: float) -> float:
-        """f = dlnD / dlna, from the first integral of the growth equation."""
+        """Return f = dlnD / dlna, from the first integral of the growth equation."""
         om = self.omega(a)
         return om * (2.5 * a / self._grown(a) - 1.5)
 
     def momentum(self, a: float) -> float:
-        """a^3 E dD/da: the momentum a^2 dx/dt of a particle whose displacement is D."""
+        """Return a^3 E dD/da, the momentum a^2 dx/dt of a particle whose displacement is D."""
         return a**2 * self.expansion(a) * self.rate(a) * self.factor(a)
 
 
 def power_spectrum(
     cosmology: Cosmology, k_least: float, k_most: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """CAMB's linear power spectrum of all matter at z = 0, no massive neutrinos, scaled to sigma8.
+    """Return CAMB's linear power spectrum of all matter at z = 0, scaled to sigma8.
 
-    k in h/Mpc from k_least to k_most (float64, logarithmic), P(k) in (Mpc/h)^3.
+    There are no massive neutrinos. k in h/Mpc goes from k_least to k_most (float64, logarithmic),
+    P(k) is in (Mpc/h)^3.
     """
     import camb
 

@@ -42,7 +42,7 @@ class Mesh:
         self._modes = torch.view_as_complex(modes)
 
     def density(self, positions: Tensor) -> Tensor:
-        """1 + delta of equal particles, float32 (n, n, n); good until the mesh is used again."""
+        """Return 1 + delta of equal particles, float32 (n, n, n), until the mesh is used again."""
         grid = self._grid.zero_().view(-1)
         for start in range(0, positions.shape[1], CHUNK):
             points, weights = self._points(positions[:, start : start + CHUNK])
@@ -51,7 +51,7 @@ class Mesh:
         return self._grid.mul_(self.n**3 / positions.shape[1])
 
     def potential(self, positions: Tensor) -> Tensor:
-        """phi with lap phi = delta of these particles, in (Mpc/h)^2, float32 (n, n, n).
+        """Return phi with lap phi = delta of these particles, in (Mpc/h)^2, float32 (n, n, n).
 
         Good until the mesh is used again. Green's function is the exact -1/k^2: assignment and
         finite differences smooth the force over a cell or two, and undoing that was measured to
@@ -73,7 +73,7 @@ class Mesh:
         return grid
 
     def at(self, field: Tensor, positions: Tensor) -> Tensor:
-        """A mesh field, float32 (n, n, n, C), at each particle: (C, M)."""
+        """Return a mesh field, float32 (n, n, n, C), at each particle: (C, M)."""
         table = field.reshape(self.n**3, -1)
         found = torch.empty((table.shape[1], positions.shape[1]), device=self.device)
         for start in range(0, positions.shape[1], CHUNK):
@@ -87,12 +87,12 @@ class Mesh:
         return found
 
     def kick(self, momenta: Tensor, positions: Tensor, amount: float) -> None:
-        """momenta -= amount * grad phi, in place; both (3, M)."""
+        """Take amount * grad phi from the momenta, in place; both (3, M)."""
         gradient(self.potential(positions), self._gradients)
         momenta.add_(self.at(self._gradients, positions), alpha=-amount / self._cell)
 
     def _points(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The 8 mesh points (flat index) and weights of each particle, both (8, M)."""
+        """Return the 8 mesh points (flat index) and weights of each particle, both (8, M)."""
         n = self.n
         u = x * (1.0 / self._cell)
         low = u.floor()
@@ -113,7 +113,7 @@ class Mesh:
 
 
 def gradient(field: Tensor, out: Tensor) -> None:
-    """The fourth-order gradient of a periodic field per cell, into (n, n, n, 3); n >= 4.
+    """Write the fourth-order gradient of a periodic field per cell into (n, n, n, 3); n >= 4.
 
     (8 (f[i+1] - f[i-1]) - (f[i+2] - f[i-2])) / 12 on each axis.
     """

@@ -1,10 +1,8 @@
-"""A whole run: what is asked for, whether this machine can, and then from noise to files."""
+"""A whole run: whether this machine can, and then from noise to files."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -19,117 +17,46 @@ from tqdm import tqdm
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput
-from bigbox.ingest.work import free_place, making, remove_stale
-from bigbox.physics.cosmology import Cosmology
-from bigbox.simulate import groups, initial, snapshot
+from bigbox.ingest.workfolder import check_room, making, new_place
+from bigbox.simulate import snapshot
 from bigbox.simulate.evolve import evolve, schedule
+from bigbox.simulate.groups import Groups, find_groups
+from bigbox.simulate.initial import linear_field, start, white_noise
 from bigbox.simulate.linear import Growth, power_spectrum
-from bigbox.simulate.mesh import BYTES, Mesh
-
-START = 49.0
-"""Redshift at which 2LPT hands over to the mesh."""
-
-LINKING = 0.2
-"""Linking length of the groups over the mean distance of particles."""
-
-MESH_FACTOR, STEPS = 2, 100
-"""Mesh points a particle on each axis, and steps: what two cores do in two minutes for 128^3, with
-haloes of 390 particles right to a few per cent (tests/benchmarks/SIMULATE.md)."""
-
-_PARTICLE_BYTES = 160
-"""Bytes for each particle at the peak outside the mesh: the groups' search (2LPT takes half)."""
-
-_SCRATCH = 150_000_000
-"""Bytes that do not grow with the run: chunks, pairs of a block of the groups' search, CAMB."""
+from bigbox.simulate.mesh import Mesh
+from bigbox.simulate.options import LINKING, START, Options
 
 
 @dataclass(frozen=True)
-class Options:
-    """A run. Raises BadInput for what cannot be run."""
-
-    grid: int  # particles on a side
-    side: float  # of the box, comoving Mpc/h
-    seed: int
-    redshift: float = 0.0
-    steps: int = STEPS
-    mesh_factor: int = MESH_FACTOR
-    cosmology: Cosmology = dataclasses.field(default_factory=Cosmology)
-
-    def __post_init__(self) -> None:
-        if self.grid < 8 or self.grid % 2:
-            raise BadInput(f"grid {self.grid}: particles on a side must be an even number from 8")
-        if not (math.isfinite(self.side) and self.side > 0):
-            raise BadInput(f"box size {self.side} Mpc/h: must be a positive number")
-        if not (math.isfinite(self.redshift) and 0 <= self.redshift < START):
-            raise BadInput(
-                f"redshift {self.redshift:g}: must be at least 0 and below {START:g}, where a run "
-                "starts"
-            )
-        if self.steps < 1:
-            raise BadInput(f"steps {self.steps}: must be at least 1")
-        if not 1 <= self.mesh_factor <= 8:
-            raise BadInput(f"mesh factor {self.mesh_factor}: must be 1 to 8")
-        if self.seed < 0:
-            raise BadInput(f"seed {self.seed}: must be at least 0")
-        if self.cosmology.omega_lambda is not None:
-            raise BadInput("cosmology: only flat ones are simulated; leave omega_lambda out")
-        if not self.cosmology.omega_m <= 1:
-            raise BadInput(f"cosmology: omega_m {self.cosmology.omega_m} must be at most 1")
-
-    @property
-    def particles(self) -> int:
-        """In the box."""
-        return self.grid**3
-
-    @property
-    def mesh(self) -> int:
-        """Mesh points on a side."""
-        return self.grid * self.mesh_factor
-
-    @property
-    def particle_mass(self) -> float:
-        """M_sun/h."""
-        return self.cosmology.matter_density * self.side**3 / self.particles
-
-    @property
-    def memory(self) -> int:
-        """Bytes at the peak, on top of the libraries."""
-        return _SCRATCH + max(
-            BYTES * self.mesh**3 + 36 * self.particles, _PARTICLE_BYTES * self.particles
-        )
-
-    @property
-    def disk(self) -> int:
-        """Bytes of the files."""
-        return 28 * self.particles + 120 * self.particles // groups.LEAST + (1 << 16)
-
-
-@dataclass(frozen=True)
-class Done:
+class Simulated:
     """What a run has made."""
 
     snapshot: Path
     catalogue: Path
-    groups: int
+    haloes: int
     largest: float  # M_sun/h
     seconds: float
 
 
-def simulate(out: Path, options: Options, device: str = "auto") -> Done:
-    """Runs it and writes `out`, a new folder; raises BadInput, nothing written, where it cannot."""
-    place = free_place(out)
+def simulate(out: Path, options: Options, device: str = "auto") -> Simulated:
+    """Run a simulation and write `out`, a new folder. BadInput, nothing written, if impossible."""
+    place = new_place(out)
     where = find_device(device)
-    _refuse(options, place, where)
-    remove_stale(place)
+    check_room(place, "the files need", options.disk)
+    _check_memory(options, where)
     began = time.monotonic()
-    with making(place) as work:
-        work.mkdir()
-        found, facts = _run(options, where, work)
-    return Done(
+    with making(place) as folder:
+        folder.mkdir()
+        _say("initial conditions")
+        end = evolved(options, white_noise(options.grid, options.seed, where))
+        _say("friends of friends")
+        haloes = end.groups(options)
+        snapshot.write(folder, options, end.positions, end.velocities, haloes)
+    return Simulated(
         out / snapshot.SNAPSHOT,
         out / snapshot.CATALOGUE,
-        len(found.lengths),
-        1e10 * facts.particle_mass * int(found.lengths[0]) if len(found.lengths) else 0.0,
+        len(haloes.lengths),
+        options.particle_mass * int(max(haloes.lengths, default=0)),
         time.monotonic() - began,
     )
 
@@ -142,20 +69,20 @@ class Evolved:
     velocities: NDArray[np.float32]  # (M, 3), peculiar, km/s
     potential: NDArray[np.float32]  # (M,), lowest where a halo is deepest
 
-    def groups(self, options: Options) -> groups.Groups:
-        """The haloes."""
+    def groups(self, options: Options) -> Groups:
+        """Find the haloes."""
         length = LINKING * options.side / options.grid
-        return groups.find(self.positions, self.velocities, self.potential, options.side, length)
+        return find_groups(self.positions, self.velocities, self.potential, options.side, length)
 
 
 def evolved(options: Options, noise: Tensor) -> Evolved:
-    """From white noise (`initial.white_noise`; used up), on its device, to the asked redshift."""
+    """Evolve white noise (`white_noise`; used up) on its device to the asked redshift."""
     side = options.side
     growth = Growth(options.cosmology.omega_m)
-    times = schedule(1 / (1 + START), 1 / (1 + options.redshift), options.steps)
+    times = schedule(1 / (1 + START), options.scale, options.steps)
     corner = 2 * math.pi * options.grid / side  # the largest |k| is sqrt(3)/2 of it
-    field = initial.linear_field(noise, side, power_spectrum(options.cosmology, 1e-3, corner))
-    positions, momenta = initial.start(field, side, growth, times[0])
+    field = linear_field(noise, side, power_spectrum(options.cosmology, 1e-3, corner))
+    positions, momenta = start(field, side, growth, times[0])
     del noise, field
     mesh = Mesh(options.mesh, side, positions.device)
     with _Progress(options.steps) as progress:
@@ -169,42 +96,7 @@ def evolved(options: Options, noise: Tensor) -> Evolved:
     return Evolved(x, v, potential)
 
 
-def _run(
-    options: Options, device: torch.device, folder: Path
-) -> tuple[groups.Groups, snapshot.Facts]:
-    _say("initial conditions")
-    end = evolved(options, initial.white_noise(options.grid, options.seed, device))
-    _say("friends of friends")
-    found = end.groups(options)
-    facts = snapshot.Facts(
-        options.cosmology,
-        options.side,
-        options.grid,
-        options.redshift,
-        options.seed,
-        options.particle_mass / 1e10,
-        {
-            "SimulationCode": "bigbox simulate: 2LPT, particle-mesh, friends of friends",
-            "TimeBegin": 1 / (1 + START),
-            "TimeMax": 1 / (1 + options.redshift),
-            "MeshSize": options.mesh,
-            "MeshCell": 1e3 * options.side / options.mesh,
-            "Steps": options.steps,
-            "LinkingLength": LINKING,
-        },
-    )
-    snapshot.write(folder, facts, end.positions, end.velocities, found)
-    return found, facts
-
-
-def _refuse(options: Options, place: Path, device: torch.device) -> None:
-    """BadInput where memory or disk are too small."""
-    free = shutil.disk_usage(place.parent).free
-    if options.disk > free:
-        raise BadInput(
-            f"{place}: the files need {options.disk / 1e9:.1f} GB and {place.parent} has "
-            f"{free / 1e9:.1f} GB free: choose another folder or make room"
-        )
+def _check_memory(options: Options, device: torch.device) -> None:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:

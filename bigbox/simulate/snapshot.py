@@ -10,7 +10,6 @@ first. The catalogue is of groups alone: Nsubhalos is 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox import __version__
-from bigbox.physics.cosmology import Cosmology
 from bigbox.simulate.groups import Groups
+from bigbox.simulate.options import LINKING, START, Options
 
 SNAPSHOT = Path("snapdir_000") / "snapshot_000.hdf5"
 CATALOGUE = Path("groups_000") / "fof_subhalo_tab_000.hdf5"
@@ -34,53 +33,37 @@ _UNITS = {
 CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the headers say of a run."""
-
-    cosmology: Cosmology
-    side: float  # Mpc/h
-    grid: int  # particles on a side
-    redshift: float
-    seed: int
-    particle_mass: float  # 10^10 M_sun/h
-    run: dict[str, Any]  # further parameters: mesh, steps, start, linking length
-
-    @property
-    def scale(self) -> float:
-        """The scale factor."""
-        return 1 / (1 + self.redshift)
-
-
 def write(
     folder: Path,
-    facts: Facts,
+    options: Options,
     positions: NDArray[np.float32],
     velocities: NDArray[np.float32],
     groups: Groups,
 ) -> None:
-    """Both files into `folder`, which exists.
+    """Write both files into `folder`, which exists.
 
-    positions   (M, 3) in Mpc/h, in [0, side); row i is grid point i of the initial conditions
-    velocities  (M, 3), peculiar, km/s
+    Parameters
+    ----------
+    positions : (M, 3), Mpc/h, in [0, side). Row i is grid point i of the initial conditions.
+    velocities : (M, 3), peculiar, km/s.
     """
     for path in (SNAPSHOT, CATALOGUE):
         (folder / path).parent.mkdir()
-    _write_snapshot(folder / SNAPSHOT, facts, positions, velocities, groups.order)
-    _write_catalogue(folder / CATALOGUE, facts, groups)
+    _write_snapshot(folder / SNAPSHOT, options, positions, velocities, groups.order)
+    _write_catalogue(folder / CATALOGUE, options, groups)
 
 
-def _header(facts: Facts, file: h5py.File, counts: dict[str, Any]) -> None:
+def _header(options: Options, file: h5py.File, counts: dict[str, Any]) -> None:
     common = {
-        "BoxSize": 1e3 * facts.side,
-        "Redshift": facts.redshift,
-        "Time": facts.scale,
+        "BoxSize": 1e3 * options.side,
+        "Redshift": options.redshift,
+        "Time": options.scale,
         "Code": f"bigbox simulate {__version__}",
     }
     file.create_group("Header").attrs.update(common | counts)
-    c = facts.cosmology
+    c = options.cosmology
     parameters = {
-        "BoxSize": 1e3 * facts.side,
+        "BoxSize": 1e3 * options.side,
         "ComovingIntegrationOn": 1,
         "Omega0": c.omega_m,
         "OmegaLambda": 1 - c.omega_m,
@@ -91,15 +74,23 @@ def _header(facts: Facts, file: h5py.File, counts: dict[str, Any]) -> None:
         "PrimordialIndex": c.n_s,
         "ReNormalizeInputSpectrum": 1,
         "PowerSpectrumType": 2,
-        "GridSize": facts.grid,
-        "Seed": facts.seed,
+        "GridSize": options.grid,
+        "Seed": options.seed,
+        **_UNITS,
+        "SimulationCode": "bigbox simulate: 2LPT, particle-mesh, friends of friends",
+        "TimeBegin": 1 / (1 + START),
+        "TimeMax": options.scale,
+        "MeshSize": options.mesh,
+        "MeshCell": 1e3 * options.side / options.mesh,
+        "Steps": options.steps,
+        "LinkingLength": LINKING,
     }
-    file.create_group("Parameters").attrs.update(parameters | _UNITS | facts.run)
+    file.create_group("Parameters").attrs.update(parameters)
 
 
 def _write_snapshot(
     path: Path,
-    facts: Facts,
+    options: Options,
     positions: NDArray[np.float32],
     velocities: NDArray[np.float32],
     order: NDArray[np.int64],
@@ -108,11 +99,11 @@ def _write_snapshot(
     numbers = np.zeros(6, np.uint64)
     numbers[DARK] = count
     masses = np.zeros(6)
-    masses[DARK] = facts.particle_mass
-    side = np.float32(1e3 * facts.side)
+    masses[DARK] = options.particle_mass / 1e10
+    side = np.float32(1e3 * options.side)
     with h5py.File(path, "w") as file:
         _header(
-            facts,
+            options,
             file,
             {
                 "MassTable": masses,
@@ -123,33 +114,33 @@ def _write_snapshot(
         )
         part = file.create_group(f"PartType{DARK}")
         places = part.create_dataset("Coordinates", (count, 3), "f4")
-        places.attrs.update(_scaling(a=1, h=-1, length=1, cgs=_UNITS["UnitLength_in_cm"]))
+        places.attrs.update(_scaling("UnitLength_in_cm", a=1.0, h=-1.0, length=1.0))
         speeds = part.create_dataset("Velocities", (count, 3), "f4")
-        speeds.attrs.update(_scaling(a=0.5, velocity=1, cgs=_UNITS["UnitVelocity_in_cm_per_s"]))
+        speeds.attrs.update(_scaling("UnitVelocity_in_cm_per_s", a=0.5, velocity=1.0))
         ids = part.create_dataset("ParticleIDs", (count,), "u4" if count < 2**32 else "u8")
         for start in range(0, count, CHUNK):
             some = order[start : start + CHUNK]
             place = positions[some] * np.float32(1e3)
             place[place >= side] = 0.0  # rounding
             places[start : start + CHUNK] = place
-            speeds[start : start + CHUNK] = velocities[some] / np.float32(facts.scale**0.5)
+            speeds[start : start + CHUNK] = velocities[some] / np.float32(options.scale**0.5)
             ids[start : start + CHUNK] = some + 1
 
 
-def _write_catalogue(path: Path, facts: Facts, groups: Groups) -> None:
+def _write_catalogue(path: Path, options: Options, groups: Groups) -> None:
     lengths = groups.lengths
     count, held = len(lengths), int(lengths.sum(dtype=np.int64))
-    mass = (lengths * facts.particle_mass).astype(np.float32)
+    mass = (lengths * (options.particle_mass / 1e10)).astype(np.float32)
     offsets = np.cumsum(lengths, dtype=np.int64) - lengths
 
-    def of_type(values: NDArray, other: int = 0) -> NDArray:
-        table = np.full((count, 6), other, values.dtype)
+    def of_type(values: NDArray[Any]) -> NDArray[Any]:
+        table = np.zeros((count, 6), values.dtype)
         table[:, DARK] = values
         return table
 
     with h5py.File(path, "w") as file:
         _header(
-            facts,
+            options,
             file,
             {
                 "NumFiles": np.int32(1),
@@ -163,7 +154,7 @@ def _write_catalogue(path: Path, facts: Facts, groups: Groups) -> None:
         )
         group = file.create_group("Group")
         for name, values in {
-            "GroupAscale": np.full(count, facts.scale, np.float32),
+            "GroupAscale": np.full(count, options.scale, np.float32),
             "GroupFirstSub": np.full(count, -1, np.int64),
             "GroupLen": lengths,
             "GroupLenType": of_type(lengths),
@@ -172,20 +163,12 @@ def _write_catalogue(path: Path, facts: Facts, groups: Groups) -> None:
             "GroupNsubs": np.zeros(count, np.int32),
             "GroupOffsetType": of_type(offsets),
             "GroupPos": (1e3 * groups.positions).astype(np.float32),
-            "GroupVel": (facts.scale * groups.velocities).astype(np.float32),
+            "GroupVel": (options.scale * groups.velocities).astype(np.float32),
         }.items():
             group.create_dataset(name, data=values)
 
 
-def _scaling(
-    a: float = 0, h: float = 0, length: float = 0, velocity: float = 0, cgs: float = 1
-) -> dict[str, float]:
+def _scaling(unit: str, **powers: float) -> dict[str, float]:
     """GADGET-4's attributes of a data set: the powers that lead to physical units."""
-    return {
-        "a_scaling": float(a),
-        "h_scaling": float(h),
-        "length_scaling": float(length),
-        "mass_scaling": 0.0,
-        "velocity_scaling": float(velocity),
-        "to_cgs": cgs,
-    }
+    names = ("a", "h", "length", "mass", "velocity")
+    return {f"{name}_scaling": powers.get(name, 0.0) for name in names} | {"to_cgs": _UNITS[unit]}

@@ -27,11 +27,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.ingest import cic
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import DARK, open_snapshot
 from bigbox.store.box import Box
+from tests.reference import cic
 
 RUN = Path(__file__).resolve().parents[3] / "shared" / "data" / "gadget4_L12.5_N128"
 LIMIT = 1500  # MiB of data (heap and anonymous memory) that a run may have, libraries included
@@ -94,7 +94,7 @@ def worker(given: str) -> None:
     run = Path(options["run"])
     began = time.perf_counter()
     done = ingest_snapshot(
-        [run], Path(options["box"]), grid=options["grid"], halos=[run], hi_halo=True
+        [run], Path(options["box"]), grid=options["grid"], haloes=[run], hi_halo=True
     )
     seconds = time.perf_counter() - began
     lines = Path("/proc/self/status").read_text().splitlines()

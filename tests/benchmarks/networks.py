@@ -30,17 +30,18 @@ import torch
 from bigbox.analysis.power import pair
 from bigbox.data import default_model
 from bigbox.ingest.catalogue import open_catalogue
-from bigbox.ingest.cic import deposit
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
+from bigbox.physics.brightness import brightness_temperature
 from bigbox.physics.cosmology import Cosmology
-from bigbox.physics.hydrogen import brightness_temperature, hi_points
+from bigbox.physics.hi_halo import hi_points
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from tests.benchmarks.oracle import paint_box, seam_ratio
+from tests.reference.cic import deposit
 
 K_EDGES = (0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # h/Mpc
 OTHERS = 1  # realizations of each row of the methods

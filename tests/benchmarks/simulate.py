@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from bigbox.analysis.power import pair, power
-from bigbox.ingest.cic import density_contrast
-from bigbox.simulate.run import Options, evolved, simulate
+from bigbox.simulate.options import Options
+from bigbox.simulate.run import evolved, simulate
 from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
 from tests.benchmarks.ngenic import modes
 from tests.benchmarks.spectra import table, write
+from tests.reference.cic import density_contrast
 
 TREEPM = Path(__file__).resolve().parents[3] / "shared" / "data" / "gadget4_L12.5_N128"
 GRID, SIDE, SEED = 128, 12.5, 12501  # of that run

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput
-from bigbox.ingest import cic
+from bigbox.ingest.cic import PLACE, deposit_fixed, fixed_exponent
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import boxes
+from tests.reference import cic
 from tests.reference.cic import slow_deposit
 
 
@@ -69,3 +70,21 @@ def test_bad_particles_are_named() -> None:
         cic.deposit(np.zeros((4, 4, 4)), positions[:, :2], 1.0)
     with pytest.raises(BadInput, match="no particles"):
         cic.density_contrast([], (4, 4, 4), 1.0)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fixed_point_agrees_and_knows_no_order(weighted: bool) -> None:
+    """In a window of 7 voxels that no cloud leaves."""
+    rng = np.random.default_rng(8)
+    place = rng.uniform(0, 6, (900, 3))
+    weights = rng.gamma(1, 5, 900).astype(np.float32) if weighted else None
+    want = np.zeros((7, 7, 7))
+    cic.deposit(want, place + 0.5, 7.0, weights)
+    exponent = fixed_exponent(900, 1.0 if weights is None else float(weights.max()))
+    steps = np.minimum(np.rint(place * PLACE), 6 * PLACE - 1).astype(np.uint32)
+    whole, pieces = np.zeros((2, 7, 7, 7), np.int64)
+    deposit_fixed(whole, steps, weights, exponent)
+    for part in np.array_split(rng.permutation(900), 5):
+        deposit_fixed(pieces, steps[part], None if weights is None else weights[part], exponent)
+    np.testing.assert_array_equal(whole, pieces)
+    np.testing.assert_allclose(whole * 2.0**-exponent, want, rtol=1e-5, atol=1e-5)

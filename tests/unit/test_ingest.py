@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,8 +15,9 @@ import zarr
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest import density
-from bigbox.ingest.density import ingest
+from bigbox.ingest import density, formats, sanity
+from bigbox.ingest.density import ingest_density
+from bigbox.ingest.shards import MEMORY, shard_grid, workers
 from bigbox.ingest.sources import open_source
 from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.store.box import CUBIC_TOLERANCE, Box
@@ -57,7 +59,7 @@ KINDS = ("npy", "npy-fortran", "hdf5", "hdf5-named", "zarr", "zarr-group")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_source_gives_the_same_box(kind: str, tmp_path: Path) -> None:
     rho = grid()
-    done = ingest(
+    done = ingest_density(
         make(kind, tmp_path, rho), tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6), redshift=0.5,
         cosmology={"omega_m": 0.3},
     )  # fmt: skip
@@ -74,7 +76,7 @@ def test_every_kind_of_source_gives_the_same_box(kind: str, tmp_path: Path) -> N
 def test_every_dtype(dtype: str, tmp_path: Path) -> None:
     rho = np.random.default_rng(1).integers(0, 100, (32, 32, 32)).astype(dtype)
     np.save(tmp_path / "rho.npy", rho)
-    ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(1.0,))
+    ingest_density(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(1.0,))
     dm = np.asarray(Box.open(tmp_path / "b.zarr").array("dm")[:])
     np.testing.assert_array_max_ulp(dm, expected(rho), maxulp=1)
 
@@ -84,9 +86,9 @@ def test_blocks_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.M
     rho = grid((260, 20, 262))
     np.save(tmp_path / "rho.npy", rho)
     size = (26.0, 2.0, 26.2)
-    ingest(str(tmp_path / "rho.npy"), tmp_path / "a.zarr", box_size=size)
-    monkeypatch.setattr(density, "_workers", lambda *_: 5)
-    ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=size)
+    ingest_density(str(tmp_path / "rho.npy"), tmp_path / "a.zarr", box_size=size)
+    monkeypatch.setattr(density, "workers", lambda *_: 5)
+    ingest_density(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=size)
     a, b = (np.asarray(Box.open(tmp_path / f"{n}.zarr").array("dm")[:]) for n in "ab")
     assert a.tobytes() == b.tobytes()
     np.testing.assert_array_max_ulp(a, expected(rho), maxulp=1)
@@ -96,16 +98,16 @@ def test_camels_file_needs_an_index(tmp_path: Path) -> None:
     rho = grid((3, 32, 32, 32))
     np.save(tmp_path / "Grids.npy", rho)
     with pytest.raises(BadInput, match=r"3 grids of 32x32x32 voxels: choose one with --index 0..2"):
-        ingest(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,))
+        ingest_density(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,))
     with pytest.raises(BadInput, match=r"--index 3 is outside 0..2"):
-        ingest(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,), index=3)
-    ingest(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,), index=2)
+        ingest_density(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,), index=3)
+    ingest_density(str(tmp_path / "Grids.npy"), tmp_path / "b.zarr", box_size=(25.0,), index=2)
     dm = np.asarray(Box.open(tmp_path / "b.zarr").array("dm")[:])
     np.testing.assert_array_max_ulp(dm, expected(rho[2]), maxulp=1)
 
 
 def test_quickstart_grid_is_a_real_box_with_its_provenance(tmp_path: Path) -> None:
-    done = ingest("quickstart", tmp_path / "q.zarr")
+    done = ingest_density("quickstart", tmp_path / "q.zarr")
     assert (done.shape, done.box_size, done.redshift) == ((128,) * 3, (12.5,) * 3, 0.0)
     assert abs(done.mean - 1) < 1e-4 and done.largest > 1000
     source = open_source("quickstart")
@@ -120,20 +122,20 @@ def test_the_first_bad_voxel_is_named(kind: str, value: float, tmp_path: Path) -
     rho = grid((34, 36, 260))  # two blocks on z; the first voxel in C order is in the second
     rho[33, 0, 0] = rho[5, 30, 258] = rho[5, 31, 1] = value
     with pytest.raises(BadInput, match=rf"voxel \(5, 30, 258\) has density {value:g}, which is"):
-        ingest(make(kind, tmp_path, rho), tmp_path / "b.zarr", box_size=(3.4, 3.6, 26.0))
+        ingest_density(make(kind, tmp_path, rho), tmp_path / "b.zarr", box_size=(3.4, 3.6, 26.0))
     assert not (tmp_path / "b.zarr").exists() and not list(tmp_path.glob(".*"))
 
 
 def test_an_overdensity_is_recognised(tmp_path: Path) -> None:
     np.save(tmp_path / "delta.npy", expected(grid((32, 32, 32))) - 1)
     with pytest.raises(BadInput, match=r"if this is delta, give 1 \+ delta"):
-        ingest(str(tmp_path / "delta.npy"), tmp_path / "b.zarr", box_size=(1.0,))
+        ingest_density(str(tmp_path / "delta.npy"), tmp_path / "b.zarr", box_size=(1.0,))
 
 
 def refused(tmp_path: Path, match: str, rho: NDArray, **options: object) -> None:
     np.save(tmp_path / "rho.npy", rho)
     with pytest.raises(BadInput, match=match) as caught:
-        ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", **options)  # type: ignore[arg-type]
+        ingest_density(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", **options)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["rho.npy"]
 
@@ -162,7 +164,9 @@ def test_refusals_leave_nothing_behind(tmp_path: Path) -> None:
 def test_a_small_box_is_warned_of(shape: tuple[int, int, int], advice: str, tmp_path: Path) -> None:
     np.save(tmp_path / "rho.npy", grid(shape))
     sides = tuple(float(n) for n in shape)
-    (warning,) = ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=sides).warnings
+    (warning,) = ingest_density(
+        str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=sides
+    ).warnings
     assert advice in warning and warning.endswith("ingest a finer grid")
     assert ("--tile" in warning) == bool(advice)
     if advice:
@@ -178,7 +182,7 @@ def test_a_tile_is_advised_exactly_where_one_can_be_laid(n: int) -> None:
             return False
 
     possible = [tile for tile in range(2, 33) if can_be_laid(tile)]
-    assert density._tile_for((n,) * 3) in (possible or [0])
+    assert sanity.tile_for((n,) * 3) in (possible or [0])
 
 
 def with_box_size(folder: Path, **attributes: object) -> str:
@@ -191,7 +195,7 @@ def with_box_size(folder: Path, **attributes: object) -> str:
 @pytest.mark.parametrize("units", ["Mpc/h", "cMpc/h", "comoving Mpc/h", "Mpc/h, comoving"])
 def test_the_box_size_of_the_source(units: str, tmp_path: Path) -> None:
     source = with_box_size(tmp_path, box_size=25.0, box_size_units=units)
-    done = ingest(source, tmp_path / "b.zarr")
+    done = ingest_density(source, tmp_path / "b.zarr")
     assert (done.box_size, done.notes) == ((25.0,) * 3, ())
 
 
@@ -199,22 +203,24 @@ def test_the_box_size_of_the_source(units: str, tmp_path: Path) -> None:
 def test_a_box_size_in_another_unit_is_refused(units: str, tmp_path: Path) -> None:
     source = with_box_size(tmp_path, box_size=25000.0, box_size_units=units)
     with pytest.raises(BadInput, match=f"25000.0 is in '{units}', .* give --box-size in Mpc/h"):
-        ingest(source, tmp_path / "b.zarr")
-    assert ingest(source, tmp_path / "b.zarr", box_size=(25.0,)).box_size == (25.0,) * 3
+        ingest_density(source, tmp_path / "b.zarr")
+    assert ingest_density(source, tmp_path / "b.zarr", box_size=(25.0,)).box_size == (25.0,) * 3
 
 
 def test_a_box_size_without_a_unit_is_told(tmp_path: Path) -> None:
-    (note,) = ingest(with_box_size(tmp_path, box_size=25.0), tmp_path / "b.zarr").notes
+    (note,) = ingest_density(with_box_size(tmp_path, box_size=25.0), tmp_path / "b.zarr").notes
     assert note.startswith("box size 25 x 25 x 25 is taken from")
 
 
 def test_voxels_as_cubic_as_a_box_asks(tmp_path: Path) -> None:
     np.save(tmp_path / "rho.npy", grid((40, 40, 40)))
     almost = 1 + 0.9 * CUBIC_TOLERANCE
-    ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(4.0, 4.0, 4.0 * almost))
+    ingest_density(
+        str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(4.0, 4.0, 4.0 * almost)
+    )
     Box.open(tmp_path / "b.zarr")
     with pytest.raises(BadInput, match="not cubic"):
-        ingest(str(tmp_path / "rho.npy"), tmp_path / "c.zarr", box_size=(4.0, 4.0, 4.001))
+        ingest_density(str(tmp_path / "rho.npy"), tmp_path / "c.zarr", box_size=(4.0, 4.0, 4.001))
 
 
 SLOW_INGEST = """
@@ -271,9 +277,9 @@ def test_an_existing_box_and_a_missing_folder_are_refused(tmp_path: Path) -> Non
     np.save(tmp_path / "rho.npy", grid((32, 32, 32)))
     (tmp_path / "b.zarr").mkdir()
     with pytest.raises(BadInput, match="exists already"):
-        ingest(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(1.0,))
+        ingest_density(str(tmp_path / "rho.npy"), tmp_path / "b.zarr", box_size=(1.0,))
     with pytest.raises(BadInput, match="there is no folder"):
-        ingest(str(tmp_path / "rho.npy"), tmp_path / "no" / "b.zarr", box_size=(1.0,))
+        ingest_density(str(tmp_path / "rho.npy"), tmp_path / "no" / "b.zarr", box_size=(1.0,))
 
 
 @pytest.mark.parametrize("kind", ["npy", "hdf5"])
@@ -283,7 +289,7 @@ def test_truncated_files_are_one_line(kind: str, left: float, tmp_path: Path) ->
     data = Path(source).read_bytes()
     Path(source).write_bytes(data[: int(left * len(data))])
     with pytest.raises(BadInput, match="truncated or damaged") as caught:
-        ingest(source, tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6))
+        ingest_density(source, tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6))
     assert source in str(caught.value) and "\n" not in str(caught.value)
     assert [p.name for p in tmp_path.iterdir()] == [Path(source).name]
 
@@ -293,7 +299,7 @@ def test_a_damaged_zarr_chunk_is_one_line(tmp_path: Path) -> None:
     chunk = sorted(p for p in source.rglob("c/*/*/*") if p.is_file())[3]
     chunk.write_bytes(chunk.read_bytes()[:-9])
     with pytest.raises(BadInput, match="truncated or damaged"):
-        ingest(str(source), tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6))
+        ingest_density(str(source), tmp_path / "b.zarr", box_size=(4.0, 3.3, 3.6))
 
 
 @pytest.mark.parametrize(
@@ -320,11 +326,24 @@ def test_sources_that_cannot_be_found(name: str, match: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value)
 
 
+def test_a_format_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named where it is asked; what a row of bigbox recognises does not import it."""
+    package = tmp_path / "broken-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(f"[{formats.GROUP}]\nbroken = no_such_module:ROW\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert open_source(make("npy", tmp_path, grid())).shape == (40, 33, 36)
+    with pytest.raises(BadInput, match="broken: no_such_module:ROW .* cannot be imported"):
+        open_source(make("zarr", tmp_path, grid()))
+
+
 def test_the_memory_of_the_blocks_is_bounded() -> None:
     """Blocks of 256^3 in float64: two fit into 1 GiB, and one is always allowed."""
-    source = open_source("quickstart")
-    wide = type(source)(source.path, "npy", "", None, (4096,) * 3, np.dtype("f8"), 0)
-    block = (256, 256, 256)
-    each = 256**3 * (8 + 12)
-    assert density._workers(wide, block, density.MEMORY) * each <= density.MEMORY
-    assert density._workers(wide, block, 1) == 1
+    wide = replace(
+        open_source("quickstart"), shape=(4096,) * 3, dtype=np.dtype("f8"), chunk_bytes=0
+    )
+    each = density._block_bytes(wide, shard_grid(wide.shape))
+    assert each == 256**3 * (8 + 12)
+    assert workers(each, MEMORY) * each <= MEMORY
+    assert workers(each, 1) == 1

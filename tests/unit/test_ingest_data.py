@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bigbox.ingest import cic
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.gas import open_gas
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import GAS, open_snapshot
 from bigbox.physics import ionisation
 from bigbox.store.box import Box
+from tests.reference import cic
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -27,8 +27,12 @@ pytestmark = pytest.mark.skipif(
 def test_64_cubed(tmp_path: Path) -> None:
     """dm against a float64 deposit in memory to 1e-6; the channels' mass; mean T_b and Ω_HI."""
     run = DATA / "gadget4_L6.25_N64"
-    done = ingest_snapshot([run], tmp_path / "b.zarr", halos=[run], hi_halo=True)
-    assert (done.shape, done.box_size, done.redshift) == ((64,) * 3, pytest.approx(6.25), 0.0)
+    done = ingest_snapshot([run], tmp_path / "b.zarr", haloes=[run], hi_halo=True)
+    assert (done.shape, done.box_size, done.redshift) == (
+        (64,) * 3,
+        pytest.approx((6.25,) * 3),
+        0.0,
+    )
     with h5py.File(run / "snapshot_000.hdf5") as file:
         exact = cic.density_contrast([file["PartType1/Coordinates"][:]], (64,) * 3, 6250.0)
     box = Box.open(tmp_path / "b.zarr")
@@ -46,7 +50,7 @@ def test_64_cubed(tmp_path: Path) -> None:
 
 def test_128_cubed_in_two_files(tmp_path: Path) -> None:
     run = DATA / "gadget4_L12.5_N128"
-    done = ingest_snapshot([run], tmp_path / "b.zarr", grid=32, halos=[run], halo_type="subhalo")
+    done = ingest_snapshot([run], tmp_path / "b.zarr", grid=32, haloes=[run], halo_type="subhalo")
     assert done.particles == 128**3 and abs(done.mean - 1) < 1e-7
     found = open_catalogue([run / "groups_000"], "subhalo")
     assert sum(found.counts) == 2281 and len(found.files) == 2

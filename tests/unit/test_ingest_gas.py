@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest import cic
 from bigbox.ingest.gas import open_gas
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import GAS, open_snapshot
@@ -19,6 +18,7 @@ from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
 from tests import snapshots
+from tests.reference import cic
 from tests.snapshots import BOX, H
 
 COUNT, GRID = 2000, 20

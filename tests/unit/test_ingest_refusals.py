@@ -14,7 +14,7 @@ import pytest
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
-from bigbox.ingest import bricks, particles
+from bigbox.ingest import particles, sorted_points
 from bigbox.ingest.particles import ingest_snapshot
 from tests import snapshots
 
@@ -190,7 +190,7 @@ def test_bad_catalogue(name: str, tmp_path: Path) -> None:
     source = snapshots.gadget(tmp_path / "run", few)
     groups = snapshots.catalogue(tmp_path / "groups", *snapshots.haloes(40, few), files=2)
     change(groups)
-    refused(tmp_path, match, source, halos=groups)
+    refused(tmp_path, match, source, haloes=groups)
 
 
 def test_catalogue_of_another_simulation(tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ def test_catalogue_of_another_simulation(tmp_path: Path) -> None:
     centres, masses = snapshots.haloes(40, few)
     redshift = snapshots.catalogue(tmp_path / "z", centres, masses, redshift=1.0)
     refused(
-        tmp_path, "redshift 1 is another .0. .* a catalogue of another sim", source, halos=redshift
+        tmp_path, "redshift 1 is another .0. .* a catalogue of another sim", source, haloes=redshift
     )
     seed = snapshots.catalogue(tmp_path / "s", centres, masses, more={"Seed": 2})
-    refused(tmp_path, "the seed of the initial conditions, 2, is another", source, halos=seed)
+    refused(tmp_path, "the seed of the initial conditions, 2, is another", source, haloes=seed)
 
 
 def test_haloes_where_no_matter_is(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_haloes_where_no_matter_is(tmp_path: Path) -> None:
     source = snapshots.gadget(tmp_path / "run", np.mod(clumps, snapshots.BOX))
     strewn = np.random.default_rng(1).uniform(0, snapshots.BOX, (200, 3))
     groups = snapshots.catalogue(tmp_path / "g", strewn, np.full(200, 5e10))
-    refused(tmp_path, "% of the haloes' mass is where matter is denser", source, halos=groups)
+    refused(tmp_path, "% of the haloes' mass is where matter is denser", source, haloes=groups)
 
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
@@ -221,17 +221,17 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     groups = snapshots.catalogue(tmp_path / "groups", *snapshots.haloes(5, few))
     refused(tmp_path, "needs their catalogue: give --halos", source, hi_halo=True)
     refused(
-        tmp_path, "either of the gas .* choose one", source, hi_halo=True, gas=True, halos=groups
+        tmp_path, "either of the gas .* choose one", source, hi_halo=True, gas=True, haloes=groups
     )
     refused(tmp_path, "are for the gas", source, self_shielding=True)
     refused(tmp_path, "radius -0.2 Mpc/h must be", source, smoothing=-0.2)
     refused(
-        tmp_path, "smoothing reaches 400 voxels, at most 251", source, halos=groups, smoothing=50.0
+        tmp_path, "smoothing reaches 400 voxels, at most 251", source, haloes=groups, smoothing=50.0
     )
-    refused(tmp_path, "has no subhaloes; has it groups", source, halos=groups, halo_type="subhalo")
+    refused(tmp_path, "has no subhaloes; has it groups", source, haloes=groups, halo_type="subhalo")
     far = snapshots.gadget(tmp_path / "far", few, redshift=7.0)
     groups = snapshots.catalogue(tmp_path / "z7", *snapshots.haloes(5, few), redshift=7.0)
-    refused(tmp_path, "redshift 7: the HI-halo relation .* ends", far, halos=groups, hi_halo=True)
+    refused(tmp_path, "redshift 7: the HI-halo relation .* ends", far, haloes=groups, hi_halo=True)
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for module, name in ((bricks.Bricks, "_append"), (particles, "write_shard")):
+    for module, name in ((sorted_points.SortedPoints, "_append"), (particles, "write_shard")):
         with monkeypatch.context() as patched:
             patched.setattr(module, name, full)
             refused(tmp_path, r"cannot be written .No space left on device.", source)

@@ -16,16 +16,19 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import StoppedEarly
-from bigbox.ingest import bricks, catalogue, cic, particles, snapshot
+from bigbox.ingest import catalogue, particles, snapshot, sorted_points
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.check import damaged_inputs
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import open_snapshot
-from bigbox.physics.hydrogen import POINTS, brightness_temperature, hi_points
+from bigbox.physics.brightness import brightness_temperature
+from bigbox.physics.hi_halo import POINTS, hi_points
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
+from bigbox.scheduler.grid import Grid
 from bigbox.store.box import Box
 from tests import snapshots
+from tests.reference import cic
 from tests.snapshots import BOX, H
 
 COUNT = 20_000
@@ -125,7 +128,7 @@ def test_swift_groups(positions: NDArray[np.float32], tmp_path: Path) -> None:
     centres, masses = snapshots.haloes(60, positions)
     path = snapshots.swift(tmp_path, positions, haloes=(centres, masses))
     groups = tmp_path / "fof_output_0000.hdf5"
-    box = made(tmp_path, path, halos=[groups])
+    box = made(tmp_path, path, haloes=[groups])
     assert box.array("halo").attrs["source"] == "catalogue: FOF groups, Groups/Masses at Centres"
     for i, (low, high) in enumerate(zip(HALO_EDGES, (*HALO_EDGES[1:], np.inf), strict=True)):
         total = np.asarray(box.array("halo")[i]).sum(dtype=float) * (BOX / GRID) ** 3
@@ -188,16 +191,16 @@ def test_numbers_of_files_chunks_and_workers_change_no_byte(
     one = snapshots.gadget(tmp_path / "one", positions)
     groups = snapshots.catalogue(tmp_path / "one", centres, masses)
     options: dict[str, Any] = {"hi_halo": True, "grid": 40}
-    plain = made(tmp_path, one, "plain.zarr", halos=groups, **options)
+    plain = made(tmp_path, one, "plain.zarr", haloes=groups, **options)
 
     order = np.random.default_rng(5).permutation(COUNT)
     many = snapshots.gadget(tmp_path / "many", positions[order], files=4)
     groups = snapshots.catalogue(tmp_path / "many", centres, masses, files=3)
-    for module, size in ((snapshot, 777), (catalogue, 7), (bricks, 1001), (particles, 1)):
+    for module, size in ((snapshot, 777), (catalogue, 7), (sorted_points, 1001), (particles, 1)):
         monkeypatch.setattr(module, "MEMORY" if module is particles else "CHUNK", size)
     monkeypatch.setattr(snapshot.Snapshot.chunks, "__defaults__", (777,))
     monkeypatch.setattr(catalogue.Catalogue.chunks, "__defaults__", (7,))
-    other = made(tmp_path, many, halos=groups, memory=1, **options)
+    other = made(tmp_path, many, haloes=groups, memory=1, **options)
     for name in ("dm", "halo", "tb"):
         a, b = np.asarray(plain.array(name)[:]), np.asarray(other.array(name)[:])
         assert a.tobytes() == b.tobytes(), name
@@ -214,14 +217,15 @@ def test_windows_of_any_bricks_make_the_same_field(
     place, weights = rng.uniform(-3, shape + 3, (500, 3)), rng.gamma(1, 5, 500).astype(np.float32)
     whole = np.zeros((shape,) * 3)
     cic.deposit(whole, place, float(shape), weights)
-    sorted_ = bricks.Bricks(tmp_path / "s", (shape,) * 3, (edge,) * 3, margin)
+    bricks = Grid.regular((shape,) * 3, edge)
+    sorted_ = sorted_points.SortedPoints(tmp_path / "s", bricks, margin)
     for part in np.array_split(np.arange(500), 7):
         sorted_.add(place[part], weights[part])
     assert sorted_.points == 500
     assert sorted_.total == float(sum(map(lambda w: np.longdouble(w), weights)))
     padded = np.pad(whole, margin, mode="wrap") if margin else whole
-    for brick in sorted_.all():
-        region = tuple(slice(cut.start, cut.stop + 2 * margin) for cut in sorted_.region(brick))
+    for brick in range(bricks.size):
+        region = tuple(slice(cut.start, cut.stop + 2 * margin) for cut in bricks.slices(brick))
         np.testing.assert_allclose(
             sorted_.deposit(brick, 1.0), padded[region], rtol=1e-6, atol=3e-6
         )
@@ -234,7 +238,7 @@ def test_halo_channels_hold_the_catalogues_mass(
     masses[:4] = HALO_EDGES  # an edge belongs to the channel above it
     source = snapshots.gadget(tmp_path, positions)
     groups = snapshots.catalogue(tmp_path, centres, masses)
-    box = made(tmp_path, source, halos=groups, grid=40)
+    box = made(tmp_path, source, haloes=groups, grid=40)
     halo = box.require("halo")
     edges = [*HALO_EDGES, np.inf]
     kernel = gaussian_kernel(0.2, BOX / 40)
@@ -278,7 +282,7 @@ def test_tb_of_haloes_is_that_of_their_points(
     centres, masses = snapshots.haloes(40, positions)
     source = snapshots.gadget(tmp_path, positions)
     groups = snapshots.catalogue(tmp_path, centres, masses)
-    box = made(tmp_path, source, halos=groups, hi_halo=True, smoothing=0.3)
+    box = made(tmp_path, source, haloes=groups, hi_halo=True, smoothing=0.3)
     tb = np.asarray(box.require("tb")[:])
     found = open_catalogue(groups)
     model = particles.Cosmology.from_header(box.attributes["cosmology"])
@@ -330,7 +334,7 @@ def test_sigterm_leaves_nothing(
 def test_a_damaged_truth_is_found(positions: NDArray[np.float32], tmp_path: Path) -> None:
     source = snapshots.gadget(tmp_path, positions)
     groups = snapshots.catalogue(tmp_path, *snapshots.haloes(40, positions))
-    box = made(tmp_path, source, halos=groups, hi_halo=True)
+    box = made(tmp_path, source, haloes=groups, hi_halo=True)
     assert damaged_inputs(box) == []
     (shard,) = (p for p in (box.path / "tb" / "c").rglob("*") if p.is_file())
     data = bytearray(shard.read_bytes())

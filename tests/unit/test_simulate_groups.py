@@ -60,7 +60,7 @@ def test_what_is_said_of_a_group() -> None:
     rng = np.random.default_rng(4)
     v = rng.standard_normal(x.shape).astype(np.float32)
     potential = rng.standard_normal(len(x)).astype(np.float32)
-    found = groups.find(x, v, potential, SIDE, 0.02, least=20)
+    found = groups.find_groups(x, v, potential, SIDE, 0.02, least=20)
     labels = all_pairs(x, 0.02)
     counts = np.bincount(labels)
     assert found.lengths.tolist() == sorted(counts[counts >= 20].tolist(), reverse=True)
@@ -78,6 +78,6 @@ def test_what_is_said_of_a_group() -> None:
 
 def test_no_group_is_no_error() -> None:
     x = np.random.default_rng(0).uniform(0, 1, (40, 3)).astype(np.float32)
-    found = groups.find(x, x, x[:, 0], SIDE, 1e-4)
+    found = groups.find_groups(x, x, x[:, 0], SIDE, 1e-4)
     assert found.lengths.shape == (0,) and found.positions.shape == (0, 3)
     assert sorted(found.order.tolist()) == list(range(40))

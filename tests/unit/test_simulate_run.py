@@ -20,7 +20,8 @@ from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.snapshot import open_snapshot
 from bigbox.simulate import run
 from bigbox.simulate.groups import LEAST
-from bigbox.simulate.run import Options, simulate
+from bigbox.simulate.options import Options
+from bigbox.simulate.run import simulate
 from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
 
 GRID, SIDE = 32, 3.125
@@ -120,8 +121,10 @@ def test_ingest_reads_it_like_any_other(made: Path, tmp_path: Path, capsys) -> N
         }
     )
     box = str(tmp_path / "box.zarr")
-    halos = str(made / CATALOGUE.parent)
-    assert main(["ingest", str(made / SNAPSHOT.parent), box, "--grid", "16", "--halos", halos]) == 0
+    snapshot, haloes = str(made / SNAPSHOT.parent), str(made / CATALOGUE.parent)
+    assert (
+        main(["ingest", str(made / SNAPSHOT.parent), box, "--grid", "16", "--halos", haloes]) == 0
+    )
     assert f"{GRID**3} particles" in capsys.readouterr().out
 
 

@@ -9,8 +9,8 @@ from bigbox.analysis.cylinder import cylinder
 from bigbox.analysis.power import default_edges, log_edges, pair, power
 from bigbox.analysis.shells import ModeSums, Shells
 from bigbox.errors import BadInput
-from bigbox.ingest.cic import deposit
 from tests.fields import autoregressive, draw, isotropic
+from tests.reference.cic import deposit
 
 EVERYTHING = (slice(None), slice(None), slice(None))
 

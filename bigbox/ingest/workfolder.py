@@ -2,7 +2,7 @@
 
     .box.zarr.ingest-node7-4711
 
-holds box.zarr while process 4711 of the machine node7 makes it.
+holds box.zarr while process 4711 of the machine node7 makes it. `bigbox simulate` does the same.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from bigbox.errors import BadInput, StoppedEarly
 LOG = logging.getLogger(__name__)
 
 
-def work_folder(place: Path) -> Path:
-    """Where this process makes the box that will be at ``place``."""
-    return place.parent / f"{_prefix(place)}{socket.gethostname()}-{os.getpid()}"
+def new_place(box: Path) -> Path:
+    """Return where the box will be, as an absolute path, and remove what killed ingests have left.
 
-
-def remove_stale(place: Path) -> None:
-    """Remove what killed ingests of ``place`` have left, and say so.
-
-    Only folders of processes of this machine that are gone; one of another machine is named.
+    Only folders of processes of this machine that are gone are removed. One of another machine is
+    named. Raises BadInput where the box cannot be made.
     """
+    place = Path(os.path.abspath(box))
+    if os.path.lexists(place):
+        raise BadInput(f"{box}: exists already; choose another name or remove it first")
+    if not place.parent.is_dir():
+        raise BadInput(f"{box}: there is no folder {place.parent}; make it first")
+    if not os.access(place.parent, os.W_OK):
+        raise BadInput(f"{box}: the folder {place.parent} is read-only; choose another")
     for folder in sorted(place.parent.iterdir()):
         if not folder.name.startswith(_prefix(place)):
             continue
@@ -47,31 +50,35 @@ def remove_stale(place: Path) -> None:
         elif int(process) == os.getpid() or not psutil.pid_exists(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
             LOG.warning("%s: removed; a killed ingest had left it", folder)
-
-
-def free_place(box: Path) -> Path:
-    """Where the box will be, as an absolute path; BadInput where it cannot be made."""
-    place = Path(os.path.abspath(box))
-    if os.path.lexists(place):
-        raise BadInput(f"{box}: exists already; choose another name or remove it first")
-    if not place.parent.is_dir():
-        raise BadInput(f"{box}: there is no folder {place.parent}; make it first")
-    if not os.access(place.parent, os.W_OK):
-        raise BadInput(f"{box}: the folder {place.parent} is read-only; choose another")
     return place
+
+
+def check_room(place: Path, needs: str, need: float, meanwhile: float = 0.0) -> None:
+    """Raise BadInput where the disk has no room for so many bytes, and others for a while.
+
+    `needs` is as "the box needs".
+    """
+    free = shutil.disk_usage(place.parent).free
+    if need + meanwhile > free:
+        more = f", and {meanwhile / 1e9:.1f} GB while it is made" if meanwhile else ""
+        raise BadInput(
+            f"{place}: {needs} {need / 1e9:.1f} GB{more}, but "
+            f"{free / 1e9:.1f} GB are free: choose another folder or make room"
+        )
 
 
 @contextmanager
 def making(place: Path) -> Iterator[Path]:
-    """Yields the folder in which to make the box; then it is durable and renamed to ``place``.
+    """Yield the folder in which to make the box; then make it durable and rename it to ``place``.
 
     On any error, and on SIGTERM, nothing is left behind. Raises BadInput for what the disk refuses.
     """
-    work = work_folder(place)
+    work = place.parent / f"{_prefix(place)}{socket.gethostname()}-{os.getpid()}"
     try:
         with stoppable(place):
             yield work
-            _settle(work)
+            for path in (*sorted(work.rglob("*"), reverse=True), work):
+                _sync(path)
             if place.exists():
                 raise BadInput(f"{place}: exists already; it came while the source was read")
             os.rename(work, place)
@@ -84,7 +91,7 @@ def making(place: Path) -> Iterator[Path]:
 
 @contextmanager
 def stoppable(place: Path) -> Iterator[None]:
-    """SIGTERM raises StoppedEarly inside, so that what has been begun is removed on the way out.
+    """Raise StoppedEarly on SIGTERM, so that what has been begun is removed on the way out.
 
     A second one is dealt with in the usual way. Only the main thread can be stopped like this.
     """
@@ -104,13 +111,6 @@ def stoppable(place: Path) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _settle(folder: Path) -> None:
-    """Every file and folder on the disk, before the rename makes them a box."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(folder)
 
 
 def _sync(path: Path) -> None:

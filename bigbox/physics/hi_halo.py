@@ -1,9 +1,8 @@
-"""Neutral hydrogen: its brightness temperature, and its mass in a halo.
+"""The HI-halo relation: the neutral hydrogen of a halo, its mass and its profile.
 
-The 21 cm brightness temperature of a comoving HI density is the paper's equation 12. Where there is
-no gas to take the density from, haloes are given HI by the relation of Villaescusa-Navarro et al.
-2018 (ApJ 866, 135; arXiv:1804.09180), measured in IllustrisTNG: a stand-in for hydrodynamics, and
-whatever is made from it is to say so.
+Where there is no gas to take the HI density from, haloes are given HI by the relation of
+Villaescusa-Navarro et al. 2018 (ApJ 866, 135; arXiv:1804.09180), measured in IllustrisTNG. It is a
+stand-in for hydrodynamics, and whatever is made from it says so.
 """
 
 from __future__ import annotations
@@ -11,14 +10,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from bigbox.errors import BadInput
 from bigbox.noise import gaussian, philox
-from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
-
-BRIGHTNESS = 189.0
-"""mK: the constant of equation 12, as in Villaescusa-Navarro et al. 2018, eq. 1."""
+from bigbox.physics.cosmology import Cosmology
 
 RELATION = "HI-halo relation (Villaescusa-Navarro et al. 2018): a stand-in for hydrodynamics"
 """How a field made from haloes is labelled wherever it goes."""
@@ -45,35 +41,11 @@ POINTS = 64
 _WORD = 0x48490000  # of the noise's counter: "HI"
 
 
-def brightness_temperature(
-    rho_hi: NDArray | float, redshift: float, cosmology: Cosmology
-) -> NDArray | float:
-    """T_b in mK of a comoving HI density in M☉/h per (Mpc/h)³: 189 h (1+z)²/E(z) ρ_HI/ρ_c, eq. 12.
+def hi_mass(halo_mass: ArrayLike, redshift: float) -> NDArray[np.float64]:
+    """Return the mean HI mass of FoF haloes, M0 (M/Mmin)^α exp(-(Mmin/M)^0.35), masses in M☉/h.
 
-    ρ_c is today's critical density.
-    """
-    return rho_hi * (mean_brightness(1.0, redshift, cosmology) / CRITICAL_DENSITY)
-
-
-def mean_brightness(omega_hi: float, redshift: float, cosmology: Cosmology) -> float:
-    """Mean T_b in mK of a universe with Ω_HI = ρ_HI (comoving) / ρ_c (today)."""
-    rate = (1.0 + redshift) ** 2 / cosmology.expansion(redshift)
-    return BRIGHTNESS * cosmology.h * rate * omega_hi
-
-
-def omega_hi_observed(redshift: float) -> float:
-    """Observed Ω_HI: 4.0e-4 (1 + z)^0.6, fitted to 0 < z < 5 by Crighton et al. 2015 (their eq. 6).
-
-    At z = 0 ALFALFA measures 3.9e-4 ± 0.6e-4 (Jones et al. 2018), FASHI 4.5e-4 (Ma et al. 2025).
-    """
-    return 4.0e-4 * (1.0 + redshift) ** 0.6
-
-
-def hi_mass(halo_mass: NDArray | float, redshift: float) -> NDArray[np.float64]:
-    """Mean HI mass, M☉/h, of FoF haloes of a mass in M☉/h: M0 (M/Mmin)^α exp(-(Mmin/M)^0.35).
-
-    Between the redshifts of the table α and the logarithms of the masses are interpolated. Raises
-    BadInput beyond redshift 5.
+    Between the redshifts of the table (theirs, 1) α and the logarithms of M0 and Mmin are linear in
+    z. Raises BadInput beyond redshift 5.
     """
     if not 0 <= redshift <= MAX_REDSHIFT:
         raise BadInput(
@@ -84,7 +56,8 @@ def hi_mass(halo_mass: NDArray | float, redshift: float) -> NDArray[np.float64]:
     slope = np.interp(redshift, z, alpha)
     low = 10 ** np.interp(redshift, z, np.log10(m_min))
     x = np.asarray(halo_mass, np.float64) / low
-    return 10 ** np.interp(redshift, z, np.log10(m0)) * x**slope * np.exp(-(x**-0.35))
+    mass = 10 ** np.interp(redshift, z, np.log10(m0)) * x**slope
+    return np.asarray(mass * np.exp(-(x**-0.35)))
 
 
 def hi_points(
@@ -96,17 +69,22 @@ def hi_points(
     seed: int,
     points: int = POINTS,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """HI of haloes as points.
+    """Draw points that stand for the HI of haloes, each with a share of its halo's HI mass.
 
-    index    (M,) of each halo in its catalogue
-    centres  (M, 3) comoving Mpc/h
-    masses   (M,) M☉/h, all > 0
-    Returns positions float64 (M * points, 3), Mpc/h, not wrapped, and masses float64 (M * points,),
-    M☉/h. A pure function of the seed, the halo's index, its mass and its place.
+    A pure function of the seed, the halo's index, its mass and its place. The mass scatters
+    log-normally by SCATTER. The profile is that of the matter, NFW out to 200 times the mean
+    density with the concentration of Duffy et al. 2008: haloes of under 10¹² M☉/h are smaller than
+    a voxel of 0.1 Mpc/h, and in larger ones most HI is in satellites.
 
-    The mass scatters log-normally by SCATTER. The profile is that of the matter, NFW out to 200
-    times the mean density with the concentration of Duffy et al. 2008: haloes of under 10¹² M☉/h
-    are smaller than a voxel of 0.1 Mpc/h, and in larger ones most HI is in satellites.
+    Parameters
+    ----------
+    index : (M,), of each halo in its catalogue.
+    centres : (M, 3), comoving Mpc/h.
+    masses : (M,), M☉/h, all > 0.
+
+    Returns
+    -------
+    Positions float64 (M * points, 3), Mpc/h, not wrapped; masses float64 (M * points,), M☉/h.
     """
     key = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
     words = np.full((len(masses), 1), _WORD, np.int64)
@@ -129,19 +107,19 @@ def hi_points(
 
 
 def halo_radius(masses: NDArray[np.floating], cosmology: Cosmology) -> NDArray[np.float64]:
-    """R200m, comoving Mpc/h, of masses in M☉/h: 200 times the mean density of matter."""
+    """Return R200m, comoving Mpc/h, of masses in M☉/h: 200 times the mean density of matter."""
     volume = np.asarray(masses, np.float64) / (200.0 * cosmology.matter_density)
     return np.cbrt(volume * 3.0 / (4.0 * math.pi))
 
 
 def concentration_200m(masses: NDArray[np.floating], redshift: float) -> NDArray[np.float64]:
-    """Concentration of R200m (Duffy et al. 2008, table 1, full sample)."""
+    """Return the concentration of R200m of masses in M☉/h (Duffy et al. 2008, table 1, full)."""
     mass = np.asarray(masses, np.float64) / 2e12
-    return 10.14 * mass**-0.081 * (1.0 + redshift) ** -1.01
+    return np.asarray(10.14 * mass**-0.081 * (1.0 + redshift) ** -1.01)
 
 
 def _nfw_radius(share: NDArray[np.float64], c: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The radius over the halo's radius within which a share of an NFW halo's mass lies.
+    """Return the radius, over the halo's, within which a share of an NFW halo's mass lies.
 
     m(x) = ln(1 + x) - x / (1 + x) is inverted by Newton steps, m'(x) = x / (1 + x)², from below
     x = c, where m is concave in ln x; eight steps reach 1e-12.

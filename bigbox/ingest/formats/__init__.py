@@ -1,0 +1,108 @@
+"""The formats that `bigbox ingest` reads: a row for each, and its reader in a file of its own.
+
+A row says how a source is recognised and where its reader stands, which is imported when asked for:
+
+    holds        its reader is called with      and returns
+    particles    the paths of the files         a `bigbox.ingest.snapshot.Snapshot`
+    grid         a path and a data set's name   a context manager of an array: shape, dtype,
+                 ("": the only one)             [region]; where it has them attrs, chunks, name
+
+Another package adds a row by an entry point of the group `bigbox.snapshot_formats`, whose value is
+"module:ROW". It is imported where no row recognises a source by its content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+GROUP = "bigbox.snapshot_formats"
+Content = Literal["particles", "grid"]
+
+
+@dataclass(frozen=True)
+class SnapshotFormat:
+    """One format of snapshots or density grids."""
+
+    name: str
+    help: str  # one line
+    holds: Content
+    recognises: Callable[[Path], bool]  # cheap: by the name, or the beginning of the content
+    reader: str  # "module:function"
+
+
+def _is_zarr(path: Path) -> bool:
+    names = ("zarr.json", ".zarray", ".zgroup")
+    return path.is_dir() and (path.suffix == ".zarr" or any((path / n).exists() for n in names))
+
+
+def _is_of(code: str) -> Callable[[Path], bool]:
+    def recognises(path: Path) -> bool:
+        from bigbox.ingest.hdf5 import code_of
+
+        return not _is_zarr(path) and code_of(path) == code
+
+    return recognises
+
+
+def _ends_with(*suffixes: str) -> Callable[[Path], bool]:
+    return lambda path: path.suffix in suffixes
+
+
+_HERE = "bigbox.ingest.formats"
+GADGET = SnapshotFormat(
+    "gadget",
+    "GADGET-4, GADGET, GIZMO or AREPO (CAMELS, IllustrisTNG)",
+    "particles",
+    _is_of("GADGET"),
+    f"{_HERE}.gadget:open_snapshot",
+)
+BY_CONTENT = (
+    SnapshotFormat("swift", "SWIFT", "particles", _is_of("SWIFT"), f"{_HERE}.swift:open_snapshot"),
+    GADGET,
+    SnapshotFormat(
+        "npy",
+        "grid.npy                a numpy array of shape (nx, ny, nz)",
+        "grid",
+        _ends_with(".npy"),
+        f"{_HERE}.npy:opened",
+    ),
+)
+BY_NAME = (
+    SnapshotFormat(
+        "hdf5",
+        "file.hdf5:/path/to/dm   an HDF5 data set; without :/path the only one of rank 3 or 4",
+        "grid",
+        _ends_with(".hdf5", ".h5", ".hdf"),
+        f"{_HERE}.hdf5_grid:opened",
+    ),
+    SnapshotFormat(
+        "zarr",
+        "grid.zarr               a zarr array, or group.zarr:/dm",
+        "grid",
+        _is_zarr,
+        f"{_HERE}.zarr_grid:opened",
+    ),
+)
+FORMATS = (*BY_CONTENT, *BY_NAME)
+
+
+def rows() -> Iterator[SnapshotFormat]:
+    """Yield the formats in the order in which they are asked, those of other packages by name."""
+    from bigbox.extensions import installed, load_installed
+
+    yield from BY_CONTENT
+    for name in sorted(installed(GROUP)):
+        yield load_installed(GROUP, name)
+    yield from BY_NAME
+
+
+def find(paths: Sequence[Path], holds: Content | None = None) -> SnapshotFormat | None:
+    """Return the first format, of that content, which recognises any of the paths."""
+    there = [path for path in paths if path.exists()]
+    for row in rows() if there else ():
+        if holds in (None, row.holds) and any(map(row.recognises, there)):
+            return row
+    return None

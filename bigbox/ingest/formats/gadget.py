@@ -1,0 +1,57 @@
+"""GADGET, AREPO and GIZMO snapshots and catalogues, HDF5.
+
+Header       BoxSize, Redshift, MassTable, NumPart_*
+cosmology    in Header (Omega0, OmegaLambda, HubbleParam) or Parameters (GADGET-4)
+units        in either (UnitLength_in_cm, UnitMass_in_g), else kpc/h and 10^10 M☉/h
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigbox.ingest.hdf5 import attributes, scalar
+from bigbox.ingest.headers import MPC, SOLAR_MASS, Header, common, first_of
+from bigbox.ingest.snapshot import Snapshot, open_hdf5
+
+# GADGET and AREPO, then GIZMO since 2021.
+_COSMOLOGY = {
+    "omega_m": ("Omega0", "Omega_Matter"),
+    "omega_b": ("OmegaBaryon", "Omega_Baryon"),
+    "h": ("HubbleParam",),
+    "omega_lambda": ("OmegaLambda", "Omega_Lambda"),
+}
+
+
+def open_snapshot(given: Sequence[Path]) -> Snapshot:
+    """Open the snapshot that a folder, any one of its files, or all of its files name."""
+    return open_hdf5(given, read_header)
+
+
+def read_header(path: Path, file: Any) -> Header:
+    """Read the header of an open file. Raises BadInput where something needed is missing."""
+    header = attributes(file, "Header")
+    # GADGET-4 has its run's parameters in a group of their own; so has AREPO, beside the header's.
+    known = attributes(file, "Parameters") | header
+    length, mass = known.get("UnitLength_in_cm"), known.get("UnitMass_in_g")
+    cosmology = first_of(known, _COSMOLOGY)
+    # The code's sigma8 and slope count only where it has made its spectrum by them itself.
+    if scalar(known.get("ReNormalizeInputSpectrum", 0)) == 1 and "Sigma8" in known:
+        cosmology["sigma8"] = scalar(known["Sigma8"])
+    own = str(known.get("Code", "")).startswith("bigbox")
+    if (own or scalar(known.get("PowerSpectrumType", 0)) == 1) and "PrimordialIndex" in known:
+        cosmology["n_s"] = scalar(known["PrimordialIndex"])
+    return Header(
+        code="GADGET",
+        length=1e-3 if length is None else scalar(length) / MPC,
+        mass=1e10 if mass is None else scalar(mass) / SOLAR_MASS,
+        cosmology=cosmology,
+        table=tuple(np.asarray(header.get("MassTable", ()), float).reshape(-1).tolist()),
+        seed=int(scalar(known["Seed"])) if "Seed" in known else None,
+        has_units=length is not None,
+        velocity=scalar(known.get("UnitVelocity_in_cm_per_s", 1e5)),
+        **common(path, header),
+    )

@@ -1,0 +1,48 @@
+"""SWIFT snapshots and catalogues, HDF5: h-free, with units and cosmology in groups of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bigbox.ingest.hdf5 import attributes, number
+from bigbox.ingest.headers import Header, common, first_of
+from bigbox.ingest.snapshot import Snapshot, open_hdf5
+
+MPC = 3.08567758149e24  # cm
+SOLAR_MASS = 1.98841e33  # g
+
+_COSMOLOGY = {
+    "omega_m": ("Omega_m",),
+    "omega_b": ("Omega_b",),
+    "h": ("h",),
+    "omega_lambda": ("Omega_lambda",),
+}
+_DATASETS = {
+    "Density": "Densities",
+    "InternalEnergy": "InternalEnergies",
+    "StarFormationRate": "StarFormationRates",
+    "Temperature": "Temperatures",
+}
+
+
+def open_snapshot(given: Sequence[Path]) -> Snapshot:
+    """Open the snapshot that a folder, any one of its files, or all of its files name."""
+    return open_hdf5(given, read_header)
+
+
+def read_header(path: Path, file: Any) -> Header:
+    """Read the header of an open file. Raises BadInput where something needed is missing."""
+    units, cosmology = attributes(file, "Units"), attributes(file, "Cosmology")
+    h = number(path, cosmology, "h", "Cosmology")
+    return Header(
+        code="SWIFT",
+        length=number(path, units, "Unit length in cgs (U_L)", "Units") / MPC * h,
+        mass=number(path, units, "Unit mass in cgs (U_M)", "Units") / SOLAR_MASS * h,
+        cosmology=first_of(cosmology, _COSMOLOGY),
+        mpc=MPC,
+        solar_mass=SOLAR_MASS,
+        datasets=_DATASETS,
+        **common(path, attributes(file, "Header")),
+    )
