@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import InitVar, dataclass, field
-from importlib import import_module
 from typing import Any
 
 from bigbox.engine.limits import Limits
@@ -22,6 +21,7 @@ from bigbox.engine.transport import Transport
 from bigbox.engine.windows import WindowTask
 from bigbox.engine.workers import Threads, Workers
 from bigbox.errors import BadInput
+from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.tiling import Tiling
@@ -288,7 +288,7 @@ class Job:
             found.append(WindowTask(self, self.plan.haloes, self.halo_painting))
         found.append(TileTask(self))
         for name in self.plan.layout.fields:
-            found.append(imported(output_field(name).task)(self, name))
+            found.append(load(output_field(name).task)(self, name))
         return found
 
     def loop(
@@ -349,9 +349,3 @@ class Job:
         self.painting.close()
         if self.halo_painting is not None:
             self.halo_painting.close()
-
-
-def imported(name: str) -> Any:
-    """Return what "module:attribute" names."""
-    module, _, attribute = name.partition(":")
-    return getattr(import_module(module), attribute)

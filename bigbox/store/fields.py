@@ -6,12 +6,12 @@ A new output field is one row here (or an entry point of the group `bigbox.field
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import entry_points
 from typing import Any
 
 from bigbox.errors import BadInput
+from bigbox.extensions import installed, load_installed
 
+GROUP = "bigbox.fields"
 AXES = ("x", "y", "z")
 _TILE_AXES = ("tile_x", "tile_y", "tile_z", "in_x", "in_y", "in_z")
 
@@ -74,25 +74,20 @@ TB = Field(
 FIELDS = (DM, HALO, PAINTED, STEPS, TB)
 
 
-@cache
-def _third_party() -> dict[str, Any]:
-    return {point.name: point for point in entry_points(group="bigbox.fields")}
-
-
 def known_field(name: str) -> Field | None:
     """Return the row of a field; None where no row has that name."""
     for row in FIELDS:
         if row.name == name:
             return row
-    point = _third_party().get(name)
-    return point.load() if point is not None else None
+    found: Field | None = load_installed(GROUP, name)
+    return found
 
 
 def output_field(name: str) -> Field:
     """Return the row of a field that a painting can make. Raises BadInput."""
     row = known_field(name)
     if row is None or not row.task:
-        made = [*(f.name for f in FIELDS if f.task), *_third_party()]
+        made = [*(f.name for f in FIELDS if f.task), *installed(GROUP)]
         raise BadInput(f"field: {name!r} is not one of {', '.join(made)}")
     return row
 

@@ -13,7 +13,7 @@ from bigbox.store.box import Box
 from bigbox.store.status import status
 from tests.boxes import new_box
 
-FIELD = '''
+FIELD = """
 import numpy as np
 from bigbox.engine.shards import ShardTask
 from bigbox.store.fields import Field
@@ -30,7 +30,7 @@ class Contrast(ShardTask):
         inside = (slice(1, -1),) * 3
         near = [np.roll(tb, step, axis)[inside] for axis in range(3) for step in (-1, 1)]
         return (tb[inside] - np.mean(near, axis=0, dtype=np.float32)).astype(np.float32)
-'''
+"""
 
 
 def test_a_field_from_outside(tmp_path: Path) -> None:
