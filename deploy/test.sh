@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole test suite, with its own set-up: lint, types, unit, science and fault tests, MPI tests under
-# MPICH and Open MPI, packaging, the quickstart, and the README's commands.
+# The whole test suite, with its own set-up: lint, types, unit, science and fault tests, MPI tests
+# under MPICH and Open MPI, packaging, the quickstart, and the README's commands.
 #   deploy/test.sh             everything (up to 25 minutes on two cores)
 #   deploy/test.sh lint unit   only these parts
 set -euo pipefail

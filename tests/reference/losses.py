@@ -1,4 +1,4 @@
-"""Site weights of HALOgen's loss, voxel by voxel (Mishra, Trotta & Viel 2025 (LODI))."""
+"""Site weights and mask of HALOgen's loss (eqs. 2 and 4 of its paper), voxel by voxel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Philox in Python's unlimited integers (Salmon et al. 2011, section 3.3)."""
+"""Philox in Python's unlimited integers (Salmon et al. 2011)."""
 
 from __future__ import annotations
 
