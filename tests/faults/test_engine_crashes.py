@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bigbox.engine import loop
+from bigbox.engine.task import Task
 from bigbox.errors import BadInput
 from bigbox.painters.trivial import TrivialPainter
 from bigbox.scheduler.tiling import Tiling
@@ -98,7 +98,7 @@ class Story:
         """T_b is that of the reference; no run lost more than what it had in flight."""
         assert Box.open(self.path).array("tb")[...].tobytes() == truth(self.tiling, self.latents)
         for run in status(Box.open(self.path))["runs"]:
-            in_flight = (1 + loop.COMMITS_WAITING) * run["n_ranks"] * limit
+            in_flight = (1 + Task.stores_waiting) * run["n_ranks"] * limit
             assert run["tiles_begun"] - run["tiles"] <= in_flight
 
 
