@@ -16,6 +16,7 @@ The engine computes between `next_batch` and `done`, the simulator lets time pas
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -46,35 +47,34 @@ class Outcome:
     mail: Sequence[Mail] = field(default_factory=tuple)
 
 
-class Order(Protocol):
+class Order(ABC):
     """Which units of one kind of work one rank does, and when."""
 
     product: str
 
     @property
+    @abstractmethod
     def remaining(self) -> int:
         """Return how much this rank still has to do."""
-        ...
 
+    @abstractmethod
     def next_batch(self, idle: bool) -> Ints:
         """Hand out units, int64; with `idle` fewer than a batch if there are no more."""
-        ...
 
+    @abstractmethod
     def done(self, units: Ints) -> Outcome:
         """Note that units that were handed out are done."""
-        ...
 
     def receive(self, what: Any) -> Outcome:
         """Take mail of another rank."""
-        ...
+        raise ValueError(f"{self.product} takes no mail, {what!r} came")
 
-    def final(self, product: str, chunks: Ints) -> None:
+    def final(self, product: str, chunks: Ints) -> None:  # noqa: B027 (most wait for nothing)
         """Note that chunks of a product are final, made by any rank."""
-        ...
 
     def readers(self, product: str, chunks: Ints) -> tuple[Ints, Ranks]:
         """Return rows of `chunks` and other ranks that wait for them, no pair twice."""
-        ...
+        return np.empty(0, np.int64), np.empty(0, np.int32)
 
 
 class Source(Protocol):
@@ -108,12 +108,7 @@ def other_ranks(table: Ranks, rank: int) -> tuple[Ints, Ranks]:
     return pairs[:, 0], pairs[:, 1].astype(np.int32)
 
 
-def nobody() -> tuple[Ints, Ranks]:
-    """Return the readers of what nobody waits for."""
-    return np.empty(0, np.int64), np.empty(0, np.int32)
-
-
-class TileOrder:
+class TileOrder(Order):
     """Tiles in the order of the policy, each once its neighbours and its input are final.
 
     Parameters
@@ -157,18 +152,10 @@ class TileOrder:
         """
         return self.policy.next_batch(self.batch, partial=idle)
 
-    def restore(self, tiles: Ints) -> None:
-        """Note tiles of any rank that an earlier run has painted."""
-        self.policy.restore(tiles)
-
     def done(self, units: Ints) -> Outcome:
         """Note that tiles of this rank are painted."""
         self.policy.done(units)
         return Outcome(units)
-
-    def receive(self, what: Any) -> Outcome:
-        """Refuse mail: tiles send none."""
-        raise ValueError(f"tiles take no mail, {what!r} came")
 
     def final(self, product: str, chunks: Ints) -> None:
         """Open tiles whose input is final, and those that wait for tiles of other ranks."""
@@ -187,10 +174,10 @@ class TileOrder:
             over = self.gate.meeting.inverse.of(chunks)
             ranks = self.assignment.rank_of(np.maximum(over, 0))
             return other_ranks(np.where(over >= 0, ranks, -1), self.rank)
-        return nobody()
+        return super().readers(product, chunks)
 
 
-class MapOrder:
+class MapOrder(Order):
     """Units that are each made of chunks of one product, once all of these are final.
 
     Shards of tb are made of tiles so, and so is whatever else is made of a region of a product.
@@ -219,7 +206,12 @@ class MapOrder:
         self._missing = np.zeros(len(rank_of), np.int64)
         self._missing[own] = meeting.inverse.degree(own)
         self._ready: list[int] = []
-        self.remaining = len(own)
+        self._remaining = len(own)
+
+    @property
+    def remaining(self) -> int:
+        """Return the units of this rank that are not made."""
+        return self._remaining
 
     @classmethod
     def of_shards(
@@ -237,16 +229,8 @@ class MapOrder:
 
     def done(self, units: Ints) -> Outcome:
         """Note that units are made."""
-        self.remaining -= len(units)
+        self._remaining -= len(units)
         return Outcome(units)
-
-    def receive(self, what: Any) -> Outcome:
-        """Refuse mail: nothing is sent."""
-        raise ValueError(f"{self.product} takes no mail, {what!r} came")
-
-    def restore(self, chunks: Ints) -> None:
-        """Note chunks that an earlier run has made final."""
-        self.final(self.reads, chunks)
 
     def final(self, product: str, chunks: Ints) -> None:
         """Count chunks that are final; each is named once."""
@@ -261,7 +245,7 @@ class MapOrder:
     def readers(self, product: str, chunks: Ints) -> tuple[Ints, Ranks]:
         """Return the ranks that make a unit of these chunks."""
         if product != self.reads:
-            return nobody()
+            return super().readers(product, chunks)
         units = self.meeting.of(chunks)
         return other_ranks(np.where(units >= 0, self.rank_of[units], -1), self.rank)
 

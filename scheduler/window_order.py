@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bigbox.scheduler.bricks import Assignment, Bricks, hilbert
 from bigbox.scheduler.grid import Grid, Ints
-from bigbox.scheduler.orders import Mail, Outcome, nobody
+from bigbox.scheduler.orders import Mail, Order, Outcome
 from bigbox.scheduler.windows import Windows
 
 Bool = NDArray[np.bool_]
@@ -150,7 +150,7 @@ class WindowRow:
         return blocks, (times_x[:, None, None] * times_y[:, None] * times_z).ravel()
 
 
-class WindowOrder:
+class WindowOrder(Order):
     """One rank's part in predicting windows and averaging them over blocks.
 
     Of a block of this rank all windows are awaited, of another rank's this rank's own. A block that
@@ -277,10 +277,3 @@ class WindowOrder:
     def _final(self, blocks: list[int], mail: list[Mail]) -> Outcome:
         self.blocks_left -= len(blocks)
         return Outcome(np.array(blocks, np.int64), mail)
-
-    def final(self, product: str, chunks: Ints) -> None:
-        """Windows wait for nothing."""
-
-    def readers(self, product: str, chunks: Ints) -> tuple[Ints, NDArray[np.int32]]:
-        """Nobody is to be told for the sake of windows."""
-        return nobody()

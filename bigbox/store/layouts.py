@@ -9,11 +9,12 @@ of paintings of tb without being touched. A layout is what run.json says beside 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -39,36 +40,36 @@ BLOCK = 32
 Products = tuple[Appended, *tuple[Sharded, ...]]
 
 
-class Layout(Protocol):
+class Layout(ABC):
     """What the runs of one ledger make, and how that is spoken of."""
 
-    kind: str  # of a run, in the ledger
-    noun: str  # what is painted, in a message
-    way_out: str  # the option that gives it up
+    kind: ClassVar[str]  # of a run, in the ledger
+    noun: ClassVar[str]  # what is painted, in a message
+    way_out: ClassVar[str]  # the option that gives it up
 
+    @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """Return the layout as JSON, for run.json."""
-        ...
 
+    @abstractmethod
     def products(self, place: Path) -> Products:
         """Return the products in the group `place`, by the numbers of their records."""
-        ...
 
+    @abstractmethod
     def arrays(self) -> tuple[str, ...]:
         """Return the names in the group that a run makes, and may put aside."""
-        ...
 
+    @abstractmethod
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
         """Return zarr.json by directory, parents first, of the empty arrays made in `tmp`."""
-        ...
 
     def taken_back(self, place: Path, chunks: Mapping[str, Ints]) -> dict[str, Ints]:
         """Return all chunks, by product, that go with these when they are taken back."""
-        ...
+        return dict(chunks)
 
 
 @dataclass(frozen=True)
-class PaintLayout:
+class PaintLayout(Layout):
     """Tiles in bricks of `edge`^3, and the fields of the box that are made of them.
 
     Parameters
@@ -128,7 +129,7 @@ class PaintLayout:
         return cls(bricks, int(run["n_steps"]), edges, tuple(run.get("fields", (TB.name,))))
 
     def products(self, place: Path) -> Products:
-        """Return the products in the group `place`, by the numbers of their records."""
+        """Return the products, by the numbers of their records."""
         t = (self.tiling.tile,) * 3
         tiles = Appended(PAINTED, place, "tile", "tiles", self.bricks, t, "c.{}.{}.{}.0.0.0")
         made = (
@@ -145,11 +146,11 @@ class PaintLayout:
         return tiles, *made
 
     def arrays(self) -> tuple[str, ...]:
-        """Return the names in the group that a run makes, and may put aside."""
+        """Return the names in the group that a run makes."""
         return "latents", *self.fields
 
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
-        """Return zarr.json by directory, parents first, of the empty arrays made in `tmp`."""
+        """Return zarr.json by directory, parents first."""
         t, counts, edge = (self.tiling.tile,) * 3, self.tiling.counts, (self.bricks.edge,) * 3
         found = {
             tmp / "latents": group_metadata(),
@@ -201,7 +202,7 @@ class PaintLayout:
 
 
 @dataclass(frozen=True)
-class HaloLayout:
+class HaloLayout(Layout):
     """The windows in which haloes are predicted, and their blocks in shards of `edge`^3."""
 
     windows: Windows
@@ -247,7 +248,7 @@ class HaloLayout:
         return (Appended(HALO, place, "block", "blocks of haloes", bricks, shape, "c.0.{}.{}.{}"),)
 
     def arrays(self) -> tuple[str, ...]:
-        """Return the names in the group that a run makes, and may put aside."""
+        """Return the names in the group that a run makes."""
         return (HALO.name,)
 
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
@@ -262,10 +263,6 @@ class HaloLayout:
             separator=".",
         )
         return {tmp / HALO.name: data}
-
-    def taken_back(self, place: Path, chunks: Mapping[str, Ints]) -> dict[str, Ints]:
-        """Return these: nothing else goes with a block."""
-        return dict(chunks)
 
 
 LayoutT = TypeVar("LayoutT", bound=Layout)
