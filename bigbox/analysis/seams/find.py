@@ -1,4 +1,4 @@
-"""Are there seams? Every question asked of a painted box at the owners' boundaries, with a verdict.
+"""Look for seams: every question asked of a painted box at the owners' boundaries, with a verdict.
 
 On each axis the owner of a voxel is decided by that axis alone (see `bigbox.scheduler.tiling`), so
 a seam is a whole plane of the box, and a tile's owned voxels are a cuboid between six of them::
@@ -20,24 +20,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from bigbox.analysis.cells import Block, Blocks, all_layers, check_shape, each
-from bigbox.analysis.findings import Finding, Harmonics, Profile, SeamReport, StageResidual
-from bigbox.analysis.look import Look, student
-from bigbox.analysis.planes import MEMORY, PATTERNS, Gains, measure
-from bigbox.analysis.scores import Scores, sample_values
+from bigbox.analysis.seams.axis_tests import AxisTests, student
+from bigbox.analysis.seams.cells import check_shape
+from bigbox.analysis.seams.findings import Finding, SeamReport
+from bigbox.analysis.seams.normal_scores import NormalScores, sample_values
+from bigbox.analysis.seams.planes import MEMORY, PATTERNS, TextureSums, plane_sums
 from bigbox.errors import BadInput
-from bigbox.scheduler.stages import stage, stages
 from bigbox.scheduler.tiling import AXES, Tiling
-
-__all__ = [
-    "Finding",
-    "Harmonics",
-    "Profile",
-    "SeamReport",
-    "StageResidual",
-    "seams",
-    "stage_residuals",
-]
 
 HARMONIC = " at order "
 
@@ -49,7 +38,7 @@ HEAVY_TAIL, SKEW = 1.0, 0.5
 CAUTION = 3.0
 
 
-def seams(
+def find_seams(
     array: Any,
     tiling: Tiling,
     *,
@@ -60,44 +49,44 @@ def seams(
 ) -> SeamReport:
     """Look for seams in a painted field (X, Y, Z): numpy, zarr or dask, out of core.
 
-    memory: bytes that the blocks in work may take together; workers: threads of dask.
-
     Where a sample of the field has heavy tails or is skewed, a few bright voxels decide the mean
     of a plane, and no test holds what it promises: the tests are then made on the field's normal
     scores, which a seam shows in as well.
 
-    Raises BadInput for an array of another shape than the tiling's, not finite, or constant.
+    memory: bytes that the blocks in work may take together. Raise BadInput for an array of another
+    shape than the tiling's, not finite, or constant.
     """
     if not 0 < false_alarm_rate < 1:
         raise BadInput(f"false-alarm rate {false_alarm_rate}: must lie between 0 and 1")
     check_shape(array, tiling, "field")
     scores = _scores_of(sample_values(array, tiling.shape))
-    plain, planes = measure(array, tiling, scores=scores, memory=memory, workers=workers)
+    plain, planes = plane_sums(array, tiling, scores=scores, memory=memory, workers=workers)
     if plain.least == plain.most:
-        raise BadInput(f"field: is constant ({plain.least:g} everywhere): it has no seams to find")
+        value = f"{plain.offset + plain.least:g}"
+        raise BadInput(f"field: is constant ({value} everywhere): it has no seams to find")
     sides = (1.0,) * 3 if box_size is None else _voxels(box_size, tiling.shape)
     findings: list[Finding] = []
     ratios, harmonics, profiles = [], [], []
     for i, (itself, axis) in enumerate(zip(plain.axes, planes.axes, strict=True)):
         stride, periodic = tiling.tile - tiling.overlap, tiling.periodic[i]
-        seen = Look(itself, AXES[i], stride, periodic)
+        seen = AxisTests(itself, AXES[i], stride, periodic)
         ratios.append((seen.ratio("jump", itself.jump), seen.ratio("kink", itself.kink)))
         profiles.append(seen.profile(plain.offset))
-        look = Look(axis, AXES[i], stride, periodic)
-        findings += [look.ratio(name, getattr(axis, name))[0] for name in ("jump", "kink")]
-        findings += look.steps()
+        tests = AxisTests(axis, AXES[i], stride, periodic)
+        findings += [tests.ratio(name, getattr(axis, name))[0] for name in ("jump", "kink")]
+        findings += tests.steps()
         findings += [
-            look.contrast("texture", axis.texture),
-            look.contrast("mean", axis.mean, offset=planes.offset),
+            tests.contrast("texture", axis.texture),
+            tests.contrast("mean", axis.mean, offset=planes.offset),
         ]
         for quantity, profile in (("mean", axis.mean), ("variance", axis.square - axis.mean**2)):
-            found = look.harmonics(quantity, profile, tiling, i, sides[i])
+            found = tests.harmonics(quantity, profile, tiling, i, sides[i])
             harmonics.append(found)
             findings += [
                 Finding(f"{quantity}{HARMONIC}{o:g}", AXES[i], r, 1.0, z, p)
                 for o, r, z, p in zip(found.order, found.ratio, found.z, found.p, strict=True)
             ]
-    findings += _together(findings) + _gain_tests(planes.gains)
+    findings += _together(findings) + _gain_tests(planes.textures)
     usable = [f for f in findings if np.isfinite(f.p)]
     if not usable:
         raise BadInput(
@@ -128,85 +117,19 @@ def seams(
     )
 
 
-def stage_residuals(
-    array: Any,
-    reference: Any,
-    tiling: Tiling,
-    *,
-    colouring: str = "levels",
-    memory: int = MEMORY,
-    workers: int | None = None,
-) -> tuple[StageResidual, ...]:
-    """Residual of a stitched box against a reference, by stage of the tile that owns the voxel."""
-    check_shape(array, tiling, "field")
-    check_shape(reference, tiling, "reference")
-    layers = all_layers(tiling)
-    threads = workers or 1
-    blocks = list(Blocks.choose(tiling, layers, 0, memory, threads))
-    edge = [np.zeros(n, bool) for n in tiling.shape]
-    for line, one in zip(edge, layers, strict=True):
-        line[one.seams] = line[one.seams - 1] = True
-
-    def sums(block: Block) -> npt.NDArray[np.float64]:
-        """Per stage: voxels, residual, its square, voxels and square at seams; last: reference."""
-        truth = block.read(reference).astype(np.float64)
-        rest = block.read(array) - truth
-        x, y, z = (line[slice(*b)] for line, b in zip(edge, block.bounds, strict=True))
-        seam = x[:, None, None] | y[None, :, None] | z
-        cells = np.ix_(*(np.arange(*c) for c in block.cells))
-        of_cell = stage(tiling, tiling.index(np.stack(np.broadcast_arrays(*cells), -1)), colouring)
-        found = np.zeros((stages(tiling, colouring) + 1, 5))
-        starts = [
-            one.starts[slice(*c)] - b[0]
-            for one, c, b in zip(layers, block.cells, block.bounds, strict=True)
-        ]
-        for column, values in enumerate(
-            (np.ones_like(rest), rest, rest**2, seam.astype(np.float64), seam * rest**2)
-        ):
-            total = values
-            for axis in range(3):
-                total = np.add.reduceat(total, starts[axis], axis=axis)
-            np.add.at(found[:, column], of_cell, total)
-        found[-1, :3] = truth.size, truth.sum(), (truth**2).sum()
-        return found
-
-    total = np.zeros((stages(tiling, colouring) + 1, 5))
-    for _, found in each(sums, blocks, threads):
-        total += found
-    if not np.isfinite(total).all():
-        raise BadInput("residual: the field or the reference is not finite; repair it first")
-    count, mean, square = total[-1, :3]
-    spread = np.sqrt(max(square / count - (mean / count) ** 2, 0.0))
-    tiles = np.bincount(
-        stage(tiling, np.arange(tiling.size), colouring), minlength=stages(tiling, colouring)
-    )
-    return tuple(
-        StageResidual(
-            stage=s,
-            tiles=int(tiles[s]),
-            voxels=int(row[0]),
-            mean=float(row[1] / row[0]),
-            rms=float(np.sqrt(row[2] / row[0])),
-            rms_at_seams=float(np.sqrt(row[4] / row[3])) if row[3] else np.nan,
-            relative=float(np.sqrt(row[2] / row[0]) / spread) if spread > 0 else np.nan,
-        )
-        for s, row in enumerate(total[:-1])
-    )
-
-
-def _scores_of(sample: npt.NDArray[np.float32]) -> Scores | None:
-    """Normal scores where the sample calls for them."""
+def _scores_of(sample: npt.NDArray[np.float32]) -> NormalScores | None:
+    """Return normal scores where the sample calls for them."""
     values = sample.astype(np.float64)
     if not np.isfinite(values).all() or values.min() == values.max():
         return None
     if abs(stats.skew(values)) < SKEW and stats.kurtosis(values) < HEAVY_TAIL:
         return None
-    scores = Scores.of(values)
+    scores = NormalScores.of(values)
     return scores if len(scores.values) > 2 else None
 
 
 def _together(findings: Sequence[Finding]) -> list[Finding]:
-    """The same test on the three axes as one: their z added up (Stouffer)."""
+    """Combine the same test on the three axes: their z added up (Stouffer)."""
     joint = []
     for name in dict.fromkeys(f.name for f in findings):
         zs = [f.z for f in findings if f.name == name and np.isfinite(f.z)]
@@ -220,25 +143,25 @@ def _together(findings: Sequence[Finding]) -> list[Finding]:
     return joint
 
 
-def _gain_tests(gains: Gains) -> list[Finding]:
+def _gain_tests(textures: TextureSums) -> list[Finding]:
     """Whether the texture of odd and of even tiles differs, by each pattern of axes.
 
     The cells of a pattern's two signs against each other, the scatter from the cells themselves.
     """
-    around = float(gains.plain[0] / gains.plain[1])
-    weighted, mixed, volume = gains.squares
+    around = float(textures.plain[0] / textures.plain[1])
+    weighted, mixed, volume = textures.squares
     variance = weighted - 2 * around * mixed + around**2 * volume
     found = []
-    for (texture, balance), pattern in zip(gains.signed, PATTERNS, strict=True):
+    for (texture, balance), pattern in zip(textures.signed, PATTERNS, strict=True):
         name = "texture of odd tiles on " + "".join(
             a for a, on in zip(AXES, pattern, strict=True) if on
         )
-        if gains.cells < 8 or not variance > 0:
+        if textures.cells < 8 or not variance > 0:
             found.append(Finding(name, "all", np.nan, around, np.nan, np.nan))
             continue
         excess = texture - around * balance
-        z, p = student(float(excess / np.sqrt(variance)), gains.cells - 1)
-        found.append(Finding(name, "all", around - excess / gains.plain[1], around, z, p))
+        z, p = student(float(excess / np.sqrt(variance)), textures.cells - 1)
+        found.append(Finding(name, "all", around - excess / textures.plain[1], around, z, p))
     return found
 
 
