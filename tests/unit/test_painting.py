@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bigbox.store.tbshards import TbShards, default_edges
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -163,7 +163,7 @@ def test_the_error_of_a_ratio_knows_what_is_shared(tmp_path: Path) -> None:
             box.create_array(name, overwrite=True)[:] = 2 * shared + one
         edges = np.linspace(3, 25, 9)
         fields = [open_field(box.path, name) for name in "ab"]
-        found = diagnostics.spectra(fields[0], fields[1], [], edges, diagnostics.Limit(1 << 28))[
+        found = diagnostics.spectra(fields[0], fields[1], [], edges, diagnostics.Budget(1 << 28))[
             "ratio"
         ]
         pulls.append((np.array(found["value"]) - 1) / np.array(found["error"]))

@@ -46,7 +46,7 @@ LINE_OF_SIGHT = 2
 
 
 @dataclass(frozen=True)
-class Limit:
+class Budget:
     """What the diagnostics may use. memory: bytes of the blocks in work; scratch: a folder."""
 
     memory: int
@@ -69,7 +69,7 @@ class Limit:
 
 
 def spectra(
-    field: Field, truth: Field | None, others: Sequence[Field], edges: NDArray[Any], limit: Limit
+    field: Field, truth: Field | None, others: Sequence[Field], edges: NDArray[Any], budget: Budget
 ) -> Numbers:
     """Return P(k) of the box, the truth and the realizations, in the same bins, with error bars.
 
@@ -79,11 +79,11 @@ def spectra(
     """
 
     def auto(one: Field) -> Spectrum:
-        options = limit.resources(one)
+        options = budget.resources(one)
         return power(one.array, one.box_size, edges=edges, unit=one.unit, **options)
 
     def cross(one: Field, two: Field) -> Pair:
-        options = limit.resources(one, two)
+        options = budget.resources(one, two)
         size, unit = one.box_size, one.unit
         return pair(one.array, two.array, size, edges=edges, unit=unit, **options)
 
@@ -98,7 +98,7 @@ def spectra(
         own = own.with_errors(spread, f"scatter over {len(each) + 1} realizations")
         words = f"Errors: one standard deviation over {len(each) + 1} realizations."
     else:
-        own = _with_errors(own, field, limit)
+        own = _with_errors(own, field, budget)
         of_ratio = " and, for P / P_truth, of two Gaussian fields that share their large scales"
         words = (
             f"Errors of spectra: one standard deviation, {own.error_kind}"
@@ -136,10 +136,10 @@ def spectra(
     return dict(jsonable(found))
 
 
-def _with_errors(spectrum: Spectrum, field: Field, limit: Limit) -> Spectrum:
+def _with_errors(spectrum: Spectrum, field: Field, budget: Budget) -> Spectrum:
     """Take errors from sub-volumes that fit the memory; else those of a Gaussian field."""
     # A sub-volume is held about eight times as float64.
-    edge = min(PIECE, int((limit.memory / 64) ** (1 / 3)))
+    edge = min(PIECE, int((budget.memory / 64) ** (1 / 3)))
     most = min(field.shape) // LEAST_PIECE
     pieces = max(4, -(-max(field.shape) // max(edge, LEAST_PIECE)))
     pieces = min(pieces, most)
@@ -184,9 +184,9 @@ def _matter(field: Field) -> Field | None:
     return Field(f"{field.box.path}/dm", array, "", field.shape, field.box_size, field.box)
 
 
-def cylindrical(field: Field, limit: Limit) -> Numbers:
+def cylindrical(field: Field, budget: Budget) -> Numbers:
     """Return P(k_par, k_perp) with the z axis as the line of sight."""
-    options = limit.resources(field)
+    options = budget.resources(field)
     found = cylinder(field.array, field.box_size, axis=LINE_OF_SIGHT, unit=field.unit, **options)
     return found.as_dict()
 
@@ -197,7 +197,7 @@ def seam_numbers(
     others: Sequence[Field],
     tiling: Tiling,
     rate: float,
-    limit: Limit,
+    budget: Budget,
 ) -> Numbers:
     """Return seams of the field and of what shows them better; by axis, over mean and rms.
 
@@ -216,13 +216,13 @@ def seam_numbers(
     against = truth or (others[0] if others else None)
     if against is not None:
         rest = residual(field, against)
-        least, most = extent(rest, limit.memory)
+        least, most = extent(rest, budget.memory)
         if least < most:
             other = "truth" if truth is not None else "realization"
             words = f"the field less {'the' if truth is not None else 'another'} {other}"
             views["residual"] = (f"less {other}", words, rest)
     each = {
-        name: {"label": label, "words": words, **_seams(one, tiling, rate / len(views), limit)}
+        name: {"label": label, "words": words, **_seams(one, tiling, rate / len(views), budget)}
         for name, (label, words, one) in views.items()
     }
     return {
@@ -230,7 +230,7 @@ def seam_numbers(
         "shown": min(each, key=lambda name: _uncertainty(each[name])),
         "false_alarm_rate": rate,
         "tiles": list(tiling.counts),
-        "stages": None if truth is None else _stages(field, truth, tiling, limit),
+        "stages": None if truth is None else _stages(field, truth, tiling, budget),
     }
 
 
@@ -240,9 +240,9 @@ def _uncertainty(view: Numbers) -> float:
     return float(np.where(np.isfinite(errors), errors, np.inf).max(initial=0.0))
 
 
-def _seams(field: Field, tiling: Tiling, rate: float, limit: Limit) -> Numbers:
+def _seams(field: Field, tiling: Tiling, rate: float, budget: Budget) -> Numbers:
     found = find_seams(
-        field.array, tiling, box_size=field.box_size, false_alarm_rate=rate, memory=limit.memory
+        field.array, tiling, box_size=field.box_size, false_alarm_rate=rate, memory=budget.memory
     )
     axes: Numbers = {}
     for profile in found.profiles:
@@ -281,8 +281,8 @@ def _seams(field: Field, tiling: Tiling, rate: float, limit: Limit) -> Numbers:
     }
 
 
-def _stages(field: Field, truth: Field, tiling: Tiling, limit: Limit) -> Numbers:
-    found = stage_residuals(field.array, truth.array, tiling, memory=limit.memory)
+def _stages(field: Field, truth: Field, tiling: Tiling, budget: Budget) -> Numbers:
+    found = stage_residuals(field.array, truth.array, tiling, memory=budget.memory)
     voxels = sum(one.voxels for one in found)
     return {
         "each": [asdict(one) for one in found],
@@ -290,7 +290,9 @@ def _stages(field: Field, truth: Field, tiling: Tiling, limit: Limit) -> Numbers
     }
 
 
-def distributions(fields: Mapping[str, Field], least: float, most: float, limit: Limit) -> Numbers:
+def distributions(
+    fields: Mapping[str, Field], least: float, most: float, budget: Budget
+) -> Numbers:
     """Return one-point distributions of fields, and of their log10, in the same bins.
 
     least, most: of the values of all of them.
@@ -298,7 +300,7 @@ def distributions(fields: Mapping[str, Field], least: float, most: float, limit:
     linear = np.linspace(least, most, BINS + 1)
     found: Numbers = {}
     for name, one in fields.items():
-        values = _distribution(one, linear, False, limit)
+        values = _distribution(one, linear, False, budget)
         found[name] = {
             "mean": values.mean,
             "std": float(np.sqrt(values.variance)),
@@ -313,20 +315,20 @@ def distributions(fields: Mapping[str, Field], least: float, most: float, limit:
         if most > 0:
             # Decades below the largest value: what lies lower counts, but is not drawn.
             edges = np.log10(most) + np.linspace(-DECADES, 0, BINS + 1)
-            logs = _distribution(one, edges, True, limit)
+            logs = _distribution(one, edges, True, budget)
             found[name]["positive"] = logs.voxels / (logs.voxels + logs.without)
             found[name]["log"] = jsonable({"edges": edges, "density": logs.pdf})
     return found
 
 
-def _distribution(field: Field, edges: NDArray[Any], log: bool, limit: Limit) -> Distribution:
-    memory, workers = limit.memory, limit.threads(field)
+def _distribution(field: Field, edges: NDArray[Any], log: bool, budget: Budget) -> Distribution:
+    memory, workers = budget.memory, budget.threads(field)
     return distribution(
         field.array, bins=edges, log=log, unit=field.unit, memory=memory, workers=workers
     )
 
 
-def triangles(fields: Mapping[str, Field], k_max: float, limit: Limit) -> Numbers | None:
+def triangles(fields: Mapping[str, Field], k_max: float, budget: Budget) -> Numbers | None:
     """Return reduced bispectra of fields for three shapes; None where no scale is left.
 
     Equilateral, squeezed (1, 1, 1/4) and flat (1, 1/2, 1/2) triangles, longest side up to k_max and
@@ -342,7 +344,7 @@ def triangles(fields: Mapping[str, Field], k_max: float, limit: Limit) -> Number
     rows = np.array([[side * np.array(s) for side in scales] for s in TRIANGLES.values()])
     found: Numbers = {"k": scales.tolist(), "shapes": list(TRIANGLES), "box": None, "truth": None}
     for name, one in fields.items():
-        options = limit.resources(one)
+        options = budget.resources(one)
         b = bispectrum(one.array, one.box_size, rows.reshape(-1, 3), unit=one.unit, **options)
         with np.errstate(divide="ignore", invalid="ignore"):
             error = abs(b.reduced / b.value) * b.errors
@@ -353,7 +355,7 @@ def triangles(fields: Mapping[str, Field], k_max: float, limit: Limit) -> Number
     return found
 
 
-def halo_distributions(fields: Mapping[str, Field], limit: Limit) -> Numbers | None:
+def halo_distributions(fields: Mapping[str, Field], budget: Budget) -> Numbers | None:
     """Return distributions of log10 halo density by mass bin; None for a box without haloes."""
     boxes = {n: f.box for n, f in fields.items() if f.box is not None and f.box.has("halo")}
     if "box" not in boxes:
@@ -364,7 +366,7 @@ def halo_distributions(fields: Mapping[str, Field], limit: Limit) -> Numbers | N
         channel: Numbers = {"title": f"haloes, mass bin {at}"}
         for name, box in boxes.items():
             try:
-                density = _distribution(halo_channel(box, at), edges, True, limit).pdf
+                density = _distribution(halo_channel(box, at), edges, True, budget).pdf
             except BadInput:  # no halo of this mass in the box
                 channel[name] = None
             else:

@@ -219,18 +219,14 @@ def bispectrum(figure: Figure, numbers: Numbers) -> None:
     for at, shape in enumerate(found["shapes"]):
         for name, filled, shift in (("box", True, 1.0), ("truth", False, 1.03)):
             if found[name]:
-                place.errorbar(
-                    k * (1 + 0.02 * (at - 1)) * shift,
-                    _array(found[name]["reduced"][at]),
-                    _array(found[name]["error"][at]),
-                    fmt=MARKS[at],
-                    color=COLOURS[at],
-                    mfc=COLOURS[at] if filled else "white",
-                    capsize=2,
-                    markersize=5,
-                    elinewidth=0.8,
-                    label=shape if filled else None,
-                )
+                x, q = k * (1 + 0.02 * (at - 1)) * shift, _array(found[name]["reduced"][at])
+                style: Any = {
+                    "mfc": COLOURS[at] if filled else "white",
+                    "elinewidth": 0.8,
+                    "capsize": 2,
+                }
+                style |= {"markersize": 5, "label": shape if filled else None}
+                _points(place, at, x, q, _array(found[name]["error"][at]), **style)
     place.set(xscale="log", xlabel=r"longest side $k$  [$h/\mathrm{Mpc}$]")
     # Q of a field is over its unit: B / P^2.
     place.set_ylabel(r"$Q$  [mK$^{-1}$]")
@@ -276,18 +272,9 @@ def seam_ratio(figure: Figure, numbers: Numbers) -> None:
     ends = [limits["min_seam_ratio"], limits["max_seam_ratio"]]
     for number, view in enumerate(views.values()):
         axes = list(view["axes"])
-        value = _array([view["axes"][axis]["ratio"] for axis in axes])
-        error = _array([view["axes"][axis]["error"] for axis in axes])
-        place.errorbar(
-            np.arange(len(axes)) + 0.18 * (number - 0.5 * (len(views) - 1)),
-            value,
-            error,
-            fmt=MARKS[number],
-            color=COLOURS[number],
-            capsize=3,
-            markersize=6,
-            label=view["label"],
-        )
+        value, error = (_array([view["axes"][a][key] for a in axes]) for key in ("ratio", "error"))
+        x = np.arange(len(axes)) + 0.18 * (number - 0.5 * (len(views) - 1))
+        _points(place, number, x, value, error, capsize=3, markersize=6, label=view["label"])
         ends += [*(value - error), *(value + error)]
         place.set_xticks(range(len(axes)), axes)
     low, high = max(0.0, float(np.nanmin(ends))), float(np.nanmax(ends))
@@ -316,17 +303,9 @@ def _seam_profile(figure: Figure, numbers: Numbers, what: str, level: float, lab
     place.axvline(0, color="0.6", lw=0.8, ls=":")
     for at, (axis, one) in enumerate(_clearest(numbers)["axes"].items()):
         profile = one["profiles"][what]
-        place.errorbar(
-            _array(profile["distance"]) + 0.12 * (at - 1),
-            _array(profile["value"]),
-            _array(profile["error"]),
-            fmt=MARKS[at] + "-",
-            color=COLOURS[at],
-            markersize=3,
-            lw=1,
-            elinewidth=0.7,
-            label=f"${axis}$",
-        )
+        x, value, error = (_array(profile[key]) for key in ("distance", "value", "error"))
+        style: Any = {"markersize": 3, "lw": 1, "elinewidth": 0.7, "label": f"${axis}$"}
+        _points(place, at, x + 0.12 * (at - 1), value, error, line="-", **style)
     place.set(xlabel="distance from the tile edge  [voxels]", ylabel=label)
     _legend_above(place)
 
@@ -375,6 +354,10 @@ def _clearest(numbers: Numbers) -> Numbers:
     """Return the view of the field that shows seams best."""
     found: Numbers = numbers["seams"]["views"][numbers["seams"]["shown"]]
     return found
+
+
+def _points(place: Any, at: int, x: Any, y: Any, error: Any, line: str = "", **style: Any) -> None:
+    place.errorbar(x, y, error, fmt=MARKS[at] + line, color=COLOURS[at], **style)
 
 
 def _legend_above(place: Any) -> None:

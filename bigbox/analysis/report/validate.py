@@ -118,15 +118,15 @@ def validate(
     others = open_realizations(realizations, array, fields["box"])
     folder = None if out is None else Path(out)
     with made_folder(folder):
-        limit = diagnostics.Limit(memory, scratch)
-        found, tiling = _numbers(fields, others, limits, limit)
+        budget = diagnostics.Budget(memory, scratch)
+        found, tiling = _numbers(fields, others, limits, budget)
         if folder is not None:
             write_report(folder, found, fields, tiling, view)
     return found
 
 
 def _numbers(
-    fields: Mapping[str, Field], others: Sequence[Field], limits: Limits, limit: diagnostics.Limit
+    fields: Mapping[str, Field], others: Sequence[Field], limits: Limits, budget: diagnostics.Budget
 ) -> tuple[dict[str, Any], Tiling | None]:
     field, truth = fields["box"], fields.get("truth")
     edges = log_edges(field.shape, field.box_size, PER_DECADE)
@@ -135,7 +135,7 @@ def _numbers(
         k_max = float(min(PAPER_K_MAX, 0.5 * nyquist(field.shape, field.box_size)))
     if k_max < edges[0]:
         raise BadInput(f"k_max {k_max:g} h/Mpc: is below the box's first bin, {edges[0]:.3g} h/Mpc")
-    ranges = [survey(one, limit.memory) for one in (*fields.values(), *others)][: len(fields)]
+    ranges = [survey(one, budget.memory) for one in (*fields.values(), *others)][: len(fields)]
     least, most = min(r[0] for r in ranges), max(r[1] for r in ranges)
     tiling, whence = tiling_of(field)
     found: dict[str, Any] = {
@@ -144,18 +144,18 @@ def _numbers(
         "realizations": [one.name for one in others],
         "limits": {**asdict(limits), "k_max": k_max, "sigma": SIGMA},
         "notes": notes(field, truth),
-        "spectra": diagnostics.spectra(field, truth, others, edges, limit),
-        "cylinder": diagnostics.cylindrical(field, limit),
-        "onepoint": diagnostics.distributions(fields, least, most, limit),
-        "bispectrum": diagnostics.triangles(fields, k_max, limit),
+        "spectra": diagnostics.spectra(field, truth, others, edges, budget),
+        "cylinder": diagnostics.cylindrical(field, budget),
+        "onepoint": diagnostics.distributions(fields, least, most, budget),
+        "bispectrum": diagnostics.triangles(fields, k_max, budget),
         "seams": None,
         "seam_words": whence,
-        "halo": diagnostics.halo_distributions(fields, limit),
+        "halo": diagnostics.halo_distributions(fields, budget),
     }
     found["errors"] = found["spectra"]["error_words"]
     if tiling is not None:
         rate = limits.false_alarm_rate or TEST_RATE
-        found["seams"] = diagnostics.seam_numbers(field, truth, others, tiling, rate, limit)
+        found["seams"] = diagnostics.seam_numbers(field, truth, others, tiling, rate, budget)
     checks = judge(found, limits)
     found["checks"] = [asdict(check) for check in checks]
     found["pass"] = all(check.passed for check in checks)

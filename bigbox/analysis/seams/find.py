@@ -34,7 +34,7 @@ HARMONIC = " at order "
 HEAVY_TAIL, SKEW = 1.0, 0.5
 
 # Bonferroni's bound on the tests' p, times this: their tails are those of Student's t and of F with
-# degrees of freedom that were themselves estimated. Measured in tests/benchmarks/SPECTRA.md.
+# degrees of freedom that were themselves estimated. Measured on Gaussian boxes without seams.
 CAUTION = 3.0
 
 

@@ -1,1 +1,1 @@
-"""Measure spectra and distributions of a field, in memory or out of core."""
+"""Measure spectra and distributions of a field, in bounded memory."""

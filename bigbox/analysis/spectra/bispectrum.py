@@ -1,4 +1,4 @@
-"""Measure the bispectrum of a few triangle shapes by FFT, in memory or out of core.
+"""Measure the bispectrum of a few triangle shapes by FFT, out of core.
 
     B(k1, k2, k3) = V^2 <delta_q1 delta_q2 delta_q3>,  q1 + q2 + q3 = 0, q_i in the shell around k_i
 

@@ -48,6 +48,8 @@ class Cylinder:
 class CylinderBins:
     """Bins of (|k_parallel|, |k_perpendicular|), numbered row by row; the zero mode is in none."""
 
+    coordinates = 2
+
     def __init__(self, parallel: npt.ArrayLike, transverse: npt.ArrayLike, axis: int) -> None:
         self.parallel, self.transverse, self.axis = Shells(parallel), Shells(transverse), axis
         self.size = self.parallel.size * self.transverse.size

@@ -92,6 +92,7 @@ class Bins(Protocol):
     """Which bin a mode falls into."""
 
     size: int
+    coordinates: int  # that are averaged over each bin
 
     def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
         """Return bins of a block of modes, 1 .. size (others: none), and what to average there.
@@ -103,6 +104,8 @@ class Bins(Protocol):
 
 class Shells:
     """Bins of |k| between ascending edges in h/Mpc. The zero mode is in none of them."""
+
+    coordinates = 1
 
     def __init__(self, edges: npt.ArrayLike) -> None:
         self.edges = check_edges(edges)
@@ -169,9 +172,8 @@ class ModeSums:
         # Two fields give products 11, 22, 12: the first window twice, the second twice, both.
         first, second = (0 if w is None else WINDOWS[w] for w in self.windows)
         self._orders = [(first, first), (second, second), (first, second)][-products:]
-        self.modes = np.zeros(bins.size)
-        self.coordinates: list[Float] = []
-        self.power = [np.zeros(bins.size) for _ in range(products)]
+        # Number of modes, coordinates, powers.
+        self._sums = np.zeros((1 + bins.coordinates + products, bins.size))
         self._scale = math.prod(self.sides) / float(math.prod(self.shape)) ** 2
 
     @property
@@ -187,7 +189,7 @@ class ModeSums:
         for low in range(0, rows, step):
             high = min(low + step, rows)
             place = (slice(first + low, first + high), at[1], at[2])
-            self._add(place, _products([m[low:high] for m in modes], len(self.power)))
+            self._add(place, _products([m[low:high] for m in modes], len(self._orders)))
 
     def _add(self, at: Place, products: Sequence[Float]) -> None:
         axes = wavenumbers(self.shape, self.sides)
@@ -199,19 +201,16 @@ class ModeSums:
             if first <= own < first + len(weight):
                 weight[own - first] = 1.0
         flat = np.broadcast_to(weight, tuple(map(len, k))).ravel()
-        self.modes += self._total(number, flat)
-        self._add_coordinates([self._total(number, flat * c) for c in coordinates])
-        for total, product, orders in zip(self.power, products, self._orders, strict=True):
+        for total, values in zip(self._sums, (1.0, *coordinates), strict=False):
+            total += self._total(number, flat * values)
+        powers = self._sums[-len(products) :]
+        for total, product, orders in zip(powers, products, self._orders, strict=True):
             product *= self._scale * weight
             if self.shot_noise:
                 product -= self.shot_noise * weight * self._per_axis(k, _aliased, orders[0])
             if any(orders):
                 product /= self._per_axis(k, _sinc, sum(orders))
             total += self._total(number, product.ravel())
-
-    def _add_coordinates(self, sums: Sequence[Float]) -> None:
-        known = self.coordinates or [np.zeros(self.bins.size) for _ in sums]
-        self.coordinates = [a + b for a, b in zip(known, sums, strict=True)]
 
     def _total(self, number: npt.NDArray[np.int64], values: Float) -> Float:
         sums = np.bincount(number, values, minlength=self.bins.size + 2)
@@ -227,17 +226,14 @@ class ModeSums:
 
     def merge(self, other: ModeSums) -> None:
         """Add the sums of other blocks of the same box."""
-        self.modes += other.modes
-        self._add_coordinates(other.coordinates)
-        for mine, theirs in zip(self.power, other.power, strict=True):
-            mine += theirs
+        self._sums += other._sums
 
     def means(self) -> tuple[npt.NDArray[np.int64], list[Float], list[Float]]:
         """Return modes, mean coordinates and mean power of each bin, NaN where it has no modes."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            coordinates = [c / self.modes for c in self.coordinates]
-            power = [p / self.modes for p in self.power]
-        return np.rint(self.modes).astype(np.int64), coordinates, power
+            means = list(self._sums[1:] / self._sums[0])
+        power = len(means) - len(self._orders)
+        return np.rint(self._sums[0]).astype(np.int64), means[:power], means[power:]
 
     def spectra(self, edges: Float, units: str) -> list[Spectrum]:
         """Return one spectrum for each product; for bins in |k|."""

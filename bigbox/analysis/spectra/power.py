@@ -93,9 +93,8 @@ def power(
     BadInput
         For arrays that cannot be used, too little memory, or too little disk.
     """
-    return _spectra([array] if other is None else [array, other], box_size, edges, unit, options)[
-        -1
-    ]
+    arrays = [array] if other is None else [array, other]
+    return _spectra(arrays, box_size, edges, unit, options)[-1]
 
 
 def pair(
