@@ -246,23 +246,21 @@ def _seams(field: Field, tiling: Tiling, rate: float, budget: Budget) -> Numbers
     )
     axes: Numbers = {}
     for profile in found.profiles:
-        at, distance = AXES.index(profile.axis), profile.distance.tolist()
+        at = AXES.index(profile.axis)
+        lines = {
+            "mean": (profile.mean - found.mean, profile.mean_error, found.rms),
+            "variance": (profile.variance, profile.variance_error, found.rms**2),
+        }
         axes[profile.axis] = {
             "ratio": float(found.ratio[at]),
             "error": float(found.ratio_error[at]),
             "kink": float(found.kink[at]),
             "kink_error": float(found.kink_error[at]),
             "profiles": {
-                "mean": {
-                    "distance": distance,
-                    "value": jsonable((profile.mean - found.mean) / found.rms),
-                    "error": jsonable(profile.mean_error / found.rms),
-                },
-                "variance": {
-                    "distance": distance,
-                    "value": jsonable(profile.variance / found.rms**2),
-                    "error": jsonable(profile.variance_error / found.rms**2),
-                },
+                name: jsonable(
+                    {"distance": profile.distance, "value": value / over, "error": error / over}
+                )
+                for name, (value, error, over) in lines.items()
             },
             "harmonics": {
                 h.quantity: jsonable({"order": h.order, "ratio": h.ratio, "z": h.z})

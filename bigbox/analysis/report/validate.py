@@ -181,18 +181,20 @@ def notes(field: Field, truth: Field | None) -> list[str]:
     """Say what a reader must know before the first number."""
     found = []
     for name, one in (("This box", field), ("The truth", truth)):
-        if one is not None and one.painted is not None and one.painted.stand_in:
+        if one is None or one.box is None:
+            continue
+        if one.painted is None:
+            if one.box.has("tb") and (source := one.box.array("tb").attrs.get("source")):
+                found.append(f"{name} has T_b of: {source}.")
+            continue
+        if one.painted.stand_in:
             found.append(
                 f"{name} was painted by the stand-in painter '{one.painted.painter}', which paints"
                 f" {one.painted.stand_in}. It tests the machinery; it is not a prediction of the"
                 " 21 cm signal, and nothing here should be read as astrophysics."
             )
-        trained_on = one.painted.identity.get("trained_on") if one and one.painted else None
-        if trained_on:
+        if trained_on := one.painted.identity.get("trained_on"):
             found.append(f"{name} was painted by networks that were trained on: {trained_on}.")
-        elif one is not None and one.box is not None and one.painted is None and one.box.has("tb"):
-            if source := one.box.array("tb").attrs.get("source"):
-                found.append(f"{name} has T_b of: {source}.")
     if truth is not None and truth.box is not None and field.box is not None:
         if abs(truth.box.redshift - field.box.redshift) > 1e-3:
             found.append(
@@ -204,15 +206,12 @@ def notes(field: Field, truth: Field | None) -> list[str]:
 
 def judge(found: dict[str, Any], limits: Limits) -> list[Check]:
     """Return the checks that the numbers allow, in the order of the page."""
-    checks = []
-    if found["seams"] is not None:
-        for view in found["seams"]["views"].values():
-            checks.append(_seam_ratio(view, limits))
-        if limits.false_alarm_rate:
-            checks += [_seam_alarm(view) for view in found["seams"]["views"].values()]
+    views = found["seams"]["views"].values() if found["seams"] is not None else ()
+    checks = [_seam_ratio(view, limits) for view in views]
+    if limits.false_alarm_rate:
+        checks += [_seam_alarm(view) for view in views]
     if found["truth"] is not None:
-        checks.append(_power(found, limits))
-        checks.append(_mean(found["onepoint"], limits))
+        checks += [_power(found, limits), _mean(found["onepoint"], limits)]
         if limits.min_correlation is not None:
             checks.append(_correlation(found, limits.min_correlation))
     if not checks:
@@ -257,18 +256,15 @@ def _beyond(value: float, error: float, low: float, high: float) -> tuple[float,
 
 def _seam_alarm(seams: dict[str, Any]) -> Check:
     strongest = seams["strongest"]
+    on = "all axes" if strongest["axis"] == "all" else f"{strongest['axis']} axis"
     return Check(
         "seam_found",
         f"seam tests ({seams['label']}), chance of this without seams",
-        f"{seams['p_value']:.2g} ({strongest['name']}, {_on(strongest['axis'])})",
+        f"{seams['p_value']:.2g} ({strongest['name']}, {on})",
         f"at least {seams['false_alarm_rate']:.1g}",
         seams["p_value"],
         not seams["alarm"],
     )
-
-
-def _on(axis: str) -> str:
-    return "all axes" if axis == "all" else f"{axis} axis"
 
 
 def _power(found: dict[str, Any], limits: Limits) -> Check:

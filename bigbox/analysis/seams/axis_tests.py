@@ -82,7 +82,10 @@ class AxisTests:
         alternate = (sign[after] - sign[after - 1]) / 2
         found = []
         for column, name in enumerate(SIGNS):
-            step = self._estimate(self.axis.signed[:, column], weights)
+            line, reach = self.axis.signed[:, column], self.axis.reach
+            # Over the planes around each border.
+            parts = [w * self._shifted(line, j - reach) for j, w in enumerate(weights)]
+            step = np.asarray(np.sum(parts, axis=0), np.float64)
             scatter, freedom = self._scatter(step)
             turns = [("alternating", alternate)]
             if column == 0:
@@ -118,12 +121,6 @@ class AxisTests:
         model = np.stack([np.ones(k), np.arange(k) >= k // 2], axis=1).astype(np.float64)
         solved = np.linalg.solve(covariance, model)
         return np.asarray(np.linalg.solve(model.T @ solved, solved.T)[1])
-
-    def _estimate(self, profile: Float, weights: Float) -> Float:
-        """Weighted sum over the planes around each border, NaN where there are none."""
-        reach = self.axis.reach
-        parts = [w * self._shifted(profile, j - reach) for j, w in enumerate(weights)]
-        return np.asarray(np.sum(parts, axis=0), np.float64)
 
     def _shifted(self, profile: Float, by: int) -> Float:
         """Value `by` planes further on; NaN past an open end."""
@@ -201,15 +198,14 @@ class AxisTests:
                 if not lines & {line - d, line + d}
             ]
             around = [power(j / count) for j in beside]
-            if len(around) < 2 or not sum(around) > 0:
-                ratio.append(np.nan)
-                ps.append(np.nan)
-                continue
-            ratio.append(power(order) / float(np.mean(around)))
-            ps.append(float(stats.f.sf(ratio[-1], 2, 2 * len(around))))
+            known = len(around) >= 2 and sum(around) > 0
+            ratio.append(power(order) / float(np.mean(around)) if known else np.nan)
+            ps.append(float(stats.f.sf(ratio[-1], 2, 2 * len(around))) if known else np.nan)
         p = np.array(ps)
         wave = 2 * np.pi * np.array(orders) * count / (n * voxel)
-        return Harmonics(self.name, quantity, np.array(orders), wave, np.array(ratio), _z_of(p), p)
+        # Positive where there is more than expected.
+        z = np.asarray(stats.norm.isf(np.clip(p, 1e-300, 1 - 1e-16)), np.float64)
+        return Harmonics(self.name, quantity, np.array(orders), wave, np.array(ratio), z, p)
 
     def profile(self, offset: float) -> Profile:
         """Return mean and variance folded on the seams, by distance into the tile painted later."""
@@ -240,8 +236,3 @@ def student(t: float, freedom: float) -> tuple[float, float]:
     p = float(min(1.0, 2 * np.exp(log_half)))
     z = float(stats.norm.isf(p / 2)) if p > 1e-300 else abs(t)
     return float(np.copysign(z, t)), p
-
-
-def _z_of(p: Float) -> Float:
-    """Return z of one-sided p, positive where there is more than expected."""
-    return np.asarray(stats.norm.isf(np.clip(p, 1e-300, 1 - 1e-16)), np.float64)

@@ -25,6 +25,7 @@ from bigbox.analysis.seams.cells import check_shape
 from bigbox.analysis.seams.findings import Finding, SeamReport
 from bigbox.analysis.seams.normal_scores import NormalScores, sample_values
 from bigbox.analysis.seams.planes import MEMORY, PATTERNS, TextureSums, plane_sums
+from bigbox.analysis.spectra.modes import box_sides
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import AXES, Tiling
 
@@ -64,7 +65,7 @@ def find_seams(
     if plain.least == plain.most:
         value = f"{plain.offset + plain.least:g}"
         raise BadInput(f"field: is constant ({value} everywhere): it has no seams to find")
-    sides = (1.0,) * 3 if box_size is None else _voxels(box_size, tiling.shape)
+    sides = tiling.shape if box_size is None else box_sides(tiling.shape, box_size)
     findings: list[Finding] = []
     ratios, harmonics, profiles = [], [], []
     for i, (itself, axis) in enumerate(zip(plain.axes, planes.axes, strict=True)):
@@ -74,13 +75,10 @@ def find_seams(
         profiles.append(seen.profile(plain.offset))
         tests = AxisTests(axis, AXES[i], stride, periodic)
         findings += [tests.ratio(name, getattr(axis, name))[0] for name in ("jump", "kink")]
-        findings += tests.steps()
-        findings += [
-            tests.contrast("texture", axis.texture),
-            tests.contrast("mean", axis.mean, offset=planes.offset),
-        ]
+        findings += [*tests.steps(), tests.contrast("texture", axis.texture)]
+        findings.append(tests.contrast("mean", axis.mean, offset=planes.offset))
         for quantity, profile in (("mean", axis.mean), ("variance", axis.square - axis.mean**2)):
-            found = tests.harmonics(quantity, profile, tiling, i, sides[i])
+            found = tests.harmonics(quantity, profile, tiling, i, sides[i] / tiling.shape[i])
             harmonics.append(found)
             findings += [
                 Finding(f"{quantity}{HARMONIC}{o:g}", AXES[i], r, 1.0, z, p)
@@ -132,13 +130,14 @@ def _together(findings: Sequence[Finding]) -> list[Finding]:
     """Combine the same test on the three axes: their z added up (Stouffer)."""
     joint = []
     for name in dict.fromkeys(f.name for f in findings):
-        zs = [f.z for f in findings if f.name == name and np.isfinite(f.z)]
+        alike = [f for f in findings if f.name == name]
+        zs = [f.z for f in alike if np.isfinite(f.z)]
         if len(zs) > 1:
             z = float(np.sum(zs) / np.sqrt(len(zs)))
-            value = float(np.mean([f.value for f in findings if f.name == name]))
-            expected = float(np.mean([f.expected for f in findings if f.name == name]))
-            one_sided = HARMONIC in name
-            p = float(stats.norm.sf(z) if one_sided else 2 * stats.norm.sf(abs(z)))
+            value, expected = (
+                float(np.mean([getattr(f, n) for f in alike])) for n in ("value", "expected")
+            )
+            p = float(stats.norm.sf(z) if HARMONIC in name else 2 * stats.norm.sf(abs(z)))
             joint.append(Finding(name, "all", value, expected, z, p))
     return joint
 
@@ -153,9 +152,8 @@ def _gain_tests(textures: TextureSums) -> list[Finding]:
     variance = weighted - 2 * around * mixed + around**2 * volume
     found = []
     for (texture, balance), pattern in zip(textures.signed, PATTERNS, strict=True):
-        name = "texture of odd tiles on " + "".join(
-            a for a, on in zip(AXES, pattern, strict=True) if on
-        )
+        axes = "".join(a for a, on in zip(AXES, pattern, strict=True) if on)
+        name = f"texture of odd tiles on {axes}"
         if textures.cells < 8 or not variance > 0:
             found.append(Finding(name, "all", np.nan, around, np.nan, np.nan))
             continue
@@ -163,9 +161,3 @@ def _gain_tests(textures: TextureSums) -> list[Finding]:
         z, p = student(float(excess / np.sqrt(variance)), textures.cells - 1)
         found.append(Finding(name, "all", around - excess / textures.plain[1], around, z, p))
     return found
-
-
-def _voxels(box_size: float | Sequence[float], shape: tuple[int, int, int]) -> tuple[float, ...]:
-    if isinstance(box_size, (int, float)):
-        return (float(box_size) / shape[0],) * 3
-    return tuple(float(s) / n for s, n in zip(box_size, shape, strict=True))

@@ -118,7 +118,9 @@ class Planes:
             for name in ("mean", "square", "jump", "kink", "texture", "signed", "product"):
                 getattr(axis, name)[...] /= count
             if not tiling.periodic[i]:
-                _forget_ends(axis, axis.reach)
+                # At open ends there is nothing to take a difference with.
+                axis.jump[:1] = axis.kink[:2] = axis.kink[-1:] = np.nan
+                axis.product[: axis.reach] = axis.product[-axis.reach + 1 or None :] = np.nan
 
 
 # Of one block: sums by axis, of its cells, its least and largest value.
@@ -171,12 +173,6 @@ def plane_sums(
     for total in totals:
         total.finish(tiling)
     return totals[0], totals[-1]
-
-
-def _forget_ends(axis: AxisPlanes, reach: int) -> None:
-    """At the open ends of an axis there is nothing to take a difference with."""
-    axis.jump[:1] = axis.kink[:2] = axis.kink[-1:] = np.nan
-    axis.product[:reach] = axis.product[-reach + 1 or None :] = np.nan
 
 
 def _axis_sums(

@@ -212,7 +212,8 @@ class BlockSizes:
                 f" {workers} workers is too little, it needs {workers * least / 2**20:.0f} MiB"
             )
         planes = next(p for p in (8, 4, 2, 1) if p == 1 or p <= min(share // 4 // transform, x))
-        chunk = _first_chunk(arrays[0])
+        # Planes of x in a chunk of the array; of dask, chunks are tuples.
+        chunk = int(np.ravel((getattr(arrays[0], "chunks", None) or (1,))[0])[0])
         slab = max(1, min(x, (share - planes * transform) // read))
         # Whole chunks of the box where they fit: none is read twice. Whole chunks of the scratch
         # in any case: each has one writer.
@@ -227,14 +228,6 @@ class BlockSizes:
         """Return the bytes of disk that the half-transformed fields take."""
         x, y, z = self.shape
         return 8 * self.fields * x * y * (z // 2 + 1)
-
-
-def _first_chunk(array: Any) -> int:
-    """Planes of x in a chunk of the array; 1 where it has no chunks."""
-    chunks = getattr(array, "chunks", None)
-    if chunks is None:
-        return 1
-    return int(chunks[0][0] if isinstance(chunks[0], tuple) else chunks[0])
 
 
 @dataclass(frozen=True)
