@@ -8,14 +8,16 @@ results  0 1 2 3   4 5 6 7   8 9 ...     in the order of the items
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+Region = tuple[slice, ...]
 
 PER_WORKER = 16  # tasks given to dask for each thread: few enough to hold, enough to keep it busy
 
@@ -35,14 +37,12 @@ def map_blocks(
 
     Parameters
     ----------
-    function
-        Called once with each item.
-    items
-        Taken as they are needed.
-    workers
-        Threads; by default the cores that this process may use. With one, no thread is started.
-    in_flight
-        Most items whose results are waited for or not yet taken; by default 16 for each thread.
+    function : Called once with each item.
+    items : Taken as they are needed.
+    workers : Threads; by default the cores that this process may use. With one, no thread is
+        started.
+    in_flight : Most items whose results are waited for or not yet taken; by default 16 for each
+        thread.
 
     Raises
     ------
@@ -73,3 +73,29 @@ def _scheduler(threads: int, stack: ExitStack) -> dict[str, Any]:
         return {"scheduler": "synchronous"}
     # A pool of our own: leaving it waits for what is still being worked on after an error.
     return {"scheduler": "threads", "pool": stack.enter_context(ThreadPoolExecutor(threads))}
+
+
+def regions(shape: Sequence[int], unit: Sequence[int], voxels: int) -> Iterator[Region]:
+    """Cut an array into regions of whole units, at most `voxels` values each (at least one unit).
+
+    They are made longer on the last axis first, so that they are contiguous in C order:
+
+        unit   [][][]      region   [========]
+    """
+    edges = list(unit)
+    for axis in reversed(range(len(shape))):
+        others = math.prod(e for a, e in enumerate(edges) if a != axis)
+        units = max(1, voxels // (others * unit[axis]))
+        edges[axis] = min(shape[axis], units * unit[axis])
+        if edges[axis] < shape[axis]:
+            break
+    axes = (
+        [slice(i, min(i + edge, n)) for i in range(0, n, edge)]
+        for n, edge in zip(shape, edges, strict=True)
+    )
+    yield from itertools.product(*axes)
+
+
+def size(region: Region) -> int:
+    """Count the values of a region."""
+    return math.prod(s.stop - s.start for s in region)

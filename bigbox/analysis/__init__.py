@@ -1,4 +1,7 @@
-"""What can be shown about a painted box: spectra, seams, distributions, errors.
+"""Show what a painted box is like, and judge it: numpy, scipy, dask and zarr, no networks, no MPI.
 
-numpy, scipy, dask and zarr only: nothing here knows of the networks, the engine or MPI.
+spectra  power spectra, bispectra and distributions, in bounded memory
+seams    whether the boundaries of tiles can be seen
+maps     slabs of a box as pictures
+report   all of these for one box, judged, on one page
 """

@@ -48,39 +48,23 @@ example:  bigbox export box.zarr --to hdf5 --array dm tb
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands, "export", summary="arrays as numpy, HDF5 or OME-Zarr files", text=_text()
     )
-    parser.add_argument("box", metavar="BOX", type=Path, help="the box")
-    parser.add_argument("--to", required=True, choices=("npy", "hdf5", "ome-zarr"), help="format")
-    parser.add_argument(
-        "--array",
-        nargs="+",
-        metavar="NAME",
-        help="arrays of the box (default: tb where there is one, else dm)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="the file (default: beside the box, see above)"
-    )
-    parser.add_argument(
-        "--partial",
-        action="store_true",
-        help="also a tb that is not painted to its end; NaN where it is not",
-    )
-    parser.add_argument(
-        "--ome-version",
-        choices=("0.5", "0.4"),
-        default="0.5",
-        help="of OME-Zarr: 0.5 is zarr v3 and sharded, 0.4 is zarr v2 for older readers (0.5)",
-    )
-    parser.add_argument(
-        "--memory",
-        type=number(0, above=True),
-        default=1.0,
-        metavar="GIB",
-        help="memory that the blocks in work may take, GiB (1)",
-    )
+    add: Any = parser.add_argument
+    add("box", metavar="BOX", type=Path, help="the box")
+    add("--to", required=True, choices=("npy", "hdf5", "ome-zarr"), help="format")
+    arrays = "arrays of the box (default: tb where there is one, else dm)"
+    add("--array", nargs="+", metavar="NAME", help=arrays)
+    out = "the file (default: beside the box, see above)"
+    add("--out", type=Path, metavar="FILE", help=out)
+    partial = "also a tb that is not painted to its end; NaN where it is not"
+    add("--partial", action="store_true", help=partial)
+    version = "of OME-Zarr: 0.5 is zarr v3 and sharded, 0.4 is zarr v2 for older readers (0.5)"
+    add("--ome-version", choices=("0.5", "0.4"), default="0.5", help=version)
+    memory = "memory that the blocks in work may take, GiB (1)"
+    add("--memory", type=number(0, above=True), default=1.0, metavar="GIB", help=memory)
     add_realization(parser)
     parser.set_defaults(run=run)
 
@@ -93,7 +77,7 @@ def _text() -> str:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the files and says where they are."""
+    """Write the files and say where they are."""
     from bigbox.export import export
     from bigbox.store.box import Box
 

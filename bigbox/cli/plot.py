@@ -19,55 +19,36 @@ example:  bigbox plot box.zarr --axis z --at 6.25 --thickness 0.5 --out slab.png
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands, "plot", summary="a picture of a slab of input and output", text=_TEXT
     )
-    parser.add_argument("box", metavar="BOX", type=Path, help="the box")
-    parser.add_argument(
-        "--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)"
-    )
-    parser.add_argument(
-        "--at",
-        type=number(0),
-        metavar="D",
-        help="where the slab's middle is, Mpc/h (default: the middle of the box)",
-    )
-    parser.add_argument(
-        "--thickness",
-        type=number(0, above=True),
-        metavar="D",
-        help="of the slab, Mpc/h (default: one voxel)",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="PNG", help="the picture (default: BOX with .png at its end)"
-    )
-    parser.add_argument(
-        "--array",
-        nargs="+",
-        metavar="NAME",
-        help="arrays of the box to show (default: dm, halo and tb, those that are there)",
-    )
-    parser.add_argument(
-        "--log",
-        action="store_true",
-        help="logarithmic colours (default: for dm and halo; T_b is linear in its bulk)",
-    )
-    parser.add_argument(
-        "--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles"
-    )
+    add: Any = parser.add_argument
+    add("box", metavar="BOX", type=Path, help="the box")
+    add("--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)")
+    at = "where the slab's middle is, Mpc/h (default: the middle of the box)"
+    add("--at", type=number(0), metavar="D", help=at)
+    thick = "of the slab, Mpc/h (default: one voxel)"
+    add("--thickness", type=number(0, above=True), metavar="D", help=thick)
+    out = "the picture (default: BOX with .png at its end)"
+    add("--out", type=Path, metavar="PNG", help=out)
+    arrays = "arrays of the box to show (default: dm, halo and tb, those that are there)"
+    add("--array", nargs="+", metavar="NAME", help=arrays)
+    log = "logarithmic colours (default: for dm and halo; T_b is linear in its bulk)"
+    add("--log", action="store_true", help=log)
+    add("--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles")
     add_realization(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the picture and says where it is."""
+    """Write the picture and say where it is."""
     from bigbox.store.box import Box
 
     box = Box.open(box_path(options))
     if options.array is None:
         box.require("dm")
-    from bigbox.plot import plot
+    from bigbox.analysis.maps.picture import plot
 
     out = options.out or box.path.with_name(f"{box.stem}.png")
     names = plot(

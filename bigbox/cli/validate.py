@@ -1,8 +1,9 @@
-"""`bigbox validate`: is a painted box right, and are there seams?"""
+"""`bigbox validate`: judge a painted box, and look for seams."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -35,31 +36,24 @@ example:  bigbox validate box.zarr --truth hydro.zarr --realizations box1.zarr b
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands, "validate", summary="spectra, seams, distributions; pass or fail", text=_TEXT
     )
-    parser.add_argument("box", metavar="BOX", type=Path, help="the painted box")
-    parser.add_argument(
-        "--truth",
-        metavar="BOX|ARRAY",
-        help="what the box should be: a box, or an array (.npy, HDF5 file:/name, zarr) of the same"
-        " grid, in the same unit",
+    add: Any = parser.add_argument
+    add("box", metavar="BOX", type=Path, help="the painted box")
+    truth = (
+        "what the box should be: a box, or an array (.npy, HDF5 file:/name, zarr) of the same grid,"
+        " in the same unit"
     )
-    parser.add_argument(
-        "--realizations",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="BOX",
-        help="other paintings of the same matter, for the error bars",
-    )
-    parser.add_argument("--array", default="tb", metavar="NAME", help="array of the box (tb)")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder of the report (BOX_validate beside BOX)"
-    )
+    add("--truth", metavar="BOX|ARRAY", help=truth)
+    others = "other paintings of the same matter, for the error bars"
+    add("--realizations", nargs="+", type=Path, default=[], metavar="BOX", help=others)
+    add("--array", default="tb", metavar="NAME", help="array of the box (tb)")
+    out = "folder of the report (BOX_validate beside BOX)"
+    add("--out", type=Path, metavar="DIR", help=out)
 
-    judged = parser.add_argument_group("limits")
+    add = parser.add_argument_group("limits").add_argument
     for flag, default, text in (
         ("--max-seam-ratio", 1.25, "largest seam ratio of an axis; 1 is no seam"),
         ("--min-seam-ratio", 0.75, "least seam ratio of an axis: less is too smooth at the edges"),
@@ -67,56 +61,32 @@ def add(commands: Any) -> None:
         ("--max-power-error", 0.10, "largest |P / P_truth - 1|, as in the paper"),
         ("--max-mean-error", 0.05, "largest |mean / mean of the truth - 1|"),
     ):
-        judged.add_argument(
-            flag, type=number(0), default=default, metavar="X", help=f"{text} ({default:g})"
-        )
-    judged.add_argument(
-        "--min-correlation",
-        type=number(-1),
-        metavar="X",
-        help="least r(k) with the truth (not judged: realizations differ on small scales)",
-    )
-    judged.add_argument(
-        "--k-max",
-        type=number(0, above=True),
-        metavar="K",
-        help="largest k that is judged, h/Mpc (10, or half of Nyquist where that is less)",
-    )
+        add(flag, type=number(0), default=default, metavar="X", help=f"{text} ({default:g})")
+    least = "least r(k) with the truth (not judged: realizations differ on small scales)"
+    add("--min-correlation", type=number(-1), metavar="X", help=least)
+    most = "largest k that is judged, h/Mpc (10, or half of Nyquist where that is less)"
+    add("--k-max", type=number(0, above=True), metavar="K", help=most)
 
-    maps = parser.add_argument_group("maps")
-    maps.add_argument(
-        "--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)"
-    )
-    maps.add_argument("--at", type=number(0), metavar="D", help="its middle, Mpc/h (the box's)")
-    maps.add_argument(
-        "--thickness", type=number(0, above=True), metavar="D", help="of the slab, Mpc/h (0.9)"
-    )
-    maps.add_argument(
-        "--mark-tiles", action="store_true", help="crosses at the corners of the tiles"
-    )
+    add = parser.add_argument_group("maps").add_argument
+    add("--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)")
+    add("--at", type=number(0), metavar="D", help="its middle, Mpc/h (the box's)")
+    above = number(0, above=True)
+    add("--thickness", type=above, metavar="D", help="of the slab, Mpc/h (0.9)")
+    add("--mark-tiles", action="store_true", help="crosses at the corners of the tiles")
 
-    how = parser.add_argument_group("resources")
-    how.add_argument(
-        "--memory",
-        type=number(0, above=True),
-        default=1.0,
-        metavar="GIB",
-        help="memory that the blocks in work may take, GiB (1)",
-    )
-    how.add_argument(
-        "--scratch",
-        type=Path,
-        metavar="DIR",
-        help="folder for 4 bytes a voxel and field, removed afterwards (the system's)",
-    )
+    add = parser.add_argument_group("resources").add_argument
+    memory = "memory that the blocks in work may take, GiB (1)"
+    add("--memory", type=above, default=1.0, metavar="GIB", help=memory)
+    scratch = "folder for 4 bytes a voxel and field, removed afterwards (the system's)"
+    add("--scratch", type=Path, metavar="DIR", help=scratch)
     add_realization(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Writes the report; says pass or fail."""
-    from bigbox.analysis.report import View
-    from bigbox.analysis.validate import Limits, validate
+    """Write the report; say pass or fail."""
+    from bigbox.analysis.report.page import View
+    from bigbox.analysis.report.validate import Limits, validate
     from bigbox.store.box import Box
 
     box = Box.open(box_path(options))
@@ -127,15 +97,7 @@ def run(options: argparse.Namespace) -> int:
         realizations=options.realizations,
         array=options.array,
         out=out,
-        limits=Limits(
-            min_seam_ratio=options.min_seam_ratio,
-            max_seam_ratio=options.max_seam_ratio,
-            false_alarm_rate=options.false_alarm_rate,
-            max_power_error=options.max_power_error,
-            max_mean_error=options.max_mean_error,
-            min_correlation=options.min_correlation,
-            k_max=options.k_max,
-        ),
+        limits=Limits(**{one.name: getattr(options, one.name) for one in fields(Limits)}),
         view=View(options.axis, options.at, options.thickness, options.mark_tiles),
         memory=int(options.memory * 2**30),
         scratch=options.scratch,

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from bigbox.analysis.power import pair
 from bigbox.data import default_model
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
@@ -42,6 +41,7 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from tests.benchmarks.oracle import paint_box, seam_ratio
 from tests.reference.cic import deposit
+from tests.reference.spectra import pair_in_memory
 
 K_EDGES = (0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # h/Mpc
 OTHERS = 1  # realizations of each row of the methods
@@ -80,7 +80,7 @@ def another_truth(catalogue: Path, box: Box, seed: int) -> np.ndarray:
 
 def spectra(painted: np.ndarray, truth: np.ndarray, size: float) -> dict[str, list[float]]:
     """P(k) of a painted box over the truth's, and r(k), in the bins of K_EDGES."""
-    found = pair(painted, truth, size, edges=np.array(K_EDGES))
+    found = pair_in_memory(painted, truth, size, edges=np.array(K_EDGES))
     ratio = found.first.power / found.second.power
     return {"k": found.first.k.tolist(), "ratio": ratio.tolist(), "r": found.correlation.tolist()}
 

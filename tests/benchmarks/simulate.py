@@ -27,13 +27,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from bigbox.analysis.power import pair, power
 from bigbox.simulate.options import Options
 from bigbox.simulate.run import evolved, simulate
 from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
 from tests.benchmarks.ngenic import modes
 from tests.benchmarks.spectra import table, write
 from tests.reference.cic import density_contrast
+from tests.reference.spectra import pair_in_memory, power_in_memory
 
 TREEPM = Path(__file__).resolve().parents[3] / "shared" / "data" / "gadget4_L12.5_N128"
 GRID, SIDE, SEED = 128, 12.5, 12501  # of that run
@@ -81,7 +81,7 @@ def phases(options: argparse.Namespace) -> str:
             groups.positions % SIDE,
             groups.lengths * asked.particle_mass,
         )
-        both = pair(mesh.density, tree.density, SIDE, edges=EDGES)
+        both = pair_in_memory(mesh.density, tree.density, SIDE, edges=EDGES)
         ratio = both.first.power / both.second.power
         spectra.append((text, "P / P(TreePM)", *(f"{v:.3f}" for v in ratio)))
         spectra.append(("", "r", *(f"{v:.4f}" for v in both.correlation)))
@@ -135,8 +135,8 @@ def seeds(options: argparse.Namespace) -> str:
             places.append(Path(scratch) / f"s{seed}")
             simulate(places[-1], Options(GRID, SIDE, seed))
         runs = [read(p / SNAPSHOT, p / CATALOGUE) for p in places]
-    of_tree = power(tree.density, SIDE, edges=EDGES)
-    ratios = [power(r.density, SIDE, edges=EDGES).power / of_tree.power for r in runs]
+    of_tree = power_in_memory(tree.density, SIDE, edges=EDGES)
+    ratios = [power_in_memory(r.density, SIDE, edges=EDGES).power / of_tree.power for r in runs]
     counts = [_count(r.masses) for r in runs]
     chance = np.sqrt(2 / of_tree.modes)
     return f"{len(runs)} seeds.\n\n" + "\n\n".join(

@@ -20,13 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbox.analysis.large import power_large
-from bigbox.analysis.power import Spectrum, power
-from bigbox.analysis.seams import SeamReport, seams
-from bigbox.analysis.shells import ModeSums, Shells, wavenumbers
+from bigbox.analysis.seams.find import find_seams
+from bigbox.analysis.seams.findings import SeamReport
+from bigbox.analysis.spectra.modes import ModeSums, Shells, wavenumbers
+from bigbox.analysis.spectra.power import power
+from bigbox.analysis.spectra.spectrum import Spectrum
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from tests.fields import PLANTED, autoregressive, draw, isotropic, plant
+from tests.reference.spectra import power_in_memory
 
 Rows = Sequence[Sequence[str]]
 SIZE = 25.0  # Mpc/h
@@ -54,7 +56,7 @@ def independent(options: argparse.Namespace) -> str:
 def _powerbox(field: np.ndarray, window: str | None) -> tuple[np.ndarray, np.ndarray]:
     import powerbox  # type: ignore[import-untyped]
 
-    ours = power(field.astype(np.float64), SIZE)
+    ours = power_in_memory(field.astype(np.float64), SIZE)
     theirs = powerbox.get_power(
         field.astype(np.float64),
         SIZE,
@@ -77,7 +79,7 @@ def _pylians(field: np.ndarray, window: str | None) -> tuple[np.ndarray, np.ndar
     step = 2 * np.pi / SIZE
     count = min(len(theirs.k3D), n // 2 - 1)
     edges = (np.arange(1, count + 2) - 1e-6) * step
-    ours = power(field, SIZE, edges=edges, window=window)
+    ours = power_in_memory(field, SIZE, edges=edges, window=window)
     assert np.array_equal(ours.modes / 2, theirs.Nmodes3D[:count])
     return ours.power, theirs.Pk[:count, 0]
 
@@ -89,10 +91,10 @@ def direct(options: argparse.Namespace) -> str:
     for law, spectrum in LAWS.items():
         field = draw(spectrum((n, n, n)), (n, n, n), 1)
         began = time.perf_counter()
-        found = power_large(field, SIZE, memory=256 << 20, workers=options.workers)
+        found = power(field, SIZE, memory=256 << 20, workers=options.workers)
         seconds = time.perf_counter() - began
         began = time.perf_counter()
-        expected = power(field.astype(np.float64), SIZE, workers=options.workers)
+        expected = power_in_memory(field.astype(np.float64), SIZE, workers=options.workers)
         at_once = time.perf_counter() - began
         off = abs(found.power / expected.power - 1)
         assert np.array_equal(found.modes, expected.modes)
@@ -125,7 +127,7 @@ def measured(options: argparse.Namespace) -> None:
     array, memory = box.require("tb"), 1 << 30
     began = time.perf_counter()
     if options.task == "power":
-        found = power_large(
+        found = power(
             array, box.box_size, memory=memory, scratch=options.scratch, workers=options.workers
         )
         seconds = time.perf_counter() - began
@@ -135,11 +137,11 @@ def measured(options: argparse.Namespace) -> None:
             f"{len(pull)} bins, pull against truth: rms {pull.std():.2f}, max {abs(pull).max():.1f}"
         )
     else:
-        report = seams(array, Tiling(box.shape), memory=memory, workers=options.workers)
+        report = find_seams(array, Tiling(box.shape), memory=memory, workers=options.workers)
         seconds = time.perf_counter() - began
         peak = _peak()
         result = f"alarm {report.alarm}, p {report.p_value:.2g}, ratio {report.ratio.round(5)}"
-    name = {"power": "power_large", "seams": "seams"}[options.task]
+    name = {"power": "power", "seams": "seams"}[options.task]
     print("|".join((name, "1 GiB", f"{peak:.2f} GiB", f"{seconds:.0f} s", result)))
 
 
@@ -205,7 +207,7 @@ def alarms(options: argparse.Namespace) -> str:
         reports = []
         for seed in range(boxes // len(LAWS)):
             field = draw(modes, tiling.shape, 10_000 + seed)
-            reports.append(seams(np.exp(bent * field) if bent else field, tiling))
+            reports.append(find_seams(np.exp(bent * field) if bent else field, tiling))
         p = np.array([r.p_value for r in reports])
         z = np.array([[f.z for f in r.tests] for r in reports])
         rows.append(
@@ -254,7 +256,7 @@ def _least(field: np.ndarray, tiling: Tiling, kind: str, seed: int) -> str:
     found, missed = -1, len(STRENGTHS)
     while missed - found > 1:
         middle = (found + missed) // 2
-        if seams(plant(field, tiling, kind, STRENGTHS[middle], seed), tiling).alarm:
+        if find_seams(plant(field, tiling, kind, STRENGTHS[middle], seed), tiling).alarm:
             found = middle
         else:
             missed = middle

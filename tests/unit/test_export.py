@@ -14,10 +14,13 @@ import xarray
 import zarr
 
 import bigbox
+from bigbox.blockwise import regions
 from bigbox.cli import main
 from bigbox.cli.export import EXAMPLES
 from bigbox.errors import BadInput
-from bigbox.export import contiguous, export, mean_of_eight, regions
+from bigbox.export import export
+from bigbox.export.npy import contiguous
+from bigbox.export.ome import mean_of_eight
 from bigbox.scheduler import Bricks, Tiling
 from bigbox.store.box import Box
 from bigbox.store.dataset import painted

@@ -11,7 +11,7 @@ import pytest
 import zarr
 from scipy import stats
 
-from bigbox.analysis.onepoint import distribution
+from bigbox.analysis.spectra.onepoint import distribution
 from bigbox.errors import BadInput
 
 

@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import zarr
 
+from bigbox.analysis.maps.panel import norm_of, ticks_of
+from bigbox.analysis.maps.picture import plot
+from bigbox.analysis.maps.slab import Slab, panels, slab_image, slab_of
+from bigbox.analysis.seams.cells import Layers
 from bigbox.errors import BadInput
-from bigbox.plot import Slab, norm_of, owner_edges, panels, plot, slab_image, slab_of, ticks_of
 from bigbox.scheduler import Tiling
 from bigbox.store.box import Box
 
@@ -124,7 +127,7 @@ def test_owner_edges_are_where_the_owner_changes(periodic: bool) -> None:
         slow = [i for i in range(1, len(owner)) if owner[i] != owner[i - 1]]
         if periodic and owner[0] != owner[-1]:
             slow = [0, *slow]
-        assert owner_edges(tiling, axis).tolist() == slow
+        assert Layers.of(tiling, axis).seams.tolist() == slow
 
 
 def test_ticks_of_the_brightness_scale_are_apart() -> None:

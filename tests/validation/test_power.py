@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bigbox.analysis.cylinder import cylinder
-from bigbox.analysis.power import default_edges, log_edges, pair, power
-from bigbox.analysis.shells import ModeSums, Shells
+from bigbox.analysis.spectra.cylinder import cylinder
+from bigbox.analysis.spectra.modes import ModeSums, Shells, default_edges, log_edges
 from bigbox.errors import BadInput
 from tests.fields import autoregressive, draw, isotropic
 from tests.reference.cic import deposit
+from tests.reference.spectra import pair_in_memory, power_in_memory
 
 EVERYTHING = (slice(None), slice(None), slice(None))
 
@@ -41,7 +41,7 @@ def slow_power(
 def test_power_is_its_definition(shape: tuple[int, int, int]) -> None:
     field = np.random.default_rng(3).standard_normal(shape)
     sides = tuple(0.5 * n for n in shape)
-    found = power(field, sides)
+    found = power_in_memory(field, sides)
     p, modes = slow_power(field, sides, found.edges)
     assert np.array_equal(found.modes, modes)
     assert np.allclose(found.power, p, rtol=1e-12)
@@ -51,7 +51,7 @@ def test_power_is_its_definition(shape: tuple[int, int, int]) -> None:
 def test_power_is_that_of_powerbox(law) -> None:  # type: ignore[no-untyped-def]
     powerbox = pytest.importorskip("powerbox")
     field = draw(law((40, 40, 40)), (40, 40, 40), 3).astype(np.float64)
-    ours = power(field, 12.0)
+    ours = power_in_memory(field, 12.0)
     theirs = powerbox.get_power(
         field,
         12.0,
@@ -68,7 +68,7 @@ def test_a_plane_wave_has_all_its_power_in_its_bin() -> None:
     n, size, amplitude = 32, 50.0, 0.3
     x = np.arange(n) / n
     wave = 2.0 + amplitude * np.cos(2 * np.pi * (3 * x[:, None, None] + 4 * x[None, :, None]))
-    found = power(wave * np.ones((n, n, n)), size)
+    found = power_in_memory(wave * np.ones((n, n, n)), size)
     at = 4  # |(3, 4, 0)| = 5, the first bin is 1
     assert found.edges[at] < 5 * 2 * np.pi / size < found.edges[at + 1]
     total = found.power * found.modes / size**3
@@ -78,7 +78,7 @@ def test_a_plane_wave_has_all_its_power_in_its_bin() -> None:
 
 def test_sum_of_all_modes_is_the_variance() -> None:
     field = np.random.default_rng(0).standard_normal((16, 20, 11))
-    found = power(field, 8.0, edges=[0.0, 1e3])
+    found = power_in_memory(field, 8.0, edges=[0.0, 1e3])
     volume = 8.0 * 10.0 * 5.5
     assert found.modes[0] == field.size - 1
     assert found.power[0] * found.modes[0] / volume == pytest.approx(field.var())
@@ -88,7 +88,7 @@ def test_sum_of_all_modes_is_the_variance() -> None:
 def test_gaussian_field_has_its_analytic_spectrum(law) -> None:  # type: ignore[no-untyped-def]
     shape, size = (96, 64, 80), 9.6
     spectrum = law(shape)
-    found = power(draw(spectrum, shape, 7), size)
+    found = power_in_memory(draw(spectrum, shape, 7), size)
     truth = binned(spectrum, shape, size)
     # The scatter of a bin whose modes differ in power.
     square = binned(spectrum**2, shape, size) * (size / shape[0]) ** 3
@@ -101,10 +101,10 @@ def test_gaussian_field_has_its_analytic_spectrum(law) -> None:  # type: ignore[
 def test_a_scaled_copy_is_known() -> None:
     shape = (32, 32, 32)
     field = draw(isotropic(shape), shape, 1).astype(np.float64)
-    both = pair(3.0 * field + 1.0, field, 10.0)
+    both = pair_in_memory(3.0 * field + 1.0, field, 10.0)
     assert np.allclose(both.correlation, 1) and np.allclose(both.transfer, 3)
     assert np.allclose(both.cross.power, 3 * both.second.power)
-    assert np.allclose(power(3.0 * field + 1.0, 10.0, field).power, both.cross.power)
+    assert np.allclose(power_in_memory(3.0 * field + 1.0, 10.0, field).power, both.cross.power)
     k3 = both.first.k**3 / (2 * np.pi**2)
     assert np.allclose(both.first.delta2, k3 * both.first.power)
 
@@ -112,7 +112,7 @@ def test_a_scaled_copy_is_known() -> None:
 def test_independent_fields_do_not_correlate() -> None:
     shape = (48, 48, 48)
     a, b = (draw(isotropic(shape), shape, s) for s in (1, 2))
-    both = pair(a, b, 10.0)
+    both = pair_in_memory(a, b, 10.0)
     for pull in (
         both.correlation / both.correlation_errors,
         both.cross.power / both.cross_errors,
@@ -122,23 +122,23 @@ def test_independent_fields_do_not_correlate() -> None:
 
 def test_normalised_is_of_the_field_over_its_mean() -> None:
     field = 0.05 * (1 + 0.3 * draw(isotropic((32, 32, 32)), (32, 32, 32), 2).astype(np.float64))
-    found = power(field, 10.0, normalise=True, unit="mK")
-    plain = power(field, 10.0, unit="mK")
+    found = power_in_memory(field, 10.0, normalise=True, unit="mK")
+    plain = power_in_memory(field, 10.0, unit="mK")
     assert np.allclose(found.power, plain.power / field.mean() ** 2)
     assert (found.units, plain.units) == ("(Mpc/h)^3", "(Mpc/h)^3 mK^2")
 
 
 def test_float32_loses_nothing_to_a_large_mean() -> None:
     field = draw(isotropic((32, 32, 32)), (32, 32, 32), 2)
-    shifted = power((field.astype(np.float64) + 1000).astype(np.float32), 10.0)
-    assert np.allclose(shifted.power[:8], power(field, 10.0).power[:8], rtol=1e-4)
+    shifted = power_in_memory((field.astype(np.float64) + 1000).astype(np.float32), 10.0)
+    assert np.allclose(shifted.power[:8], power_in_memory(field, 10.0).power[:8], rtol=1e-4)
 
 
 def test_shift_and_units() -> None:
     field = draw(isotropic((24, 24, 24)), (24, 24, 24), 2).astype(np.float64)
-    one = power(field, 10.0)
-    moved = power(np.roll(field, (3, 5, 7), (0, 1, 2)), 10.0)
-    larger = power(field, 20.0)
+    one = power_in_memory(field, 10.0)
+    moved = power_in_memory(np.roll(field, (3, 5, 7), (0, 1, 2)), 10.0)
+    larger = power_in_memory(field, 20.0)
     assert np.allclose(moved.power, one.power)
     assert np.allclose(larger.power, 8 * one.power) and np.allclose(larger.k, one.k / 2)
 
@@ -150,11 +150,11 @@ def test_window_and_shot_noise_of_random_points(window: str) -> None:
     points = np.random.default_rng(5).random((count, 3)) * n
     density = assign(points, n, window) * n**3 / count
     noise = size**3 / count
-    found = power(density, size, window=window, shot_noise=noise)
+    found = power_in_memory(density, size, window=window, shot_noise=noise)
     error = noise * np.sqrt(2 / found.modes)
-    bare = power(density, size)
+    bare = power_in_memory(density, size)
     # Divided by a window that falls to 0.06 at the corner: the errors grow like the compensation.
-    compensated = power(density, size, window=window)
+    compensated = power_in_memory(density, size, window=window)
     error = error * compensated.power / bare.power * bare.power.max() / bare.power
     assert abs(found.power / error).max() < 4.5
     assert compensated.power[-1] > bare.power[-1]
@@ -191,11 +191,11 @@ def test_window_is_undone_for_the_deposit_of_ingest() -> None:
         line[i % n] += 1 - (p - i)
         line[(i + 1) % n] += p - i
     field = np.broadcast_to((line / line.mean())[:, None, None], (n, n, n))
-    found = power(field, size, window="cic")
+    found = power_in_memory(field, size, window="cic")
     at = mode - 1
     total = found.power[at] * found.modes[at] / size**3
     assert total == pytest.approx(amplitude**2 / 2, rel=2e-3)
-    raw = power(field, size)
+    raw = power_in_memory(field, size)
     ratio = np.sinc(mode / n) ** 4
     assert raw.power[at] / found.power[at] == pytest.approx(ratio, rel=1e-6)
 
@@ -203,18 +203,18 @@ def test_window_is_undone_for_the_deposit_of_ingest() -> None:
 def test_two_windows_of_a_cross_spectrum() -> None:
     shape = (32, 32, 32)
     a, b = (draw(isotropic(shape), shape, 1).astype(np.float64) for _ in range(2))
-    plain = power(a, 10.0, b, edges=[6.0, 6.2])
-    both = power(a, 10.0, b, edges=[6.0, 6.2], window=("cic", None))
-    squared = power(a, 10.0, b, edges=[6.0, 6.2], window="cic")
+    plain = power_in_memory(a, 10.0, b, edges=[6.0, 6.2])
+    both = power_in_memory(a, 10.0, b, edges=[6.0, 6.2], window=("cic", None))
+    squared = power_in_memory(a, 10.0, b, edges=[6.0, 6.2], window="cic")
     assert plain.power < both.power < squared.power
     with pytest.raises(BadInput, match="two different windows"):
-        power(a, 10.0, b, window=("cic", None), shot_noise=1.0)
+        power_in_memory(a, 10.0, b, window=("cic", None), shot_noise=1.0)
 
 
 def test_edges() -> None:
     assert np.allclose(np.diff(default_edges((64, 32, 32), 10.0)), 2 * np.pi / 10)
     edges = log_edges((128, 128, 128), 10.0, 10)
-    found = power(np.random.default_rng(0).random((32, 32, 32)), 10.0 / 4, edges=edges)
+    found = power_in_memory(np.random.default_rng(0).random((32, 32, 32)), 10.0 / 4, edges=edges)
     assert (np.diff(edges) >= 2 * np.pi / 10 * (1 - 1e-9)).all()
     ratio = edges[2:-1] / edges[1:-2]
     assert (ratio >= 10**0.1 * (1 - 1e-9)).all()
@@ -227,7 +227,7 @@ def test_cylinder_sums_to_the_sphere() -> None:
     wide = [0.0, 1e3]
     for axis in range(3):
         found = cylinder(field, size, axis=axis, parallel_edges=wide, transverse_edges=wide)
-        whole = power(field, size, edges=wide)
+        whole = power_in_memory(field, size, edges=wide)
         assert found.modes[0, 0] == whole.modes[0]
         assert found.power[0, 0] == pytest.approx(whole.power[0])
 
@@ -262,13 +262,13 @@ def test_cylinder_tells_the_line_of_sight() -> None:
 )
 def test_bad_input_is_one_line(field: np.ndarray, arguments: dict, words: str) -> None:
     with pytest.raises(BadInput, match=words) as caught:
-        power(field, 10.0, **arguments)
+        power_in_memory(field, 10.0, **arguments)
     assert "\n" not in str(caught.value)
 
 
 def test_bad_box_size() -> None:
     with pytest.raises(BadInput, match="box size"):
-        power(np.arange(64.0).reshape(4, 4, 4), -1.0)
+        power_in_memory(np.arange(64.0).reshape(4, 4, 4), -1.0)
 
 
 def test_deposit_of_ingest_is_cic() -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bigbox.analysis.power import power
-from bigbox.analysis.resampling import over_realizations, over_subvolumes, scatter
+from bigbox.analysis.spectra.resampling import over_realizations, over_subvolumes, scatter
 from bigbox.errors import BadInput
 from tests.fields import draw, isotropic
+from tests.reference.spectra import power_in_memory
 
 SHAPE = (24, 24, 24)
 
 
 def test_scatter_over_realizations_is_that_of_gaussian_modes() -> None:
-    spectra = [power(draw(isotropic(SHAPE), SHAPE, s), 10.0) for s in range(100)]
+    spectra = [power_in_memory(draw(isotropic(SHAPE), SHAPE, s), 10.0) for s in range(100)]
     mean = over_realizations(spectra)
     assert mean.errors is not None and "100 realizations" in mean.error_kind
     expected = np.mean([s.mode_errors for s in spectra], axis=0)
@@ -28,7 +28,7 @@ def test_scatter_over_realizations_is_that_of_gaussian_modes() -> None:
 def test_subvolumes_of_a_gaussian_field_give_its_errors(method: str) -> None:
     shape = (96, 96, 96)
     field = draw(isotropic(shape, 1.0), shape, 4)
-    spectrum = power(field, 30.0)
+    spectrum = power_in_memory(field, 30.0)
     found = over_subvolumes(spectrum, field, 30.0, pieces=4, method=method)
     assert found.errors is not None and found.error_kind == f"{method} over 64 sub-volumes"
     ratio = found.errors / spectrum.mode_errors
@@ -41,7 +41,7 @@ def test_subvolumes_of_a_gaussian_field_give_its_errors(method: str) -> None:
 def test_a_field_of_few_bright_places_has_larger_errors() -> None:
     shape = (64, 64, 64)
     field = np.exp(2.5 * draw(isotropic(shape, 2.0), shape, 4).astype(np.float64))
-    spectrum = power(field, 30.0, normalise=True)
+    spectrum = power_in_memory(field, 30.0, normalise=True)
     found = over_subvolumes(spectrum, field, 30.0, pieces=4)
     assert found.errors is not None
     assert np.median(found.errors / spectrum.mode_errors) > 2
@@ -49,11 +49,11 @@ def test_a_field_of_few_bright_places_has_larger_errors() -> None:
 
 def test_bad_input() -> None:
     field = draw(isotropic(SHAPE), SHAPE, 1)
-    spectrum = power(field, 10.0)
+    spectrum = power_in_memory(field, 10.0)
     with pytest.raises(BadInput, match="at least 2"):
         over_realizations([spectrum])
     with pytest.raises(BadInput, match="different bins"):
-        over_realizations([spectrum, power(field, 20.0)])
+        over_realizations([spectrum, power_in_memory(field, 20.0)])
     with pytest.raises(BadInput, match="at least 16"):
         over_subvolumes(spectrum, field, 10.0, pieces=2)
     with pytest.raises(BadInput, match="not known"):

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import zarr
 
-from bigbox.analysis.cells import Blocks, all_layers
-from bigbox.analysis.planes import measure
-from bigbox.analysis.scores import Scores, sample_values
-from bigbox.analysis.seams import seams, stage_residuals
+from bigbox.analysis.seams.cells import all_layers, choose_blocks
+from bigbox.analysis.seams.find import find_seams
+from bigbox.analysis.seams.normal_scores import NormalScores, sample_values
+from bigbox.analysis.seams.planes import plane_sums
+from bigbox.analysis.seams.residuals import stage_residuals
 from bigbox.errors import BadInput
 from bigbox.scheduler.stages import stage
 from bigbox.scheduler.tiling import Tiling
@@ -50,7 +51,7 @@ def cell_means(field: np.ndarray, owner: np.ndarray, axis: int) -> tuple[np.ndar
 @pytest.mark.parametrize("memory", [3 << 20, 1 << 30])
 def test_planes_are_their_definition(memory: int) -> None:
     field = np.random.default_rng(1).random(SMALL.shape)
-    found, again = measure(field, SMALL, memory=memory)
+    found, again = plane_sums(field, SMALL, memory=memory)
     assert found is again
     owner = owner_map(SMALL)
     field = field - found.offset
@@ -88,18 +89,18 @@ def test_planes_are_their_definition(memory: int) -> None:
     volume = np.bincount(owner.ravel())
     level = SMALL.coords(np.arange(SMALL.size))
     sign = np.prod([np.where(SMALL.colours(a)[level[:, a]] % 2, -1, 1) for a in range(3)], axis=0)
-    assert np.allclose(found.gains.signed[-1], [(sign * total).sum(), (sign * volume).sum()])
+    assert np.allclose(found.textures.signed[-1], [(sign * total).sum(), (sign * volume).sum()])
     assert np.allclose(
-        found.gains.squares, [(total**2).sum(), (total * volume).sum(), (volume**2).sum()]
+        found.textures.squares, [(total**2).sum(), (total * volume).sum(), (volume**2).sum()]
     )
-    assert found.gains.cells == SMALL.size
+    assert found.textures.cells == SMALL.size
 
 
 @pytest.mark.parametrize("tiling", [SMALL, OPEN])
 def test_blocks_cover_every_voxel_once(tiling: Tiling) -> None:
     layers = all_layers(tiling)
     count = np.zeros(tiling.shape, int)
-    for block in Blocks.choose(tiling, layers, 2, 24 * 24**3, 1):
+    for block in choose_blocks(tiling, layers, 2, 24 * 24**3, 1):
         count[tuple(slice(*b) for b in block.bounds)] += 1
         assert block.read(count).shape == tuple(b - a + 4 for a, b in block.bounds)
     assert (count == 1).all()
@@ -122,18 +123,18 @@ def test_source_and_threads_change_nothing(smooth: np.ndarray, tmp_path: Path) -
         tmp_path / "f.zarr", shape=field.shape, chunks=(16, 16, 16), dtype="f4"
     )
     stored[:] = field
-    expected = seams(field, SMALL).as_dict()
+    expected = find_seams(field, SMALL).as_dict()
     for array in (stored, dask.array.from_array(field, chunks=10)):
-        assert seams(array, SMALL, workers=2).as_dict() == expected
-    small = seams(field, SMALL, memory=3 << 20)
+        assert find_seams(array, SMALL, workers=2).as_dict() == expected
+    small = find_seams(field, SMALL, memory=3 << 20)
     assert np.allclose(small.ratio, expected["ratio"], rtol=1e-4)
 
 
 def test_seam_ratio_of_white_noise_with_offsets_is_known() -> None:
     white = np.random.default_rng(2).standard_normal(BOX.shape).astype(np.float32)
-    assert abs((seams(white, BOX).ratio - 1) / seams(white, BOX).ratio_error).max() < 3.5
+    assert abs((find_seams(white, BOX).ratio - 1) / find_seams(white, BOX).ratio_error).max() < 3.5
     step = 0.5
-    found = seams(plant(white, BOX, "step", step), BOX)
+    found = find_seams(plant(white, BOX, "step", step), BOX)
     assert np.allclose(found.ratio, 1 + step**2 / 2, atol=0.02)
     steps = {(f.name, f.axis): f for f in found.tests}
     for axis in "xyz":
@@ -154,7 +155,7 @@ def test_profiles_are_folded_on_the_seams() -> None:
             line[first + j] = 10 + distance
             expected[distance] = 10 + distance
     field = np.random.default_rng(0).standard_normal(SMALL.shape) * 1e-3 + line[None, :, None]
-    profile = seams(field, SMALL).profiles[1]
+    profile = find_seams(field, SMALL).profiles[1]
     assert profile.axis == "y" and list(profile.distance) == sorted(expected)
     assert np.allclose(profile.mean, [expected[d] for d in profile.distance], atol=1e-3)
     assert np.allclose(profile.variance, 1e-6, rtol=0.1)
@@ -170,7 +171,7 @@ def test_a_wave_of_the_tile_period_is_its_harmonic() -> None:
     field += 0.05 * np.cos(2 * np.pi * 2 * phase)[:, None, None]
     found = next(
         h
-        for h in seams(field, tiling, box_size=23.0).harmonics
+        for h in find_seams(field, tiling, box_size=23.0).harmonics
         if (h.axis, h.quantity) == ("x", "mean")
     )
     at = list(found.order).index(2.0)
@@ -182,45 +183,45 @@ def test_a_wave_of_the_tile_period_is_its_harmonic() -> None:
 def test_a_red_field_in_a_small_box_is_no_seam(n: int) -> None:
     tiling = Tiling((n, n, n))
     field = draw(isotropic(tiling.shape, 1.0, -3.0), tiling.shape, 5)
-    found = seams(field, tiling)
+    found = find_seams(field, tiling)
     assert not found.alarm and found.p_value > 0.05
 
 
 def test_an_axis_of_one_tile_has_no_seams() -> None:
     tiling = Tiling((32, 112, 112), periodic=(False, True, True))
     field = np.random.default_rng(3).standard_normal(tiling.shape)
-    found = seams(field, tiling)
+    found = find_seams(field, tiling)
     assert np.isnan(found.ratio[0]) and np.isfinite(found.ratio[1:]).all()
     assert not found.alarm
 
 
 def test_no_alarm_without_seams(smooth: np.ndarray, rough: np.ndarray) -> None:
     for field in (smooth, rough, np.exp(rough)):
-        report = seams(field, BOX)
+        report = find_seams(field, BOX)
         assert not report.alarm and report.p_value > 0.01
         assert abs((report.ratio - 1) / report.ratio_error).max() < 4
 
 
 def test_heavy_tails_raise_no_alarm_and_hide_no_seam(rough: np.ndarray) -> None:
     bright = np.exp(2 * rough)
-    report = seams(bright, BOX)
+    report = find_seams(bright, BOX)
     assert report.scores and not report.alarm
     assert report.mean == pytest.approx(bright.mean(), rel=1e-4)
-    assert seams(np.exp(2 * plant(rough, BOX, "step", 0.04)), BOX).alarm
+    assert find_seams(np.exp(2 * plant(rough, BOX, "step", 0.04)), BOX).alarm
 
 
 def test_scores_make_any_field_gaussian(rough: np.ndarray) -> None:
     for field in (rough, np.exp(2 * rough), np.maximum(rough, 0)):
-        found = Scores.of(sample_values(field, field.shape))(field)
+        found = NormalScores.of(sample_values(field, field.shape))(field)
         order = np.argsort(field, axis=None)
         assert (np.diff(found.ravel()[order]) >= 0).all()
         upper = found[rough > np.median(rough)]
         assert np.quantile(upper, 0.5) == pytest.approx(0.674, abs=0.1)
-    scores = Scores.of(sample_values(rough, BOX.shape))
-    plain, scored = measure(rough, BOX, scores=scores)
-    alone = measure(rough, BOX)[0]
+    scores = NormalScores.of(sample_values(rough, BOX.shape))
+    plain, scored = plane_sums(rough, BOX, scores=scores)
+    alone = plane_sums(rough, BOX)[0]
     assert np.array_equal(plain.axes[1].jump, alone.axes[1].jump)
-    assert scored.gains.cells == BOX.size
+    assert scored.textures.cells == BOX.size
 
 
 @pytest.mark.parametrize(
@@ -229,16 +230,16 @@ def test_scores_make_any_field_gaussian(rough: np.ndarray) -> None:
 def test_planted_seams_are_found_in_a_rough_field(
     rough: np.ndarray, kind: str, strength: float
 ) -> None:
-    assert seams(plant(rough, BOX, kind, strength, 3), BOX).alarm
+    assert find_seams(plant(rough, BOX, kind, strength, 3), BOX).alarm
 
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_one_percent_is_found_in_a_smooth_field(smooth: np.ndarray, kind: str) -> None:
-    assert seams(plant(smooth, BOX, kind, 0.01, 3), BOX).alarm
+    assert find_seams(plant(smooth, BOX, kind, 0.01, 3), BOX).alarm
 
 
 def test_report_is_json(smooth: np.ndarray) -> None:
-    report = json.loads(json.dumps(seams(smooth, BOX).as_dict(), allow_nan=False))
+    report = json.loads(json.dumps(find_seams(smooth, BOX).as_dict(), allow_nan=False))
     assert report["strongest"] in report["tests"]
     assert len(report["profiles"]) == 3
 
@@ -274,10 +275,10 @@ def test_bad_input(smooth: np.ndarray) -> None:
         (hurt, r"\(100, 3, 4\) is not finite"),
     ):
         with pytest.raises(BadInput, match=words):
-            seams(field, BOX)
+            find_seams(field, BOX)
     with pytest.raises(BadInput, match="false-alarm rate"):
-        seams(smooth, BOX, false_alarm_rate=0.0)
+        find_seams(smooth, BOX, false_alarm_rate=0.0)
     with pytest.raises(BadInput, match="too little"):
-        seams(smooth, BOX, memory=1000)
+        find_seams(smooth, BOX, memory=1000)
     with pytest.raises(BadInput, match="reference: has shape"):
         stage_residuals(smooth, smooth[:-1], BOX)

@@ -1,4 +1,4 @@
-"""Errors of a spectrum: the scatter of realizations, or of sub-volumes by jackknife or bootstrap.
+"""Find errors of a spectrum from realizations, or from sub-volumes by jackknife or bootstrap.
 
 A sub-volume is not periodic: it is tapered to zero at its faces (a Tukey window, cosine over a
 quarter at either end), or the power of large scales would leak into all others::
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 from scipy.signal.windows import tukey
 
-from bigbox.analysis.power import power
-from bigbox.analysis.shells import box_sides
-from bigbox.analysis.spectrum import Float, Spectrum
+from bigbox.analysis.spectra.modes import EVERYTHING, ModeSums, Shells, box_sides
+from bigbox.analysis.spectra.spectrum import Float, Spectrum
 from bigbox.errors import BadInput
 
 METHODS = ("jackknife", "bootstrap")
@@ -35,9 +35,9 @@ DRAWS = 500
 
 
 def over_realizations(spectra: Sequence[Spectrum]) -> Spectrum:
-    """The mean spectrum of two realizations or more; errors: of the mean, from their scatter.
+    """Return the mean spectrum of realizations; errors: of the mean, from their scatter.
 
-    Raises BadInput where the bins differ.
+    Raise BadInput where the bins differ.
     """
     values = _stack(spectra)
     error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
@@ -46,7 +46,7 @@ def over_realizations(spectra: Sequence[Spectrum]) -> Spectrum:
 
 
 def scatter(spectra: Sequence[Spectrum]) -> Float:
-    """Standard deviation of one realization about their mean, per bin."""
+    """Return the standard deviation of one realization about their mean, per bin."""
     return np.asarray(_stack(spectra).std(axis=0, ddof=1), np.float64)
 
 
@@ -59,11 +59,11 @@ def over_subvolumes(
     method: str = "jackknife",
     seed: int = 0,
 ) -> Spectrum:
-    """The spectrum of the box with errors from pieces^3 sub-volumes of its array(s).
+    """Return the spectrum of the box with errors from pieces^3 sub-volumes of its array.
 
-    spectrum: the auto spectrum of `array`, numpy, zarr or dask; one sub-volume is read at a time.
-    Bins below the sub-volumes' reach take the inflation of the
-    largest scales that they have. Raises BadInput for sub-volumes of fewer than 16 voxels.
+    spectrum: the auto spectrum of `array`, numpy, zarr or dask. One sub-volume is read at a time.
+    Bins below the sub-volumes' reach take the inflation of the largest scales that they have. Raise
+    BadInput for sub-volumes of fewer than 16 voxels.
     """
     if method not in METHODS:
         raise BadInput(f"method {method!r} is not known: choose {' or '.join(METHODS)}")
@@ -102,9 +102,13 @@ def _inflation(
         field = np.asarray(array[at], np.float64)
         # Less its own mean, which would show as power at the taper's scale.
         field = (field - (field * taper).sum() / taper.sum()) * taper
-        found.append(power(field, part))
-    modes, k = found[0].modes, found[0].k
-    values = np.stack([s.power for s in found])
+        if field.min() == field.max():
+            raise BadInput(f"field: is constant ({field.flat[0]:g} everywhere): it has no spectrum")
+        sums = ModeSums(shape, part, Shells.of(shape, part))
+        sums.add(EVERYTHING, [scipy.fft.rfftn(field - field.mean())])
+        found.append(sums.means())
+    modes, (k,), _ = found[0]
+    values = np.stack([power for _, _, (power,) in found])
     mean = values.mean(axis=0)
     good = (mean > 0) & (modes > 0)
     # Each fine bin over its mean, or the steep parts of a spectrum would drown the rest of a bin.
@@ -119,11 +123,12 @@ def _inflation(
 
 
 def _spread(values: Float, method: str, seed: int) -> Float:
-    """Standard deviation of the mean over sub-volumes, (bins,)."""
+    """Return the standard deviation of the mean over sub-volumes, (bins,)."""
     n = len(values)
     if method == "jackknife":
         without = (values.sum(axis=0) - values) / (n - 1)
-        return np.sqrt((n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0))
+        square = ((without - without.mean(axis=0)) ** 2).sum(axis=0)
+        return np.asarray(np.sqrt((n - 1) / n * square), np.float64)
     drawn = np.random.default_rng(seed).integers(0, n, (DRAWS, n))
     means: npt.NDArray[np.float64] = values[drawn].mean(axis=1)
     return np.asarray(means.std(axis=0, ddof=1) * np.sqrt(n / (n - 1)), np.float64)

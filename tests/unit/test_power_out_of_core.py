@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import zarr
 
-from bigbox.analysis.large import Layout, pair_large, power_large
-from bigbox.analysis.power import Spectrum, log_edges, pair, power
+from bigbox.analysis.spectra.modes import log_edges
+from bigbox.analysis.spectra.power import BlockSizes, pair, power
+from bigbox.analysis.spectra.spectrum import Spectrum
 from bigbox.errors import BadInput
 from tests.fields import draw, isotropic
+from tests.reference.spectra import pair_in_memory, power_in_memory
 
 SHAPE = (40, 36, 50)
 
@@ -39,8 +41,8 @@ def test_same_as_in_memory(
 ) -> None:
     a, b = fields
     memory *= workers
-    expected = pair(a.astype(np.float64), b.astype(np.float64), 8.0, normalise=True)
-    found = pair_large(a, b, 8.0, normalise=True, memory=memory, workers=workers, scratch=tmp_path)
+    expected = pair_in_memory(a.astype(np.float64), b.astype(np.float64), 8.0, normalise=True)
+    found = pair(a, b, 8.0, normalise=True, memory=memory, workers=workers, scratch=tmp_path)
     for name in ("first", "second", "cross"):
         alike(getattr(found, name), getattr(expected, name))
     assert list(tmp_path.iterdir()) == []
@@ -54,8 +56,8 @@ def test_same_switches(fields: tuple[np.ndarray, np.ndarray]) -> None:
         {"edges": edges, "other": b, "window": ("tsc", None)},
     ]
     for options in tried:
-        found = power_large(a, 8.0, **options)
-        expected = power(a.astype(np.float64), 8.0, **options)
+        found = power(a, 8.0, **options)
+        expected = power_in_memory(a.astype(np.float64), 8.0, **options)
         alike(found, expected)
         assert (found.units, found.kind, found.window, found.shot_noise) == (
             expected.units,
@@ -71,21 +73,21 @@ def test_kinds_of_array(fields: tuple[np.ndarray, np.ndarray], tmp_path: Path) -
         tmp_path / "a.zarr", shape=SHAPE, chunks=(10, 12, 25), shards=(20, 36, 50), dtype="f4"
     )
     stored[:] = a
-    expected = power_large(a, 8.0)
+    expected = power(a, 8.0)
     for array in (stored, dask.array.from_array(a, chunks=13), a.astype(np.float64)):
-        alike(power_large(array, 8.0, memory=24 << 20), expected)
+        alike(power(array, 8.0, memory=24 << 20), expected)
 
 
 def test_a_large_mean_costs_nothing(fields: tuple[np.ndarray, np.ndarray]) -> None:
     a, _ = fields
     lifted = (a + 8).astype(np.float32)
-    alike(power_large(lifted, 8.0), power(lifted.astype(np.float64), 8.0))
+    alike(power(lifted, 8.0), power_in_memory(lifted.astype(np.float64), 8.0))
 
 
 def test_the_array_is_left_alone(fields: tuple[np.ndarray, np.ndarray]) -> None:
     a, _ = fields
     before = a.copy()
-    power_large(a, 8.0)
+    power(a, 8.0)
     assert np.array_equal(a, before)
 
 
@@ -94,7 +96,7 @@ def test_the_array_is_left_alone(fields: tuple[np.ndarray, np.ndarray]) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_blocks_fit_the_memory(n: int, memory: int, workers: int) -> None:
     array = dask.array.zeros((n, n, n), chunks=64, dtype="f4")
-    layout = Layout.choose([array, array], memory, workers)
+    layout = BlockSizes.choose([array, array], memory, workers)
     plane = 4 * n * n
     half = 8 * n * (n // 2 + 1)
     share = memory / workers
@@ -108,12 +110,12 @@ def test_bad_input(fields: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> Non
     hurt = a.copy()
     hurt[3, 4, 5] = np.nan
     with pytest.raises(BadInput, match=r"\(3, 4, 5\) is not finite"):
-        power_large(hurt, 8.0)
+        power(hurt, 8.0)
     with pytest.raises(BadInput, match="constant"):
-        power_large(np.ones(SHAPE), 8.0)
+        power(np.ones(SHAPE), 8.0)
     with pytest.raises(BadInput, match="too little, it needs"):
-        power_large(a, 8.0, memory=1000)
+        power(a, 8.0, memory=1000)
     with pytest.raises(BadInput, match="no such folder"):
-        power_large(a, 8.0, scratch=tmp_path / "none")
+        power(a, 8.0, scratch=tmp_path / "none")
     with pytest.raises(BadInput, match="must be alike"):
-        pair_large(a, a[:-1], 8.0)
+        pair(a, a[:-1], 8.0)

@@ -1,11 +1,17 @@
-"""Power spectra out of core: the exact FFT in two passes over the box, in bounded memory.
+"""Measure power spectra out of core: the exact FFT in two passes over the box, in bounded memory.
+
+    P(k) = V <|delta_k|^2>,   delta_k = FFT(field) / N_voxels,   V the volume of the box
+
+in (Mpc/h)^3 times the field's unit squared, k in h/Mpc, averaged over the modes of a bin of |k|.
+The zero mode is left out. The mean |k| of a bin's modes is its k. A mode and its conjugate count as
+two, so `modes / 2` are independent. The field is not changed by default; `normalise=True` takes
+T_b / <T_b> (Mishra, Trotta & Viel 2025 (LODI), eqs. 15-16).
 
     pass 1, slabs of x      read ──► FFT over y and z ──► scratch, chunks of (x, some y, all z)
     pass 2, pencils         scratch (all x, some y, all z) ──► FFT over x ──► bins of |k|
 
-Nothing is approximated: the modes are those of one FFT of the whole box in float32, and they fall
-into the same bins as in `bigbox.analysis.power`. The scratch takes 4 bytes for each voxel of each
-field and is removed afterwards. Both passes run on dask's threads.
+Nothing is approximated: the modes are those of one FFT of the whole box in float32. The scratch
+takes 4 bytes for each voxel of each field and is removed afterwards. Both passes run on dask.
 """
 
 from __future__ import annotations
@@ -15,25 +21,26 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack
 
-import dask
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import zarr
 
-from bigbox.analysis.shells import (
+from bigbox.analysis.spectra.modes import (
     CHUNK_MODES,
     Bins,
+    Conventions,
     ModeSums,
+    Place,
     Shells,
     Window,
-    default_edges,
-    label,
-    mean_of,
+    divisor,
+    power_unit,
 )
-from bigbox.analysis.spectrum import Pair, Spectrum
+from bigbox.analysis.spectra.spectrum import Pair, Spectrum
+from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 
 MEMORY = 1 << 30
@@ -42,70 +49,77 @@ MEMORY = 1 << 30
 _BINNING = 80 * CHUNK_MODES
 
 
-def power_large(
+class Resources(TypedDict, total=False):
+    """What a measurement out of core may use.
+
+    Attributes
+    ----------
+    memory : Bytes that the blocks in work may take together, beside the libraries (0.2 GB).
+    scratch : Folder for the half-transformed box, 4 bytes a voxel; None: the system's.
+    workers : Threads; each has its share of the memory.
+    """
+
+    memory: int
+    scratch: str | Path | None
+    workers: int
+
+
+class Options(Conventions, Resources):
+    """Conventions and resources."""
+
+
+def power(
     array: Any,
     box_size: float | Sequence[float],
     other: Any = None,
     *,
     edges: npt.ArrayLike | None = None,
-    window: Window | tuple[Window, Window] = None,
-    shot_noise: float = 0.0,
-    normalise: bool = False,
     unit: str = "",
-    memory: int = MEMORY,
-    scratch: str | Path | None = None,
-    workers: int = 1,
+    **options: Unpack[Options],
 ) -> Spectrum:
-    """Spectrum of a periodic array (X, Y, Z), zarr, dask, HDF5 or numpy, or its cross spectrum.
+    """Return the spectrum of a periodic array (X, Y, Z), or its cross spectrum with `other`.
 
-    memory   bytes that the blocks in work may take together, beside the libraries (0.2 GB)
-    scratch  folder for the half-transformed box, 4 bytes a voxel; None: the system's
-    workers  threads; each has its share of the memory
+    The arrays may be of zarr, dask, HDF5 or numpy.
 
-    Everything else as in `bigbox.analysis.power.power`; the transform is in float32. Raises
-    BadInput for arrays that cannot be used, too little memory, or too little disk.
+    Parameters
+    ----------
+    box_size : Mpc/h, one number for a box of cubic voxels (its x axis) or one per axis.
+    edges : h/Mpc, ascending; None: bins of width 2 pi / L around its multiples, to Nyquist.
+    unit : The field's unit, for the label alone ("mK").
+    **options : See `Conventions` and `Resources`.
+
+    Raises
+    ------
+    BadInput
+        For arrays that cannot be used, too little memory, or too little disk.
     """
-    shells = Shells(default_edges(array.shape, box_size) if edges is None else edges)
-    sums = mode_sums(
-        [array] if other is None else [array, other],
-        box_size,
-        shells,
-        window=window,
-        shot_noise=shot_noise,
-        normalise=normalise,
-        memory=memory,
-        scratch=scratch,
-        workers=workers,
-    )
-    return sums.spectra(shells.edges, label(unit, normalise))[-1]
+    arrays = [array] if other is None else [array, other]
+    return _spectra(arrays, box_size, edges, unit, options)[-1]
 
 
-def pair_large(
+def pair(
     first: Any,
     second: Any,
     box_size: float | Sequence[float],
     *,
     edges: npt.ArrayLike | None = None,
-    window: Window | tuple[Window, Window] = None,
-    normalise: bool = False,
     unit: str = "",
-    memory: int = MEMORY,
-    scratch: str | Path | None = None,
-    workers: int = 1,
+    **options: Unpack[Options],
 ) -> Pair:
-    """The auto spectra of two arrays and their cross spectrum, in the same two passes."""
-    shells = Shells(default_edges(first.shape, box_size) if edges is None else edges)
-    sums = mode_sums(
-        [first, second],
-        box_size,
-        shells,
-        window=window,
-        normalise=normalise,
-        memory=memory,
-        scratch=scratch,
-        workers=workers,
-    )
-    return Pair(*sums.spectra(shells.edges, label(unit, normalise)))
+    """Return the auto spectra of two arrays and their cross spectrum, in the same two passes."""
+    return Pair(*_spectra([first, second], box_size, edges, unit, options))
+
+
+def _spectra(
+    arrays: Sequence[Any],
+    box_size: float | Sequence[float],
+    edges: npt.ArrayLike | None,
+    unit: str,
+    options: Options,
+) -> list[Spectrum]:
+    shells = Shells.of(arrays[0].shape, box_size, edges)
+    sums = mode_sums(arrays, box_size, shells, **options)
+    return sums.spectra(shells.edges, power_unit(unit, options.get("normalise", False)))
 
 
 def mode_sums(
@@ -116,26 +130,22 @@ def mode_sums(
     window: Window | tuple[Window, Window] = None,
     shot_noise: float = 0.0,
     normalise: bool = False,
-    memory: int = MEMORY,
-    scratch: str | Path | None = None,
-    workers: int = 1,
+    **resources: Unpack[Resources],
 ) -> ModeSums:
-    """The sums over all modes in any bins, for one array or two; see `power_large`."""
-    shape = tuple(int(n) for n in arrays[0].shape)
+    """Return the sums over all modes in any bins, for one array or two."""
 
     def empty() -> ModeSums:
-        return ModeSums(shape, box_size, bins, window, shot_noise, products=2 * len(arrays) - 1)
+        products = 2 * len(arrays) - 1
+        return ModeSums(arrays[0].shape, box_size, bins, window, shot_noise, products)
 
-    empty()
-    return collect(
-        arrays, empty, normalise=normalise, memory=memory, scratch=scratch, workers=workers
-    )
+    empty()  # refuses what is wrong before anything is read
+    return collect(arrays, empty, normalise=normalise, **resources)
 
 
 class Collector(Protocol):
     """What is kept of the modes: see ModeSums."""
 
-    def add(self, at: tuple[slice, slice, slice], modes: Sequence[npt.NDArray[Any]]) -> None:
+    def add(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> None:
         """Take a block: `at` is its place in the rfftn, `modes` those of each field."""
         ...
 
@@ -156,24 +166,24 @@ def collect(
     scratch: str | Path | None = None,
     workers: int = 1,
 ) -> Kept:
-    """Transform the arrays and show every mode once to collectors made by `empty`, merged."""
+    """Transform the arrays, show every mode once to collectors made by `empty`, and merge these."""
     shape = tuple(int(n) for n in arrays[0].shape)
     for other in arrays[1:]:
         if tuple(other.shape) != shape:
             raise BadInput(f"fields have shapes {shape} and {other.shape}: they must be alike")
-    layout = Layout.choose(arrays, memory, workers)
+    sizes = BlockSizes.choose(arrays, memory, workers)
     folder = Path(tempfile.gettempdir() if scratch is None else scratch)
-    _check_disk(folder, layout.scratch_bytes)
+    _check_disk(folder, sizes.scratch_bytes)
     work = Path(tempfile.mkdtemp(prefix="bigbox-spectra-", dir=folder))
     try:
-        halves = [_planes(a, i, layout, work, normalise) for i, a in enumerate(arrays)]
-        return _pencils(halves, layout, empty)
+        halves = [_planes(a, i, sizes, work, normalise) for i, a in enumerate(arrays)]
+        return _pencils(halves, sizes, empty)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockSizes:
     """Sizes of the blocks: planes read and transformed at a time, rows of y in a pencil block.
 
     memory(one worker) = max of: slab * Y * Z * 4 bytes + the planes being transformed;
@@ -188,8 +198,8 @@ class Layout:
     workers: int
 
     @classmethod
-    def choose(cls, arrays: Sequence[Any], memory: int, workers: int) -> Layout:
-        """The largest blocks that fit; raises BadInput with the least memory that would do."""
+    def choose(cls, arrays: Sequence[Any], memory: int, workers: int) -> BlockSizes:
+        """Choose the largest blocks that fit; raise BadInput with the least memory needed."""
         x, y, z = (int(n) for n in arrays[0].shape)
         share = memory // max(workers, 1)
         # A plane as float32, less its mean, transformed, and as the bytes that zarr writes.
@@ -202,7 +212,8 @@ class Layout:
                 f" {workers} workers is too little, it needs {workers * least / 2**20:.0f} MiB"
             )
         planes = next(p for p in (8, 4, 2, 1) if p == 1 or p <= min(share // 4 // transform, x))
-        chunk = _first_chunk(arrays[0])
+        # Planes of x in a chunk of the array; of dask, chunks are tuples.
+        chunk = int(np.ravel((getattr(arrays[0], "chunks", None) or (1,))[0])[0])
         slab = max(1, min(x, (share - planes * transform) // read))
         # Whole chunks of the box where they fit: none is read twice. Whole chunks of the scratch
         # in any case: each has one writer.
@@ -214,21 +225,13 @@ class Layout:
 
     @property
     def scratch_bytes(self) -> int:
-        """Disk that the half-transformed fields take."""
+        """Return the bytes of disk that the half-transformed fields take."""
         x, y, z = self.shape
         return 8 * self.fields * x * y * (z // 2 + 1)
 
 
-def _first_chunk(array: Any) -> int:
-    """Planes of x in a chunk of the array; 1 where it has no chunks."""
-    chunks = getattr(array, "chunks", None)
-    if chunks is None:
-        return 1
-    return int(chunks[0][0] if isinstance(chunks[0], tuple) else chunks[0])
-
-
 @dataclass(frozen=True)
-class _Half:
+class _HalfTransform:
     """A field transformed over y and z, without its planes' means; and those, over the mean."""
 
     modes: zarr.Array[Any]
@@ -236,20 +239,22 @@ class _Half:
     factor: float
 
 
-def _planes(array: Any, number: int, layout: Layout, work: Path, normalise: bool) -> _Half:
+def _planes(
+    array: Any, number: int, sizes: BlockSizes, work: Path, normalise: bool
+) -> _HalfTransform:
     """Pass 1 for one field."""
-    x, y, z = layout.shape
+    x, y, z = sizes.shape
     modes = zarr.create_array(
         work / f"{number}.zarr",
         shape=(x, y, z // 2 + 1),
-        chunks=(layout.planes, layout.pencil, z // 2 + 1),
+        chunks=(sizes.planes, sizes.pencil, z // 2 + 1),
         dtype="complex64",
         compressors=None,
         fill_value=0,
     )
 
     def one(first: int) -> tuple[npt.NDArray[np.float64], float, float]:
-        last = min(first + layout.slab, x)
+        last = min(first + sizes.slab, x)
         slab = np.asarray(array[first:last], np.float32)
         means = slab.mean(axis=(1, 2), dtype=np.float64)
         least, most = float(slab.min()), float(slab.max())
@@ -259,8 +264,8 @@ def _planes(array: Any, number: int, layout: Layout, work: Path, normalise: bool
                 f"field {number + 1}: voxel {tuple(int(i) for i in bad)} is not finite;"
                 " paint or repair it first"
             )
-        for low in range(first, last, layout.planes):
-            high = min(low + layout.planes, last)
+        for low in range(first, last, sizes.planes):
+            high = min(low + sizes.planes, last)
             rows = slice(low - first, high - first)
             part = slab[rows] - means[rows, None, None].astype(np.float32)
             half = scipy.fft.rfft2(part, axes=(1, 2), overwrite_x=True)
@@ -269,21 +274,24 @@ def _planes(array: Any, number: int, layout: Layout, work: Path, normalise: bool
             modes[low:high] = half
         return means, least, most
 
-    found = _run([dask.delayed(one)(i) for i in range(0, x, layout.slab)], layout.workers)
+    found = list(map_blocks(one, range(0, x, sizes.slab), workers=sizes.workers))
     means = np.concatenate([m for m, _, _ in found])
     least, most = min(low for _, low, _ in found), max(high for _, _, high in found)
     if least == most:
         raise BadInput(f"field {number + 1}: is constant ({least:g}): it has no spectrum")
-    mean = mean_of(float(means.mean()), normalise, f"field {number + 1}")
-    return _Half(modes, means - means.mean(), 1.0 / mean if normalise else 1.0)
+    mean = float(means.mean())
+    factor = 1.0 / divisor(mean, f"field {number + 1}") if normalise else 1.0
+    return _HalfTransform(modes, means - mean, factor)
 
 
-def _pencils(halves: Sequence[_Half], layout: Layout, empty: Callable[[], Kept]) -> Kept:
+def _pencils(
+    halves: Sequence[_HalfTransform], sizes: BlockSizes, empty: Callable[[], Kept]
+) -> Kept:
     """Pass 2: transform along x and bin."""
-    _, y, z = layout.shape
+    _, y, z = sizes.shape
 
     def one(first: int) -> Kept:
-        last = min(first + layout.pencil, y)
+        last = min(first + sizes.pencil, y)
         blocks = []
         for half in halves:
             block = np.asarray(half.modes[:, first:last])
@@ -298,15 +306,9 @@ def _pencils(halves: Sequence[_Half], layout: Layout, empty: Callable[[], Kept])
         return sums
 
     total = empty()
-    for sums in _run([dask.delayed(one)(j) for j in range(0, y, layout.pencil)], layout.workers):
+    for sums in map_blocks(one, range(0, y, sizes.pencil), workers=sizes.workers):
         total.merge(sums)
     return total
-
-
-def _run(tasks: list[Any], workers: int) -> tuple[Any, ...]:
-    if workers == 1:
-        return dask.compute(*tasks, scheduler="synchronous")
-    return dask.compute(*tasks, scheduler="threads", num_workers=workers)
 
 
 def _check_disk(folder: Path, need: int) -> None:

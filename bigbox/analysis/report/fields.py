@@ -1,4 +1,4 @@
-"""What is compared: a box's array, a truth, other realizations; opened, and refused in one line.
+"""Open what is compared: a box's array, a truth, other realizations; refuse it in one line.
 
 Nothing but metadata is read here, except by `survey`, which reads every voxel once.
 """
@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bigbox.blockwise import Region, map_blocks, regions, size
 from bigbox.errors import BadInput
-from bigbox.ingest.sources import GridSource, open_source
+from bigbox.ingest.sources import open_source
 from bigbox.store.box import Box
 from bigbox.store.dataset import Painted, painted
 from bigbox.store.metadata import read_json
@@ -45,59 +46,67 @@ class Field:
 
     @property
     def voxel(self) -> float:
-        """Side of a voxel, Mpc/h."""
+        """Return the side of a voxel, Mpc/h."""
         return self.box_size[0] / self.shape[0]
 
 
+class LazyArray:
+    """An array (X, Y, Z), float32, of which a region is made when it is read."""
+
+    ndim = 3
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self, shape: Sequence[int], chunks: Sequence[int], read: Callable[[Region], Any]
+    ) -> None:
+        self.shape, self.chunks, self._read = tuple(shape), tuple(chunks), read
+
+    def __getitem__(self, cut: Any) -> NDArray[np.float32]:
+        cuts = (cut if isinstance(cut, tuple) else (cut,)) + (slice(None),) * 3
+        region = tuple(slice(*s.indices(n)[:2]) for s, n in zip(cuts[:3], self.shape, strict=True))
+        return np.asarray(self._read(region), np.float32)
+
+
 def open_field(path: str | Path, name: str = "tb") -> Field:
-    """An array of a box; raises BadInput where it is not there, or not painted to its end."""
+    """Open an array of a box; raise BadInput where it is not there, or not painted to its end."""
     box = Box.open(path)
-    about = painted(box)
+    about = painted(box) if name == "tb" else None
     if name == "tb" and not box.has("tb"):
         raise BadInput(f"{path}: is not painted yet; paint it first: bigbox paint {path}")
     array = box.require(name) if box.has(name) else box.array(name)
     if array.ndim != 3:
         raise BadInput(f"{path}/{name}: has {array.ndim} dimensions; one field (X, Y, Z) is needed")
-    if name == "tb" and about is not None and not about.whole:
+    if about is not None and not about.whole:
         raise BadInput(
             f"{path}: is not painted to its end ({about.tiles_done:,} of {about.tiling.size:,}"
             f" tiles); run the same command again: bigbox paint {path}"
         )
-    return Field(
-        name=f"{path}/{name}",
-        array=array,
-        unit=str(array.attrs.get("units", "")),
-        shape=box.shape,
-        box_size=box.box_size,
-        box=box,
-        painted=about if name == "tb" else None,
-    )
+    unit = str(array.attrs.get("units", ""))
+    return Field(f"{path}/{name}", array, unit, box.shape, box.box_size, box, about)
 
 
 def open_truth(text: str, name: str, like: Field) -> Field:
-    """The truth: a box, or an array (.npy, HDF5, zarr) in the unit and on the grid of `like`.
+    """Open a truth: a box, or an array (.npy, HDF5, zarr) in the unit and on the grid of `like`.
 
-    Raises BadInput where its shape, or the box size where it tells one, is another.
+    Raise BadInput where its shape, or the box size where it has one, is another.
     """
     if (read_json(Path(text) / "zarr.json") or {}).get("attributes", {}).get("format") == "bigbox":
         truth = open_field(text, name)
     else:
         source = open_source(text)
-        told = source.attributes.get("box_size")
-        sides = like.box_size if told is None else tuple(np.broadcast_to(told, 3).tolist())
-        truth = Field(
-            name=str(source),
-            array=_Source(source),
-            unit=like.unit,
-            shape=source.shape,
-            box_size=(sides[0], sides[1], sides[2]),
-        )
+
+        def read(region: Region) -> Any:
+            return source.read((region[0], region[1], region[2]))
+
+        array = LazyArray(source.shape, [min(n, EDGE) for n in source.shape], read)
+        x, y, z = np.broadcast_to(source.attributes.get("box_size", like.box_size), 3).tolist()
+        truth = Field(str(source), array, like.unit, source.shape, (x, y, z))
     require_alike(truth, like)
     return truth
 
 
 def open_realizations(paths: Sequence[str | Path], name: str, like: Field) -> list[Field]:
-    """Other paintings of the same matter; raises BadInput where one is another box or `like`."""
+    """Open other paintings of the same matter; raise BadInput for another box, or for `like`."""
     seen = {} if like.box is None else {os.path.realpath(like.box.place): like.name}
     fields = []
     for path in paths:
@@ -127,9 +136,9 @@ def require_alike(field: Field, like: Field) -> None:
 
 
 def survey(field: Field, memory: int) -> tuple[float, float]:
-    """Least and largest value of a field; reads it once, in blocks on dask.
+    """Return the least and largest value of a field; read it once, in blocks on dask.
 
-    Raises BadInput, naming the field, where a voxel is not finite or all are the same.
+    Raise BadInput, naming the field, where a voxel is not finite or all are the same.
     """
     least, most = extent(field, memory)
     if least == most:
@@ -141,10 +150,9 @@ def survey(field: Field, memory: int) -> tuple[float, float]:
 
 
 def extent(field: Field, memory: int) -> tuple[float, float]:
-    """As `survey`, but a constant field is no error."""
-    import dask
+    """Return the least and largest value, as `survey`, but a constant field is no error."""
 
-    def look(region: tuple[slice, ...]) -> tuple[float, float, int, int]:
+    def look(region: Region) -> tuple[float, float, int, int]:
         values = read(field, region)
         least, most = float(values.min()), float(values.max())
         if math.isfinite(least) and math.isfinite(most):
@@ -154,8 +162,10 @@ def extent(field: Field, memory: int) -> tuple[float, float]:
         at = tuple(int(i) + s.start for i, s in zip(local, region, strict=True))
         return least, most, int(bad.sum()), int(np.ravel_multi_index(at, field.shape))
 
-    work = [dask.delayed(look)(region) for region in blocks(field)]
-    found = dask.compute(*work, num_workers=threads(field, memory, 4))
+    parts = blocks(field)
+    fit = memory // (4 * 4 * max(map(size, parts)))  # a block is held four times as float32
+    workers = max(1, min(len(os.sched_getaffinity(0)), fit))
+    found = list(map_blocks(look, parts, workers=workers))
     count = sum(f[2] for f in found)
     if count:
         first = min(f[3] for f in found if f[2])
@@ -167,21 +177,19 @@ def extent(field: Field, memory: int) -> tuple[float, float]:
     return min(f[0] for f in found), max(f[1] for f in found)
 
 
-def threads(field: Field, memory: int, copies: int) -> int:
-    """Blocks in work at once, each held `copies` times as float32."""
-    largest = max(math.prod(s.stop - s.start for s in region) for region in blocks(field))
-    return max(1, min(len(os.sched_getaffinity(0)), memory // (4 * copies * largest)))
-
-
 def residual(field: Field, other: Field) -> Field:
-    """field - other, computed where it is read."""
-    name = f"{field.name} - {other.name}"
-    array = _Computed((field.array, other.array), np.subtract)
-    return replace(field, name=name, array=array, box=None, painted=None)
+    """Return field - other, computed where it is read."""
+
+    def subtract(region: Region) -> Any:
+        a, b = (np.asarray(one.array[region], np.float32) for one in (field, other))
+        return np.subtract(a, b)
+
+    array = LazyArray(field.shape, _edges(field), subtract)
+    return replace(field, name=f"{field.name} - {other.name}", array=array, box=None, painted=None)
 
 
 def compressed(field: Field) -> Field:
-    """arcsinh((field - median) / scatter), computed where it is read; without unit.
+    """Return arcsinh((field - median) / scatter), computed where it is read; without unit.
 
     Median and scatter (median absolute deviation) are those of a few of the field's voxels: their
     own error changes the function a little, but nothing that is the same everywhere.
@@ -192,23 +200,27 @@ def compressed(field: Field) -> Field:
     middle = np.float32(np.median(sample))
     scatter = np.float32(np.median(np.abs(sample - middle)) or sample.std() or 1.0)
 
-    def compress(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.arcsinh((values - middle) / scatter)
+    def compress(region: Region) -> Any:
+        return np.arcsinh((np.asarray(field.array[region], np.float32) - middle) / scatter)
 
-    array = _Computed((field.array,), compress)
+    array = LazyArray(field.shape, _edges(field), compress)
     return replace(field, name=f"arcsinh of {field.name}", array=array, unit="")
 
 
-def blocks(field: Field) -> list[tuple[slice, ...]]:
-    """Regions that cover a field: its shards, or blocks of 128³ of an array without chunks."""
-    from bigbox.export import regions
+def halo_channel(box: Box, channel: int) -> Field:
+    """Return one mass bin of the halo densities of a box."""
+    halo: Any = box.require("halo")
+    array = LazyArray(box.shape, halo.chunks[1:], lambda region: halo[(channel, *region)])
+    return Field(f"{box.path}/halo[{channel}]", array, "", box.shape, box.box_size)
 
-    edges = getattr(field.array, "shards", None) or field.array.chunks
-    return list(regions(field.shape, edges, 0))
+
+def blocks(field: Field) -> list[Region]:
+    """Return regions that cover a field: its shards, or blocks of 128³ of one without chunks."""
+    return list(regions(field.shape, _edges(field), 0))
 
 
-def read(field: Field, region: tuple[slice, ...]) -> NDArray[np.float32]:
-    """One region, float32; raises BadInput naming the field where a chunk is damaged."""
+def read(field: Field, region: Region) -> NDArray[np.float32]:
+    """Read one region, float32; raise BadInput naming the field where a chunk is damaged."""
     try:
         return np.ascontiguousarray(field.array[region], np.float32)
     except (ValueError, OSError) as error:
@@ -220,37 +232,8 @@ def read(field: Field, region: tuple[slice, ...]) -> NDArray[np.float32]:
         ) from error
 
 
-class _Computed:
-    """A function of arrays, voxel by voxel, as an array that dask and the diagnostics can cut."""
-
-    ndim = 3
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, arrays: tuple[Any, ...], function: Callable[..., Any]):
-        self._arrays, self._function = arrays, function
-        self.shape, self.chunks = arrays[0].shape, arrays[0].chunks
-        self.shards = getattr(arrays[0], "shards", None)
-
-    def __getitem__(self, cut: Any) -> NDArray[np.float32]:
-        parts = (np.asarray(array[cut], np.float32) for array in self._arrays)
-        return np.asarray(self._function(*parts), np.float32)
-
-
-class _Source:
-    """A file of one array, as an array that dask and the diagnostics can cut."""
-
-    ndim = 3
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, source: GridSource):
-        self._source = source
-        self.shape = source.shape
-        self.chunks = tuple(min(n, EDGE) for n in source.shape)
-
-    def __getitem__(self, cut: Any) -> NDArray[np.float32]:
-        cuts = (cut if isinstance(cut, tuple) else (cut,)) + (slice(None),) * 3
-        region = tuple(slice(*s.indices(n)[:2]) for s, n in zip(cuts[:3], self.shape, strict=True))
-        return np.asarray(self._source.read((region[0], region[1], region[2])), np.float32)
+def _edges(field: Field) -> tuple[int, ...]:
+    return tuple(getattr(field.array, "shards", None) or field.array.chunks)
 
 
 def _times(values: Sequence[float]) -> str:

@@ -1,18 +1,17 @@
-"""The cylindrical power spectrum P(k_parallel, k_perpendicular), in memory or out of core."""
+"""Measure the cylindrical power spectrum P(k_parallel, k_perpendicular) out of core."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.large import MEMORY, mode_sums
-from bigbox.analysis.shells import Axes, Shells, Window, box_sides, label
-from bigbox.analysis.spectrum import Float, numbers
+from bigbox.analysis.spectra.modes import Axes, Shells, box_sides, power_unit
+from bigbox.analysis.spectra.power import Options, mode_sums
+from bigbox.analysis.spectra.spectrum import Float, jsonable
 from bigbox.errors import BadInput
 
 
@@ -35,10 +34,10 @@ class Cylinder:
     units: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The spectrum as JSON; NaN becomes null."""
+        """Return the spectrum as JSON; NaN becomes null."""
         return {
             "axis": "xyz"[self.axis],
-            "power": [numbers(row) for row in self.power],
+            "power": jsonable(self.power),
             "modes": self.modes.tolist(),
             "parallel_edges": self.parallel_edges.tolist(),
             "transverse_edges": self.transverse_edges.tolist(),
@@ -46,15 +45,17 @@ class Cylinder:
         }
 
 
-class Cells:
+class CylinderBins:
     """Bins of (|k_parallel|, |k_perpendicular|), numbered row by row; the zero mode is in none."""
+
+    coordinates = 2
 
     def __init__(self, parallel: npt.ArrayLike, transverse: npt.ArrayLike, axis: int) -> None:
         self.parallel, self.transverse, self.axis = Shells(parallel), Shells(transverse), axis
         self.size = self.parallel.size * self.transverse.size
 
     def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
-        """Bin, |k_parallel| and |k_perpendicular| of each mode."""
+        """Return bin, |k_parallel| and |k_perpendicular| of each mode."""
         full = np.broadcast_arrays(k[0][:, None, None], k[1][None, :, None], k[2])
         first, second = (full[a].ravel() for a in range(3) if a != self.axis)
         along = np.asarray(abs(full[self.axis].ravel()), np.float64)
@@ -78,16 +79,16 @@ def cylinder(
     bins: int = 24,
     parallel_edges: npt.ArrayLike | None = None,
     transverse_edges: npt.ArrayLike | None = None,
-    window: Window = None,
-    normalise: bool = False,
     unit: str = "",
-    memory: int = MEMORY,
-    scratch: str | Path | None = None,
-    workers: int = 1,
+    **options: Unpack[Options],
 ) -> Cylinder:
-    """Cylindrical spectrum of a periodic array (X, Y, Z), out of core as in `power_large`.
+    """Return the cylindrical spectrum of a periodic array (X, Y, Z), out of core.
 
-    axis: the line of sight; bins: of equal width from 0 to Nyquist, for edges (h/Mpc) not given.
+    Parameters
+    ----------
+    axis : The line of sight.
+    bins : Of equal width from 0 to Nyquist, where edges (h/Mpc) are not given.
+    **options : See `bigbox.analysis.spectra.power.Options`.
     """
     if axis not in (0, 1, 2):
         raise BadInput(f"line of sight {axis}: must be axis 0, 1 or 2")
@@ -96,30 +97,21 @@ def cylinder(
     # From just above the last mode, so that Nyquist itself is in.
     along = np.linspace(0, top[axis] * (1 + 1e-9), bins + 1)
     across = np.linspace(0, min(top[a] for a in range(3) if a != axis) * (1 + 1e-9), bins + 1)
-    cells = Cells(
+    bins_ = CylinderBins(
         along if parallel_edges is None else parallel_edges,
         across if transverse_edges is None else transverse_edges,
         axis,
     )
-    sums = mode_sums(
-        [array],
-        box_size,
-        cells,
-        window=window,
-        normalise=normalise,
-        memory=memory,
-        scratch=scratch,
-        workers=workers,
-    )
+    sums = mode_sums([array], box_size, bins_, **options)
     modes, (parallel, transverse), power = sums.means()
-    shape = (cells.parallel.size, cells.transverse.size)
+    shape = (bins_.parallel.size, bins_.transverse.size)
     return Cylinder(
         power=power[0].reshape(shape),
         modes=modes.reshape(shape),
         k_parallel=parallel.reshape(shape),
         k_transverse=transverse.reshape(shape),
-        parallel_edges=cells.parallel.edges,
-        transverse_edges=cells.transverse.edges,
+        parallel_edges=bins_.parallel.edges,
+        transverse_edges=bins_.transverse.edges,
         axis=axis,
-        units=label(unit, normalise),
+        units=power_unit(unit, options.get("normalise", False)),
     )

@@ -1,4 +1,4 @@
-"""How a tiled box is cut for reading: layers, cells, and blocks of whole cells.
+"""Cut a tiled box for reading: layers, cells, and blocks of whole cells.
 
 The owner of a voxel is decided axis by axis (see `bigbox.scheduler.tiling`), so on each axis the
 box falls into layers, each owned by one row of tiles. The voxels that a tile owns are a cuboid, a
@@ -20,14 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dask
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.analysis.spectra.spectrum import Float
 from bigbox.errors import BadInput
+from bigbox.scheduler.grid import Grid, Meeting
 from bigbox.scheduler.tiling import Tiling
 
-Float = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 # Bytes of a block in work for each voxel: itself as read and as float32, and three differences.
@@ -48,7 +48,7 @@ class Layers:
 
     @classmethod
     def of(cls, tiling: Tiling, axis: int) -> Layers:
-        """The layers of one axis of a tiling."""
+        """Return the layers of one axis of a tiling."""
         n = tiling.shape[axis]
         line = np.zeros((n, 3), np.int64)
         line[:, axis] = np.arange(n)
@@ -60,11 +60,11 @@ class Layers:
 
     @property
     def widths(self) -> Ints:
-        """Planes of each layer."""
+        """Return the planes of each layer."""
         return np.diff(self.starts, append=self.length)
 
     def groups(self, longest: int) -> list[tuple[int, int]]:
-        """Runs of whole layers, (first, past the last), of at most `longest` planes, or of one."""
+        """Return runs of layers, (first, past the last), of at most `longest` planes or one."""
         found, first = [], 0
         ends = np.append(self.starts[1:], self.length)
         for i in range(len(self.starts)):
@@ -75,19 +75,8 @@ class Layers:
 
 
 def all_layers(tiling: Tiling) -> tuple[Layers, Layers, Layers]:
-    """The layers of the three axes."""
+    """Return the layers of the three axes."""
     return Layers.of(tiling, 0), Layers.of(tiling, 1), Layers.of(tiling, 2)
-
-
-def each(work: Any, blocks: Sequence[Block], workers: int) -> Iterator[tuple[Block, Any]]:
-    """Work on each block on dask's threads, a few at a time; results come in order."""
-    at_once = 8 * workers
-    scheduler = "synchronous" if workers == 1 else "threads"
-    for first in range(0, len(blocks), at_once):
-        part = blocks[first : first + at_once]
-        tasks = [dask.delayed(work, pure=False)(block) for block in part]
-        done = dask.compute(*tasks, scheduler=scheduler, num_workers=workers)
-        yield from zip(part, done, strict=True)
 
 
 @dataclass(frozen=True)
@@ -101,66 +90,56 @@ class Block:
     periodic: tuple[bool, bool, bool]
 
     def read(self, array: Any) -> npt.NDArray[np.float32]:
-        """The block with its margin: wrapped round periodic axes, repeated at open ends."""
-        pieces: list[list[slice]] = []
-        pad = []
+        """Return the block with its margin: wrapped round periodic axes, repeated at open ends."""
+        pads, origin, edges = [], [], []
         for (low, high), n, wraps in zip(self.bounds, self.shape, self.periodic, strict=True):
             first, last = low - self.margin, high + self.margin
             before, after = (0, 0) if wraps else (max(0, -first), max(0, last - n))
-            pad.append((before, after))
-            pieces.append(list(_runs(first + before, last - after, n)))
-        parts = [
-            [[np.asarray(array[x, y, z], np.float32) for z in pieces[2]] for y in pieces[1]]
-            for x in pieces[0]
-        ]
-        block = _joined(parts)
-        return np.pad(block, pad, mode="edge") if any(p != (0, 0) for p in pad) else block
+            pads.append((before, after))
+            origin.append(first + before)
+            edges.append(last - after - first - before)
+        block = np.empty(edges, np.float32)
+        cutout = Grid.cutout(
+            self.shape, (origin[0], origin[1], origin[2]), (edges[0], edges[1], edges[2])
+        )
+        whole = Grid.regular(self.shape, max(self.shape))
+        for _, here, there in Meeting(cutout, whole).pieces(0):
+            block[here] = array[there]
+        return np.pad(block, pads, mode="edge") if any(map(any, pads)) else block
+
+    def cell_sums(
+        self, values: npt.NDArray[Any], layers: Sequence[Layers], axes: Sequence[int]
+    ) -> Float:
+        """Sum the block's values over its cells along some axes."""
+        sums = np.asarray(values, np.float64)
+        for a in axes:
+            starts = layers[a].starts[slice(*self.cells[a])]
+            sums = np.add.reduceat(sums, starts - starts[0], axis=a)
+        return sums
 
 
-def _joined(parts: list[list[list[npt.NDArray[np.float32]]]]) -> npt.NDArray[np.float32]:
-    if len(parts) == len(parts[0]) == len(parts[0][0]) == 1:
-        return parts[0][0][0]
-    return np.block(parts)
-
-
-def _runs(first: int, last: int, n: int) -> Iterator[slice]:
-    """[first, last) cut at multiples of n, each piece moved into [0, n)."""
-    while first < last:
-        at = first % n
-        take = min(n - at, last - first)
-        yield slice(at, at + take)
-        first += take
-
-
-class Blocks:
-    """How the box is cut into blocks of whole cells."""
-
-    @staticmethod
-    def choose(
-        tiling: Tiling, layers: Sequence[Layers], margin: int, memory: int, workers: int
-    ) -> Iterator[Block]:
-        """The largest blocks that fit; raises BadInput where not even single cells do."""
-        edge = int((memory / workers / _BYTES) ** (1 / 3)) - 2 * margin
-        least = max(int(one.widths.max()) for one in layers)
-        if edge < least:
-            need = workers * _BYTES * (least + 2 * margin) ** 3
-            raise BadInput(
-                f"{memory / 2**20:.0f} MiB for {workers} workers is too little to look for seams,"
-                f" it needs {need / 2**20:.0f} MiB"
-            )
-        for cells in itertools.product(*(one.groups(edge) for one in layers)):
-            bounds = tuple(
-                (
-                    int(one.starts[low]),
-                    int(one.starts[high]) if high < len(one.starts) else one.length,
-                )
-                for (low, high), one in zip(cells, layers, strict=True)
-            )
-            yield Block(cells, bounds, margin, tiling.shape, tiling.periodic)
+def choose_blocks(
+    tiling: Tiling, layers: Sequence[Layers], margin: int, memory: int, workers: int
+) -> Iterator[Block]:
+    """Cut a box into the largest blocks that fit; raise BadInput where no single cell does."""
+    edge = int((memory / workers / _BYTES) ** (1 / 3)) - 2 * margin
+    least = max(int(one.widths.max()) for one in layers)
+    if edge < least:
+        need = workers * _BYTES * (least + 2 * margin) ** 3
+        raise BadInput(
+            f"{memory / 2**20:.0f} MiB for {workers} workers is too little to look for seams,"
+            f" it needs {need / 2**20:.0f} MiB"
+        )
+    for cells in itertools.product(*(one.groups(edge) for one in layers)):
+        ends = (np.append(one.starts, one.length) for one in layers)
+        bounds = tuple(
+            (int(e[low]), int(e[high])) for (low, high), e in zip(cells, ends, strict=True)
+        )
+        yield Block(cells, bounds, margin, tiling.shape, tiling.periodic)
 
 
 def check_shape(array: Any, tiling: Tiling, name: str) -> None:
-    """Raises BadInput where an array is not of the tiling's shape."""
+    """Raise BadInput where an array is not of the tiling's shape."""
     shape = tuple(int(n) for n in array.shape)
     if shape != tiling.shape:
         raise BadInput(f"{name}: has shape {shape}, the tiling is of a box of {tiling.shape}")

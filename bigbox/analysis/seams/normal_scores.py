@@ -1,4 +1,4 @@
-"""Normal scores: a field made Gaussian point by point, from a sample of its values."""
+"""Make a field Gaussian point by point by its normal scores, from a sample of its values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLES, SAMPLE_EDGE = 3, 32
 
 
 @dataclass(frozen=True)
-class Scores:
+class NormalScores:
     """The function that makes a field Gaussian point by point: value to normal score.
 
     A field that is statistically the same everywhere stays so, and no longer do a few bright
@@ -30,19 +30,19 @@ class Scores:
     scores: Float
 
     @classmethod
-    def of(cls, sample: npt.NDArray[Any]) -> Scores:
-        """From a sample of the field's values."""
+    def of(cls, sample: npt.NDArray[Any]) -> NormalScores:
+        """Make the function from a sample of the field's values."""
         scores = np.linspace(-SCORE_LIMIT, SCORE_LIMIT, 1 + int(2 * SCORE_LIMIT / SCORE_STEP))
         values, first = np.unique(np.quantile(sample, ndtr(scores)), return_index=True)
         return cls(np.asarray(values, np.float64), scores[first])
 
     def __call__(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The scores of values; beyond the sample's range, those of its ends."""
+        """Return the scores of values; beyond the sample's range, those of its ends."""
         return np.interp(values, self.values, self.scores).astype(np.float32)
 
 
 def sample_values(array: Any, shape: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Values of a few small cut-outs spread over the box, as many as there are."""
+    """Return values of a few small cut-outs spread over the box, as many as there are."""
     starts = [
         np.unique(np.linspace(0, max(0, n - SAMPLE_EDGE), SAMPLES).astype(int)) for n in shape
     ]

@@ -1,4 +1,4 @@
-"""Is a painted box right, and are there seams? All diagnostics, their numbers and the verdict.
+"""Judge a painted box: all diagnostics, their numbers and the verdict.
 
     box (truth) (realizations) ──► survey, spectra, distribution, seams ──► numbers ──► checks
                                                                                └──► report
@@ -10,7 +10,7 @@ Everything is read out of core; the blocks in work take at most the memory that 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 import bigbox
-from bigbox.analysis import measure
-from bigbox.analysis.fields import Field, open_field, open_realizations, open_truth, survey
-from bigbox.analysis.report import View, made_folder, write_report
-from bigbox.analysis.shells import log_edges, nyquist
+from bigbox.analysis.report import diagnostics
+from bigbox.analysis.report.fields import Field, open_field, open_realizations, open_truth, survey
+from bigbox.analysis.report.page import View, made_folder, write_report
+from bigbox.analysis.spectra.modes import log_edges, nyquist
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling, TilingError
 
@@ -93,75 +93,78 @@ def validate(
     memory: int = MEMORY,
     scratch: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Validate a painted box; returns the numbers, with "pass" and "checks" among them.
+    """Validate a painted box; return the numbers, with "pass" and "checks" among them.
 
-    truth         a box, or an array file (.npy, HDF5, zarr) of the same grid and unit
-    realizations  other paintings of the same matter: they give the error bars
-    array         which array of the box
-    out           folder of numbers.json, the figures and index.html; None: nothing is written
-    view          the slab that the maps show
-    memory        bytes that the blocks in work may take together, beside the libraries (0.3 GB)
-    scratch       folder for half-transformed fields, 4 bytes a voxel each; None: the system's
+    Parameters
+    ----------
+    truth : A box, or an array file (.npy, HDF5, zarr) of the same grid and unit.
+    realizations : Other paintings of the same matter: they give the error bars.
+    array : Which array of the box.
+    out : Folder of numbers.json, the figures and index.html; None: nothing is written.
+    view : The slab that the maps show.
+    memory : Bytes that the blocks in work may take together, beside the libraries (0.3 GB).
+    scratch : Folder for half-transformed fields, 4 bytes a voxel each; None: the system's.
 
-    Raises BadInput in one line, before anything is written, for a box that is not painted to its
-    end, a truth of another shape or box size, constant fields, and NaN.
+    Raises
+    ------
+    BadInput
+        In one line, before anything is written, for a box that is not painted to its end, a truth
+        of another shape or box size, constant fields, and NaN.
     """
-    limits = limits or Limits()
-    field = open_field(path, array)
-    against = None if truth is None else open_truth(truth, array, field)
-    others = open_realizations(realizations, array, field)
+    limits, view = limits or Limits(), view or View()
+    fields = {"box": open_field(path, array)}
+    if truth is not None:
+        fields["truth"] = open_truth(truth, array, fields["box"])
+    others = open_realizations(realizations, array, fields["box"])
     folder = None if out is None else Path(out)
     with made_folder(folder):
-        return _validate(
-            field, against, others, folder, limits, view or View(), measure.Work(memory, scratch)
-        )
+        budget = diagnostics.Budget(memory, scratch)
+        found, tiling = _numbers(fields, others, limits, budget)
+        if folder is not None:
+            write_report(folder, found, fields, tiling, view)
+    return found
 
 
-def _validate(
-    field: Field,
-    truth: Field | None,
-    others: Sequence[Field],
-    out: Path | None,
-    limits: Limits,
-    view: View,
-    work: measure.Work,
-) -> dict[str, Any]:
+def _numbers(
+    fields: Mapping[str, Field], others: Sequence[Field], limits: Limits, budget: diagnostics.Budget
+) -> tuple[dict[str, Any], Tiling | None]:
+    field, truth = fields["box"], fields.get("truth")
     edges = log_edges(field.shape, field.box_size, PER_DECADE)
-    k_max = _k_max(limits, field)
+    k_max = limits.k_max
+    if k_max is None:
+        k_max = float(min(PAPER_K_MAX, 0.5 * nyquist(field.shape, field.box_size)))
     if k_max < edges[0]:
         raise BadInput(f"k_max {k_max:g} h/Mpc: is below the box's first bin, {edges[0]:.3g} h/Mpc")
-    fields = [field, *([truth] if truth else []), *others]
-    ranges = [survey(one, work.memory) for one in fields]
+    ranges = [survey(one, budget.memory) for one in (*fields.values(), *others)][: len(fields)]
+    least, most = min(r[0] for r in ranges), max(r[1] for r in ranges)
     tiling, whence = tiling_of(field)
     found: dict[str, Any] = {
         **_about(field),
-        "truth": None if truth is None else truth.name,
+        "truth": truth and truth.name,
         "realizations": [one.name for one in others],
         "limits": {**asdict(limits), "k_max": k_max, "sigma": SIGMA},
         "notes": notes(field, truth),
-        "spectra": measure.spectra(field, truth, others, edges, work),
-        "cylinder": measure.cylindrical(field, work),
-        "onepoint": measure.distributions(field, truth, ranges, work),
-        "bispectrum": measure.triangles(field, truth, k_max, work),
+        "spectra": diagnostics.spectra(field, truth, others, edges, budget),
+        "cylinder": diagnostics.cylindrical(field, budget),
+        "onepoint": diagnostics.distributions(fields, least, most, budget),
+        "bispectrum": diagnostics.triangles(fields, k_max, budget),
         "seams": None,
         "seam_words": whence,
-        "halo": measure.halo_distributions(field, truth, work),
+        "halo": diagnostics.halo_distributions(fields, budget),
     }
     found["errors"] = found["spectra"]["error_words"]
     if tiling is not None:
         rate = limits.false_alarm_rate or TEST_RATE
-        found["seams"] = measure.seam_numbers(field, truth, others, tiling, rate, work)
+        found["seams"] = diagnostics.seam_numbers(field, truth, others, tiling, rate, budget)
     checks = judge(found, limits)
     found["checks"] = [asdict(check) for check in checks]
     found["pass"] = all(check.passed for check in checks)
     found["verdict"] = verdict(checks)
-    if out is not None:
-        write_report(out, found, field, truth, tiling, view)
-    return found
+    return found, tiling
 
 
 def tiling_of(field: Field) -> tuple[Tiling | None, str]:
-    """The tiling that the field was painted with, and words that say where it is known from."""
+    """Return the tiling that the field was painted with, and words on how it is known."""
     if field.painted is not None:
         return field.painted.tiling, f"Tiles as painted: {field.painted.tiling.describe()}."
     try:
@@ -175,21 +178,23 @@ def tiling_of(field: Field) -> tuple[Tiling | None, str]:
 
 
 def notes(field: Field, truth: Field | None) -> list[str]:
-    """What a reader must know before the first number."""
+    """Say what a reader must know before the first number."""
     found = []
     for name, one in (("This box", field), ("The truth", truth)):
-        if one is not None and one.painted is not None and one.painted.stand_in:
+        if one is None or one.box is None:
+            continue
+        if one.painted is None:
+            if one.box.has("tb") and (source := one.box.array("tb").attrs.get("source")):
+                found.append(f"{name} has T_b of: {source}.")
+            continue
+        if one.painted.stand_in:
             found.append(
                 f"{name} was painted by the stand-in painter '{one.painted.painter}', which paints"
                 f" {one.painted.stand_in}. It tests the machinery; it is not a prediction of the"
                 " 21 cm signal, and nothing here should be read as astrophysics."
             )
-        told = one.painted.identity.get("trained_on") if one and one.painted else None
-        if told:
-            found.append(f"{name} was painted by networks that were trained on: {told}.")
-        elif one is not None and one.box is not None and one.painted is None and one.box.has("tb"):
-            if source := one.box.array("tb").attrs.get("source"):
-                found.append(f"{name} has T_b of: {source}.")
+        if trained_on := one.painted.identity.get("trained_on"):
+            found.append(f"{name} was painted by networks that were trained on: {trained_on}.")
     if truth is not None and truth.box is not None and field.box is not None:
         if abs(truth.box.redshift - field.box.redshift) > 1e-3:
             found.append(
@@ -200,16 +205,13 @@ def notes(field: Field, truth: Field | None) -> list[str]:
 
 
 def judge(found: dict[str, Any], limits: Limits) -> list[Check]:
-    """The checks that the numbers allow, in the order of the page."""
-    checks = []
-    if found["seams"] is not None:
-        for view in found["seams"]["views"].values():
-            checks.append(_seam_ratio(view, limits))
-        if limits.false_alarm_rate:
-            checks += [_seam_alarm(view) for view in found["seams"]["views"].values()]
+    """Return the checks that the numbers allow, in the order of the page."""
+    views = found["seams"]["views"].values() if found["seams"] is not None else ()
+    checks = [_seam_ratio(view, limits) for view in views]
+    if limits.false_alarm_rate:
+        checks += [_seam_alarm(view) for view in views]
     if found["truth"] is not None:
-        checks.append(_power(found, limits))
-        checks.append(_mean(found["onepoint"], limits))
+        checks += [_power(found, limits), _mean(found["onepoint"], limits)]
         if limits.min_correlation is not None:
             checks.append(_correlation(found, limits.min_correlation))
     if not checks:
@@ -221,7 +223,7 @@ def judge(found: dict[str, Any], limits: Limits) -> list[Check]:
 
 
 def verdict(checks: Sequence[Check]) -> str:
-    """The line under the verdict: how many checks, and which of them fail."""
+    """Write the line under the verdict: how many checks, and which of them fail."""
     bad = [check for check in checks if not check.passed]
     if not bad:
         return f"all {len(checks)} checks are within their limits."
@@ -254,18 +256,15 @@ def _beyond(value: float, error: float, low: float, high: float) -> tuple[float,
 
 def _seam_alarm(seams: dict[str, Any]) -> Check:
     strongest = seams["strongest"]
+    on = "all axes" if strongest["axis"] == "all" else f"{strongest['axis']} axis"
     return Check(
         "seam_found",
         f"seam tests ({seams['label']}), chance of this without seams",
-        f"{seams['p_value']:.2g} ({strongest['name']}, {_on(strongest['axis'])})",
+        f"{seams['p_value']:.2g} ({strongest['name']}, {on})",
         f"at least {seams['false_alarm_rate']:.1g}",
         seams["p_value"],
         not seams["alarm"],
     )
-
-
-def _on(axis: str) -> str:
-    return "all axes" if axis == "all" else f"{axis} axis"
 
 
 def _power(found: dict[str, Any], limits: Limits) -> Check:
@@ -309,12 +308,6 @@ def _correlation(found: dict[str, Any], least: float) -> Check:
         float(r[worst]),
         bool(r[worst] >= least),
     )
-
-
-def _k_max(limits: Limits, field: Field) -> float:
-    if limits.k_max is not None:
-        return limits.k_max
-    return float(min(PAPER_K_MAX, 0.5 * nyquist(field.shape, field.box_size)))
 
 
 def _about(field: Field) -> dict[str, Any]:

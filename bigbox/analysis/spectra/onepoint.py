@@ -1,18 +1,17 @@
-"""The one-point distribution of a field and of its logarithm, with moments, out of core on dask."""
+"""Measure the one-point distribution of a field or its logarithm, with moments, out of core."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import dask
 import dask.array
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.spectrum import Float, numbers
+from bigbox.analysis.spectra.spectrum import Float, jsonable
+from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 
 MEMORY = 1 << 30
@@ -49,26 +48,9 @@ class Distribution:
     unit: str
 
     def as_dict(self) -> dict[str, Any]:
-        """The distribution as JSON."""
-        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name in ("mean", "variance", "skewness", "kurtosis", "least", "most"):
-            found[name] = found[name] if math.isfinite(found[name]) else None
-        return found | {
-            "edges": self.edges.tolist(),
-            "pdf": numbers(self.pdf),
-            "counts": self.counts.tolist(),
-        }
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Sums over a block: values, their central moments about `centre`, and the range."""
-
-    count: int
-    total: float
-    least: float
-    most: float
-    without: int
+        """Return the distribution as JSON; NaN becomes null."""
+        found: dict[str, Any] = jsonable(asdict(self))
+        return found
 
 
 def distribution(
@@ -80,22 +62,40 @@ def distribution(
     memory: int = MEMORY,
     workers: int = 1,
 ) -> Distribution:
-    """Distribution of an array of any shape: numpy, zarr or dask, in two passes.
+    """Return the distribution of an array of any shape: numpy, zarr or dask, in two passes.
 
-    bins: a number of equal bins from the least to the largest value, or ascending edges; log: of
-    log10 of the values, those <= 0 counted apart; memory: bytes that the blocks in work may take.
-    Raises BadInput where values are not finite, or none is positive with log.
+    Parameters
+    ----------
+    bins : A number of equal bins from the least to the largest value, or ascending edges.
+    log : Of log10 of the values, those <= 0 counted apart.
+    memory : Bytes that the blocks in work may take.
+
+    Raises
+    ------
+    BadInput
+        Where values are not finite, or none is positive with log.
     """
-    blocks = _blocks(array)
+    lazy = array
+    if not isinstance(array, dask.array.Array):
+        lazy = dask.array.from_array(array, chunks=EDGE, meta=np.empty(0, np.float32))
+    blocks = list(lazy.to_delayed().ravel())
     threads = max(1, min(workers, memory // _BYTES))
-    found: list[_Sums] = _each(blocks, lambda v: _first(v, log), threads)
-    count = sum(s.count for s in found)
-    if not math.isfinite(sum(s.total for s in found)):
+
+    def first(values: npt.NDArray[Any]) -> tuple[int, float, float, float]:
+        if not np.isfinite(values).all():
+            return 0, math.nan, math.inf, -math.inf
+        kept = _kept(values, log)
+        if not len(kept):
+            return 0, 0.0, math.inf, -math.inf
+        return len(kept), float(kept.sum()), float(kept.min()), float(kept.max())
+
+    counted, totals, lows, highs = zip(*map_blocks(first, blocks, workers=threads), strict=True)
+    count = sum(counted)
+    if not math.isfinite(sum(totals)):
         raise BadInput("field: some voxels are not finite; paint or repair them first")
     if count == 0:
         raise BadInput("field: no voxel is positive: it has no logarithm; take it without log")
-    mean = math.fsum(s.total for s in found) / count
-    least, most = min(s.least for s in found), max(s.most for s in found)
+    mean, least, most = math.fsum(totals) / count, min(lows), max(highs)
     edges = _edges(bins, least, most)
 
     def second(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Float, int]:
@@ -106,7 +106,7 @@ def distribution(
         powers = np.array([d2.sum(), (d2 * d).sum(), (d2 * d2).sum()])
         return np.histogram(kept, edges)[0], powers, int((kept < edges[0]).sum())
 
-    parts = _each(blocks, second, threads)
+    parts = list(map_blocks(second, blocks, workers=threads))
     counts = np.sum([p[0] for p in parts], axis=0).astype(np.int64)
     m2, m3, m4 = np.sum([p[1] for p in parts], axis=0) / count
     below = sum(p[2] for p in parts)
@@ -121,7 +121,7 @@ def distribution(
         least=least,
         most=most,
         voxels=count,
-        without=sum(s.without for s in found),
+        without=lazy.size - count,
         below=below,
         above=count - below - int(counts.sum()),
         log=log,
@@ -145,34 +145,3 @@ def _edges(bins: int | npt.ArrayLike, least: float, most: float) -> Float:
 def _kept(values: npt.NDArray[Any], log: bool) -> Float:
     flat = np.asarray(values, np.float64).ravel()
     return np.log10(flat[flat > 0]) if log else flat
-
-
-def _first(values: npt.NDArray[Any], log: bool) -> _Sums:
-    if not np.isfinite(values).all():
-        return _Sums(0, math.nan, math.inf, -math.inf, 0)
-    kept = _kept(values, log)
-    if not len(kept):
-        return _Sums(0, 0.0, math.inf, -math.inf, values.size)
-    return _Sums(
-        len(kept), float(kept.sum()), float(kept.min()), float(kept.max()), values.size - len(kept)
-    )
-
-
-def _blocks(array: Any) -> list[Any]:
-    lazy = array
-    if not isinstance(array, dask.array.Array):
-        lazy = dask.array.from_array(array, chunks=EDGE, meta=np.empty(0, np.float32))
-    return list(lazy.to_delayed().ravel())
-
-
-def _each(
-    blocks: Sequence[Any], work: Callable[[npt.NDArray[Any]], Any], workers: int
-) -> list[Any]:
-    """Work on each block, a few at a time, so that no more than they are held."""
-    done: list[Any] = []
-    scheduler = "synchronous" if workers == 1 else "threads"
-    task = dask.delayed(work, pure=False)
-    for first in range(0, len(blocks), 16 * workers):
-        part = [task(block) for block in blocks[first : first + 16 * workers]]
-        done += dask.compute(*part, scheduler=scheduler, num_workers=workers)
-    return done

@@ -1,4 +1,4 @@
-"""The bispectrum of a few triangle shapes, by FFT, in memory or out of core.
+"""Measure the bispectrum of a few triangle shapes by FFT, out of core.
 
     B(k1, k2, k3) = V^2 <delta_q1 delta_q2 delta_q3>,  q1 + q2 + q3 = 0, q_i in the shell around k_i
 
@@ -14,19 +14,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from bigbox.analysis.large import MEMORY, collect
-from bigbox.analysis.shells import box_sides, nyquist, wavenumbers
-from bigbox.analysis.spectrum import Float, numbers
+from bigbox.analysis.spectra.modes import Place, box_sides, nyquist, wavenumbers
+from bigbox.analysis.spectra.power import Resources, collect
+from bigbox.analysis.spectra.spectrum import Float
 from bigbox.errors import BadInput
-
-Complex = npt.NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
@@ -46,18 +43,6 @@ class Bispectrum:
     width: float
     units: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """The bispectrum as JSON; NaN becomes null."""
-        return {
-            "k": self.k.tolist(),
-            "value": numbers(self.value),
-            "reduced": numbers(self.reduced),
-            "triangles": self.triangles.tolist(),
-            "errors": numbers(self.errors),
-            "width": self.width,
-            "units": {"k": "h/Mpc", "value": self.units},
-        }
-
 
 class LowModes:
     """The modes of an rfftn with indices of at most `most` on each axis, (2 m + 1, 2 m + 1, m + 1).
@@ -70,7 +55,7 @@ class LowModes:
         mx, my, mz = self.most
         self.modes = np.zeros((2 * mx + 1, 2 * my + 1, mz + 1), np.complex128)
 
-    def add(self, at: tuple[slice, slice, slice], modes: Sequence[npt.NDArray[Any]]) -> None:
+    def add(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> None:
         """Keep what is wanted of a block; one field."""
         places, kept = [], []
         for axis, (where, n, m) in enumerate(zip(at, self.shape, self.most, strict=True)):
@@ -90,56 +75,41 @@ class LowModes:
 def bispectrum(
     array: Any,
     box_size: float | Sequence[float],
-    triangles: npt.ArrayLike | None = None,
+    triangles: npt.ArrayLike,
     *,
     width: float | None = None,
     normalise: bool = False,
     unit: str = "",
-    memory: int = MEMORY,
-    scratch: str | Path | None = None,
-    workers: int = 1,
+    **resources: Unpack[Resources],
 ) -> Bispectrum:
-    """Bispectrum of a periodic array (X, Y, Z) for triangles (n, 3) of sides in h/Mpc.
+    """Return the bispectrum of a periodic array (X, Y, Z) for triangles (n, 3) of sides in h/Mpc.
 
-    triangles  None: `common_triangles`
-    width      of the shells, h/Mpc; None: the fundamental mode
-    normalise  of field / <field>
+    Parameters
+    ----------
+    width : Of the shells, h/Mpc; None: the fundamental mode.
+    normalise : Of field / <field>.
+    **resources : See `bigbox.analysis.spectra.power.Resources`.
 
-    memory, scratch, workers: see `bigbox.analysis.large`. Raises BadInput for sides that close no
-    triangle or reach beyond Nyquist.
+    Raises
+    ------
+    BadInput
+        For sides that close no triangle or reach beyond Nyquist.
     """
     shape = tuple(int(n) for n in array.shape)
     sides = box_sides(shape, box_size)
     step = 2 * np.pi / max(sides)
     thick = step if width is None else float(width)
-    wanted = common_triangles(shape, sides) if triangles is None else triangles
-    k = np.atleast_2d(np.asarray(wanted, np.float64))
+    k = np.atleast_2d(np.asarray(triangles, np.float64))
     _check_triangles(k, thick, nyquist(shape, sides))
     top = float(k.max()) + thick / 2
     most = [math.ceil(top * s / (2 * np.pi)) for s in sides]
-    low = collect(
-        [array],
-        lambda: LowModes(shape, most),
-        normalise=normalise,
-        memory=memory,
-        scratch=scratch,
-        workers=workers,
-    )
-    shells = _Shells(low, sides, thick)
+    low = collect([array], lambda: LowModes(shape, most), normalise=normalise, **resources)
+    shells = _ShellFields(low, sides, thick)
     volume, count = math.prod(sides), math.prod(shape)
     rows = [shells.triangle(triple, volume, count) for triple in k]
     value, reduced, number, error = (np.array(c) for c in zip(*rows, strict=True))
     units = "(Mpc/h)^6" if normalise or unit in ("", "1") else f"(Mpc/h)^6 {unit}^3"
     return Bispectrum(k, value, reduced, number.astype(np.int64), error, thick, units)
-
-
-def common_triangles(shape: Sequence[int], box_size: float | Sequence[float]) -> Float:
-    """Equilateral, squeezed (1, 1, 1/4) and flat (1, 1/2, 1/2) ones at four scales, h/Mpc."""
-    sides = box_sides(shape, box_size)
-    low, high = 8 * np.pi / max(sides), nyquist(shape, sides) / 2
-    scales = np.geomspace(low, max(high, low), 4)
-    shapes = np.array([(1, 1, 1), (1, 1, 0.25), (1, 0.5, 0.5)])
-    return (scales[None, :, None] * shapes[:, None, :]).reshape(-1, 3)
 
 
 def _check_triangles(k: Float, width: float, top: float) -> None:
@@ -155,7 +125,7 @@ def _check_triangles(k: Float, width: float, top: float) -> None:
             )
 
 
-class _Shells:
+class _ShellFields:
     """Fields of one shell each, on a grid fine enough for products of three."""
 
     def __init__(self, low: LowModes, sides: Sequence[float], width: float) -> None:
@@ -166,22 +136,22 @@ class _Shells:
         kz = 2 * np.pi / sides[2] * np.arange(low.most[2] + 1)
         kx, ky = np.sort(kx), np.sort(ky)
         self.length = np.sqrt(kx[:, None, None] ** 2 + ky[None, :, None] ** 2 + kz**2)
-        self._made: dict[float, tuple[Float, Float, float, float]] = {}
+        self._known: dict[float, tuple[Float, Float, float, float]] = {}
 
     def shell(self, k: float) -> tuple[Float, Float, float, float]:
-        """The shell's field, that of its modes all 1, its number of modes and summed |mode|^2."""
-        if k not in self._made:
+        """Return the shell's field, that of modes all 1, number of modes, summed |mode|^2."""
+        if k not in self._known:
             inside = abs(self.length - k) < self.width / 2
             inside &= self.length > 0
             weight = np.where(np.arange(self.length.shape[2]) == 0, 1.0, 2.0) * inside
             squares = float((abs(self.low.modes) ** 2 * weight).sum())
-            self._made[k] = (
+            self._known[k] = (
                 self._field(np.where(inside, self.low.modes, 0)),
                 self._field(inside.astype(np.complex128)),
                 float(weight.sum()),
                 squares,
             )
-        return self._made[k]
+        return self._known[k]
 
     def _field(self, modes: npt.NDArray[Any]) -> Float:
         full = np.zeros((*self.grid[:2], self.grid[2] // 2 + 1), np.complex128)

@@ -1,19 +1,22 @@
-"""Which bin of |k| a mode falls into, and the mass assignment's window: shared by all spectra."""
+"""Sum modes in bins of |k| and divide out the mass assignment's window: shared by all spectra."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.spectrum import Float, Spectrum
+from bigbox.analysis.spectra.spectrum import Float, Spectrum
 from bigbox.errors import BadInput
 
 Window = str | None
 Axes = tuple[Float, Float, Float]
+Place = tuple[slice, slice, slice]
+
+EVERYTHING: Place = (slice(None), slice(None), slice(None))
 
 # Mass assignment schemes and the power of sinc in their window (Hockney & Eastwood 1981).
 WINDOWS = {"ngp": 1, "cic": 2, "tsc": 3}
@@ -22,8 +25,25 @@ WINDOWS = {"ngp": 1, "cic": 2, "tsc": 3}
 CHUNK_MODES = 1 << 18
 
 
+class Conventions(TypedDict, total=False):
+    """What a spectrum is of.
+
+    Attributes
+    ----------
+    window : "ngp", "cic" or "tsc": divide each mode by that mass assignment's window squared; two
+        of them for a cross spectrum of fields that were assigned differently.
+    shot_noise : (Mpc/h)^3, 1 / number density of the particles: subtracted from each mode before
+        the window is divided out, with the aliased shape of the window (Jing 2005, eq. 21).
+    normalise : Spectrum of field / <field>.
+    """
+
+    window: Window | tuple[Window, Window]
+    shot_noise: float
+    normalise: bool
+
+
 def default_edges(shape: Sequence[int], box_size: float | Sequence[float]) -> Float:
-    """Edges (h/Mpc) of bins of width 2 pi / L around its multiples, up to the Nyquist wavenumber.
+    """Return edges (h/Mpc) of bins of width 2 pi / L around its multiples, up to Nyquist.
 
     L is the longest side. No mode of a cubic box falls on an edge.
     """
@@ -34,7 +54,7 @@ def default_edges(shape: Sequence[int], box_size: float | Sequence[float]) -> Fl
 
 
 def log_edges(shape: Sequence[int], box_size: float | Sequence[float], per_decade: int) -> Float:
-    """Edges (h/Mpc) of bins of equal ratio, never narrower than the default bins: none is empty."""
+    """Return edges (h/Mpc) of bins of equal ratio, none narrower than the default bins or empty."""
     fine = default_edges(shape, box_size)
     keep, ratio = [fine[0]], 10.0 ** (1.0 / per_decade)
     for edge in fine[1:]:
@@ -46,7 +66,7 @@ def log_edges(shape: Sequence[int], box_size: float | Sequence[float], per_decad
 
 
 def box_sides(shape: Sequence[int], box_size: float | Sequence[float]) -> tuple[float, ...]:
-    """Sides of the box, Mpc/h: one number is the x axis of a box of cubic voxels."""
+    """Return the sides of the box, Mpc/h: one number is the x axis of a box of cubic voxels."""
     if len(shape) != 3:
         raise BadInput(f"field has {len(shape)} dimensions {tuple(shape)}: spectra need 3")
     if isinstance(box_size, (int, float)):
@@ -59,12 +79,12 @@ def box_sides(shape: Sequence[int], box_size: float | Sequence[float]) -> tuple[
 
 
 def nyquist(shape: Sequence[int], sides: Sequence[float]) -> float:
-    """The least Nyquist wavenumber of the three axes, h/Mpc."""
+    """Return the least Nyquist wavenumber of the three axes, h/Mpc."""
     return min(np.pi * n / s for n, s in zip(shape, sides, strict=True))
 
 
-def label(unit: str, normalise: bool) -> str:
-    """Unit of P(k) for a field in `unit`."""
+def power_unit(unit: str, normalise: bool) -> str:
+    """Return the unit of P(k) for a field in `unit`."""
     return "(Mpc/h)^3" if normalise or unit in ("", "1") else f"(Mpc/h)^3 {unit}^2"
 
 
@@ -72,9 +92,10 @@ class Bins(Protocol):
     """Which bin a mode falls into."""
 
     size: int
+    coordinates: int  # that are averaged over each bin
 
     def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
-        """Bins of a block of modes, 1 .. size (0 and size + 1: none), and what to average there.
+        """Return bins of a block of modes, 1 .. size (others: none), and what to average there.
 
         k: wavenumbers of the block's rows on each axis; all arrays are flat, in C order.
         """
@@ -84,20 +105,33 @@ class Bins(Protocol):
 class Shells:
     """Bins of |k| between ascending edges in h/Mpc. The zero mode is in none of them."""
 
+    coordinates = 1
+
     def __init__(self, edges: npt.ArrayLike) -> None:
         self.edges = check_edges(edges)
         self.size = len(self.edges) - 1
         steps = np.diff(self.edges)
         self._step = float(steps.mean()) if np.ptp(steps) < 1e-9 * steps[0] else 0.0
 
+    @classmethod
+    def of(
+        cls,
+        shape: Sequence[int],
+        box_size: float | Sequence[float],
+        edges: npt.ArrayLike | None = None,
+    ) -> Shells:
+        """Return bins between `edges`, or the default ones of a box."""
+        return cls(default_edges(shape, box_size) if edges is None else edges)
+
     def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
-        """Bin and |k| of each mode."""
+        """Return bin and |k| of each mode."""
         kx, ky, kz = k
         length = np.sqrt((kx[:, None] ** 2 + ky**2)[:, :, None] + kz**2).ravel()
         return self.number(length), (length,)
 
     def number(self, length: Float) -> npt.NDArray[np.int64]:
-        """Bin of each wavenumber."""
+        """Return the bin of each wavenumber."""
+        number: npt.NDArray[np.int64]
         if self._step:
             # Equal steps are counted off, which takes a tenth of the time of a search.
             number = ((length - (self.edges[0] - self._step)) * (1 / self._step)).astype(np.int64)
@@ -138,17 +172,16 @@ class ModeSums:
         # Two fields give products 11, 22, 12: the first window twice, the second twice, both.
         first, second = (0 if w is None else WINDOWS[w] for w in self.windows)
         self._orders = [(first, first), (second, second), (first, second)][-products:]
-        self.modes = np.zeros(bins.size)
-        self.coordinates: list[Float] = []
-        self.power = [np.zeros(bins.size) for _ in range(products)]
+        # Number of modes, coordinates, powers.
+        self._sums = np.zeros((1 + bins.coordinates + products, bins.size))
         self._scale = math.prod(self.sides) / float(math.prod(self.shape)) ** 2
 
     @property
     def nyquist(self) -> float:
-        """The least Nyquist wavenumber of the three axes, h/Mpc."""
+        """Return the least Nyquist wavenumber of the three axes, h/Mpc."""
         return nyquist(self.shape, self.sides)
 
-    def add(self, at: tuple[slice, slice, slice], modes: Sequence[npt.NDArray[Any]]) -> None:
+    def add(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> None:
         """Add a block: `at` is its place in the rfftn, `modes` the one or two fields' modes."""
         rows = modes[0].shape[0]
         step = max(1, CHUNK_MODES // modes[0][0].size)
@@ -156,9 +189,9 @@ class ModeSums:
         for low in range(0, rows, step):
             high = min(low + step, rows)
             place = (slice(first + low, first + high), at[1], at[2])
-            self._add(place, _products([m[low:high] for m in modes], len(self.power)))
+            self._add(place, _products([m[low:high] for m in modes], len(self._orders)))
 
-    def _add(self, at: tuple[slice, slice, slice], products: Sequence[Float]) -> None:
+    def _add(self, at: Place, products: Sequence[Float]) -> None:
         axes = wavenumbers(self.shape, self.sides)
         k = (axes[0][at[0]], axes[1][at[1]], axes[2][at[2]])
         number, coordinates = self.bins.place(k)
@@ -168,20 +201,16 @@ class ModeSums:
             if first <= own < first + len(weight):
                 weight[own - first] = 1.0
         flat = np.broadcast_to(weight, tuple(map(len, k))).ravel()
-        self.modes += self._total(number, flat)
-        sums = [self._total(number, flat * c) for c in coordinates]
-        self._add_coordinates(sums)
-        for total, product, orders in zip(self.power, products, self._orders, strict=True):
+        for total, values in zip(self._sums, (1.0, *coordinates), strict=False):
+            total += self._total(number, flat * values)
+        powers = self._sums[-len(products) :]
+        for total, product, orders in zip(powers, products, self._orders, strict=True):
             product *= self._scale * weight
             if self.shot_noise:
                 product -= self.shot_noise * weight * self._per_axis(k, _aliased, orders[0])
             if any(orders):
                 product /= self._per_axis(k, _sinc, sum(orders))
             total += self._total(number, product.ravel())
-
-    def _add_coordinates(self, sums: Sequence[Float]) -> None:
-        known = self.coordinates or [np.zeros(self.bins.size) for _ in sums]
-        self.coordinates = [a + b for a, b in zip(known, sums, strict=True)]
 
     def _total(self, number: npt.NDArray[np.int64], values: Float) -> Float:
         sums = np.bincount(number, values, minlength=self.bins.size + 2)
@@ -197,27 +226,24 @@ class ModeSums:
 
     def merge(self, other: ModeSums) -> None:
         """Add the sums of other blocks of the same box."""
-        self.modes += other.modes
-        self._add_coordinates(other.coordinates)
-        for mine, theirs in zip(self.power, other.power, strict=True):
-            mine += theirs
+        self._sums += other._sums
 
     def means(self) -> tuple[npt.NDArray[np.int64], list[Float], list[Float]]:
-        """Number of modes, mean coordinates and mean power of each bin; NaN where it has none."""
+        """Return modes, mean coordinates and mean power of each bin, NaN where it has no modes."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            coordinates = [c / self.modes for c in self.coordinates]
-            power = [p / self.modes for p in self.power]
-        return np.rint(self.modes).astype(np.int64), coordinates, power
+            means = list(self._sums[1:] / self._sums[0])
+        power = len(means) - len(self._orders)
+        return np.rint(self._sums[0]).astype(np.int64), means[:power], means[power:]
 
-    def spectra(self, edges: Float, units: str, factor: float = 1.0) -> list[Spectrum]:
-        """One spectrum for each product, times `factor`; for bins in |k|."""
+    def spectra(self, edges: Float, units: str) -> list[Spectrum]:
+        """Return one spectrum for each product; for bins in |k|."""
         modes, (k, *_), power = self.means()
         names = [w for w in dict.fromkeys(self.windows) if w]
         kinds = ["auto", "auto", "cross"] if len(power) == 3 else ["auto"]
         return [
             Spectrum(
                 k=k,
-                power=p * factor,
+                power=p,
                 modes=modes,
                 edges=edges,
                 kind=kind,
@@ -231,7 +257,7 @@ class ModeSums:
 
 
 def wavenumbers(shape: Sequence[int], sides: Sequence[float]) -> Axes:
-    """Wavenumbers (h/Mpc) of the rows of an rfftn on each axis, the z axis halved."""
+    """Return wavenumbers (h/Mpc) of the rows of an rfftn on each axis, the z axis halved."""
     kx, ky = (
         np.asarray(2 * np.pi / s * np.fft.fftfreq(n, 1.0 / n), np.float64)
         for n, s in zip(shape[:2], sides[:2], strict=True)
@@ -241,18 +267,12 @@ def wavenumbers(shape: Sequence[int], sides: Sequence[float]) -> Axes:
 
 def _products(modes: Sequence[npt.NDArray[Any]], count: int) -> list[Float]:
     """|FFT|^2 of one block of modes; of two, both and Re(FFT1 FFT2*), or this alone."""
-    if len(modes) == 1:
-        a = modes[0]
-        return [_square(a.real) + _square(a.imag)]
-    a, b = modes
+    a, b = modes[0], modes[-1]
     cross = a.real.astype(np.float64) * b.real + a.imag.astype(np.float64) * b.imag
     if count == 1:
         return [cross]
-    return [_square(a.real) + _square(a.imag), _square(b.real) + _square(b.imag), cross]
-
-
-def _square(values: npt.NDArray[Any]) -> Float:
-    return np.square(values, dtype=np.float64)
+    own = (m.real.astype(np.float64) ** 2 + m.imag.astype(np.float64) ** 2 for m in modes)
+    return [*own, cross]
 
 
 def _sinc(phase: Float, order: int) -> Float:
@@ -270,7 +290,7 @@ def _aliased(phase: Float, order: int) -> Float:
 
 
 def check_edges(edges: npt.ArrayLike) -> Float:
-    """Bin edges as float64; raises BadInput where they are no ascending list of two or more."""
+    """Return bin edges as float64; raise BadInput where they are not two or more, ascending."""
     values = np.asarray(edges, np.float64)
     if values.ndim != 1 or len(values) < 2 or not (np.diff(values) > 0).all() or values[0] < 0:
         raise BadInput(f"bin edges {values}: must be two or more ascending wavenumbers in h/Mpc")
@@ -278,7 +298,7 @@ def check_edges(edges: npt.ArrayLike) -> Float:
 
 
 def check_windows(window: Window | tuple[Window, Window]) -> tuple[Window, Window]:
-    """The windows of both fields; raises BadInput for a name that does not exist."""
+    """Return the windows of both fields; raise BadInput for a name that does not exist."""
     both = (window, window) if window is None or isinstance(window, str) else tuple(window)
     for name in both:
         if name is not None and name not in WINDOWS:
@@ -286,8 +306,8 @@ def check_windows(window: Window | tuple[Window, Window]) -> tuple[Window, Windo
     return both[0], both[1]
 
 
-def mean_of(mean: float, normalise: bool, name: str) -> float:
-    """The mean that `normalise` divides by; raises BadInput where it is zero."""
-    if normalise and (mean == 0 or not math.isfinite(1.0 / mean)):
+def divisor(mean: float, name: str) -> float:
+    """Return the mean that `normalise` divides by; raise BadInput where it is zero."""
+    if mean == 0 or not math.isfinite(1.0 / mean):
         raise BadInput(f"{name}: has mean {mean:g}; T_b / <T_b> needs a mean that is not zero")
     return mean

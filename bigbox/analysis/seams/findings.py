@@ -1,4 +1,4 @@
-"""What the seam diagnostics return: findings, folded profiles, harmonics, residuals, the report."""
+"""Hold what the search for seams returns: findings, folded profiles, harmonics, the report."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Float = npt.NDArray[np.float64]
+from bigbox.analysis.spectra.spectrum import Float, jsonable
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class Harmonics:
 
 @dataclass(frozen=True)
 class SeamReport:
-    """What `seams` found. ratio: mean squared difference of neighbours across seams over inside,
-    per axis, with its error; kink: the same with third differences.
+    """What `find_seams` found.
 
-    scores: whether the tests and harmonics are of the field's normal scores; ratio, kink and
-    profiles are of the field itself in any case.
+    ratio: mean squared difference of neighbours across seams over inside, per axis, with its error;
+    kink: the same with third differences. scores: whether the tests and harmonics are of the
+    field's normal scores; ratio, kink and profiles are of the field itself in any case.
     p_value: bound on the chance that a box without seams has so strong a test among `tests`;
     alarm: whether it is below `false_alarm_rate`. mean, rms: of the field, in its unit.
     """
@@ -92,34 +92,6 @@ class SeamReport:
     strongest: Finding
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON; NaN becomes null."""
-        return _json(asdict(self))
-
-
-@dataclass(frozen=True)
-class StageResidual:
-    """Box minus reference over the voxels that tiles of one stage own.
-
-    mean, rms: in the field's unit; rms_at_seams: of the voxels next to a seam, on both its sides;
-    relative: rms over the reference's rms about its mean, everywhere.
-    """
-
-    stage: int
-    tiles: int
-    voxels: int
-    mean: float
-    rms: float
-    rms_at_seams: float
-    relative: float
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _json(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return _json(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+        """Return the report as JSON; NaN becomes null."""
+        found: dict[str, Any] = jsonable(asdict(self))
+        return found

@@ -1,14 +1,13 @@
-"""Planes at the seams of one axis beside the planes away from them: the tests of that axis."""
+"""Test the planes at the seams of one axis against the planes away from them."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-from bigbox.analysis.cells import Float
-from bigbox.analysis.findings import Finding, Harmonics, Profile
-from bigbox.analysis.planes import AxisPlanes
+from bigbox.analysis.seams.findings import Finding, Harmonics, Profile
+from bigbox.analysis.seams.planes import AxisPlanes
+from bigbox.analysis.spectra.spectrum import Float
 from bigbox.scheduler.tiling import Tiling
 
 # Multiples of the tile frequency; halves see what alternates from tile to tile.
@@ -21,7 +20,7 @@ NEIGHBOURS = 6
 SIGNS = ("none", "second axis", "third axis", "both")
 
 
-class Look:
+class AxisTests:
     """The planes of one axis, those at seams beside those away from them.
 
     seam             planes at a distance of `near` and more are clean; a plane is compared
@@ -43,7 +42,7 @@ class Look:
         self.clean = away >= self.near
 
     def ratio(self, name: str, profile: Float) -> tuple[Finding, float]:
-        """Mean at the seams over the mean elsewhere, its error, and the test."""
+        """Return the mean at the seams over the mean elsewhere, its error, and the test."""
         found = self.contrast(name, profile)
         seam = np.zeros(len(profile), bool)
         seam[self.seams] = True
@@ -55,7 +54,7 @@ class Look:
         return Finding(name, self.name, value, 1.0, found.z, found.p), float(error / inside)
 
     def contrast(self, name: str, profile: Float, offset: float = 0.0) -> Finding:
-        """Seam planes against the clean planes around them; two-sided Student test.
+        """Test seam planes against the clean planes around them; two-sided Student test.
 
         "texture" and "mean" are averaged over the two planes on either side of the seam first.
         """
@@ -73,7 +72,7 @@ class Look:
         return Finding(name, self.name, around + float(here.mean()), around, *student(t, freedom))
 
     def steps(self) -> list[Finding]:
-        """Steps of the field from tile to tile, of fixed sign, alternating, and at random."""
+        """Test for steps from tile to tile, of fixed sign, alternating, and at random."""
         weights = self._step_weights()
         if weights is None:
             return []
@@ -83,7 +82,10 @@ class Look:
         alternate = (sign[after] - sign[after - 1]) / 2
         found = []
         for column, name in enumerate(SIGNS):
-            step = self._estimate(self.axis.signed[:, column], weights)
+            line, reach = self.axis.signed[:, column], self.axis.reach
+            # Over the planes around each border.
+            parts = [w * self._shifted(line, j - reach) for j, w in enumerate(weights)]
+            step = np.asarray(np.sum(parts, axis=0), np.float64)
             scatter, freedom = self._scatter(step)
             turns = [("alternating", alternate)]
             if column == 0:
@@ -120,12 +122,6 @@ class Look:
         solved = np.linalg.solve(covariance, model)
         return np.asarray(np.linalg.solve(model.T @ solved, solved.T)[1])
 
-    def _estimate(self, profile: Float, weights: Float) -> Float:
-        """Weighted sum over the planes around each border, NaN where there are none."""
-        reach = self.axis.reach
-        parts = [w * self._shifted(profile, j - reach) for j, w in enumerate(weights)]
-        return np.asarray(np.sum(parts, axis=0), np.float64)
-
     def _shifted(self, profile: Float, by: int) -> Float:
         """Value `by` planes further on; NaN past an open end."""
         moved = np.roll(profile, -by).astype(np.float64)
@@ -151,7 +147,7 @@ class Look:
             return np.asarray(profile - total / count)
 
     def _scatter(self, values: Float) -> tuple[float, float]:
-        """Standard deviation over the clean planes, and its degrees of freedom.
+        """Return the standard deviation over the clean planes, and its degrees of freedom.
 
         Neighbouring planes are alike: n planes with autocorrelation rho_l tell the variance as
         well as n / (1 + 2 sum rho_l^2) independent ones.
@@ -175,7 +171,7 @@ class Look:
     def harmonics(
         self, quantity: str, profile: Float, tiling: Tiling, axis: int, voxel: float
     ) -> Harmonics:
-        """Power at multiples of the tile frequency over that of the frequencies beside them.
+        """Compare power at multiples of the tile frequency with that of frequencies beside them.
 
         The phase runs evenly from each tile's origin to the next, so that strides that differ by
         a voxel do not smear the lines.
@@ -202,18 +198,17 @@ class Look:
                 if not lines & {line - d, line + d}
             ]
             around = [power(j / count) for j in beside]
-            if len(around) < 2 or not sum(around) > 0:
-                ratio.append(np.nan)
-                ps.append(np.nan)
-                continue
-            ratio.append(power(order) / float(np.mean(around)))
-            ps.append(float(stats.f.sf(ratio[-1], 2, 2 * len(around))))
+            known = len(around) >= 2 and sum(around) > 0
+            ratio.append(power(order) / float(np.mean(around)) if known else np.nan)
+            ps.append(float(stats.f.sf(ratio[-1], 2, 2 * len(around))) if known else np.nan)
         p = np.array(ps)
         wave = 2 * np.pi * np.array(orders) * count / (n * voxel)
-        return Harmonics(self.name, quantity, np.array(orders), wave, np.array(ratio), _z_of(p), p)
+        # Positive where there is more than expected.
+        z = np.asarray(stats.norm.isf(np.clip(p, 1e-300, 1 - 1e-16)), np.float64)
+        return Harmonics(self.name, quantity, np.array(orders), wave, np.array(ratio), z, p)
 
     def profile(self, offset: float) -> Profile:
-        """Mean and variance folded on the seams, by distance into the tile painted later."""
+        """Return mean and variance folded on the seams, by distance into the tile painted later."""
         layers, n = self.axis.layers, self.axis.layers.length
         first = np.searchsorted(layers.starts, np.arange(n), side="right") - 1
         start, end = layers.starts[first], np.append(layers.starts[1:], n)[first]
@@ -222,37 +217,22 @@ class Look:
         into = np.where(layers.sign[first] < 0, 1, -1)
         nearest = np.minimum(before, after)
         distance = np.where(into > 0, nearest, -1 - nearest)
-        variance = self.axis.square - self.axis.mean**2
-        values = np.unique(distance)
-        rows = [self._fold(distance == d, variance) for d in values]
-        columns = [np.array(c) for c in zip(*rows, strict=True)]
-        return Profile(
-            self.name,
-            values.astype(np.int64),
-            columns[0] + offset,
-            columns[1],
-            columns[2],
-            columns[3],
-            columns[4].astype(np.int64),
-        )
-
-    def _fold(self, at: npt.NDArray[np.bool_], variance: Float) -> tuple[float, ...]:
-        count = int(at.sum())
-        row: list[float] = []
-        for values in (self.axis.mean[at], variance[at]):
-            spread = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-            row += [float(values.mean()), float(spread)]
-        return (*row, count)
+        values, planes = np.unique(distance, return_counts=True)
+        folded = []
+        for line in (self.axis.mean, self.axis.square - self.axis.mean**2):
+            parts = [line[distance == d] for d in values]
+            folded.append(np.array([part.mean() for part in parts]))
+            folded.append(
+                np.array([p.std(ddof=1) / np.sqrt(len(p)) if len(p) > 1 else np.nan for p in parts])
+            )
+        mean, mean_error, variance, variance_error = folded
+        mean = mean + offset
+        return Profile(self.name, values, mean, mean_error, variance, variance_error, planes)
 
 
 def student(t: float, freedom: float) -> tuple[float, float]:
-    """(z, two-sided p) of a t value; z stays finite where p is too small for a number."""
+    """Return (z, two-sided p) of a t value; z stays finite where p is too small for a number."""
     log_half = float(stats.t.logsf(abs(t), freedom))
     p = float(min(1.0, 2 * np.exp(log_half)))
     z = float(stats.norm.isf(p / 2)) if p > 1e-300 else abs(t)
     return float(np.copysign(z, t)), p
-
-
-def _z_of(p: Float) -> Float:
-    """z of one-sided p, positive where there is more than expected."""
-    return np.asarray(stats.norm.isf(np.clip(p, 1e-300, 1 - 1e-16)), np.float64)

@@ -1,7 +1,7 @@
-"""One pass over a painted box: what the seam diagnostics need of every plane of voxels.
+"""Sum up every plane of voxels of a painted box in one pass: what the search for seams needs.
 
-The box is read in blocks of whole cells (see `bigbox.analysis.cells`) with a few planes around
-them; nothing larger than a block and some numbers for each plane is held.
+The box is read in blocks of whole cells (see `bigbox.analysis.seams.cells`) with a few planes
+around them; nothing larger than a block and some numbers for each plane is held.
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.cells import (
+from bigbox.analysis.seams.cells import (
     Block,
-    Blocks,
-    Float,
     Layers,
     all_layers,
     check_shape,
-    each,
+    choose_blocks,
     refuse,
 )
-from bigbox.analysis.scores import Scores
+from bigbox.analysis.seams.normal_scores import NormalScores
+from bigbox.analysis.spectra.spectrum import Float
+from bigbox.blockwise import map_blocks
 from bigbox.scheduler.tiling import Tiling
+
+Values = npt.NDArray[np.float32]
 
 MEMORY = 1 << 30
 
@@ -65,9 +67,10 @@ PATTERNS = tuple(tuple(bool(i >> a & 1) for a in range(3)) for i in range(1, 8))
 
 
 @dataclass
-class Gains:
-    """Sums over the cells of the box, for the question whether tiles of odd colour have another
-    amplitude; t is a cell's mean texture and v its volume in voxels.
+class TextureSums:
+    """Sums over the cells of the box, to compare the amplitudes of tiles of two colours.
+
+    t is a cell's mean texture and v its volume in voxels.
 
     signed: sums of s v t and s v, (7, 2), s the cell's sign in each of `PATTERNS`; plain: sums of
     v t and v; squares: sums of (v t)^2, v^2 t and v^2; cells: their number.
@@ -78,7 +81,7 @@ class Gains:
     squares: Float = field(default_factory=lambda: np.zeros(3))
     cells: int = 0
 
-    def add(self, other: Gains) -> None:
+    def add(self, other: TextureSums) -> None:
         """Add the cells of another block."""
         self.signed += other.signed
         self.plain += other.plain
@@ -86,124 +89,107 @@ class Gains:
         self.cells += other.cells
 
 
-@dataclass(frozen=True)
+@dataclass
 class Planes:
-    """What `measure` found. Sums have become means over the voxels of a plane."""
+    """Sums over the planes and cells of a box; `finish` makes means over a plane's voxels of them.
+
+    offset: taken from the field before; least, most: of the field less the offset.
+    """
 
     axes: tuple[AxisPlanes, AxisPlanes, AxisPlanes]
-    gains: Gains
     offset: float
-    least: float
-    most: float
+    textures: TextureSums = field(default_factory=TextureSums)
+    least: float = np.inf
+    most: float = -np.inf
+
+    def add(self, block: Block, part: _BlockSums) -> None:
+        """Add one block."""
+        axes, textures, least, most = part
+        self.textures.add(textures)
+        self.least, self.most = min(self.least, least), max(self.most, most)
+        for axis, bounds, found in zip(self.axes, block.bounds, axes, strict=True):
+            for name, value in found.items():
+                getattr(axis, name)[slice(*bounds)] += value
+
+    def finish(self, tiling: Tiling) -> None:
+        """Divide by the number of voxels of a plane."""
+        for i, axis in enumerate(self.axes):
+            count = tiling.shape[(i + 1) % 3] * tiling.shape[(i + 2) % 3]
+            for name in ("mean", "square", "jump", "kink", "texture", "signed", "product"):
+                getattr(axis, name)[...] /= count
+            if not tiling.periodic[i]:
+                # At open ends there is nothing to take a difference with.
+                axis.jump[:1] = axis.kink[:2] = axis.kink[-1:] = np.nan
+                axis.product[: axis.reach] = axis.product[-axis.reach + 1 or None :] = np.nan
 
 
-def measure(
+# Of one block: sums by axis, of its cells, its least and largest value.
+_BlockSums = tuple[list[dict[str, Float]], TextureSums, float, float]
+
+
+def plane_sums(
     array: Any,
     tiling: Tiling,
     *,
-    scores: Scores | None = None,
+    scores: NormalScores | None = None,
     memory: int = MEMORY,
     workers: int | None = None,
 ) -> tuple[Planes, Planes]:
     """Read the box once, in blocks of whole cells, and sum up its planes.
 
-    The planes of the field and those of its `scores`; without scores both are the field's. With
-    them, the field's own have no more than mean, square, jump and kink.
+    Return the planes of the field and those of its `scores`. Without scores both are the field's.
+    With them, the field's own have no more than mean, square, jump and kink.
     """
     check_shape(array, tiling, "field")
     threads = workers or 1
     layers = all_layers(tiling)
     least_width = min(int(one.widths.min()) for one in layers)
     reach = max(1, min(REACH, least_width // 4))
-    blocks = list(Blocks.choose(tiling, layers, reach, memory, threads))
+    blocks = list(choose_blocks(tiling, layers, reach, memory, threads))
     # Any constant near the mean keeps the sums of squares exact enough.
     offset = float(np.mean(blocks[0].read(array), dtype=np.float64))
     if not np.isfinite(offset):
         refuse(array, blocks[0])
 
-    def sums(values: npt.NDArray[np.float32], block: Block, whole: bool) -> _Sums:
-        low, high = float(values.min()), float(values.max())
+    def sums(values: Values, block: Block, whole: bool) -> _BlockSums:
         axes = [_axis_sums(values, block, axis, layers, reach, whole) for axis in range(3)]
-        return _Sums(axes, _gains(values, block, layers, reach) if whole else Gains(), low, high)
+        textures = _textures(values, block, layers, reach) if whole else TextureSums()
+        return axes, textures, float(values.min()), float(values.max())
 
-    def one(block: Block) -> list[_Sums]:
+    def both_sums(block: Block) -> list[_BlockSums]:
         values = block.read(array)
         if not np.isfinite(values).all():
             refuse(array, block)
         plain = sums(np.subtract(values, offset, dtype=np.float32), block, scores is None)
         return [plain] if scores is None else [plain, sums(scores(values), block, True)]
 
-    totals = [_Total(tiling, layers, reach) for _ in range(1 if scores is None else 2)]
-    for block, found in each(one, blocks, threads):
+    totals = []
+    for shift in (offset,) if scores is None else (offset, 0.0):
+        x, y, z = (AxisPlanes(one, reach) for one in layers)
+        totals.append(Planes((x, y, z), shift))
+    for block, found in zip(blocks, map_blocks(both_sums, blocks, workers=threads), strict=True):
         for total, part in zip(totals, found, strict=True):
             total.add(block, part)
-    planes = [t.planes(tiling, o) for t, o in zip(totals, (offset, 0.0), strict=False)]
-    return planes[0], planes[-1]
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """What one block adds: sums by axis, its cells, its least and largest value."""
-
-    axes: list[dict[str, Float]]
-    gains: Gains
-    least: float
-    most: float
-
-
-class _Total:
-    """The blocks' sums, added up."""
-
-    def __init__(self, tiling: Tiling, layers: Sequence[Layers], reach: int) -> None:
-        x, y, z = (AxisPlanes(one, reach) for one in layers)
-        self.axes, self.gains = (x, y, z), Gains()
-        self.least, self.most = np.inf, -np.inf
-
-    def add(self, block: Block, part: _Sums) -> None:
-        """Add one block."""
-        self.gains.add(part.gains)
-        self.least, self.most = min(self.least, part.least), max(self.most, part.most)
-        for axis, bounds, found in zip(self.axes, block.bounds, part.axes, strict=True):
-            for name, value in found.items():
-                getattr(axis, name)[slice(*bounds)] += value
-
-    def planes(self, tiling: Tiling, offset: float) -> Planes:
-        """Sums become means over the voxels of a plane."""
-        for i, axis in enumerate(self.axes):
-            count = tiling.shape[(i + 1) % 3] * tiling.shape[(i + 2) % 3]
-            for name in ("mean", "square", "jump", "kink", "texture", "signed", "product"):
-                getattr(axis, name)[...] /= count
-            if not tiling.periodic[i]:
-                _forget_ends(axis, axis.reach)
-        return Planes(self.axes, self.gains, offset, offset + self.least, offset + self.most)
-
-
-def _forget_ends(axis: AxisPlanes, reach: int) -> None:
-    """At the open ends of an axis there is nothing to take a difference with."""
-    axis.jump[:1] = axis.kink[:2] = axis.kink[-1:] = np.nan
-    axis.product[:reach] = axis.product[-reach + 1 or None :] = np.nan
+    for total in totals:
+        total.finish(tiling)
+    return totals[0], totals[-1]
 
 
 def _axis_sums(
-    values: npt.NDArray[np.float32],
-    block: Block,
-    axis: int,
-    layers: Sequence[Layers],
-    reach: int,
-    whole: bool,
+    values: Values, block: Block, axis: int, layers: Sequence[Layers], reach: int, whole: bool
 ) -> dict[str, Float]:
-    """Sums over the planes of one axis in one block, which has `reach` planes more all round."""
+    """Sum up the planes of one axis in a block, which has `reach` planes more all round."""
     across = tuple(a for a in range(3) if a != axis)
     inner = [slice(reach, -reach)] * 3
     n = values.shape[axis] - 2 * reach
 
-    def cut(first: int, last: int) -> npt.NDArray[np.float32]:
+    def cut(first: int, last: int) -> Values:
         """Planes first .. n + last of the axis, the owned voxels of the others."""
         place = list(inner)
         place[axis] = slice(reach + first, reach + n + last)
         return values[tuple(place)]
 
-    def total(of: npt.NDArray[np.float32]) -> Float:
+    def total(of: Values) -> Float:
         return np.asarray(of.sum(axis=across, dtype=np.float64))
 
     own = cut(0, 0)
@@ -218,23 +204,15 @@ def _axis_sums(
         return found
     found["texture"] = total(_texture(values, across, reach))
     # Means over the faces of the cells, with all the planes around: (planes, cells, cells).
-    cells = cut(-reach, reach).astype(np.float64)
-    for a in across:
-        starts = layers[a].starts[slice(*block.cells[a])]
-        cells = np.add.reduceat(cells, starts - starts[0], axis=a)
-    cells = np.moveaxis(cells, axis, 0)
+    cells = np.moveaxis(block.cell_sums(cut(-reach, reach), layers, across), axis, 0)
     widths, signs = (
         [getattr(layers[a], name)[slice(*block.cells[a])] for a in across]
         for name in ("widths", "sign")
     )
     areas = np.multiply.outer(*widths)
+    plain = [np.ones_like(s) for s in signs]
     weights = np.stack(
-        [
-            np.ones_like(areas),
-            np.broadcast_to(signs[0][:, None], areas.shape),
-            np.broadcast_to(signs[1], areas.shape),
-            np.multiply.outer(signs[0], signs[1]),
-        ]
+        [np.multiply.outer(*w) for w in (plain, (signs[0], plain[1]), (plain[0], signs[1]), signs)]
     )
     found["signed"] = np.einsum("xyz,pyz->xp", cells[reach : reach + n], weights)
     flat = (cells / np.sqrt(areas)).reshape(len(cells), -1)
@@ -243,33 +221,27 @@ def _axis_sums(
     return found
 
 
-def _texture(
-    values: npt.NDArray[np.float32], along: Sequence[int], margin: int
-) -> npt.NDArray[np.float32]:
+def _texture(values: Values, along: Sequence[int], margin: int) -> Values:
     """Squared Laplacian along some axes, without the margin."""
     inner = [slice(margin, -margin)] * 3
-    laplace = values[tuple(inner)] * np.float32(-2 * len(along))
+    laplace: Values = values[tuple(inner)] * np.float32(-2 * len(along))
     for a in along:
         for step in (-1, 1):
             place = list(inner)
             place[a] = slice(margin + step, values.shape[a] - margin + step)
             laplace += values[tuple(place)]
-    return np.square(laplace, out=laplace)
+    np.square(laplace, out=laplace)
+    return laplace
 
 
-def _gains(
-    values: npt.NDArray[np.float32], block: Block, layers: Sequence[Layers], margin: int
-) -> Gains:
-    """The sums of `Gains` over the cells of one block."""
-    cells: Float = _texture(values, (0, 1, 2), margin).astype(np.float64)
+def _textures(values: Values, block: Block, layers: Sequence[Layers], margin: int) -> TextureSums:
+    """Sum up the cells of one block."""
+    cells = block.cell_sums(_texture(values, (0, 1, 2), margin), layers, (0, 1, 2))
     volume, signs = np.ones(()), []
-    for a in range(3):
-        which = slice(*block.cells[a])
-        starts = layers[a].starts[which]
-        cells = np.add.reduceat(cells, starts - starts[0], axis=a)
-        volume = np.multiply.outer(volume, layers[a].widths[which])
-        signs.append(layers[a].sign[which])
-    found = Gains(cells=cells.size)
+    for one, which in zip(layers, block.cells, strict=True):
+        volume = np.multiply.outer(volume, one.widths[slice(*which)])
+        signs.append(one.sign[slice(*which)])
+    found = TextureSums(cells=cells.size)
     for row, pattern in zip(found.signed, PATTERNS, strict=True):
         x, y, z = (s if on else np.ones_like(s) for s, on in zip(signs, pattern, strict=True))
         row[:] = [np.einsum("xyz,x,y,z", of, x, y, z) for of in (cells, volume)]

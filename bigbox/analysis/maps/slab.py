@@ -1,0 +1,115 @@
+"""Cut a slab out of a box and average over it.
+
+    reads   dm[:, :, k:k+d]  ──mean over the slab──►  (nx, ny)  ──mean over f x f──►  at most 1024²
+
+Only the chunks under the slab are read, a few at a time, so a slab of a box far larger than memory
+can be shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from bigbox.errors import BadInput
+from bigbox.store.box import Box
+from bigbox.store.fields import AXES, FIELDS, known_field
+
+PIXELS = 1024
+"""Most pixels of a panel's side; larger slabs are averaged down to it."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """The voxels [first, first + count) on one axis of a box, 0 = x."""
+
+    axis: int
+    first: int
+    count: int
+
+    def cut(self) -> tuple[slice, slice, slice]:
+        """Return the slab as slices of (nx, ny, nz)."""
+        cut = [slice(None)] * 3
+        cut[self.axis] = slice(self.first, self.first + self.count)
+        return cut[0], cut[1], cut[2]
+
+    def extent(self, voxel: float) -> tuple[float, float]:
+        """Return where the slab begins and ends, in the unit of `voxel`."""
+        return self.first * voxel, (self.first + self.count) * voxel
+
+
+def slab_of(box: Box, axis: str, at: float | None, thickness: float | None) -> Slab:
+    """Return the slab around `at` (its middle, Mpc/h; the box's if None), one voxel thick or more.
+
+    Raise BadInput for an axis, a place or a thickness (Mpc/h) outside the box.
+    """
+    if axis not in AXES:
+        raise BadInput(f"axis {axis!r} is not one of x, y, z")
+    index = AXES.index(axis)
+    side, n, voxel = box.box_size[index], box.shape[index], box.voxel
+    middle = side / 2 if at is None else at
+    if not 0 <= middle < side:
+        raise BadInput(
+            f"{box.path}: at {middle:g} Mpc/h is outside the box, 0 to {side:g} on {axis}"
+        )
+    wanted = voxel if thickness is None else thickness
+    if not 0 < wanted <= side:
+        raise BadInput(f"{box.path}: a slab of {wanted:g} Mpc/h; must be above 0, at most {side:g}")
+    count = max(1, round(wanted / voxel))
+    first = math.floor(middle / voxel - (count - 1) / 2)
+    return Slab(index, min(max(first, 0), n - count), count)
+
+
+def slab_image(
+    array: Any, slab: Slab, pixels: int = PIXELS, *, channel: int | None = None
+) -> NDArray[np.float32]:
+    """Return the mean over a slab of an array (nx, ny, nz), float32 (rows, columns).
+
+    Sides of more than `pixels` voxels are averaged down. A pixel with a NaN voxel is NaN.
+    channel: of an array (channels, nx, ny, nz).
+    """
+    cut = slab.cut() if channel is None else (channel, *slab.cut())
+    data = da.from_array(array, chunks=array.chunks, asarray=True)[cut]
+    image = data.mean(axis=slab.axis, dtype=np.float64)
+    factor = max(1, -(-max(image.shape) // pixels))
+    if factor > 1:
+        # Chunks that hold whole pixels.
+        aligned = tuple(max(factor, size[0] // factor * factor) for size in image.chunks)
+        image = da.coarsen(
+            np.mean, image.rechunk(aligned), {0: factor, 1: factor}, trim_excess=True
+        )
+    try:
+        (done,) = dask.compute(image, num_workers=2)
+    except (ValueError, OSError) as error:  # what zarr raises for a chunk that is damaged
+        why = " ".join(str(error).split())
+        raise BadInput(
+            f"a chunk under the slab cannot be read ({why}): bigbox verify tells which"
+        ) from None
+    return np.asarray(done, dtype=np.float32)
+
+
+def panels(
+    box: Box, slab: Slab, arrays: Sequence[str] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Return slabs by the panel's name, a channel a panel: of `arrays`, or of dm, halo and tb."""
+    if arrays is None:
+        box.require("dm")
+        arrays = [field.name for field in FIELDS if field.spans_box and box.has(field.name)]
+    found = {}
+    for name in arrays:
+        array = box.require(name) if known_field(name) else box.array(name)
+        if tuple(array.shape[-3:]) != box.shape or array.ndim > 4:
+            raise BadInput(f"{box.path}/{name}: has shape {array.shape}, no field over the box")
+        if array.ndim == 3:
+            found[name] = slab_image(array, slab)
+            continue
+        for channel in range(array.shape[0]):
+            found[f"{name} {channel}"] = slab_image(array, slab, channel=channel)
+    return found

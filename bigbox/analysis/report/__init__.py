@@ -1,0 +1,1 @@
+"""Validate a box: its numbers, the verdict, the figures, the page."""

@@ -1,0 +1,373 @@
+"""Take the numbers of a validation: every diagnostic called once, its results as plain JSON.
+
+`bigbox.analysis.report.validate` judges them, `bigbox.analysis.report.figures` draws them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from bigbox.analysis.report.fields import Field, compressed, extent, halo_channel, residual
+from bigbox.analysis.seams.find import find_seams
+from bigbox.analysis.seams.residuals import stage_residuals
+from bigbox.analysis.spectra.bispectrum import bispectrum
+from bigbox.analysis.spectra.cylinder import cylinder
+from bigbox.analysis.spectra.modes import nyquist
+from bigbox.analysis.spectra.onepoint import Distribution, distribution
+from bigbox.analysis.spectra.power import (
+    BlockSizes,
+    Resources,
+    pair,
+    power,
+)
+from bigbox.analysis.spectra.resampling import over_subvolumes, scatter
+from bigbox.analysis.spectra.spectrum import Pair, Spectrum, jsonable
+from bigbox.errors import BadInput
+from bigbox.scheduler.tiling import Tiling
+from bigbox.store.fields import AXES
+
+Numbers = dict[str, Any]
+
+BINS = 128  # of a histogram
+DECADES = 8  # of a logarithmic one
+PIECE = 256  # most voxels on an axis of a sub-volume whose scatter gives the errors
+LEAST_PIECE = 16
+TRIANGLES = {"equilateral": (1, 1, 1), "squeezed": (1, 1, 0.25), "flat": (1, 0.5, 0.5)}
+SCALES = 4
+LINE_OF_SIGHT = 2
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the diagnostics may use. memory: bytes of the blocks in work; scratch: a folder."""
+
+    memory: int
+    scratch: str | Path | None = None
+
+    def threads(self, *fields: Field) -> int:
+        """Return as many threads as there are cores and the memory has room for."""
+        for workers in range(len(os.sched_getaffinity(0)), 1, -1):
+            try:
+                BlockSizes.choose([field.array for field in fields], self.memory, workers)
+            except BadInput:
+                continue
+            return workers
+        return 1
+
+    def resources(self, *fields: Field) -> Resources:
+        """Return what a measurement of these fields out of core may use."""
+        threads = self.threads(*fields)
+        return {"memory": self.memory, "scratch": self.scratch, "workers": threads}
+
+
+def spectra(
+    field: Field, truth: Field | None, others: Sequence[Field], edges: NDArray[Any], budget: Budget
+) -> Numbers:
+    """Return P(k) of the box, the truth and the realizations, in the same bins, with error bars.
+
+    With two realizations or more, the box among them, an error is their scatter. Else that of P(k)
+    is from a jackknife over sub-volumes, and that of P / P_truth is that of two Gaussian fields
+    with the same large scales: variance of ln(P1 / P2) = 4 (1 - r^2) / modes.
+    """
+
+    def auto(one: Field) -> Spectrum:
+        options = budget.resources(one)
+        return power(one.array, one.box_size, edges=edges, unit=one.unit, **options)
+
+    def cross(one: Field, two: Field) -> Pair:
+        options = budget.resources(one, two)
+        size, unit = one.box_size, one.unit
+        return pair(one.array, two.array, size, edges=edges, unit=unit, **options)
+
+    versus = None if truth is None else cross(field, truth)
+    matter = _matter(field)
+    with_matter = None if matter is None else cross(field, matter)
+    known = versus or with_matter
+    own = known.first if known else auto(field)
+    each = [auto(other) for other in others]
+    spread = scatter([own, *each]) if each else None
+    if spread is not None:
+        own = own.with_errors(spread, f"scatter over {len(each) + 1} realizations")
+        words = f"Errors: one standard deviation over {len(each) + 1} realizations."
+    else:
+        own = _with_errors(own, field, budget)
+        of_ratio = " and, for P / P_truth, of two Gaussian fields that share their large scales"
+        words = (
+            f"Errors of spectra: one standard deviation, {own.error_kind}"
+            + ("" if truth is None else of_ratio)
+            + ". Give --realizations for errors from other paintings of the same matter."
+        )
+    found = {
+        "k": own.k,
+        "edges": own.edges,
+        "modes": own.modes,
+        "k_nyquist": own.k_nyquist,
+        "units": {"k": "h/Mpc", "power": own.units},
+        "window": own.window,
+        "shot_noise": own.shot_noise,
+        "error_words": words,
+        "box": {"power": own.power, "errors": own.errors},
+        "error_kind": own.error_kind,
+        "realizations": None
+        if not each
+        else {
+            "mean": np.mean([one.power for one in (own, *each)], axis=0),
+            "each": [{"name": o.name, "power": s.power} for o, s in zip(others, each, strict=True)],
+        },
+        "truth": versus and {"power": versus.second.power, "errors": None},
+        "ratio": versus and _ratio(versus, spread),
+        "correlation": versus and versus.correlation,
+        "transfer": versus and versus.transfer,
+        "matter": None
+        if with_matter is None or matter is None
+        else {
+            "box": with_matter.correlation,
+            "truth": None if truth is None else cross(truth, matter).correlation,
+        },
+    }
+    return dict(jsonable(found))
+
+
+def _with_errors(spectrum: Spectrum, field: Field, budget: Budget) -> Spectrum:
+    """Take errors from sub-volumes that fit the memory; else those of a Gaussian field."""
+    # A sub-volume is held about eight times as float64.
+    edge = min(PIECE, int((budget.memory / 64) ** (1 / 3)))
+    most = min(field.shape) // LEAST_PIECE
+    pieces = max(4, -(-max(field.shape) // max(edge, LEAST_PIECE)))
+    pieces = min(pieces, most)
+    if pieces < 2:
+        return spectrum.with_errors(spectrum.mode_errors, "of a Gaussian field with as many modes")
+    found = over_subvolumes(spectrum, field.array, field.box_size, pieces=pieces)
+    reach = 2 * (2 * np.pi * pieces / max(field.box_size))
+    return _extended(found, reach)
+
+
+def _extended(spectrum: Spectrum, reach: float) -> Spectrum:
+    """Extrapolate errors to scales that no sub-volume has, k < reach, from those that they have.
+
+    What is not Gaussian (a few bright objects) is the same part of P whatever the number of modes:
+    (error / P)^2 = 2 / modes + c, with c of the first bin within reach.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.array(spectrum.errors) / spectrum.power
+    within = np.flatnonzero((spectrum.k >= reach) & np.isfinite(relative))
+    if not len(within):
+        return spectrum
+    gaussian = 2.0 / np.maximum(spectrum.modes, 1)
+    rest = max(relative[within[0]] ** 2 - gaussian[within[0]], 0.0)
+    extended = spectrum.power * np.sqrt(gaussian + rest)
+    errors = np.where(spectrum.k < reach, extended, spectrum.errors)
+    return spectrum.with_errors(errors, spectrum.error_kind)
+
+
+def _ratio(versus: Pair, spread: NDArray[Any] | None) -> Numbers:
+    value = versus.transfer**2
+    if spread is not None:
+        return {"value": value, "error": spread / versus.second.power}
+    rest = np.clip(1 - versus.correlation**2, 0, 1)
+    return {"value": value, "error": value * np.sqrt(4 * rest / np.maximum(versus.first.modes, 1))}
+
+
+def _matter(field: Field) -> Field | None:
+    """Open the matter density of the box, unless it is what is validated."""
+    if field.box is None or not field.box.has("dm") or field.name.endswith("/dm"):
+        return None
+    array = field.box.require("dm")
+    return Field(f"{field.box.path}/dm", array, "", field.shape, field.box_size, field.box)
+
+
+def cylindrical(field: Field, budget: Budget) -> Numbers:
+    """Return P(k_par, k_perp) with the z axis as the line of sight."""
+    options = budget.resources(field)
+    found = cylinder(field.array, field.box_size, axis=LINE_OF_SIGHT, unit=field.unit, **options)
+    return found.as_dict()
+
+
+def seam_numbers(
+    field: Field,
+    truth: Field | None,
+    others: Sequence[Field],
+    tiling: Tiling,
+    rate: float,
+    budget: Budget,
+) -> Numbers:
+    """Return seams of the field and of what shows them better; by axis, over mean and rms.
+
+    field       the field itself: a few bright voxels decide its seam ratio, whose error is large
+    compressed  arcsinh of the field over its typical scatter: seams in the faint parts count too.
+                A field that is statistically the same everywhere stays so under any such function
+    residual    field less truth, or less another realization of the same matter: the structure
+                that both share is gone, what was painted is left
+
+    The false-alarm rate is shared out between them.
+    """
+    views = {
+        "field": ("field", "the field itself", field),
+        "compressed": ("arcsinh", "the arcsinh of the field", compressed(field)),
+    }
+    against = truth or (others[0] if others else None)
+    if against is not None:
+        rest = residual(field, against)
+        least, most = extent(rest, budget.memory)
+        if least < most:
+            other = "truth" if truth is not None else "realization"
+            words = f"the field less {'the' if truth is not None else 'another'} {other}"
+            views["residual"] = (f"less {other}", words, rest)
+    each = {
+        name: {"label": label, "words": words, **_seams(one, tiling, rate / len(views), budget)}
+        for name, (label, words, one) in views.items()
+    }
+    return {
+        "views": each,
+        "shown": min(each, key=lambda name: _uncertainty(each[name])),
+        "false_alarm_rate": rate,
+        "tiles": list(tiling.counts),
+        "stages": None if truth is None else _stages(field, truth, tiling, budget),
+    }
+
+
+def _uncertainty(view: Numbers) -> float:
+    """How badly the seam ratio is known: the view with the least shows seams best."""
+    errors = np.array([one["error"] for one in view["axes"].values()])
+    return float(np.where(np.isfinite(errors), errors, np.inf).max(initial=0.0))
+
+
+def _seams(field: Field, tiling: Tiling, rate: float, budget: Budget) -> Numbers:
+    found = find_seams(
+        field.array, tiling, box_size=field.box_size, false_alarm_rate=rate, memory=budget.memory
+    )
+    axes: Numbers = {}
+    for profile in found.profiles:
+        at = AXES.index(profile.axis)
+        lines = {
+            "mean": (profile.mean - found.mean, profile.mean_error, found.rms),
+            "variance": (profile.variance, profile.variance_error, found.rms**2),
+        }
+        axes[profile.axis] = {
+            "ratio": float(found.ratio[at]),
+            "error": float(found.ratio_error[at]),
+            "kink": float(found.kink[at]),
+            "kink_error": float(found.kink_error[at]),
+            "profiles": {
+                name: jsonable(
+                    {"distance": profile.distance, "value": value / over, "error": error / over}
+                )
+                for name, (value, error, over) in lines.items()
+            },
+            "harmonics": {
+                h.quantity: jsonable({"order": h.order, "ratio": h.ratio, "z": h.z})
+                for h in found.harmonics
+                if h.axis == profile.axis
+            },
+        }
+    return {
+        "axes": axes,
+        "alarm": bool(found.alarm),
+        "p_value": float(found.p_value),
+        "false_alarm_rate": rate,
+        "z_limit": float(norm.isf(0.5 * rate / max(1, len(found.tests)))),
+        "strongest": asdict(found.strongest),
+        "tests": [asdict(test) for test in found.tests],
+    }
+
+
+def _stages(field: Field, truth: Field, tiling: Tiling, budget: Budget) -> Numbers:
+    found = stage_residuals(field.array, truth.array, tiling, memory=budget.memory)
+    voxels = sum(one.voxels for one in found)
+    return {
+        "each": [asdict(one) for one in found],
+        "overall": float(np.sqrt(sum(one.voxels * one.rms**2 for one in found) / voxels)),
+    }
+
+
+def distributions(
+    fields: Mapping[str, Field], least: float, most: float, budget: Budget
+) -> Numbers:
+    """Return one-point distributions of fields, and of their log10, in the same bins.
+
+    least, most: of the values of all of them.
+    """
+    linear = np.linspace(least, most, BINS + 1)
+    found: Numbers = {}
+    for name, one in fields.items():
+        values = _distribution(one, linear, False, budget)
+        found[name] = {
+            "mean": values.mean,
+            "std": float(np.sqrt(values.variance)),
+            "skewness": values.skewness,
+            "kurtosis": values.kurtosis,
+            "least": values.least,
+            "most": values.most,
+            "positive": 0.0,
+            "linear": jsonable({"edges": linear, "density": values.pdf}),
+            "log": None,
+        }
+        if most > 0:
+            # Decades below the largest value: what lies lower counts, but is not drawn.
+            edges = np.log10(most) + np.linspace(-DECADES, 0, BINS + 1)
+            logs = _distribution(one, edges, True, budget)
+            found[name]["positive"] = logs.voxels / (logs.voxels + logs.without)
+            found[name]["log"] = jsonable({"edges": edges, "density": logs.pdf})
+    return found
+
+
+def _distribution(field: Field, edges: NDArray[Any], log: bool, budget: Budget) -> Distribution:
+    memory, workers = budget.memory, budget.threads(field)
+    return distribution(
+        field.array, bins=edges, log=log, unit=field.unit, memory=memory, workers=workers
+    )
+
+
+def triangles(fields: Mapping[str, Field], k_max: float, budget: Budget) -> Numbers | None:
+    """Return reduced bispectra of fields for three shapes; None where no scale is left.
+
+    Equilateral, squeezed (1, 1, 1/4) and flat (1, 1/2, 1/2) triangles, longest side up to k_max and
+    at most 40 fundamental modes, which bounds the memory.
+    """
+    field = fields["box"]
+    fundamental = 2 * np.pi / max(field.box_size)
+    least = 4 * fundamental
+    most = min(k_max, nyquist(field.shape, field.box_size) / 2, 40 * fundamental)
+    if most <= least:
+        return None
+    scales = np.geomspace(least, most, SCALES)
+    rows = np.array([[side * np.array(s) for side in scales] for s in TRIANGLES.values()])
+    found: Numbers = {"k": scales.tolist(), "shapes": list(TRIANGLES), "box": None, "truth": None}
+    for name, one in fields.items():
+        options = budget.resources(one)
+        b = bispectrum(one.array, one.box_size, rows.reshape(-1, 3), unit=one.unit, **options)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = abs(b.reduced / b.value) * b.errors
+        found[name] = {
+            key: jsonable(values.reshape(len(TRIANGLES), SCALES))
+            for key, values in (("value", b.value), ("reduced", b.reduced), ("error", error))
+        }
+    return found
+
+
+def halo_distributions(fields: Mapping[str, Field], budget: Budget) -> Numbers | None:
+    """Return distributions of log10 halo density by mass bin; None for a box without haloes."""
+    boxes = {n: f.box for n, f in fields.items() if f.box is not None and f.box.has("halo")}
+    if "box" not in boxes:
+        return None
+    edges = np.linspace(4, 16, BINS + 1)  # log10 of (M_sun/h) / (Mpc/h)^3
+    channels = []
+    for at in range(boxes["box"].require("halo").shape[0]):
+        channel: Numbers = {"title": f"haloes, mass bin {at}"}
+        for name, box in boxes.items():
+            try:
+                density = _distribution(halo_channel(box, at), edges, True, budget).pdf
+            except BadInput:  # no halo of this mass in the box
+                channel[name] = None
+            else:
+                channel[name] = jsonable({"edges": edges, "density": density})
+        channels.append(channel)
+    return {"channels": channels}

@@ -1,0 +1,371 @@
+"""Draw the figures of `bigbox validate`: the paper's figures 8 to 11 in kind, and the seams.
+
+Everything but the maps is drawn from the numbers of the report alone (see
+`bigbox.analysis.report.validate`), so that a figure and numbers.json can never disagree. Each
+figure is one column wide, with units on every axis; colours are told apart by the colour-blind
+(Okabe & Ito 2008; Mishra, Trotta & Viel 2025 (LODI), figures 8-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from bigbox.analysis.maps.panel import LABELS, Corners, draw_map, norm_of, ticks_of
+from bigbox.store.fields import AXES
+
+Numbers = Mapping[str, Any]
+
+BOX, TRUTH, OTHER, FOURTH = "#0072B2", "#000000", "#D55E00", "#009E73"
+COLOURS = (BOX, OTHER, FOURTH)
+MARKS = ("o", "s", "^")
+WIDTH, DPI = 4.8, 160
+STYLE: Any = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10.5,
+    "legend.fontsize": 9,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+MAP_STYLE: Any = {"axes.titlesize": 9.5, "axes.spines.top": True, "axes.spines.right": True}
+POWER = r"$P(k)$  [$(\mathrm{Mpc}/h)^3\,\mathrm{mK}^2$]"
+WAVENUMBER = r"$k$  [$h/\mathrm{Mpc}$]"
+LINES = {
+    "box": {"color": BOX, "ls": "-", "label": "this box"},
+    "truth": {"color": TRUTH, "ls": "--", "label": "truth"},
+}
+
+
+@contextmanager
+def sheet(out: Path, height: float, width: float = WIDTH, **style: Any) -> Iterator[Figure]:
+    """Give an empty figure, inches, that is saved in the end."""
+    with matplotlib.rc_context(STYLE | style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        figure.savefig(out, dpi=DPI)
+
+
+def heights(numbers: Numbers) -> dict[str, float]:
+    """Return the figures that the numbers allow, named as their functions, and heights, inches."""
+    spectra, seams = numbers["spectra"], numbers["seams"]
+    rows = (
+        ("spectra", 5.0 if spectra["ratio"] else 3.9, True),
+        ("dimensionless", 3.6, True),
+        ("agreement", 3.6, spectra["ratio"]),
+        ("matter", 3.6, spectra["matter"]),
+        ("cylinder", 3.9, numbers["cylinder"]),
+        ("bispectrum", 3.6, numbers["bispectrum"]),
+        ("onepoint", 3.6, True),
+        ("onepoint_log", 3.6, numbers["onepoint"]["box"]["log"]),
+        ("seam_ratio", 3.6, seams),
+        ("seam_mean", 3.4, seams),
+        ("seam_variance", 3.4, seams),
+        ("seam_harmonics", 3.4, seams),
+        ("seam_stages", 3.2, seams and seams["stages"]),
+    )
+    return {name: height for name, height, there in rows if there}
+
+
+def maps(
+    out: Path,
+    images: Mapping[str, NDArray[np.float32]],
+    kind: str,
+    *,
+    axis: int,
+    sides: Sequence[float],
+    slab: tuple[float, float],
+    corners: Corners | None = None,
+    label: str | None = None,
+    scale: NDArray[np.float32] | None = None,
+) -> None:
+    """Draw maps with one colour scale, side by side (LODI, figure 8).
+
+    images: by title, (rows, columns) of the two axes that are left; kind: "dm", "halo" or "tb";
+    sides: of the box, Mpc/h; slab: what they are the mean over, Mpc/h; corners: where tiles meet,
+    Mpc/h; label: of the colours; scale: values that set them, those of the images if None.
+    """
+    across, up = (a for a in range(3) if a != axis)
+    extent = (0.0, sides[across], 0.0, sides[up])
+    where = f"{slab[0]:.3g} to {slab[1]:.3g} Mpc/h"
+    norm = norm_of(kind, np.stack(list(images.values())) if scale is None else scale)
+    # A map is 3.2 inches wide; beside it stand the ticks of y and the colour bar.
+    width, height = WIDTH + 3.35 * (len(images) - 1), 0.85 + 3.2 * sides[up] / sides[across]
+    with sheet(out, height, width, **MAP_STYLE) as figure:
+        axes = figure.subplots(1, len(images), sharey=True, squeeze=False)[0]
+        for place, (title, image) in zip(axes, images.items(), strict=True):
+            shown = draw_map(place, image, kind, norm, extent, corners)
+            place.set_title(f"{title}, mean over {AXES[axis]} = {where}")
+            place.set_xlabel(rf"${AXES[across]}$  [Mpc/$h$]")
+        axes[0].set_ylabel(rf"${AXES[up]}$  [Mpc/$h$]")
+        words = label or LABELS.get(kind, kind)
+        bar = axes[-1].inset_axes((1.04, 0, 0.05, 1))
+        figure.colorbar(shown, cax=bar, label=words, extend="both", ticks=ticks_of(norm))
+        bar.tick_params(labelsize=9)
+
+
+def spectra(figure: Figure, numbers: Numbers) -> None:
+    """Draw P(k) with its band, and the ratio to the truth below it (LODI, figures 10 and 11)."""
+    found = numbers["spectra"]
+    compared = found.get("ratio") is not None
+    rows = (2, 1) if compared else (1,)
+    axes = figure.subplots(len(rows), 1, height_ratios=rows, sharex=True, squeeze=False)[:, 0]
+    top, k = axes[0], _array(found["k"])
+    power = _array(found["box"]["power"])
+    top.plot(k, power, color=BOX, label="this box")
+    if found["box"].get("errors") is not None:
+        error = _array(found["box"]["errors"])
+        low = np.maximum(power - error, 0.05 * power)  # a band to zero would fill the panel
+        top.fill_between(k, low, power + error, color=BOX, alpha=0.25, lw=0)
+    if found.get("realizations"):
+        for one in found["realizations"]["each"]:
+            top.loglog(k, _array(one["power"]), color=OTHER, lw=0.7, alpha=0.6)
+        top.plot([], [], color=OTHER, lw=0.9, label="other realizations")
+    if compared:
+        top.loglog(k, _array(found["truth"]["power"]), **LINES["truth"])
+    top.set(xscale="log", yscale="log", ylabel=POWER)
+    # Cut off the noise floor of a steep spectrum: twelve decades are a wall, not a curve.
+    shown = [_array(one["power"]) for one, _ in _both(found)]
+    most, least = max(map(np.nanmax, shown)), min(map(np.nanmin, shown))
+    top.set_ylim(max(0.5 * least, 1e-9 * most), 3 * most)
+    top.legend(loc="lower left")
+    axes[-1].set_xlabel(WAVENUMBER)
+    if compared:
+        _residual(axes[1], k, found["ratio"], numbers["limits"])
+
+
+def _residual(place: Any, k: NDArray[Any], ratio: Numbers, limits: Numbers) -> None:
+    value, error = _array(ratio["value"]), _array(ratio["error"])
+    most = limits["max_power_error"]
+    place.axhspan(1 - most, 1 + most, color="0.9", lw=0)
+    place.axhline(1, color=TRUTH, ls="--", lw=1)
+    place.fill_between(k, value - error, value + error, color=BOX, alpha=0.25, lw=0)
+    place.plot(k, value, color=BOX)
+    place.axvline(limits["k_max"], color="0.5", lw=0.8, ls=":")
+    inside = k <= limits["k_max"]
+    reach = float(np.nanmax(np.abs(value[inside] - 1), initial=0.0)) if inside.any() else 0.0
+    half = float(np.clip(1.5 * max(reach, most), 0.02, 2.0))
+    place.set(ylim=(1 - half, 1 + half), ylabel=r"$P/P_\mathrm{truth}$")
+
+
+def dimensionless(figure: Figure, numbers: Numbers) -> None:
+    """Draw Delta^2(k) of T_b / <T_b> (LODI, eqs. 15-16)."""
+    found, place = numbers["spectra"], figure.subplots()
+    k = _array(found["k"])
+    for name, line in LINES.items():
+        if found.get(name):
+            mean = numbers["onepoint"][name]["mean"]
+            delta2 = k**3 * _array(found[name]["power"]) / (2 * np.pi**2 * mean**2)
+            place.loglog(k, delta2, **line)
+    place.set(xlabel=WAVENUMBER, ylabel=r"$\Delta^2(k)$ of $T_b/\langle T_b\rangle$  [1]")
+    place.legend(loc="best")
+
+
+def agreement(figure: Figure, numbers: Numbers) -> None:
+    """Draw the correlation coefficient r(k) and the transfer function of the box with the truth."""
+    found, place = numbers["spectra"], figure.subplots()
+    k, r, transfer = (_array(found[name]) for name in ("k", "correlation", "transfer"))
+    place.axhline(1, color="0.6", lw=0.8)
+    place.plot(k, r, color=BOX, label=r"$r(k)$")
+    place.plot(k, transfer, color=OTHER, ls="-.", label="transfer function")
+    place.set(xscale="log", xlabel=WAVENUMBER, ylabel="box with truth  [1]")
+    seen = transfer[k <= numbers["limits"]["k_max"]]
+    high = max(1.1, min(2.0, 1.1 * float(np.nanmax(seen, initial=1.0))))
+    place.set_ylim(min(0.0, 1.1 * float(np.nanmin(r))), high)
+    place.legend(loc="lower left")
+
+
+def matter(figure: Figure, numbers: Numbers) -> None:
+    """Draw the correlation of T_b with the matter, r(k)."""
+    found, place = numbers["spectra"], figure.subplots()
+    place.axhline(0, color="0.6", lw=0.8)
+    for one, line in _both(found["matter"]):
+        place.plot(_array(found["k"]), _array(one), **line)
+    place.set(xscale="log", xlabel=WAVENUMBER, ylabel=r"$r(k)$ of $T_b$ with matter  [1]")
+    place.set_ylim(top=1.05)
+    place.legend(loc="lower left")
+
+
+def cylinder(figure: Figure, numbers: Numbers) -> None:
+    """Draw log10 P(k_par, k_perp)."""
+    found, place = numbers["cylinder"], figure.subplots()
+    power = _array(found["power"])
+    along, across = _array(found["parallel_edges"]), _array(found["transverse_edges"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shown = np.log10(np.where(power > 0, power, np.nan))
+    mesh = place.pcolormesh(across, along, shown, cmap="cividis", rasterized=True)
+    place.set(xlabel=r"$k_\perp$  [$h/\mathrm{Mpc}$]", xlim=(0, across[-1]), ylim=(0, along[-1]))
+    place.set_ylabel(rf"$k_\parallel$ along ${found['axis']}$  [$h/\mathrm{{Mpc}}$]")
+    label = r"$\log_{10}\,P$  [$(\mathrm{Mpc}/h)^3\,\mathrm{mK}^2$]"
+    figure.colorbar(mesh, ax=place, label=label)
+
+
+def bispectrum(figure: Figure, numbers: Numbers) -> None:
+    """Draw the reduced bispectrum of three triangle shapes by their longest side."""
+    found, place = numbers["bispectrum"], figure.subplots()
+    k = _array(found["k"])
+    place.axhline(0, color="0.6", lw=0.8)
+    for at, shape in enumerate(found["shapes"]):
+        for name, filled, shift in (("box", True, 1.0), ("truth", False, 1.03)):
+            if found[name]:
+                x, q = k * (1 + 0.02 * (at - 1)) * shift, _array(found[name]["reduced"][at])
+                style: Any = {
+                    "mfc": COLOURS[at] if filled else "white",
+                    "elinewidth": 0.8,
+                    "capsize": 2,
+                }
+                style |= {"markersize": 5, "label": shape if filled else None}
+                _points(place, at, x, q, _array(found[name]["error"][at]), **style)
+    place.set(xscale="log", xlabel=r"longest side $k$  [$h/\mathrm{Mpc}$]")
+    # Q of a field is over its unit: B / P^2.
+    place.set_ylabel(r"$Q$  [mK$^{-1}$]")
+    _legend_above(place)
+
+
+def onepoint(figure: Figure, numbers: Numbers) -> None:
+    """Draw the distribution of T_b."""
+    place = _distribution(figure, numbers["onepoint"], "linear")
+    place.set(xlabel=LABELS["tb"], ylabel=r"PDF  [mK$^{-1}$]")
+
+
+def onepoint_log(figure: Figure, numbers: Numbers) -> None:
+    """Draw the distribution of log10 T_b, over the voxels where T_b > 0."""
+    place = _distribution(figure, numbers["onepoint"], "log")
+    place.set(xlabel=r"$\log_{10}(T_b\,/\,\mathrm{mK})$", ylabel=r"PDF  [dex$^{-1}$]")
+
+
+def halo_distribution(figure: Figure, channel: Numbers) -> None:
+    """Draw the distribution of log10 halo density in one mass bin (LODI, figure 9, right)."""
+    place = _distribution(figure, channel)
+    unit = r"$(M_\odot/h)\,/\,(\mathrm{Mpc}/h)^3$"
+    place.set(xlabel=rf"$\log_{{10}}\rho_h$  [{unit}]", ylabel=r"PDF  [dex$^{-1}$]")
+    place.set_title(channel["title"])
+
+
+def _distribution(figure: Figure, found: Numbers, scale: str | None = None) -> Any:
+    place = figure.subplots()
+    for one, line in _both(found):
+        edges, density = (_array((one[scale] if scale else one)[k]) for k in ("edges", "density"))
+        with np.errstate(invalid="ignore"):
+            place.stairs(np.where(density > 0, density, np.nan), edges, lw=1.5, **line)
+    place.set_yscale("log")
+    place.legend(loc="best")
+    return place
+
+
+def seam_ratio(figure: Figure, numbers: Numbers) -> None:
+    """Draw squared differences across tile edges over those inside, per axis, with error bars."""
+    views, limits, place = numbers["seams"]["views"], numbers["limits"], figure.subplots()
+    place.axhspan(limits["min_seam_ratio"], limits["max_seam_ratio"], color="0.9", lw=0)
+    place.axhline(1, color=TRUTH, lw=1, ls="--")
+    ends = [limits["min_seam_ratio"], limits["max_seam_ratio"]]
+    for number, view in enumerate(views.values()):
+        axes = list(view["axes"])
+        value, error = (_array([view["axes"][a][key] for a in axes]) for key in ("ratio", "error"))
+        x = np.arange(len(axes)) + 0.18 * (number - 0.5 * (len(views) - 1))
+        _points(place, number, x, value, error, capsize=3, markersize=6, label=view["label"])
+        ends += [*(value - error), *(value + error)]
+        place.set_xticks(range(len(axes)), axes)
+    low, high = max(0.0, float(np.nanmin(ends))), float(np.nanmax(ends))
+    if high > 5:
+        place.set_yscale("log")
+        place.set_ylim(0.5, 1.5 * high)
+    else:
+        place.set_ylim(max(0.0, low - 0.1 * (high - low)), high + 0.1 * (high - low))
+    place.set(xlim=(-0.5, 2.5), xlabel="axis", ylabel="seam ratio  [1]")
+    _legend_above(place)
+
+
+def seam_mean(figure: Figure, numbers: Numbers) -> None:
+    """Draw the mean of the field against the distance from the nearest tile edge, folded."""
+    _seam_profile(figure, numbers, "mean", 0, r"(mean $-$ mean of the box) / rms  [1]")
+
+
+def seam_variance(figure: Figure, numbers: Numbers) -> None:
+    """Draw the variance of the field against the distance from the nearest tile edge, folded."""
+    _seam_profile(figure, numbers, "variance", 1, "variance / variance of the box  [1]")
+
+
+def _seam_profile(figure: Figure, numbers: Numbers, what: str, level: float, label: str) -> None:
+    place = figure.subplots()
+    place.axhline(level, color="0.6", lw=0.8)
+    place.axvline(0, color="0.6", lw=0.8, ls=":")
+    for at, (axis, one) in enumerate(_clearest(numbers)["axes"].items()):
+        profile = one["profiles"][what]
+        x, value, error = (_array(profile[key]) for key in ("distance", "value", "error"))
+        style: Any = {"markersize": 3, "lw": 1, "elinewidth": 0.7, "label": f"${axis}$"}
+        _points(place, at, x + 0.12 * (at - 1), value, error, line="-", **style)
+    place.set(xlabel="distance from the tile edge  [voxels]", ylabel=label)
+    _legend_above(place)
+
+
+def seam_harmonics(figure: Figure, numbers: Numbers) -> None:
+    """Draw excess power of the planes' means at the tile frequency and its multiples, in sigma."""
+    limit, place = _clearest(numbers)["z_limit"], figure.subplots()
+    place.axhline(0, color="0.6", lw=0.8)
+    place.axhline(limit, color=OTHER, lw=1, ls="--", label="limit")
+    highest, orders = limit, set[float]()
+    for at, (axis, one) in enumerate(_clearest(numbers)["axes"].items()):
+        order, z = (_array(one["harmonics"]["mean"][key]) for key in ("order", "z"))
+        orders |= set(order)
+        highest = max(highest, float(np.nanmax(z, initial=0.0)))
+        style: Any = {"color": COLOURS[at], "markersize": 5, "linestyle": "none"}
+        place.plot(order + 0.08 * (at - 1), z, MARKS[at], label=f"${axis}$", **style)
+    place.set(xlabel="frequency  [1 / tile]", ylabel=r"significance of excess power  [$\sigma$]")
+    if highest > 20:
+        place.set_yscale("symlog", linthresh=5)
+    place.set_ylim(top=1.15 * highest)
+    place.set_xticks(sorted(orders))
+    _legend_above(place)
+
+
+def seam_stages(figure: Figure, numbers: Numbers) -> None:
+    """Draw the rms of box minus truth over the voxels of each stage's tiles, and at their seams."""
+    found, place = numbers["seams"]["stages"], figure.subplots()
+    at, rms, at_seams = (
+        _array([one[key] for one in found["each"]]) for key in ("stage", "rms", "rms_at_seams")
+    )
+    place.plot(at, rms, "o", color=BOX, label="all voxels")
+    place.plot(at, at_seams, "s", color=OTHER, label="next to a seam")
+    place.axhline(found["overall"], color="0.6", lw=0.8, ls="--", label="whole box")
+    place.set_xticks(at)
+    place.set(xlabel="stage of the tile that owns the voxel", ylabel="rms of box - truth  [mK]")
+    place.set_ylim(0, 1.1 * float(np.nanmax([*rms, *at_seams])) or 1.0)
+    _legend_above(place)
+
+
+def _both(found: Numbers) -> list[tuple[Any, Any]]:
+    """Return the box's and the truth's, where there, each with its line."""
+    return [(found[name], line) for name, line in LINES.items() if found.get(name)]
+
+
+def _clearest(numbers: Numbers) -> Numbers:
+    """Return the view of the field that shows seams best."""
+    found: Numbers = numbers["seams"]["views"][numbers["seams"]["shown"]]
+    return found
+
+
+def _points(place: Any, at: int, x: Any, y: Any, error: Any, line: str = "", **style: Any) -> None:
+    place.errorbar(x, y, error, fmt=MARKS[at] + line, color=COLOURS[at], **style)
+
+
+def _legend_above(place: Any) -> None:
+    """Put the legend above the panel, where it covers nothing."""
+    spacing = {"borderaxespad": 0.2, "columnspacing": 1, "handletextpad": 0.4}
+    place.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, **spacing)
+
+
+def _array(values: Any) -> NDArray[np.float64]:
+    """JSON numbers, null for NaN, as float64."""
+    return np.array(values, dtype=np.float64)

@@ -1,0 +1,236 @@
+"""Write the report of a validation: its numbers, its figures, and one HTML page of both.
+
+out/  numbers.json   every number     *.png   the figures     index.html   all of it, to read
+
+The page needs nothing but itself: figures are inline PNGs, the numbers an inline download. Its
+words stand in page.html. It is one column on a phone and a grid on a laptop: every figure is drawn
+one column wide, so that its text keeps its size.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from bigbox.analysis.maps.panel import tile_corners
+from bigbox.analysis.maps.slab import Slab, slab_image, slab_of
+from bigbox.analysis.report import figures
+from bigbox.analysis.report.fields import Field
+from bigbox.errors import BadInput
+from bigbox.scheduler.tiling import Tiling
+from bigbox.store.fields import AXES, known_field
+
+Numbers = Mapping[str, Any]
+Table = list[list[str]]
+
+THICKNESS = 0.9  # Mpc/h that the maps are averaged over, as in the paper's figure 5
+TITLES = {"box": "this box", "truth": "truth"}
+
+
+@dataclass(frozen=True)
+class View:
+    """The slab that the maps show.
+
+    axis: x, y or z; at, thickness: Mpc/h (None: the middle, and 0.9 Mpc/h); mark_tiles: crosses at
+    the corners of the tiles.
+    """
+
+    axis: str = "z"
+    at: float | None = None
+    thickness: float | None = None
+    mark_tiles: bool = False
+
+    def slab(self, field: Field) -> Slab:
+        """Return the voxels of the slab."""
+        if field.box is None:
+            raise BadInput(f"{field.name}: is no box")
+        side = field.box_size[AXES.index(self.axis)] if self.axis in AXES else THICKNESS
+        thickness = min(THICKNESS, side) if self.thickness is None else self.thickness
+        return slab_of(field.box, self.axis, self.at, thickness)
+
+
+@contextmanager
+def made_folder(out: Path | None) -> Iterator[None]:
+    """Make the folder of a report now, so that a long run does not fail in the end.
+
+    It is removed again where the work inside ends in an error and nothing was written.
+    """
+    if out is None:
+        yield
+        return
+    existed = out.is_dir()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise BadInput(
+            f"{out}: is no folder that can be written to ({error.strerror or error});"
+            " choose another with --out"
+        ) from None
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                out.rmdir()
+        raise
+
+
+def write_report(
+    out: Path, numbers: Numbers, fields: Mapping[str, Field], tiling: Tiling | None, view: View
+) -> None:
+    """Write numbers.json, the figures and index.html into `out`; fields: "box" and "truth"."""
+    text = json.dumps(numbers, indent=1)
+    (out / "numbers.json").write_text(text + "\n", encoding="utf-8")
+    slab = view.slab(fields["box"])
+    place = slab.extent(fields["box"].voxel)
+    corners = None
+    if view.mark_tiles and tiling is not None:
+        corners = tile_corners(tiling, slab.axis, fields["box"].voxel)
+    options = {"axis": slab.axis, "sides": fields["box"].box_size, "slab": place}
+    drawn = _maps(out, numbers, fields, slab, corners, options)
+    halo = _halo_maps(out, numbers, fields, slab, options)
+    for name, height in figures.heights(numbers).items():
+        with figures.sheet(out / f"{name}.png", height) as figure:
+            getattr(figures, name)(figure, numbers)
+        drawn.append(name)
+
+    def inline(name: str) -> str:
+        return "data:image/png;base64," + _base64((out / f"{name}.png").read_bytes())
+
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["inline"] = inline
+    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(
+        numbers=numbers,
+        drawn=drawn,
+        halo=halo,
+        where=f"{AXES[slab.axis]} = {place[0]:.3g} to {place[1]:.3g} Mpc/h",
+        mark_tiles=view.mark_tiles,
+        crosses=corners is not None,
+        tables=_tables(numbers),
+        json=_base64(text.encode()),
+    )
+    (out / "index.html").write_text(page, encoding="utf-8")
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def _maps(
+    out: Path,
+    numbers: Numbers,
+    fields: Mapping[str, Field],
+    slab: Slab,
+    corners: Any,
+    options: dict[str, Any],
+) -> list[str]:
+    """Draw the maps of the matter, the field and the truth; return the files' names."""
+    box, name, drawn = fields["box"].box, numbers["box"]["array"], []
+    if box is not None and box.has("dm"):
+        image = slab_image(box.require("dm"), slab)
+        figures.maps(out / "map_dm.png", {"dark matter": image}, "dm", **options)
+        drawn.append("map_dm")
+    images = {TITLES[key]: slab_image(one.array, slab) for key, one in fields.items()}
+    label = None if known_field(name) else f"{name}  [{fields['box'].unit or '1'}]"
+    scale = np.stack(list(images.values()))
+    options = {**options, "corners": corners, "label": label, "scale": scale}
+    for key in fields:
+        shown = {TITLES[key]: images[TITLES[key]]}
+        figures.maps(out / f"map_{key}.png", shown, name, **options)
+        drawn.append(f"map_{key}")
+    if len(images) > 1:
+        figures.maps(out / "maps.png", images, name, **options)
+    return drawn
+
+
+def _halo_maps(
+    out: Path, numbers: Numbers, fields: Mapping[str, Field], slab: Slab, options: dict[str, Any]
+) -> list[tuple[str, str]]:
+    """Draw map and distribution of each mass bin; return its title and what the map shows."""
+    shown = []
+    boxes = {TITLES[key]: one.box for key, one in fields.items()}
+    for at, channel in enumerate((numbers["halo"] or {"channels": ()})["channels"]):
+        images = {
+            name: slab_image(box.require("halo"), slab, channel=at)
+            for name, box in boxes.items()
+            if box is not None and box.has("halo")
+        }
+        figures.maps(out / f"map_halo_{at}.png", images, "halo", **options)
+        with figures.sheet(out / f"halo_{at}.png", 3.6) as figure:
+            figures.halo_distribution(figure, channel)
+        shown.append((channel["title"], ", ".join(images)))
+    return shown
+
+
+def _tables(numbers: Numbers) -> dict[str, Table]:
+    """Make the page's tables; the first row of each is its head."""
+    found, unit, seams = numbers["onepoint"], numbers["box"]["unit"], numbers["seams"]
+    values = [["", *(TITLES[name] for name in found)]]
+    for key, title in (
+        ("mean", f"mean [{unit}]"),
+        ("std", f"standard deviation [{unit}]"),
+        ("skewness", "skewness [1]"),
+        ("kurtosis", "excess kurtosis [1]"),
+        ("least", f"least [{unit}]"),
+        ("most", f"largest [{unit}]"),
+        ("positive", "part of the voxels above zero [1]"),
+    ):
+        values.append([title, *(f"{one[key]:.4g}" for one in found.values())])
+    signals = [["strongest signals", "axis", "found", "no seam", "σ"]]
+    views = seams["views"].values() if seams else ()
+    tests = [(view["label"], one) for view in views for one in view["tests"]]
+    for label, one in sorted(tests, key=lambda t: t[1]["p"])[:6]:
+        signals.append(
+            [f"{one['name']} ({label})", one["axis"], f"{one['value']:.3g}"]
+            + [f"{one['expected']:.3g}", f"{one['z']:+.1f}"]
+        )
+    made_of = _made_of(numbers)
+    spectra = _spectra_table(numbers["spectra"])
+    return {"spectra": spectra, "values": values, "signals": signals, "made_of": made_of}
+
+
+def _spectra_table(found: Numbers, rows: int = 8) -> Table:
+    ratio = found["ratio"]
+    unit = found["units"]["power"].replace("^3", "³").replace("^2", "²")
+    table = [["k [h/Mpc]", "modes", f"P [{unit}]"] + (["P / P_truth", "r"] if ratio else [])]
+    filled = [i for i, modes in enumerate(found["modes"]) if modes]
+    for i in sorted({filled[round(j)] for j in np.linspace(0, len(filled) - 1, rows)}):
+        error = (found["box"]["errors"] or [None] * len(found["k"]))[i]
+        row = [f"{found['k'][i]:.3g}", f"{found['modes'][i]:,}"]
+        row.append(f"{found['box']['power'][i]:.3g}" + ("" if error is None else f" ± {error:.1g}"))
+        if ratio:
+            value, error, r = ratio["value"][i], ratio["error"][i], found["correlation"][i]
+            row.append(f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}"))
+            row.append("" if r is None else f"{r:.3f}")
+        table.append(row)
+    return table
+
+
+def _made_of(numbers: Numbers) -> Table:
+    box = numbers["box"]
+    rows = [
+        ["", ""],
+        ["box", box["path"]],
+        ["voxels", " × ".join(map(str, box["shape"]))],
+        ["size [Mpc/h]", " × ".join(f"{s:g}" for s in box["box_size"])],
+        ["voxel [Mpc/h]", f"{box['voxel']:.4g}"],
+        ["redshift", f"{box['redshift']:g}"],
+    ]
+    for key, value in (numbers["painting"] or {}).items():
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            rows.append([key.replace("_", " "), f"{value}"])
+    if numbers["truth"] is not None:
+        rows.append(["truth", numbers["truth"]])
+    return rows + [["realization", path] for path in numbers["realizations"]]

@@ -1,0 +1,1 @@
+"""Look for seams at the boundaries of tiles."""

@@ -1,0 +1,163 @@
+"""Look for seams: every question asked of a painted box at the owners' boundaries, with a verdict.
+
+On each axis the owner of a voxel is decided by that axis alone (see `bigbox.scheduler.tiling`), so
+a seam is a whole plane of the box, and a tile's owned voxels are a cuboid between six of them::
+
+    | owned by 0   | 1        | 2            | 3        |     planes: first voxel of each owner
+    0              32         56             88         112
+
+A statistic is taken on every plane of voxels, the seams' planes are compared with the planes
+around them, and the scatter of the planes away from seams says how much is chance. Nothing about
+the field is assumed but that it is statistically the same everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from bigbox.analysis.seams.axis_tests import AxisTests, student
+from bigbox.analysis.seams.cells import check_shape
+from bigbox.analysis.seams.findings import Finding, SeamReport
+from bigbox.analysis.seams.normal_scores import NormalScores, sample_values
+from bigbox.analysis.seams.planes import MEMORY, PATTERNS, TextureSums, plane_sums
+from bigbox.analysis.spectra.modes import box_sides
+from bigbox.errors import BadInput
+from bigbox.scheduler.tiling import AXES, Tiling
+
+HARMONIC = " at order "
+
+# Beyond this excess kurtosis, or skewness, the tests are made on the field's normal scores.
+HEAVY_TAIL, SKEW = 1.0, 0.5
+
+# Bonferroni's bound on the tests' p, times this: their tails are those of Student's t and of F with
+# degrees of freedom that were themselves estimated. Measured on Gaussian boxes without seams.
+CAUTION = 3.0
+
+
+def find_seams(
+    array: Any,
+    tiling: Tiling,
+    *,
+    box_size: float | Sequence[float] | None = None,
+    false_alarm_rate: float = 0.01,
+    memory: int = MEMORY,
+    workers: int | None = None,
+) -> SeamReport:
+    """Look for seams in a painted field (X, Y, Z): numpy, zarr or dask, out of core.
+
+    Where a sample of the field has heavy tails or is skewed, a few bright voxels decide the mean
+    of a plane, and no test holds what it promises: the tests are then made on the field's normal
+    scores, which a seam shows in as well.
+
+    memory: bytes that the blocks in work may take together. Raise BadInput for an array of another
+    shape than the tiling's, not finite, or constant.
+    """
+    if not 0 < false_alarm_rate < 1:
+        raise BadInput(f"false-alarm rate {false_alarm_rate}: must lie between 0 and 1")
+    check_shape(array, tiling, "field")
+    scores = _scores_of(sample_values(array, tiling.shape))
+    plain, planes = plane_sums(array, tiling, scores=scores, memory=memory, workers=workers)
+    if plain.least == plain.most:
+        value = f"{plain.offset + plain.least:g}"
+        raise BadInput(f"field: is constant ({value} everywhere): it has no seams to find")
+    sides = tiling.shape if box_size is None else box_sides(tiling.shape, box_size)
+    findings: list[Finding] = []
+    ratios, harmonics, profiles = [], [], []
+    for i, (itself, axis) in enumerate(zip(plain.axes, planes.axes, strict=True)):
+        stride, periodic = tiling.tile - tiling.overlap, tiling.periodic[i]
+        seen = AxisTests(itself, AXES[i], stride, periodic)
+        ratios.append((seen.ratio("jump", itself.jump), seen.ratio("kink", itself.kink)))
+        profiles.append(seen.profile(plain.offset))
+        tests = AxisTests(axis, AXES[i], stride, periodic)
+        findings += [tests.ratio(name, getattr(axis, name))[0] for name in ("jump", "kink")]
+        findings += [*tests.steps(), tests.contrast("texture", axis.texture)]
+        findings.append(tests.contrast("mean", axis.mean, offset=planes.offset))
+        for quantity, profile in (("mean", axis.mean), ("variance", axis.square - axis.mean**2)):
+            found = tests.harmonics(quantity, profile, tiling, i, sides[i] / tiling.shape[i])
+            harmonics.append(found)
+            findings += [
+                Finding(f"{quantity}{HARMONIC}{o:g}", AXES[i], r, 1.0, z, p)
+                for o, r, z, p in zip(found.order, found.ratio, found.z, found.p, strict=True)
+            ]
+    findings += _together(findings) + _gain_tests(planes.textures)
+    usable = [f for f in findings if np.isfinite(f.p)]
+    if not usable:
+        raise BadInput(
+            f"box of {tiling.counts} tiles: too few planes away from seams to compare with;"
+            " seams can be looked for in larger boxes"
+        )
+    strongest = min(usable, key=lambda f: (f.p, -abs(f.z)))
+    p_value = min(1.0, CAUTION * strongest.p * len(usable))
+    mean = float(plain.axes[0].mean.mean())
+    variance = float(plain.axes[0].square.mean()) - mean**2
+    return SeamReport(
+        shape=tiling.shape,
+        counts=tiling.counts,
+        mean=plain.offset + mean,
+        rms=float(np.sqrt(variance)),
+        ratio=np.array([jump[0].value for jump, _ in ratios]),
+        ratio_error=np.array([jump[1] for jump, _ in ratios]),
+        kink=np.array([kink[0].value for _, kink in ratios]),
+        kink_error=np.array([kink[1] for _, kink in ratios]),
+        profiles=tuple(profiles),
+        harmonics=tuple(harmonics),
+        tests=tuple(findings),
+        scores=scores is not None,
+        false_alarm_rate=false_alarm_rate,
+        p_value=p_value,
+        alarm=bool(p_value < false_alarm_rate),
+        strongest=strongest,
+    )
+
+
+def _scores_of(sample: npt.NDArray[np.float32]) -> NormalScores | None:
+    """Return normal scores where the sample calls for them."""
+    values = sample.astype(np.float64)
+    if not np.isfinite(values).all() or values.min() == values.max():
+        return None
+    if abs(stats.skew(values)) < SKEW and stats.kurtosis(values) < HEAVY_TAIL:
+        return None
+    scores = NormalScores.of(values)
+    return scores if len(scores.values) > 2 else None
+
+
+def _together(findings: Sequence[Finding]) -> list[Finding]:
+    """Combine the same test on the three axes: their z added up (Stouffer)."""
+    joint = []
+    for name in dict.fromkeys(f.name for f in findings):
+        alike = [f for f in findings if f.name == name]
+        zs = [f.z for f in alike if np.isfinite(f.z)]
+        if len(zs) > 1:
+            z = float(np.sum(zs) / np.sqrt(len(zs)))
+            value, expected = (
+                float(np.mean([getattr(f, n) for f in alike])) for n in ("value", "expected")
+            )
+            p = float(stats.norm.sf(z) if HARMONIC in name else 2 * stats.norm.sf(abs(z)))
+            joint.append(Finding(name, "all", value, expected, z, p))
+    return joint
+
+
+def _gain_tests(textures: TextureSums) -> list[Finding]:
+    """Whether the texture of odd and of even tiles differs, by each pattern of axes.
+
+    The cells of a pattern's two signs against each other, the scatter from the cells themselves.
+    """
+    around = float(textures.plain[0] / textures.plain[1])
+    weighted, mixed, volume = textures.squares
+    variance = weighted - 2 * around * mixed + around**2 * volume
+    found = []
+    for (texture, balance), pattern in zip(textures.signed, PATTERNS, strict=True):
+        axes = "".join(a for a, on in zip(AXES, pattern, strict=True) if on)
+        name = f"texture of odd tiles on {axes}"
+        if textures.cells < 8 or not variance > 0:
+            found.append(Finding(name, "all", np.nan, around, np.nan, np.nan))
+            continue
+        excess = texture - around * balance
+        z, p = student(float(excess / np.sqrt(variance)), textures.cells - 1)
+        found.append(Finding(name, "all", around - excess / textures.plain[1], around, z, p))
+    return found

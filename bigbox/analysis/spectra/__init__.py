@@ -1,0 +1,1 @@
+"""Measure spectra and distributions of a field, in bounded memory."""

@@ -1,0 +1,146 @@
+"""Write arrays of a box as numpy, HDF5 or OME-Zarr files, block by block on dask.
+
+    tb  (X, Y, Z)  ──►  box_tb.npy        one array, C order, for numpy.load(..., mmap_mode="r")
+                   ──►  box.hdf5          the arrays, and a Header with BoxSize for Pylians
+                   ──►  box_tb.ome.zarr   (X, Y, Z), (X/2, Y/2, Z/2), ...: napari, neuroglancer
+
+A file is written beside its place and renamed: it is there whole, or not at all. The blocks in work
+take at most the memory that the caller states. A format is one file here and one row of `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bigbox.errors import BadInput
+from bigbox.export.hdf5 import write_hdf5
+from bigbox.export.npy import write_npy
+from bigbox.export.ome import OME_VERSIONS, write_ome
+from bigbox.store.box import Box
+from bigbox.store.dataset import require_whole
+
+MEMORY = 1 << 30
+"""Bytes that the blocks in work may take together, beside the libraries (about 0.2 GB)."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way out: what stands after the box's name, arrays a file, its size over the arrays'."""
+
+    write: Callable[..., None]  # (work, box, arrays by name, memory[, ome_version])
+    end: str
+    many: bool = False
+    growth: float = 1.0
+
+
+FORMATS = {
+    "npy": Format(write_npy, "_{}.npy"),
+    "hdf5": Format(write_hdf5, ".hdf5", many=True),
+    # The levels of a pyramid add 1/8 + 1/64 + ...
+    "ome-zarr": Format(write_ome, "_{}.ome.zarr", growth=8 / 7),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file (or OME-Zarr folder) that was written, the arrays in it, and its size in bytes."""
+
+    path: Path
+    arrays: tuple[str, ...]
+    bytes: int
+
+
+def export(
+    box: Box,
+    to: str,
+    arrays: Sequence[str] | None = None,
+    out: str | Path | None = None,
+    *,
+    partial: bool = False,
+    ome_version: str = "0.5",
+    memory: int = MEMORY,
+) -> list[Exported]:
+    """Write arrays of a box in another format; return what was written.
+
+    Parameters
+    ----------
+    to : "npy", "hdf5" or "ome-zarr".
+    arrays : Names of arrays; if None, tb where the box has one, else dm.
+    out : The file; by default beside the box: BOX_NAME.npy, BOX.hdf5, BOX_NAME.ome.zarr.
+    partial : Also a tb that is not painted to its end: NaN where it is not.
+    ome_version : "0.5" (zarr v3, sharded) or "0.4" (zarr v2, for older readers).
+    memory : Bytes that the blocks in work may take together; at least one is in work.
+
+    Raises
+    ------
+    BadInput
+        For an array that is not there or not whole, a place that is taken or cannot be written, and
+        a disk that is too small. Nothing is left behind.
+    """
+    if to not in FORMATS:
+        raise BadInput(f"--to {to}: not one of {', '.join(FORMATS)}")
+    if ome_version not in OME_VERSIONS:
+        raise BadInput(f"OME-Zarr {ome_version}: not one of {', '.join(OME_VERSIONS)}")
+    names = list(dict.fromkeys(arrays or (["tb"] if box.has("tb") else ["dm"])))
+    found = {name: box.require(name) if partial else require_whole(box, name) for name in names}
+    groups = [names] if FORMATS[to].many else [[name] for name in names]
+    if out is not None and len(groups) > 1:
+        raise BadInput(
+            f"{out}: {to} takes one array a file and {len(groups)} were asked for"
+            f" ({' '.join(names)}); leave --out away, or export one at a time"
+        )
+    places = [_place(box, group[0], to, out) for group in groups]
+    _check_room(found, places[0], FORMATS[to].growth)
+    version = {"ome_version": ome_version} if to == "ome-zarr" else {}
+    done = []
+    for group, place in zip(groups, places, strict=True):
+        work = place.parent / f".{place.name}.partial-{os.getpid()}"
+        try:
+            FORMATS[to].write(work, box, {name: found[name] for name in group}, memory, **version)
+            _refuse_taken(place)
+            os.rename(work, place)
+        except OSError as error:
+            raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from None
+        finally:
+            if work.is_dir():
+                shutil.rmtree(work, ignore_errors=True)
+            else:
+                work.unlink(missing_ok=True)
+        files = place.rglob("*") if place.is_dir() else [place]
+        size = sum(file.stat().st_size for file in files if file.is_file())
+        done.append(Exported(place, tuple(group), size))
+    return done
+
+
+def _place(box: Box, name: str, to: str, out: str | Path | None) -> Path:
+    if out is None:
+        place = box.path.resolve().with_name(box.stem + FORMATS[to].end.format(name))
+    else:
+        place = Path(os.path.abspath(out))
+    _refuse_taken(place)
+    if not place.parent.is_dir():
+        raise BadInput(f"{place}: there is no folder {place.parent}; make it first")
+    if not os.access(place.parent, os.W_OK):
+        raise BadInput(f"{place}: the folder {place.parent} is read-only; choose another: --out")
+    return place
+
+
+def _refuse_taken(place: Path) -> None:
+    if os.path.lexists(place):
+        raise BadInput(f"{place}: exists already; remove it, or choose another name: --out")
+
+
+def _check_room(found: dict[str, Any], place: Path, growth: float) -> None:
+    need = growth * sum(4 * math.prod(array.shape) for array in found.values())
+    free = shutil.disk_usage(place.parent).free
+    if need > free:
+        raise BadInput(
+            f"{place}: needs {need / 1e9:.1f} GB and {place.parent} has {free / 1e9:.1f} GB free:"
+            " choose another folder with --out, or make room"
+        )
