@@ -24,6 +24,7 @@ from bigbox.analysis.fields import Field, open_field, open_realizations, open_tr
 from bigbox.analysis.report import View, made_folder, write_report
 from bigbox.analysis.shells import log_edges, nyquist
 from bigbox.errors import BadInput
+from bigbox.painters import stand_in
 from bigbox.scheduler.tiling import Tiling, TilingError
 
 MEMORY = 1 << 30
@@ -178,10 +179,11 @@ def notes(field: Field, truth: Field | None) -> list[str]:
     """What a reader must know before the first number."""
     found = []
     for name, one in (("This box", field), ("The truth", truth)):
-        if one is not None and one.painted is not None and one.painted.stand_in:
+        painter = one.painted.painter if one and one.painted else ""
+        if instead := stand_in(painter):
             found.append(
-                f"{name} was painted by the stand-in painter '{one.painted.painter}', which paints"
-                f" {one.painted.stand_in}. It tests the machinery; it is not a prediction of the"
+                f"{name} was painted by the stand-in painter '{painter}', which paints"
+                f" {instead}. It tests the machinery; it is not a prediction of the"
                 " 21 cm signal, and nothing here should be read as astrophysics."
             )
         told = one.painted.identity.get("trained_on") if one and one.painted else None
