@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -70,8 +70,9 @@ class DiffusionPainter(ABC):
     @classmethod
     def from_settings(cls, settings: PainterSettings, **own: Any) -> Self:
         """Return the painter of these settings; own: fields that only this painter has."""
-        names = [f.name for f in fields(DiffusionPainter) if f.init and f.name != "steps"]
-        return cls(**settings.chosen(*names), steps=settings.calls, **own)
+        noise, how = ("seed", "box_shape", "realization"), ("overlap_method", "sampler", "tile")
+        shared = settings.chosen(*noise, *how, "device", "threads")
+        return cls(**shared, steps=settings.calls, **own)
 
     @abstractmethod
     def _schedule_ends(self) -> dict[str, Any]:

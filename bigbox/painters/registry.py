@@ -149,6 +149,8 @@ def painter_row(name: str) -> PainterRow:
     row: PainterRow | None = _OWN.get(name) or load_installed(GROUP, name)
     if row is None:
         raise BadInput(f"painter: {name!r} is not one of {', '.join(painter_names())}")
+    if row.name != name:
+        raise BadInput(f"painter {name}: its row is named {row.name!r}; give both one name")
     return row
 
 

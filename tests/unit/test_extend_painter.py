@@ -45,8 +45,7 @@ def test_a_painter_from_outside(tmp_path: Path) -> None:
     entry = "[bigbox.painters]\ncopper = my_painter:ROW\n"
     (tmp_path / "my_painter-1.dist-info" / "entry_points.txt").write_text(entry)
     box = Box.create(tmp_path / "b.zarr", (64, 64, 64), 6.25, 0.0)
-    dm = np.random.default_rng(1).random(box.shape, np.float32)
-    box.create_array("dm")[...] = dm
+    box.create_array("dm")[...] = dm = np.random.default_rng(1).random(box.shape, np.float32)
 
     def bigbox(*command: str) -> str:
         path = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
