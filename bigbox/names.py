@@ -1,12 +1,11 @@
 """Names that options are chosen from, for the command line and what plans: imports nothing.
 
-`bigbox.painters.base` has them too, for whoever works with painters.
+Painters are named by `bigbox.painters.painter_names`, overlap methods by
+`bigbox.diffusion.overlap.overlap_methods`.
 """
 
 from __future__ import annotations
 
-PAINTERS = ("lodi", "gaussian", "trivial", "trivial-halo")
-OVERLAP_METHODS = ("conditioned", "overwrite", "latents")
 SAMPLERS = ("dpmpp-sde", "dpmpp", "ancestral")
 DEFAULT_SAMPLER = "dpmpp-sde"
 HALO_WEIGHTINGS = ("tent", "flat")

@@ -15,14 +15,13 @@ torch on a GPU run the same operations in the same order and give the same bits.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from bigbox.errors import BadInput
 
-if TYPE_CHECKING:
-    import torch
+Array = np.ndarray
 
 MASK = 0xFFFFFFFF
 PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -77,11 +76,11 @@ def normal(
     box_shape: tuple[int, int, int],
     device: Any = None,
 ) -> Any:
-    """Standard normals of the voxels origin .. origin + shape of a box, wrapped periodically.
+    """Return standard normals of the voxels origin .. origin + shape of a box, wrapped.
 
-    origin: int (3,) or (B, 3) voxel corners. Returns float32 of shape `shape` or (B, *shape):
-    numpy if device is None, else a torch tensor on that device; the bits are the same. Raises
-    BadInput where a number does not fit its place in the counter.
+    origin: int (3,) or (B, 3) voxel corners. Float32 of shape `shape` or (B, *shape): numpy if
+    device is None, else a torch tensor on that device, with the same bits. Raises BadInput where a
+    number does not fit its place in the counter.
     """
     check_key(seed, realization)
     if not 0 <= purpose < 16:
@@ -97,7 +96,7 @@ def normal(
         (corners[:, a, None] + np.arange(shape[a])) % box_shape[a] for a in range(3)
     )  # (B, n) each
     blocks, index = _blocks(z)
-    if device is not None and _device_type(device) != "cpu":
+    if device is not None and not str(device).startswith("cpu"):
         out = _normal_torch(seed, word, x, y, blocks, index, device)
         return out if corner.ndim == 2 else out[0]
     filled = np.empty((len(corners), *shape), np.float32)
@@ -116,12 +115,8 @@ def normal(
     return torch.from_numpy(result)
 
 
-def _device_type(device: Any) -> str:
-    return str(getattr(device, "type", device)).split(":")[0]
-
-
-def _blocks(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of four voxels that cover the wrapped coordinates z (B, n), and where each voxel is.
+def _blocks(z: Array) -> tuple[Array, Array]:
+    """Return blocks of four voxels that cover wrapped coordinates z (B, n), and each voxel's place.
 
     A block is named again where the coordinates wrap, so that a box whose length is no multiple of
     four needs no special case. Returns blocks (B, m) and the index (B, n) into the 4 m voxels.
@@ -136,15 +131,9 @@ def _blocks(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _normal_torch(
-    seed: int,
-    word: int,
-    x: np.ndarray,
-    y: np.ndarray,
-    blocks: np.ndarray,
-    index: np.ndarray,
-    device: Any,
-) -> torch.Tensor:
-    """The same on a torch device, all tiles of the batch at once; float32 (B, nx, ny, nz)."""
+    seed: int, word: int, x: Array, y: Array, blocks: Array, index: Array, device: Any
+) -> Any:
+    """Return the same on a torch device, all tiles at once, float32 (B, nx, ny, nz)."""
     import torch
 
     xs, ys, zs, where = (torch.from_numpy(a).to(device) for a in (x, y, blocks, index))
@@ -154,7 +143,7 @@ def _normal_torch(
 
 
 def _fields(seed: int, word: int, x: Any, y: Any, blocks: Any) -> Any:
-    """Normals float64 (B, nx, ny, 4 m) of whole blocks; x, y, blocks: int64 (B, n) of one kind."""
+    """Return normals of whole blocks, float64 (B, nx, ny, 4 m); x, y, blocks: int64 (B, n)."""
     # The axes stay apart until the rounds mix them: broadcasting makes the first two rounds cheap.
     counter = (
         blocks[:, None, None, :],
@@ -174,7 +163,7 @@ def _fields(seed: int, word: int, x: Any, y: Any, blocks: Any) -> Any:
 
 
 def philox(key: tuple[int, int], counter: tuple[Any, Any, Any, Any]) -> tuple[Any, ...]:
-    """Philox4x32-10: four words for each counter (Salmon et al. 2011).
+    """Return four words for each counter, by Philox4x32-10 (Salmon et al. 2011).
 
     counter: four int64 arrays (numpy or torch) of 32-bit words, broadcast against each other.
     Returns four int64 arrays of 32-bit words. A product wraps in 64 bits, and the mask after the
@@ -200,7 +189,7 @@ def philox(key: tuple[int, int], counter: tuple[Any, Any, Any, Any]) -> tuple[An
 
 
 def gaussian(words: Any) -> Any:
-    """Normals, float64, of int64 words 0 .. 2^32 - 1 (numpy or torch): AS 241 of (i + 1/2)/2^32."""
+    """Return normals, float64, of int64 words i < 2^32: AS 241 of (i + 1/2) / 2^32."""
     q = words.astype(np.float64) if isinstance(words, np.ndarray) else words.double()
     q -= 2147483647.5
     q *= 2.0**-32  # u - 1/2, exactly
@@ -223,7 +212,7 @@ def gaussian(words: Any) -> Any:
 
 
 def _polynomial(coefficients: tuple[float, ...], r: Any) -> Any:
-    """Horner's rule, each product and each sum rounded on its own."""
+    """Apply Horner's rule, each product and each sum rounded on its own."""
     value = r * coefficients[-1]
     for c in coefficients[-2:0:-1]:
         value += c
@@ -237,7 +226,7 @@ def _sqrt(value: Any) -> Any:
 
 
 def _minus_log(p: Any) -> Any:
-    """-log(p) of normal float64 p in (0, 1), to 1e-10, from + - * / and the bits of p alone.
+    """Return -log(p) of normal float64 p in (0, 1), to 1e-10, from + - * / and p's bits alone.
 
     p = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(f), f = (m - 1) / (m + 1).
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bigbox.painters.diffusion import side_by_side, thread_pool
+from bigbox.devices import on_gpu, side_by_side, thread_pool
 from bigbox.store.durable import Disk
 
 SECONDS = 1.0  # for each measurement, which bench makes twice
@@ -22,14 +22,14 @@ CONVOLUTIONS = ((48, 32), (64, 16), (96, 8), (128, 16), (192, 8), (256, 16))
 
 
 def rate(work: Callable[[], object], device: str, threads: int) -> float:
-    """Calls of `work` a second, on `threads` threads of a CPU side by side, for a while.
+    """Return calls of `work` a second, on `threads` threads of a CPU side by side, for a while.
 
     Of the quickest of several rounds, which others on the machine have disturbed least; a round is
     as many calls in a row as a tile takes. A GPU is given a queue of them, so that it does not wait
     for the next.
     """
     pool = thread_pool(threads, device)
-    cuda = torch.device(device).type == "cuda"
+    cuda = on_gpu(device)
     calls = QUEUE if cuda else threads * IN_A_ROW
 
     def round_() -> float:
@@ -49,15 +49,15 @@ def rate(work: Callable[[], object], device: str, threads: int) -> float:
 
 
 def matrix_product_rate(device: str, dtype: torch.dtype, threads: int) -> float:
-    """Floating point operations a second of a large square matrix product."""
-    n = 8192 if torch.device(device).type == "cuda" else 1024
+    """Return floating point operations a second of a large square matrix product."""
+    n = 8192 if on_gpu(device) else 1024
     a, b = (torch.randn(n, n, device=device).to(dtype) for _ in range(2))
     return 2 * n**3 * rate(lambda: a @ b, device, threads)
 
 
 @torch.inference_mode()
 def convolution_rate(device: str, dtype: torch.dtype, threads: int, batch: int) -> float:
-    """Operations a second of the best among the 3³ convolutions of CONVOLUTIONS, channels last."""
+    """Return operations a second of the best of the 3³ convolutions CONVOLUTIONS, channels last."""
     best = 0.0
     for channels, edge in CONVOLUTIONS:
         conv = torch.nn.Conv3d(channels, channels, 3, padding=1, device=device, dtype=dtype)
@@ -71,7 +71,7 @@ def convolution_rate(device: str, dtype: torch.dtype, threads: int, batch: int) 
 
 
 def copy_rate(device: str, threads: int) -> float:
-    """Bytes a second that are read and written when memory is copied."""
+    """Return bytes a second that are read and written when memory is copied."""
     size = COPY_BYTES // threads
     source = torch.ones(size, dtype=torch.uint8, device=device)
     # One target for each thread: they come one after the other to an empty list of them.
@@ -86,7 +86,7 @@ def copy_rate(device: str, threads: int) -> float:
 
 
 def store_rates(folder: Path) -> tuple[float, float]:
-    """Bytes a second written with fsync, and read back (mostly from the page cache)."""
+    """Return bytes a second written with fsync, and read back (mostly from the page cache)."""
     disk, path = Disk(), folder / "bench.bin"
     data = np.random.default_rng(0).integers(0, 256, STORE_BYTES, dtype=np.uint8)
     file = disk.open(path, create=True)

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from bigbox.bench.ceilings import rate
-from bigbox.networks.model import Model
 from bigbox.painters.base import TileBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
@@ -20,38 +19,29 @@ CALLS = 4  # of LODI's, one after the other on each thread: they seldom wait for
 
 @torch.inference_mode()
 def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
-    """Operations of one call for one tile, and its seconds on the whole device."""
-    count, tile = painter.together, painter.tile
-    shape = (count, tile, tile, tile)
-    x = torch.randn(shape, device=painter.device)
-    halo = torch.zeros(count, painter.channels, *shape[1:], device=painter.device)
-    unknown = torch.zeros(shape, dtype=torch.bool, device=painter.device)
-    prepared = painter.network.prepare(halo, x, unknown)
-    level = torch.full((1,), 0.5, device=painter.device)
-    call = lambda: painter.call(x, level, prepared)  # noqa: E731
-    return _operations(painter.model, x, level, prepared), 1 / (
-        count * rate(call, painter.device, painter.threads)
-    )
+    """Return operations of one call for one tile, and tiles a second of such calls."""
+    x = torch.randn((painter.tiles_per_call, *(painter.tile,) * 3), device=painter.device)
+    halo = x.new_zeros(len(x), painter.channels, *x.shape[1:])
+    prepared = painter.network.prepare(halo, x, torch.zeros_like(x, dtype=torch.bool))
+    return _speed(painter, x, x.new_full((1,), 0.5), prepared)
 
 
 @torch.inference_mode()
 def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
-    """Operations of one window, and its seconds on the whole device."""
-    count, window = painter.together, painter.window
-    x = torch.randn(count, 1, *(window,) * 3, device=painter.device)
-    call = lambda: painter.call(x)  # noqa: E731
-    return _operations(painter.model, x), 1 / (count * rate(call, painter.device, painter.threads))
+    """Return operations of one window, and windows a second."""
+    shape = (painter.tiles_per_call, 1, *(painter.window,) * 3)
+    return _speed(painter, torch.randn(shape, device=painter.device))
 
 
 def tile_seconds(painter: LodiPainter, count: int) -> float:
-    """Seconds of one of about `count` tiles in the sampler loop, the engine left out."""
+    """Return seconds of one of about `count` tiles in the sampler loop, the engine left out."""
     rng = np.random.default_rng(0)
-    tile, batch = painter.tile, CALLS * painter.together * painter.parallel
+    edges, batch = (painter.tile,) * 3, CALLS * painter.tiles_per_call * painter.full_speed_streams
     tiles = TileBatch(
         tiles=np.arange(batch),
         origin=rng.integers(0, min(painter.box_shape), (batch, 3)),
-        inputs=np.zeros((batch, painter.channels, *(tile,) * 3), np.float32),
-        known=np.zeros((batch, painter.fields, *(tile,) * 3), np.float32),
+        inputs=np.zeros((batch, painter.channels, *edges), np.float32),
+        known=np.zeros((batch, painter.fields, *edges), np.float32),
         width=np.tile(np.array([[4, 0]] * 3), (batch, 1, 1)),
     )
     rounds = max(1, round(count / batch))
@@ -61,10 +51,13 @@ def tile_seconds(painter: LodiPainter, count: int) -> float:
     return (time.perf_counter() - began) / (rounds * batch)
 
 
-def _operations(model: Model | None, *inputs: Tensor) -> float:
-    """Floating point operations of the network for one tile or window, as torch counts them: those
-    of the network as it is, so that what a precision adds does not count as work done."""
-    assert model is not None
+def _speed(painter: LodiPainter | HalogenPainter, *inputs: Tensor) -> tuple[float, float]:
+    """Return operations for one tile or window, and how many a second the whole device does.
+
+    Operations as torch counts them, of the network as it is, so that what a precision adds does not
+    count as work done.
+    """
     with FlopCounterMode(display=False) as counter:
-        model.network(*(tensor[:1].float().cpu() for tensor in inputs))
-    return float(counter.get_total_flops())
+        painter.model.network(*(tensor[:1].float().cpu() for tensor in inputs))
+    calls = rate(lambda: painter.compiled_network(*inputs), painter.device, painter.threads)
+    return float(counter.get_total_flops()), painter.tiles_per_call * calls

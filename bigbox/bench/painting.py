@@ -7,7 +7,6 @@ import platform
 import socket
 import statistics
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from bigbox.bench.ceilings import convolution_rate, copy_rate, matrix_product_ra
 from bigbox.bench.networks import halogen_speed, lodi_speed, tile_seconds
 from bigbox.bench.record import Speed
 from bigbox.data import default_model
-from bigbox.devices import find_device
-from bigbox.engine.run import PaintOptions, paint
+from bigbox.devices import device_name, find_device
+from bigbox.engine.options import PaintOptions
+from bigbox.engine.run import paint
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
-from bigbox.painters.diffusion import device_name
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
 from bigbox.scheduler.tiling import Tiling
@@ -33,50 +32,46 @@ from bigbox.store.box import Box
 SIDES = (4, 20)  # fewest and most tiles on a side of the box that is painted, an even number
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """What `bigbox bench` was asked for; seconds: of painting, half of it by the engine, about."""
+def bench(
+    *,
+    model: Path | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    steps: int | None = None,
+    batch: int | None = None,
+    compile: str = "auto",
+    seconds: float = 60.0,
+    scratch: Path | None = None,
+) -> Speed:
+    """Measure this machine's device. Raises BadInput.
 
-    model: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    steps: int | None = None
-    batch: int | None = None
-    compile: str = "auto"
-    seconds: float = 60.0
-    scratch: Path | None = None
-
-
-def bench(options: BenchOptions) -> Speed:
-    """Measure this machine's device. Raises BadInput."""
-    where = find_device(options.device)
+    seconds: of painting, half of it by the engine, about; the rest as for `bigbox paint`.
+    """
+    where = find_device(device)
     device, cpu = str(where), where.type == "cpu"
-    threads = (options.threads or len(os.sched_getaffinity(0))) if cpu else 1
+    threads = (threads or len(os.sched_getaffinity(0))) if cpu else 1
     torch.set_num_threads(1)
-    folder = options.model or default_model()
-    steps = options.steps or DEFAULT_STEPS[DEFAULT_SAMPLER]
-    common: dict[str, Any] = {"device": device, "threads": threads, "compile": options.compile}
+    folder = model or default_model()
+    steps = steps or DEFAULT_STEPS[DEFAULT_SAMPLER]
+    common: dict[str, Any] = {"device": device, "threads": threads, "compile": compile}
     lodi = LodiPainter(
         seed=0, box_shape=(256,) * 3, steps=steps, model=load_model(folder, "lodi"), **common
     )
     halogen = HalogenPainter(load_model(folder, "halogen"), **common)
-    with tempfile.TemporaryDirectory(dir=options.scratch, prefix="bigbox-bench-") as scratch:
-        written, read = store_rates(Path(scratch))
-        box = Path(scratch) / "bench.zarr"
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="bigbox-bench-") as place:
+        written, read = store_rates(Path(place))
+        box = Path(place) / "bench.zarr"
         # Others on the machine come and go: ceilings and networks are measured twice and the better
         # counts, the sampler before and after the engine and the mean counts.
         rates = [_rates(lodi, halogen, threads)]
         tile_seconds(lodi, 1)  # the first call is slow
-        tiles = _box(box, tile_seconds(lodi, 1), options.seconds / 2, lodi)
+        tiles = _box(box, tile_seconds(lodi, 1), seconds / 2, lodi)
         sampler = [tile_seconds(lodi, tiles // 2)]
-        job = PaintOptions(
-            box, model=folder, steps=steps, batch=options.batch, quiet=True, **common
-        )
+        job = PaintOptions(box, model=folder, steps=steps, batch=batch, quiet=True, **common)
         report = paint(job)
         sampler.append(tile_seconds(lodi, tiles // 2))
         rates.append(_rates(lodi, halogen, threads))
     best = {name: max(one[name] for one in rates) for name in rates[0]}
-    assert lodi.model is not None
     return Speed(
         bigbox=__version__,
         torch=torch.__version__,
@@ -88,17 +83,13 @@ def bench(options: BenchOptions) -> Speed:
         dtype=str(lodi.dtype).removeprefix("torch."),
         model=lodi.model.sha256,
         steps=steps,
-        together=lodi.together,
-        compiled=lodi.call.compiled,
-        matrix_product=best["matrix_product"],
-        convolution=best["convolution"],
-        copied=best["copied"],
+        together=lodi.tiles_per_call,
+        compiled=lodi.compiled_network.compiled,
         written=written,
         read=read,
-        lodi_operations=best["lodi_operations"],
-        lodi_call=1 / best["lodi"],
-        halogen_operations=best["halogen_operations"],
-        halogen_window=1 / best["halogen"],
+        lodi_call=1 / best.pop("lodi"),
+        halogen_window=1 / best.pop("halogen"),
+        **best,
         tile=statistics.mean(sampler),
         engine_tile=report["span"] / report["tiles"],
         busy=report["busy"],
@@ -107,28 +98,29 @@ def bench(options: BenchOptions) -> Speed:
 
 
 def _rates(lodi: LodiPainter, halogen: HalogenPainter, threads: int) -> dict[str, float]:
-    """Ceilings and networks, each for a moment: operations, bytes, tiles, windows a second."""
+    """Return what ceilings and networks do a second, and operations of a tile and a window."""
     device, dtype = lodi.device, lodi.dtype
-    lodi_operations, lodi_call = lodi_speed(lodi)
-    halogen_operations, halogen_window = halogen_speed(halogen)
+    lodi_operations, tiles = lodi_speed(lodi)
+    halogen_operations, windows = halogen_speed(halogen)
     return {
         "matrix_product": matrix_product_rate(device, dtype, threads),
-        "convolution": convolution_rate(device, dtype, threads, lodi.together),
+        "convolution": convolution_rate(device, dtype, threads, lodi.tiles_per_call),
         "copied": copy_rate(device, threads),
-        "lodi": 1 / lodi_call,
+        "lodi": tiles,
         "lodi_operations": lodi_operations,
-        "halogen": 1 / halogen_window,
+        "halogen": windows,
         "halogen_operations": halogen_operations,
     }
 
 
 def _box(path: Path, tile: float, seconds: float, painter: LodiPainter) -> int:
-    """A box with haloes everywhere 0, of so many tiles as take `seconds`: what is in it does not
-    matter for speed. Returns how many."""
+    """Make a box of so many tiles as take `seconds`, and return how many.
+
+    Its haloes are 0 everywhere: what is in it does not matter for speed.
+    """
     low, high = SIDES
     side = min(high, max(low, 2 * round((seconds / tile) ** (1 / 3) / 2)))
     tiling = Tiling((28 * side,) * 3, painter.tile)
-    assert painter.model is not None
     card = painter.model.card
     box = Box.create(path, tiling.shape, card["voxel_size"] * tiling.shape[0], card["redshift"])
     for name, value, channels in (("dm", 1.0, None), ("halo", 0.0, 4)):
@@ -141,7 +133,7 @@ def _box(path: Path, tile: float, seconds: float, painter: LodiPainter) -> int:
 
 
 def _processor() -> str:
-    """The processor's name, as the system tells it."""
+    """Return the processor's name, as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from bigbox.errors import BadInput
 
+PAINTER = "lodi"  # whose numbers they are
+
 
 @dataclass(frozen=True)
 class Speed:
@@ -52,21 +54,21 @@ class Speed:
     tiles: int
 
     def seconds_per_tile(self, steps: int) -> float:
-        """Of one rank, for so many network calls: a GPU, or one core."""
+        """Return the time of a tile on one rank, a GPU or one core, for so many network calls."""
         return self.engine_tile * steps / self.steps * self.threads
 
     @property
     def seconds_per_window(self) -> float:
-        """Of one rank: a GPU, or one core."""
+        """Of one rank, a GPU or one core."""
         return self.halogen_window * self.threads
 
     def where(self) -> str:
-        """In a word, for people."""
+        """Return in words, for people, what they were measured on."""
         return f"measured by bigbox bench on {self.device}, {self.date[:10]}"
 
 
 def default_path() -> Path:
-    """Where bench leaves its numbers: bigbox/bench.json in the user's cache folder."""
+    """Return where bench leaves its numbers: bigbox/bench.json in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "bigbox" / "bench.json"
 
@@ -83,7 +85,7 @@ def save_speed(speed: Speed, path: Path) -> None:
 
 
 def load_speed(path: Path | None = None) -> Speed | None:
-    """The numbers of `path`; without it those of the last bench of this user, if there are any.
+    """Return the numbers of `path`, or without it those of this user's last bench, if any.
 
     Raises BadInput where a file was named and is none of bench's.
     """

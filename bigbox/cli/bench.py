@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
+from bigbox.cli.values import (
+    add_choice,
+    add_command,
+    add_value,
+    in_bytes,
+    in_time,
+    number,
+    whole,
+)
 from bigbox.errors import BadInput
 from bigbox.names import COMPILE
 
@@ -29,43 +38,28 @@ next:     bigbox plan box.zarr --ranks 4
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(commands, "bench", summary="how fast this machine paints", text=_TEXT)
-    parser.add_argument("--model", type=Path, metavar="DIR", help="networks (default: the shipped)")
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if any)"
-    )
-    parser.add_argument(
-        "--threads", type=whole(1), metavar="N", help="CPU threads (default: all that there are)"
-    )
-    parser.add_argument("--steps", type=whole(1, 4095), metavar="T", help="network calls per tile")
-    parser.add_argument("--batch", type=whole(1), metavar="K", help="tiles painted at once")
-    parser.add_argument("--compile", choices=COMPILE, default="auto", help="as for bigbox paint")
-    parser.add_argument(
-        "--seconds",
-        type=number(1),
-        default=60.0,
-        metavar="S",
-        help="that painting takes, about (60)",
-    )
-    parser.add_argument(
-        "--scratch", type=Path, metavar="DIR", help="where it paints (default: temporary files)"
-    )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON (default: for bigbox plan)")
-    cost = parser.add_argument_group("a box to tell the cost of")
-    cost.add_argument("--shape", type=whole(1), default=10_240, metavar="N", help="voxels (10240)")
-    cost.add_argument(
-        "--box-size", type=number(0, above=True), default=1000.0, metavar="L", help="Mpc/h (1000)"
-    )
-    cost.add_argument(
-        "--devices", type=whole(1), default=64, metavar="N", help="devices like this one (64)"
-    )
+    value = partial(add_value, parser)
+    value("--model", "DIR", Path, "networks (default: the shipped)")
+    value("--device", "D", str, "cpu, cuda, cuda:1 (default: a GPU if any)", "auto")
+    value("--threads", "N", whole(1), "CPU threads (default: all that there are)")
+    value("--steps", "T", whole(1, 4095), "network calls per tile")
+    value("--batch", "K", whole(1), "tiles painted at once")
+    add_choice(parser, "--compile", COMPILE, "as for bigbox paint")
+    value("--seconds", "S", number(1), "that painting takes, about (60)", 60.0)
+    value("--scratch", "DIR", Path, "where it paints (default: temporary files)")
+    value("--out", "FILE", Path, "JSON (default: for bigbox plan)")
+    value = partial(add_value, parser.add_argument_group("a box to tell the cost of"))
+    value("--shape", "N", whole(1), "voxels (10240)", 10_240)
+    value("--box-size", "L", number(0, above=True), "Mpc/h (1000)", 1000.0)
+    value("--devices", "N", whole(1), "devices like this one (64)", 64)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measures, keeps the numbers, and prints the table."""
-    from bigbox.bench.painting import BenchOptions, bench
+    """Measure, keep the numbers, and print the table."""
+    from bigbox.bench.painting import bench
     from bigbox.bench.record import default_path, save_speed
     from bigbox.engine.mpi import launched
 
@@ -74,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if options.scratch and not options.scratch.is_dir():
         raise BadInput(f"--scratch {options.scratch}: no such folder")
     asked = ("model", "device", "threads", "steps", "batch", "compile", "seconds", "scratch")
-    speed = bench(BenchOptions(**{name: getattr(options, name) for name in asked}))
+    speed = bench(**{name: getattr(options, name) for name in asked})
     out = options.out or default_path()
     save_speed(speed, out)
     print(table(speed))
@@ -84,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def table(speed: Speed) -> str:
-    """The numbers for people."""
+    """Return the numbers for people."""
     threads = f", {speed.threads} threads" if speed.threads > 1 else ""
     lodi = speed.lodi_operations / speed.lodi_call
     halogen = speed.halogen_operations / speed.halogen_window
@@ -118,7 +112,8 @@ def table(speed: Speed) -> str:
 
 
 def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
-    """What a box would take on so many devices like this one, haloes included."""
+    """Return what a box would take on so many devices like this one, haloes included."""
+    from bigbox.bench.record import PAINTER
     from bigbox.plan import make_plan
     from bigbox.scheduler.tiling import Tiling
 
@@ -127,7 +122,7 @@ def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
         Tiling((voxels,) * 3),
         (box_size,) * 3,
         ranks=devices,
-        painter="lodi",
+        painter=PAINTER,
         seconds_per_tile=one,
         seconds_per_window=speed.halogen_window,
     )

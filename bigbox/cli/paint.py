@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, number, whole
+from bigbox.cli.values import add_choice, add_command, add_value, number, whole
+from bigbox.diffusion.overlap import overlap_help, overlap_methods
 from bigbox.names import (
     COLOURINGS,
     COMPILE,
-    DEFAULT_SAMPLER,
     DEFAULT_STEPS,
     HALO_WEIGHTINGS,
-    OVERLAP_METHODS,
-    PAINTERS,
     SAMPLERS,
 )
+from bigbox.painters.registry import painter_help, painter_names
 
 _TEXT = """\
 Paints the 21 cm brightness temperature tb (mK) onto the dark matter of a box, tile by tile, on any
@@ -34,85 +34,71 @@ next:     bigbox status box.zarr;  bigbox verify box.zarr;  bigbox plot box.zarr
 """
 
 
-def add(commands: Any) -> None:
-    """Adds the command to the command line."""
-    parser = add_command(
-        commands, "paint", summary="paint tb onto a box; the same command resumes", text=_TEXT
-    )
-    parser.add_argument("box", metavar="BOX", type=Path, help="the box, as bigbox ingest makes it")
-
-    what = parser.add_argument_group("what is painted (decides the bytes)")
-    what.add_argument(
-        "--painter",
-        choices=PAINTERS,
-        default="lodi",
-        help="lodi (default): trained networks, haloes from dm where the box has none (HALOgen), "
-        "tb from haloes (LODI). gaussian: a Gaussian field of known power spectrum around a filter "
-        "of the density, denoised exactly; a reference for tests, not a model of the sky. "
-        "trivial: the density plus noise, for tests of scale; trivial-halo: the same from haloes, "
-        "which it paints first where the box has none",
-    )
-    what.add_argument(
-        "--model",
-        type=Path,
-        metavar="DIR",
-        help="trained networks, as bigbox train makes them (default: those that bigbox ships, for "
-        "voxels of 0.098 Mpc/h at z = 0)",
-    )
-    what.add_argument(
-        "--force",
-        action="store_true",
-        help="paint at a resolution, redshift or smoothing that the networks were not trained at",
-    )
-    what.add_argument(
-        "--seed", type=whole(0, 2**64 - 1), default=0, metavar="S", help="of the noise (default 0)"
-    )
-    what.add_argument(
-        "--realization",
-        type=whole(0, 2**16 - 1),
-        default=0,
-        metavar="R",
-        help="one of 65536 independent fields for the same seed and density (default 0)",
-    )
-    what.add_argument(
+def add_painter(group: Any) -> None:
+    """Add the options that decide both the bytes and the plan of a painting to a group."""
+    value, choice = partial(add_value, group), partial(add_choice, group)
+    choice("--painter", painter_names(), painter_help())
+    choice(
         "--overlap-method",
-        choices=OVERLAP_METHODS,
-        default="conditioned",
-        help="how a tile takes over what its neighbours have painted. conditioned (default): the "
-        "denoiser is given the known voxels, no seam. overwrite: the LODI paper's Algorithm 1, "
-        "known voxels noised again at every step. latents: the paper's other reading, with the "
-        "neighbours' own noisy steps kept in the store (disk: --steps + 1 times tb)",
+        overlap_methods(),
+        "how a tile takes over what its neighbours have painted (default: conditioned). "
+        + overlap_help(),
     )
-    what.add_argument(
+    choice(
         "--sampler",
-        choices=SAMPLERS,
-        default=DEFAULT_SAMPLER,
-        help="dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
+        SAMPLERS,
+        "dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
         "the same without fresh noise. ancestral: the paper's, needs more steps",
     )
-    what.add_argument(
-        "--steps",
-        type=whole(1, 4095),
-        metavar="T",
-        help="denoising steps (calls of the denoiser) per tile; default: "
-        + ", ".join(f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items()),
-    )
-    what.add_argument(
-        "--tile", type=whole(4), default=32, metavar="N", help="voxels on a tile's side (32)"
-    )
-    what.add_argument(
-        "--overlap",
-        type=whole(0),
-        default=4,
-        metavar="N",
-        help="voxels that neighbouring tiles share, at least (4)",
-    )
-    what.add_argument(
+    defaults = ", ".join(f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items())
+    steps = f"denoising steps (calls of the denoiser) per tile; default: {defaults}"
+    value("--steps", "T", whole(1, 4095), steps)
+    value("--tile", "N", whole(4), "voxels on a tile's side (32)", 32)
+    value("--overlap", "N", whole(0), "voxels that neighbouring tiles share, at least (4)", 4)
+    value(
         "--halo-stride",
-        type=whole(1),
-        metavar="N",
-        help="voxels between the windows of 64^3 in which haloes are predicted, where the box has "
+        "N",
+        whole(1),
+        "voxels between the windows of 64^3 in which haloes are predicted, where the box has "
         "none (32; the paper's 16 takes eight times as long and is no better)",
+    )
+
+
+def add_colouring(group: Any) -> None:
+    """Add the order of the tiles to a group of options."""
+    text = "order of the tiles: levels (default, 4 stages; 7 for odd counts) or the paper's 8"
+    add_choice(group, "--colouring", COLOURINGS, text)
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    summary = "paint tb onto a box; the same command resumes"
+    parser = add_command(commands, "paint", summary=summary, text=_TEXT)
+    parser.add_argument("box", metavar="BOX", type=Path, help="the box, as bigbox ingest makes it")
+    what = parser.add_argument_group("what is painted (decides the bytes)")
+    add_painter(what)
+    value, flag = partial(add_value, what), partial(what.add_argument, action="store_true")
+    value(
+        "--model",
+        "DIR",
+        Path,
+        "trained networks, as bigbox train makes them (default: those that bigbox ships, for "
+        "voxels of 0.098 Mpc/h at z = 0)",
+    )
+    flag(
+        "--force",
+        help="paint at a resolution, redshift or smoothing that the networks were not trained at",
+    )
+    value("--seed", "S", whole(0, 2**64 - 1), "of the noise (default 0)", 0)
+    several = "one of 65536 independent fields for the same seed and density (default 0)"
+    value("--realization", "R", whole(0, 2**16 - 1), several, 0)
+    what.add_argument(
+        "--field",
+        action="append",
+        metavar="NAME",
+        default=[],
+        help="make this field from the painted tiles too, as an installed package adds it; may be "
+        "given several times",
     )
     what.add_argument(
         "--halo-weighting",
@@ -120,79 +106,57 @@ def add(commands: Any) -> None:
         help="of a window in the average: tent (default) trusts its middle more than its edges, "
         "flat is the paper's",
     )
-
-    what.add_argument(
+    add_choice(
+        what,
         "--compile",
-        choices=COMPILE,
-        default="auto",
-        help="the networks, by torch: auto (default) on a GPU only. On a CPU it saves a tenth of "
+        COMPILE,
+        "the networks, by torch: auto (default) on a GPU only. On a CPU it saves a tenth of "
         "the time, needs a C++ compiler and takes a minute at the start of every rank",
     )
-
-    how = parser.add_argument_group("how it is run (does not change the bytes)")
-    how.add_argument(
-        "--batch",
-        type=whole(1),
-        metavar="K",
-        help="tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)",
-    )
-    how.add_argument(
-        "--colouring",
-        choices=COLOURINGS,
-        default="levels",
-        help="order of the tiles: levels (default, 4 stages; 7 for odd counts) or the paper's 8",
-    )
-    how.add_argument(
-        "--device",
-        default="auto",
-        metavar="D",
-        help="auto (default): a GPU by local rank where there is one, else cpu; cuda: a GPU by "
-        "local rank; cuda:1: that one for every rank; cpu",
-    )
-    how.add_argument(
-        "--threads",
-        type=whole(1),
-        metavar="N",
-        help="CPU threads per rank (default: the machine's cores shared out among its ranks)",
-    )
-    how.add_argument(
-        "--seconds-per-tile",
-        type=number(0),
-        default=0.0,
-        metavar="X",
-        help="trivial painters only: take at least this long for each tile",
-    )
-    how.add_argument(
-        "--seconds-per-window",
-        type=number(0),
-        default=0.0,
-        metavar="X",
-        help="trivial-halo painter only: take at least this long for each window of haloes",
-    )
-    how.add_argument("--quiet", action="store_true", help="no progress on the terminal")
-
-    care = parser.add_argument_group("what is kept")
-    care.add_argument(
+    _add_how(parser.add_argument_group("how it is run (does not change the bytes)"))
+    kept = parser.add_argument_group("what is kept")
+    flag = partial(kept.add_argument, action="store_true")
+    flag(
         "--discard",
-        action="store_true",
         help="throw away the tb that is painted in this box and begin anew; haloes stay",
     )
-    care.add_argument(
+    flag(
         "--discard-halo",
-        action="store_true",
         help="throw away the haloes that bigbox painted, and the tb painted from them",
     )
-    care.add_argument(
+    flag(
         "--drop-latents",
-        action="store_true",
         help="remove the painted tiles once tb is whole: halves the disk, ends repair of tb",
     )
     parser.set_defaults(run=run)
 
 
+def _add_how(group: Any) -> None:
+    value = partial(add_value, group)
+    batch = "tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)"
+    value("--batch", "K", whole(1), batch)
+    add_colouring(group)
+    value(
+        "--device",
+        "D",
+        str,
+        "auto (default): a GPU by local rank where there is one, else cpu; cuda: a GPU by "
+        "local rank; cuda:1: that one for every rank; cpu",
+        "auto",
+    )
+    threads = "CPU threads per rank (default: the machine's cores shared out among its ranks)"
+    value("--threads", "N", whole(1), threads)
+    least = "take at least this long for each"
+    value("--seconds-per-tile", "X", number(0), f"trivial painters only: {least} tile", 0.0)
+    window = f"trivial-halo painter only: {least} window of haloes"
+    value("--seconds-per-window", "X", number(0), window, 0.0)
+    group.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+
+
 def run(options: argparse.Namespace) -> int:
-    """Hands the options to the engine."""
-    from bigbox.engine.run import PaintOptions, paint
+    """Hand the options to the engine."""
+    from bigbox.engine.options import PaintOptions
+    from bigbox.engine.run import paint
 
     paint(PaintOptions(**{name: v for name, v in vars(options).items() if name != "run"}))
     return 0

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigbox.cli.values import add_command, in_bytes, in_time, number, whole
+from bigbox.cli.paint import add_colouring, add_painter
+from bigbox.cli.values import add_command, add_value, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
-from bigbox.names import (
-    COLOURINGS,
-    DEFAULT_SAMPLER,
-    DEFAULT_STEPS,
-    OVERLAP_METHODS,
-    PAINTERS,
-    SAMPLERS,
-)
+from bigbox.names import DEFAULT_STEPS
 
 if TYPE_CHECKING:
     from bigbox.plan import Plan
+    from bigbox.plan.haloes import HaloPlan
 
+_PLANNED = (
+    *("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring"),
+    "halo_stride",
+)
 _ESTIMATE = "an estimate; bigbox bench measures it, or use --seconds-per-{}"
 
 _TEXT = """\
@@ -40,86 +40,44 @@ next:     mpirun -n 4 bigbox paint box.zarr
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the command line."""
-    parser = add_command(
-        commands, "plan", summary="what painting a box will take, and whether it fits", text=_TEXT
-    )
+    """Add the command to the command line."""
+    summary = "what painting a box will take, and whether it fits"
+    parser = add_command(commands, "plan", summary=summary, text=_TEXT)
     parser.add_argument("box", metavar="BOX", type=Path, nargs="?", help="the box")
-    parser.add_argument(
-        "--shape",
-        type=whole(1),
-        nargs="+",
-        metavar="N",
-        help="voxels on a side, or on three sides, instead of BOX",
-    )
-    parser.add_argument(
-        "--box-size",
-        type=number(0, above=True),
-        metavar="L",
-        help="side of that box on x, comoving Mpc/h",
-    )
-    run_with = parser.add_argument_group("how it would be painted, as for bigbox paint")
-    run_with.add_argument("--ranks", type=whole(1), default=1, metavar="N", help="MPI ranks (1)")
-    run_with.add_argument(
-        "--batch",
-        type=whole(1),
-        default=16,
-        metavar="K",
-        help="tiles at once, for the memory (16)",
-    )
-    run_with.add_argument("--painter", choices=PAINTERS, default="lodi")
-    run_with.add_argument("--sampler", choices=SAMPLERS, default=DEFAULT_SAMPLER)
-    run_with.add_argument("--steps", type=whole(1, 4095), metavar="T")
-    run_with.add_argument("--overlap-method", choices=OVERLAP_METHODS, default="conditioned")
-    run_with.add_argument("--colouring", choices=COLOURINGS, default="levels")
-    run_with.add_argument("--tile", type=whole(4), default=32, metavar="N")
-    run_with.add_argument("--overlap", type=whole(0), default=4, metavar="N")
-    run_with.add_argument(
-        "--seconds-per-tile",
-        type=number(0, above=True),
-        metavar="X",
-        help="as measured where it will run (default: of bigbox bench, else of a core of an EPYC)",
-    )
-    run_with.add_argument(
-        "--bench",
-        type=Path,
-        metavar="FILE",
-        help="numbers of bigbox bench --out, of another machine (default: the last of this user)",
-    )
-    run_with.add_argument(
-        "--halo-stride",
-        type=whole(1),
-        metavar="N",
-        help="voxels between the windows in which haloes are predicted, where there are none (32)",
-    )
-    run_with.add_argument(
-        "--seconds-per-window",
-        type=number(0, above=True),
-        metavar="X",
-        help="the same for a window of haloes",
-    )
-    limits = parser.add_argument_group("limits, when not those of this machine")
-    limits.add_argument(
-        "--ranks-per-node", type=whole(1), metavar="N", help="ranks that share a node's memory"
-    )
-    limits.add_argument(
-        "--memory", type=number(0, above=True), metavar="GB", help="memory of a node"
-    )
-    limits.add_argument("--disk", type=number(0, above=True), metavar="GB", help="free disk")
+    shape = "voxels on a side, or on three sides, instead of BOX"
+    parser.add_argument("--shape", type=whole(1), nargs="+", metavar="N", help=shape)
+    above = number(0, above=True)
+    add_value(parser, "--box-size", "L", above, "side of that box on x, comoving Mpc/h")
+    group = parser.add_argument_group("how it would be painted, as for bigbox paint")
+    value = partial(add_value, group)
+    value("--ranks", "N", whole(1), "MPI ranks (1)", 1)
+    value("--batch", "K", whole(1), "tiles at once, for the memory (16)", 16)
+    add_painter(group)
+    add_colouring(group)
+    measured = "as measured where it will run (default: of bigbox bench, else of a core of an EPYC)"
+    value("--seconds-per-tile", "X", above, measured)
+    bench = "numbers of bigbox bench --out, of another machine (default: the last of this user)"
+    value("--bench", "FILE", Path, bench)
+    value("--seconds-per-window", "X", above, "the same for a window of haloes")
+    value = partial(add_value, parser.add_argument_group("limits, when not those of this machine"))
+    value("--ranks-per-node", "N", whole(1), "ranks that share a node's memory")
+    value("--memory", "GB", above, "memory of a node")
+    value("--disk", "GB", above, "free disk")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Shows the plan, then refuses what does not fit."""
-    from bigbox import plan as planning
-    from bigbox.bench.record import load_speed
+    """Show the plan, then refuse what does not fit."""
+    from bigbox.bench.record import PAINTER, load_speed
+    from bigbox.plan import begun_bricks, lacks_haloes, make_plan, refuse
+    from bigbox.plan.machine import available_disk, available_memory, written_bytes
     from bigbox.scheduler.tiling import Tiling
 
     shape, box_size, place = _geometry(options)
     tiling = Tiling(shape, options.tile, options.overlap)
     tile_time, tile_source = options.seconds_per_tile, "as given"
     window_time, window_source = options.seconds_per_window, "as given"
-    speed = load_speed(options.bench) if options.painter == "lodi" else None
+    speed = load_speed(options.bench) if options.painter == PAINTER else None
     if tile_time is None:
         tile_source = _ESTIMATE.format("tile")
         if speed and options.tile == 32:
@@ -129,29 +87,22 @@ def run(options: argparse.Namespace) -> int:
         window_source = _ESTIMATE.format("window")
         if speed:
             window_time, window_source = speed.seconds_per_window, speed.where()
-    made = planning.make_plan(
+    made = make_plan(
         tiling,
         box_size,
-        ranks=options.ranks,
-        batch=options.batch,
-        painter=options.painter,
-        sampler=options.sampler,
-        steps=options.steps,
-        overlap_method=options.overlap_method,
-        colouring=options.colouring,
+        **{name: getattr(options, name) for name in _PLANNED},
         seconds_per_tile=tile_time,
-        bricks=planning.begun_bricks(options.box, tiling) if options.box else None,
-        haloes=options.box is None or planning.lacks_haloes(options.box),
-        halo_stride=options.halo_stride,
         seconds_per_window=window_time,
+        bricks=begun_bricks(options.box, tiling) if options.box else None,
+        haloes=options.box is None or lacks_haloes(options.box),
     )
     print(_text(made, tile_source, window_source))
-    free_memory, free_disk = planning.available_memory(), planning.available_disk(place)
-    planning.refuse(
+    free_memory, free_disk = available_memory(), available_disk(place)
+    refuse(
         made,
         memory=free_memory if options.memory is None else options.memory * 1e9,
         disk=free_disk if options.disk is None else options.disk * 1e9,
-        written=planning.written_bytes(options.box) if options.box else 0,
+        written=written_bytes(options.box) if options.box else 0,
         ranks_per_node=options.ranks_per_node,
     )
     if options.box is not None:
@@ -194,7 +145,7 @@ def _text(plan: Plan, tile_source: str, window_source: str) -> str:
         ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
         ("tiles", tiling.describe()),
         ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
-        *_haloes(plan, window_source),
+        *([("haloes", _haloes(plan.haloes, window_source))] if plan.haloes else []),
         ("ranks", f"{plan.ranks:,}, each {own} tiles in about {plan.batches:,} batches of "
                   f"{plan.batch}; bricks of {plan.edge}^3 tiles"),
         ("time", in_time(plan.seconds)
@@ -207,18 +158,11 @@ def _text(plan: Plan, tile_source: str, window_source: str) -> str:
     return "\n".join(f"{name:8}{text}" for name, text in lines)
 
 
-def _haloes(plan: Plan, source: str) -> list[tuple[str, str]]:
-    """A line about haloes, where they are painted first."""
-    haloes = plan.haloes
-    if haloes is None:
-        return []
-    return [
-        (
-            "haloes",
-            f"{haloes.windows.describe()}; {haloes.most_windows:,} windows a rank, "
-            f"{in_time(haloes.seconds)} at {haloes.seconds_per_window:.3g} s a window ({source})",
-        )
-    ]
+def _haloes(haloes: HaloPlan, source: str) -> str:
+    return (
+        f"{haloes.windows.describe()}; {haloes.most_windows:,} windows a rank, "
+        f"{in_time(haloes.seconds)} at {haloes.seconds_per_window:.3g} s a window ({source})"
+    )
 
 
 def _disk(plan: Plan) -> str:

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
 from bigbox.names import SAMPLERS
 from bigbox.noise import Purpose
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 class Denoiser(Protocol):
     """A network (or a closed form), made for one batch's condition and known voxels."""
 
     def denoise(self, z: Tensor, step: int) -> Tensor:
-        """Estimate of the clean tiles x0 from z at noise level `step`; both (B, t, t, t).
+        """Estimate the clean tiles x0 from z at noise level `step`, both (B, t, t, t).
 
         z is left as it is. The result may be used until the second next call.
         """
-        ...
 
 
 def dpmpp_step(
@@ -38,7 +38,7 @@ def dpmpp_step(
     step: int,
     schedule: Schedule,
 ) -> Tensor:
-    """One step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), from `step` to `step - 1`.
+    """Take a step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), from `step` to `step - 1`.
 
     With noise, of SDE-DPM-Solver++(2M) (the same paper's appendix B.5), which forgets its noise
     as it goes: what the network got wrong at one step it can mend at the next.
@@ -69,7 +69,7 @@ def dpmpp_step(
 def ancestral_step(
     z: Tensor, x0: Tensor, noise: Tensor | None, step: int, schedule: Schedule
 ) -> Tensor:
-    """One ancestral step of the variational diffusion model (eq. 14), from `step` to `step - 1`.
+    """Take an ancestral step of the variational diffusion model (eq. 14), to `step - 1`.
 
     With c = 1 - exp(gamma_s - gamma_t): z_s = (alpha_s / alpha_t) (z_t - c sigma_t eps)
     + sigma_s sqrt(c) noise; eps is written out in z_t and x0. noise: none at the last step, where
@@ -91,12 +91,12 @@ def sample(
     schedule: Schedule,
     sampler: str,
     noise: Callable[[Purpose, int], Tensor],
-    impose: Callable[[Tensor, int], None],
+    before_step: Callable[[Tensor, int], None],
 ) -> Tensor:
-    """Denoise a batch from pure noise: schedule.steps network calls; the painted x0 (B, t, t, t).
+    """Denoise a batch from pure noise in schedule.steps network calls, to the x0 (B, t, t, t).
 
     sampler: one of SAMPLERS; noise(purpose, step): fresh standard normals (B, t, t, t);
-    impose(z, step): called before the denoiser at every step, may change z in place (overlap.py).
+    before_step(z, step): called before the denoiser, may change z in place (an overlap method's).
     """
     if sampler not in SAMPLERS:
         raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")
@@ -105,7 +105,7 @@ def sample(
     z = noise(Purpose.INITIAL, 0)
     previous = None
     for step in range(schedule.steps, 0, -1):
-        impose(z, step)
+        before_step(z, step)
         x0 = denoiser.denoise(z, step)
         if sampler == "ancestral":
             fresh = noise(Purpose.ANCESTRAL, step) if step > 1 else None

@@ -9,9 +9,8 @@ at the steps T .. 1.
     gamma   max  >   ...   >            ...  > ...    > min          otherwise (ancestral, VDM)
 
 Where the ends and the steps should be was measured with the exact denoiser of a Gaussian field,
-mode by mode, in closed form (tests/unit/test_samplers.py repeats the recursion). A mode of variance
-v (in units of the variance per voxel) keeps these fractions of its power and of its mean, the mean
-being what the denoiser is told by its condition or by known voxels:
+mode by mode, in closed form. A mode of variance v (in units of the variance per voxel) keeps these
+fractions of its power and of its mean, which is what the condition or known voxels tell of it:
 
     sampler, calls    gamma range   skew          v = 0.05    0.1      1       10     100     240
     dpmpp, 25         -8 .. 11      0      power    1.010  1.014   1.018   1.019   1.020   1.022
@@ -86,15 +85,15 @@ class Schedule:
     @cached_property
     def alphas(self) -> np.ndarray:
         """float64 (steps + 1,): the signal's amplitude in z."""
-        return 1.0 / np.sqrt(1.0 + np.exp(self.gammas))
+        return np.asarray(1.0 / np.sqrt(1.0 + np.exp(self.gammas)))
 
     @cached_property
     def sigmas(self) -> np.ndarray:
         """float64 (steps + 1,): the noise's amplitude in z."""
-        return 1.0 / np.sqrt(1.0 + np.exp(-self.gammas))
+        return np.asarray(1.0 / np.sqrt(1.0 + np.exp(-self.gammas)))
 
     def as_dict(self) -> dict[str, float | int | bool]:
-        """As JSON values."""
+        """Return it as JSON values."""
         return {
             "steps": self.steps,
             "gamma_min": self.gamma_min,

@@ -308,8 +308,8 @@ class Job:
             stop,
             Progress([self._goal(task) for task in tasks], self.n_ranks, show),
             on_damage=self.take_back,
-            streams=self.painter.at_once,
-            full_speed_streams=self.painter.parallel,
+            streams=self.painter.streams,
+            full_speed_streams=self.painter.full_speed_streams,
             seconds_between_polls=seconds_between_polls,
         )
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_SAMPLER
-from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter
+from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter, painter_row
+from bigbox.painters.settings import PainterSettings
 from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
@@ -98,7 +99,7 @@ class PaintOptions:
 
 def device_of(options: PaintOptions, world: World, threads: int) -> str:
     """Return the device of this rank's painter: a GPU by local rank, or the CPU's share."""
-    if options.painter.startswith("trivial"):
+    if not painter_row(options.painter).needs_torch:
         return "cpu"
     import torch
 
@@ -117,19 +118,13 @@ def device_of(options: PaintOptions, world: World, threads: int) -> str:
 
 
 def check_model(options: PaintOptions, box: Box, haloes: bool) -> None:
-    """Raise BadInput where the networks are not made for boxes like this; --force does without.
+    """Raise BadInput where the painter is not made for boxes like this; --force does without.
 
     haloes: whether they are painted too.
     """
-    if options.painter != "lodi" or options.force:
-        return
-    from bigbox.data import default_model
-    from bigbox.networks.model import read_card
-    from bigbox.painters.validity import check_box
-
-    folder = options.model or default_model()
-    for kind in ("lodi", "halogen") if haloes else ("lodi",):
-        check_box(folder, read_card(folder, kind), box)
+    if not options.force:
+        settings = PainterSettings(options.seed, box.shape, model=options.model)
+        painter_row(options.painter).check_box(box, settings, haloes=haloes)
 
 
 def check_alike(identities: list[dict[str, Any]]) -> None:

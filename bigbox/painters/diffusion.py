@@ -2,46 +2,45 @@
 
     known T_b (mK) ──► units of the denoiser ──► sample (diffusion/) ──► T_b (mK), known pasted back
 
-A painter says, by its `frame`, which units its denoiser works in, and makes the denoiser. The
-Gaussian painter's is exact (the oracle), LODI's is a trained network.
+A painter says which units its denoiser works in, and makes the denoiser. The Gaussian painter's is
+exact (the oracle), LODI's is a trained network.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bigbox.diffusion import Context, Denoiser, Known, Schedule, impose, sample, told
+from bigbox.devices import device_name, on_gpu, own_stream, side_by_side, thread_pool, to_device
+from bigbox.diffusion.overlap import Known, OverlapMethod, overlap_method
+from bigbox.diffusion.samplers import Denoiser, sample
+from bigbox.diffusion.schedule import Schedule
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.noise import Purpose, normal
 from bigbox.painters.base import TileBatch, check_batch, paste_known
-from bigbox.painters.calls import own_stream, to_device
+from bigbox.painters.settings import PainterSettings
 
 
-class Frame(Protocol):
+@dataclass(frozen=True)
+class DenoiserUnits:
     """The units of a denoiser for some tiles, and the denoiser itself."""
 
-    def normalise(self, brightness: Tensor) -> Tensor:
-        """T_b in mK (B, t, t, t) to the denoiser's units, a new tensor."""
-        ...
-
-    def brightness(self, x: Tensor) -> Tensor:
-        """The inverse: mK; may use x as its own."""
-        ...
-
-    def denoiser(self, context: Context, schedule: Schedule) -> Denoiser: ...
+    normalise: Callable[[Tensor], Tensor]  # T_b in mK (B, t, t, t) to these units, a new tensor
+    brightness: Callable[[Tensor], Tensor]  # the inverse, which may use its tensor as its own
+    denoiser: Callable[[Known], Denoiser]  # of these tiles, shown these known voxels
 
 
 @dataclass(frozen=True)
 class DiffusionPainter(ABC):
-    """See make_painter for the arguments.
+    """See `bigbox.painters.settings.PainterSettings` for the arguments.
 
     threads: calls side by side on a CPU, of one batch or several, with one thread each: OpenMP's
     barriers within a call cost more than they bring, and very much more on a machine that is busy
@@ -63,51 +62,65 @@ class DiffusionPainter(ABC):
     input: ClassVar[str]
     margin: ClassVar[int]
     channels: ClassVar[int]
-    inner: ClassVar[dict[str, int]]  # `together` on a CPU, and at most on a GPU
+    TILES_PER_CALL: ClassVar[dict[str, int]]  # on a CPU, and at most on a GPU
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "schedule", Schedule(self.steps, **self._schedule_ends()))
 
-    @abstractmethod
-    def _schedule_ends(self) -> dict[str, Any]:
-        """The schedule but for its number of steps."""
+    @classmethod
+    def from_settings(cls, settings: PainterSettings, **own: Any) -> Self:
+        """Return the painter of these settings; own: fields that only this painter has."""
+        noise, how = ("seed", "box_shape", "realization"), ("overlap_method", "sampler", "tile")
+        shared = settings.chosen(*noise, *how, "device", "threads")
+        return cls(**shared, steps=settings.calls, **own)
 
     @abstractmethod
-    def frame(self, condition: Tensor) -> Frame:
-        """The units for tiles of this input, (B, C, n, n, n)."""
+    def _schedule_ends(self) -> dict[str, Any]:
+        """Return the schedule but for its number of steps."""
+
+    @abstractmethod
+    def units(self, condition: Tensor) -> DenoiserUnits:
+        """Return the units for tiles of this input, (B, C, n, n, n)."""
 
     @abstractmethod
     def _own_identity(self) -> dict[str, Any]:
-        """What decides the bytes beside what is common to all."""
+        """Return what decides the bytes beside what is common to all."""
+
+    @cached_property
+    def method(self) -> type[OverlapMethod]:
+        """The overlap method."""
+        return overlap_method(self.overlap_method)
 
     @property
     def fields(self) -> int:
-        """T_b, and in the latents method z of the steps 1 .. T - 1 (step T is keyed noise)."""
-        return self.steps if self.overlap_method == "latents" else 1
+        """T_b, and z of the steps 1 .. T - 1 where the method stores it (step T is keyed noise)."""
+        return self.steps if self.method.stores_latents else 1
 
     @property
-    def together(self) -> int:
-        """Tiles that go through the denoiser in one call. Filled up with copies where there are
-        fewer, because the kernels that a library picks, hence the bits, depend on the number."""
-        return self.inner[torch.device(self.device).type]
+    def tiles_per_call(self) -> int:
+        """Tiles in one call of the denoiser. Filled up with copies where there are fewer.
+
+        The kernels that a library picks, hence the bits, depend on the number.
+        """
+        return self.TILES_PER_CALL[torch.device(self.device).type]
 
     @property
     def batch(self) -> int:
         """Enough that a batch is long beside what the engine does for it."""
-        return max(16, self.together)
+        return max(16, self.tiles_per_call)
 
     @property
-    def parallel(self) -> int:
+    def full_speed_streams(self) -> int:
         """A batch for each thread, so that none waits for the slowest."""
         return self.threads if torch.device(self.device).type == "cpu" else 1
 
     @property
-    def at_once(self) -> int:
+    def streams(self) -> int:
         """On a GPU two: while one computes, the voxels of the other come and go."""
-        return 2 if torch.device(self.device).type == "cuda" else self.parallel
+        return 2 if on_gpu(self.device) else self.full_speed_streams
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the painted bytes, as JSON values."""
+        """Return everything that decides the painted bytes, as JSON values."""
         return {
             "painter": self.name,
             "version": 4,
@@ -119,23 +132,23 @@ class DiffusionPainter(ABC):
             "sampler": self.sampler,
             "schedule": self.schedule.as_dict(),
             "device": device_name(self.device),
-            "together": self.together,
+            "together": self.tiles_per_call,
             **self._own_identity(),
         }
 
     def paint(self, batch: TileBatch) -> np.ndarray:
-        """float32 (B, F, t, t, t): T_b in mK, then the step latents in the denoiser's units."""
+        """Return T_b in mK, then step latents in the denoiser's units, float32 (B, F, t, t, t)."""
         check_batch(self, batch, self.tile, channels=self.channels)
         result = np.empty(batch.known.shape, np.float32)
 
-        def some(first: int) -> None:
-            part = np.arange(first, min(first + self.together, len(batch)))
+        def one_call(first: int) -> None:
+            part = np.arange(first, min(first + self.tiles_per_call, len(batch)))
             with own_stream(self.device):
-                painted = self._paint(batch, np.resize(part, self.together))
+                painted = self._paint(batch, np.resize(part, self.tiles_per_call))
             for slot, b in enumerate(part):
                 result[b] = paste_known(painted[slot], batch.known[b], batch.width[b])
 
-        side_by_side(self._pool, some, range(0, len(batch), self.together))
+        side_by_side(self._pool, one_call, range(0, len(batch), self.tiles_per_call))
         return result
 
     @cached_property
@@ -144,57 +157,26 @@ class DiffusionPainter(ABC):
 
     @torch.inference_mode()
     def _paint(self, batch: TileBatch, part: np.ndarray) -> np.ndarray:
-        """The tiles `part` of the batch, float32 (len(part), F, t, t, t), nothing pasted yet."""
-        condition = self._tensor(batch.inputs[part])
-        fields = self._tensor(batch.known[part])
-        frame = self.frame(condition)
-        x0 = frame.normalise(fields[:, 0]).contiguous()
-        known = Known(x0, batch.width[part], fields[:, 1:] if self.fields > 1 else None)
+        """Return the tiles `part`, float32 (len(part), F, t, t, t), nothing pasted yet."""
+        units = self.units(self._tensor(batch.inputs[part]))
+        values = self._tensor(batch.known[part])
+        x0 = units.normalise(values[:, 0]).contiguous()
+        known = Known(x0, batch.width[part], values[:, 1:] if self.fields > 1 else None)
         x0.masked_fill_(~known.mask, 0.0)
 
         def noise(purpose: Purpose, step: int) -> Tensor:
-            drawn = normal(
-                self.seed,
-                self.realization,
-                purpose,
-                step,
-                batch.origin[part],
-                (self.tile,) * 3,
-                self.box_shape,
-                self.device,
-            )
+            key, edges = (self.seed, self.realization, purpose, step), (self.tile,) * 3
+            drawn: Tensor = normal(*key, batch.origin[part], edges, self.box_shape, self.device)
             return drawn.to(x0.dtype)
 
-        context = Context(condition, told(self.overlap_method, known))
-        imposition = impose(self.overlap_method, known, self.schedule, noise)
-        denoiser = frame.denoiser(context, self.schedule)
-        painted = sample(denoiser, self.schedule, self.sampler, noise, imposition)
-        brightness = frame.brightness(painted)[:, None]
-        latents = imposition.latents
-        result = brightness if latents is None else torch.cat([brightness, latents], dim=1)
+        method = self.method(known, self.schedule, noise)
+        painted = sample(
+            units.denoiser(method.shown()), self.schedule, self.sampler, noise, method.before_step
+        )
+        result = units.brightness(painted)[:, None]
+        if method.latents is not None:
+            result = torch.cat([result, method.latents], dim=1)
         return result.float().cpu().numpy()
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return to_device(array, self.device)
-
-
-def device_name(device: str) -> str:
-    """The kind of device: bytes are promised for one kind only."""
-    where = torch.device(device)
-    return torch.cuda.get_device_name(where) if where.type == "cuda" else where.type
-
-
-def thread_pool(threads: int, device: str) -> ThreadPoolExecutor | None:
-    """Threads of one torch thread each, for work side by side on a CPU; none where one will do."""
-    if threads == 1 or torch.device(device).type != "cpu":
-        return None
-    return ThreadPoolExecutor(threads, "tile", torch.set_num_threads, (1,))
-
-
-def side_by_side(pool: ThreadPoolExecutor | None, work: Any, items: Any) -> None:
-    """work(item) for every item, on the pool's threads if there is one."""
-    if pool is not None:
-        list(pool.map(work, items))
-    else:
-        for item in items:
-            work(item)

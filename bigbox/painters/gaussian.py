@@ -29,9 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bigbox.diffusion import Context, Known, Schedule
+from bigbox.diffusion.overlap import Known
+from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
-from bigbox.painters.diffusion import DiffusionPainter
+from bigbox.painters.diffusion import DenoiserUnits, DiffusionPainter
 
 MEAN_MK = 0.05  # T0: about the mean T_b at z = 0
 SCATTER_MK = 0.02  # s
@@ -39,7 +40,7 @@ SMOOTHING = 2.0  # R in voxels: 0.2 Mpc/h at the reference resolution
 ORDER = 4
 MARGIN = 6  # the mean's kernel is cut at 3 R
 
-# Chosen with the closed-form recursion, see bigbox/diffusion/schedule.py: the largest eigenvalue of
+# Chosen with the closed-form recursion, see bigbox.diffusion.schedule: the largest eigenvalue of
 # C is 240, the smallest 1e-6, and modes of 0.24 and more are a thousandth of the peak power.
 SCHEDULES: dict[str, dict[str, Any]] = {
     "dpmpp-sde": {"gamma_min": -8.0, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
@@ -49,14 +50,14 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 
 
 def axis_pole() -> float:
-    """The fourfold pole of the autoregressive process: b (z + 1/z) = 1 + 2 b, b = R^2 / 4."""
+    """Return the process's fourfold pole z, of b (z + 1/z) = 1 + 2 b with b = R^2 / 4."""
     b = SMOOTHING**2 / 4
-    return (1 + 2 * b - np.sqrt(1 + 4 * b)) / (2 * b)
+    return float((1 + 2 * b - np.sqrt(1 + 4 * b)) / (2 * b))
 
 
 @lru_cache(maxsize=1)
 def _axis_filter() -> tuple[np.ndarray, float]:
-    """Coefficients (5,) of (1 - pole z)^4, and the innovation's variance for unit variance of g."""
+    """Return coefficients (5,) of (1 - pole z)^4, and the innovation's variance if g has 1."""
     a = np.ones(1)
     for _ in range(ORDER):
         a = np.convolve(a, [1.0, -axis_pole()])
@@ -66,21 +67,21 @@ def _axis_filter() -> tuple[np.ndarray, float]:
 
 
 def axis_power(k: np.ndarray) -> np.ndarray:
-    """P(k) of g along one axis, k in radians per voxel; its mean over (-pi, pi) is 1."""
+    """Return P(k) of g along one axis, k in radians per voxel; its mean over (-pi, pi) is 1."""
     a, innovation = _axis_filter()
     b = SMOOTHING**2 / 4
     at_zero = innovation / a.sum() ** 2
-    return at_zero * (1 + b * 2 * (1 - np.cos(k))) ** -float(ORDER)
+    return np.asarray(at_zero * (1 + b * 2 * (1 - np.cos(k))) ** -float(ORDER))
 
 
 def true_power(shape: tuple[int, int, int]) -> np.ndarray:
-    """Power <|fftn(g)|^2> / N_voxels of every mode of g on a periodic box, float64 like fftn(g)."""
+    """Return <|fftn(g)|^2> / N_voxels of every mode of g on a periodic box, float64 as fftn(g)."""
     px, py, pz = (axis_power(2 * np.pi * np.arange(n) / n) for n in shape)
-    return px[:, None, None] * py[None, :, None] * pz[None, None, :]
+    return np.asarray(px[:, None, None] * py[:, None] * pz)
 
 
 def axis_precision(tile: int) -> np.ndarray:
-    """Inverse of the covariance (tile, tile) of g along one axis, float64; tile >= 4.
+    """Return the inverse of the covariance (tile, tile) of g along one axis, float64; tile >= 4.
 
     Gohberg-Semencul: banded (A A^T - B B^T) / innovation variance, no inversion needed. A and B are
     lower triangular Toeplitz matrices of the coefficients, and of them in reverse.
@@ -91,14 +92,14 @@ def axis_precision(tile: int) -> np.ndarray:
         forward += a[lag] * np.eye(tile, k=-lag)
     for lag in range(max(0, tile - ORDER), tile):
         backward += a[tile - lag] * np.eye(tile, k=-lag)
-    return (forward @ forward.T - backward @ backward.T) / innovation
+    return np.asarray((forward @ forward.T - backward @ backward.T) / innovation)
 
 
 def axis_covariance(tile: int) -> np.ndarray:
-    """Covariance (tile, tile) of g along one axis, float64."""
+    """Return the covariance (tile, tile) of g along one axis, float64."""
     k = 2 * np.pi * np.arange(4096) / 4096
     c = np.fft.ifft(axis_power(k)).real
-    return c[abs(np.arange(tile)[:, None] - np.arange(tile)[None])]
+    return np.asarray(c[abs(np.arange(tile)[:, None] - np.arange(tile)[None])])
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Axis:
 
 @lru_cache(maxsize=256)
 def axis_law(tile: int, low: int, high: int) -> Axis:
-    """The law along one axis with known slabs of `low` and `high` voxels."""
+    """Return the law along one axis with known slabs of `low` and `high` voxels."""
     q = axis_precision(tile)
     u = slice(low, tile - high)
     precision, modes = np.linalg.eigh(q[u, u])
@@ -167,7 +168,7 @@ class GaussianDenoiser:
             self.base = (double - apply_axes(double, mean)).to(x0.dtype)
 
     def denoise(self, z: Tensor, step: int) -> Tensor:
-        """The estimate of x0, (B, t, t, t)."""
+        """Return the estimate of x0, (B, t, t, t)."""
         alpha, sigma = float(self.schedule.alphas[step]), float(self.schedule.sigmas[step])
         rest = z if self.base is None else torch.sub(z, self.base, alpha=alpha)
         modes = apply_axes(rest, self.forward)
@@ -184,27 +185,8 @@ def _stack(axes: list[list[np.ndarray]], like: Tensor) -> tuple[Tensor, Tensor, 
 
 
 @dataclass(frozen=True)
-class GaussianFrame:
-    """T_b = mean + s g; mean: mK (B, t, t, t)."""
-
-    mean: Tensor
-
-    def normalise(self, brightness: Tensor) -> Tensor:
-        """g of T_b in mK."""
-        return (brightness - self.mean) / SCATTER_MK
-
-    def brightness(self, x: Tensor) -> Tensor:
-        """T_b in mK of g."""
-        return x.mul_(SCATTER_MK).add_(self.mean)
-
-    def denoiser(self, context: Context, schedule: Schedule) -> GaussianDenoiser:
-        """The exact one."""
-        return GaussianDenoiser(context.known, schedule)
-
-
-@dataclass(frozen=True)
 class GaussianPainter(DiffusionPainter):
-    """Paints T_b = m + s g in mK with the exact denoiser; see make_painter for the arguments.
+    """Paints T_b = m + s g in mK with the exact denoiser; see PainterSettings for the arguments.
 
     double: compute in float64 (a reference for tests; the results are float32 all the same).
     """
@@ -215,7 +197,8 @@ class GaussianPainter(DiffusionPainter):
     input: ClassVar[str] = "dm"
     margin: ClassVar[int] = MARGIN
     channels: ClassVar[int] = 1
-    inner: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 32}  # one tile fills a CPU's cache
+    # One tile fills a CPU's cache.
+    TILES_PER_CALL: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 32}
 
     def __post_init__(self) -> None:
         if self.tile < ORDER:
@@ -233,11 +216,15 @@ class GaussianPainter(DiffusionPainter):
             "double": self.double,
         }
 
-    def frame(self, condition: Tensor) -> GaussianFrame:
-        """The mean of these tiles from their density, (B, 1, n, n, n)."""
+    def units(self, condition: Tensor) -> DenoiserUnits:
+        """Return the units of these tiles from their density, (B, 1, n, n, n)."""
         matrix = self._kernel.expand(len(condition), -1, -1)
         mean = apply_axes(condition[:, 0], (matrix, matrix, matrix)).mul_(MEAN_MK)
-        return GaussianFrame(mean)
+        return DenoiserUnits(
+            normalise=lambda brightness: (brightness - mean) / SCATTER_MK,
+            brightness=lambda x: x.mul_(SCATTER_MK).add_(mean),
+            denoiser=lambda known: GaussianDenoiser(known, self.schedule),
+        )
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         dtype = torch.float64 if self.double else torch.float32

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
+from bigbox.data import default_model
+from bigbox.devices import device_name, own_stream, side_by_side, thread_pool, to_device
 from bigbox.networks.halogen import CHANNELS, WINDOW
-from bigbox.networks.model import Model
-from bigbox.networks.presets import HalogenSize
-from bigbox.networks.transforms import LogTransform
-from bigbox.painters.calls import Call, own_stream, to_device
-from bigbox.painters.diffusion import device_name, side_by_side, thread_pool
-from bigbox.painters.precision import fast_dtype, ready, together
+from bigbox.networks.model import Model, load_model
+from bigbox.painters.network import NetworkPainter
+from bigbox.painters.settings import HaloSettings
 from bigbox.physics.smoothing import gaussian_kernel, smooth
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
@@ -24,13 +23,12 @@ CUT = 9.5
 
 
 @dataclass(frozen=True)
-class HalogenPainter:
+class HalogenPainter(NetworkPainter):
     """HALOgen over windows.
 
     stride: voxels between windows, 32, or 16 as in the paper, which is no better with these weights
-    and takes eight times as long (tests/benchmarks/NETWORKS.md); weighting: "flat", the paper's
-    average, or "tent", which trusts a window's middle more than its edges;
-    batch: windows at once; threads: windows side by side on a CPU; compile: see painters/calls.py.
+    and takes eight times as long; weighting: "flat", the paper's average, or "tent", which trusts
+    a window's middle more than its edges; threads: windows side by side on a CPU.
     """
 
     model: Model
@@ -44,17 +42,19 @@ class HalogenPainter:
     name: ClassVar[str] = "halogen"
     window: ClassVar[int] = WINDOW
     channels: ClassVar[int] = CHANNELS
-    inner: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 4}
+    EDGE: ClassVar[int] = WINDOW
+    TILES_PER_CALL: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 4}
+
+    @classmethod
+    def from_settings(cls, settings: HaloSettings) -> Self:
+        """Return the painter of these settings, its model read."""
+        own = settings.chosen("stride", "weighting", "batch", "device", "threads", "compile")
+        return cls(load_model(settings.model or default_model(), cls.name), **own)
 
     @property
     def margin(self) -> int:
         """How far the smoothing of the density reaches."""
         return len(self._kernel) // 2
-
-    @cached_property
-    def together(self) -> int:
-        """Windows that go through the network in one call; the bits depend on the number."""
-        return together(self.inner, HalogenSize(**self.model.card["size"]), WINDOW, self.device)
 
     @property
     def weights(self) -> np.ndarray:
@@ -65,7 +65,7 @@ class HalogenPainter:
         return np.minimum(place + 1, WINDOW - place).astype(np.int64)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the haloes' bytes, as JSON values."""
+        """Return everything that decides the haloes' bytes, as JSON values."""
         return {
             "painter": self.name,
             "version": 4,
@@ -74,12 +74,12 @@ class HalogenPainter:
             "weighting": self.weighting,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": device_name(self.device),
-            "together": self.together,
-            "compiled": self.call.compiled,
+            "together": self.tiles_per_call,
+            "compiled": self.compiled_network.compiled,
         }
 
     def attributes(self) -> dict[str, Any]:
-        """What the halo array says of itself."""
+        """Return attributes of the halo array."""
         card = self.model.card
         return {
             "source": f"HALOgen, model {self.model.sha256[:12]}",
@@ -88,71 +88,46 @@ class HalogenPainter:
         }
 
     def predict(self, dm: np.ndarray) -> np.ndarray:
-        """float32 (B, 4, w, w, w): log10 of rho_h in (M_sun/h) / (Mpc/h)^3.
+        """Return log10 of rho_h in (M_sun/h) / (Mpc/h)^3, float32 (B, 4, w, w, w).
 
         dm: float32 (B, n, n, n), 1 + delta not smoothed, n = window + 2 margin.
         """
         result = np.empty((len(dm), CHANNELS, *(WINDOW,) * 3), dtype=np.float32)
 
-        def some(first: int) -> None:
-            part = np.arange(first, min(first + self.together, len(dm)))
+        def one_call(first: int) -> None:
+            part = np.arange(first, min(first + self.tiles_per_call, len(dm)))
             with own_stream(self.device):
-                result[part] = self._predict(dm[np.resize(part, self.together)])[: len(part)]
+                result[part] = self._predict(dm[np.resize(part, self.tiles_per_call)])[: len(part)]
 
-        side_by_side(self._pool, some, range(0, len(dm), self.together))
+        side_by_side(self._pool, one_call, range(0, len(dm), self.tiles_per_call))
         return result
 
     @torch.inference_mode()
     def _predict(self, dm: np.ndarray) -> np.ndarray:
         smoothed = smooth(dm, self._kernel)[:, None]
-        x = to_device(self._dm_log.forward(smoothed), self.device)
-        logs = self.call(x).float() * self._halo_log.std + self._halo_log.mean
-        return logs.cpu().numpy()
+        x = to_device(self.model.transform("dm").forward(smoothed), self.device)
+        halo = self.model.transform("halo")
+        logs = self.compiled_network(x).float() * halo.std + halo.mean
+        values: np.ndarray = logs.cpu().numpy()
+        return values
 
     @cached_property
     def _pool(self) -> Any:
         return thread_pool(self.threads, self.device)
 
-    @cached_property
-    def dtype(self) -> torch.dtype:
-        """Precision of the network."""
-        return fast_dtype(self.device)
-
-    @cached_property
-    def network(self) -> nn.Module:
-        return ready(self.model.network, self.device, self.dtype)
-
-    @cached_property
-    @torch.inference_mode()
-    def call(self) -> Call:
-        """The network's call, of `together` windows."""
-        shape = (self.together, 1, *(WINDOW,) * 3)
-        example = torch.zeros(shape, device=self.device)
-        return Call(self.network, (example,), self.compile)
-
-    @property
-    def why_not_compiled(self) -> str:
-        """What kept the network from being compiled, if anything."""
-        return self.call.why_not
+    def _example(self) -> tuple[Tensor, ...]:
+        return (torch.zeros((self.tiles_per_call, 1, *(WINDOW,) * 3), device=self.device),)
 
     @cached_property
     def _kernel(self) -> np.ndarray:
         return gaussian_kernel(self.model.card["smoothing"], self.model.card["voxel_size"])
 
-    @cached_property
-    def _dm_log(self) -> LogTransform:
-        return self.model.transform("dm")
-
-    @cached_property
-    def _halo_log(self) -> LogTransform:
-        return self.model.transform("halo")
-
 
 def paint_haloes(painter: HalogenPainter, dm: np.ndarray) -> np.ndarray:
-    """rho_h of a whole periodic box in memory, by the plainest loop over its windows.
+    """Return rho_h of a periodic box in memory, float32 (4, N, N, N), (M_sun/h) / (Mpc/h)^3.
 
-    dm: (N, N, N), 1 + delta, N at least a window. Returns float32 (4, N, N, N) in
-    (M_sun/h) / (Mpc/h)^3. The engine does the same out of core and in any order.
+    By the plainest loop over its windows; the engine does the same out of core and in any order.
+    dm: (N, N, N), 1 + delta, N at least a window.
     """
     n, margin, window = dm.shape[0], painter.margin, painter.window
     total, weight = np.zeros((CHANNELS, n, n, n)), np.zeros((n, n, n))

@@ -9,11 +9,10 @@ from torch import nn
 
 from bigbox.devices import keep_freed_memory
 from bigbox.networks.layers import Conv, PairConv
-from bigbox.networks.presets import HalogenSize, LodiSize
 
 
 def fast_dtype(device: str) -> torch.dtype:
-    """float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32.
+    """Return float16 on a GPU, bfloat16 on a CPU that multiplies it in hardware, else float32.
 
     The slow and large 3-D convolutions in bfloat16 that torch 2.9 has with cuDNN before 9.15 do not
     concern float16.
@@ -23,30 +22,8 @@ def fast_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def together(inner: dict[str, int], size: HalogenSize | LodiSize, edge: int, device: str) -> int:
-    """Tiles or windows of this edge in one call; inner: on a CPU, and at most on a GPU."""
-    if torch.device(device).type != "cuda":
-        return inner["cpu"]
-    return together_on_gpu(activation_bytes(size, edge), inner["cuda"], device)
-
-
-def together_on_gpu(bytes_each: int, most: int, device: str) -> int:
-    """How many tiles or windows of so many bytes of work go through a network in one call.
-
-    A power of two, at most `most`, that takes half of the GPU's memory at most. Of all its memory,
-    not of what is free now: the number decides bits, and every GPU of a kind must come to the same.
-    """
-    half = torch.cuda.get_device_properties(device).total_memory // 2
-    return max(1, min(most, 1 << max(0, (half // bytes_each).bit_length() - 1)))
-
-
-def activation_bytes(size: HalogenSize | LodiSize, edge: int) -> int:
-    """Of a U-Net while it works on one tile or window, about: 24 maps at the finest resolution."""
-    return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
-
-
 def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
-    """A copy of a network to paint with: on the device, channels last, without gradients.
+    """Return a copy of a network to paint with: on the device, channels last, without gradients.
 
     dtype: of its convolutions of 2³ and 3³ voxels but for inlets and outlet. With bfloat16 all else
     is float32; float16 is eight times as fine, and then two parts only: the outlet, and what the

@@ -16,13 +16,6 @@ from bigbox.store.layouts import painting_of
 if TYPE_CHECKING:
     import xarray
 
-# Painters that no trained network stands behind: their maps are for tests, not for science.
-STAND_INS = {
-    "gaussian": "a Gaussian random field around the smoothed matter density",
-    "trivial": "the matter density plus white noise",
-    "trivial-halo": "bits of the haloes plus white noise",
-}
-
 
 @dataclass(frozen=True)
 class Painted:
@@ -43,11 +36,6 @@ class Painted:
     def painter(self) -> str:
         """Name of the painter ("gaussian", "trivial", or the model's)."""
         return str(self.identity.get("painter", "unknown"))
-
-    @property
-    def stand_in(self) -> str | None:
-        """What the painter paints in place of 21 cm brightness; None for a trained one."""
-        return STAND_INS.get(self.painter)
 
 
 def painted(box: Box) -> Painted | None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from bigbox.names import DEFAULT_STEPS
-from bigbox.painters.base import TileBatch, make_painter
+from bigbox.painters import TileBatch, make_painter
 from bigbox.scheduler.bricks import Assignment, Bricks, default_edge
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.simulate import CostModel, simulate

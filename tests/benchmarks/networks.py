@@ -265,7 +265,7 @@ def main(arguments: list[str] | None = None) -> None:
         threads=options.threads,
         model=load_model(folder, "lodi"),
     )
-    floor = lodi.tb_log.floor
+    floor = lodi.model.transform("tb").floor
     if "truth" in parts and options.catalogue:
         draws = (another_truth(options.catalogue, box, s) for s in range(options.realizations))
         keep("another truth", measure(draws, tb, size, floor))

@@ -164,7 +164,7 @@ def _compared(
 ) -> dict[str, Any]:
     """How far a box is from the same in another precision."""
     painted, wanted = painted.astype(np.float64), wanted.astype(np.float64)
-    floor = lodi.tb_log.floor
+    floor = lodi.model.transform("tb").floor
     error = np.log10(painted + floor) - np.log10(wanted + floor)
     found = spectra(painted, wanted, box.voxel * len(painted))
     return {

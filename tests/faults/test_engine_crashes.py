@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 from bigbox.engine.task import Task
 from bigbox.errors import BadInput
-from bigbox.painters.trivial import TrivialPainter
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
+from bigbox.testing.painters import TrivialPainter
 from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, brick_edges, tilings
 from tests.boxes import scratch

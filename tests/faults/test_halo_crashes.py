@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput
-from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.haloes import HaloReader
@@ -27,6 +26,7 @@ from bigbox.store.status import status
 from bigbox.store.verify import verify
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
+from bigbox.testing.painters import TrivialHaloes, TrivialOnHaloes
 from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import scratch

@@ -182,7 +182,7 @@ def test_an_exception_ends_all_ranks(mpirun: Launcher, make_box, tmp_path: Path)
     script.write_text(
         "import sys\n"
         "from bigbox import cli\n"
-        "from bigbox.painters.trivial import TrivialPainter\n"
+        "from bigbox.testing.painters import TrivialPainter\n"
         "from bigbox.engine import mpi\n"
         "whole = TrivialPainter.paint\n"
         "def paint(self, batch):\n"

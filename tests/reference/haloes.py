@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigbox.painters.trivial import TrivialHaloes
+from bigbox.testing.painters import TrivialHaloes
 
 
 def averaged(dm: np.ndarray, painter: TrivialHaloes) -> np.ndarray:

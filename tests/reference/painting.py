@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from bigbox.painters.base import TileBatch
-from bigbox.painters.trivial import TrivialPainter
 from bigbox.scheduler.stages import stage as stage_of
 from bigbox.scheduler.stages import stages as stage_count
 from bigbox.scheduler.tiling import Tiling
+from bigbox.testing.painters import TrivialPainter
 
 
 def paint_by_stages(

@@ -97,7 +97,6 @@ def test_operations_are_those_of_the_layers(tmp_path: Path) -> None:
         def count(layer: torch.nn.Conv3d, _: object, out: torch.Tensor) -> None:
             operations.append(2 * layer.weight[0].numel() * out[0].numel())  # noqa: B023
 
-        assert painter.model is not None
         network = painter.model.network
         for layer in network.modules():
             if isinstance(layer, torch.nn.Conv3d):

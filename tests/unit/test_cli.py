@@ -120,17 +120,16 @@ def test_paint_has_an_option_for_every_field_of_the_engine() -> None:
     given = vars(parser.parse_args(["paint", "b.zarr"]))
     given.pop("run")
     assert set(given) == {field.name for field in fields(PaintOptions)}
-    defaults = {f.name: f.default for f in fields(PaintOptions) if f.name != "box"}
+    defaults = vars(PaintOptions(Path("b.zarr")))
     assert {name: given[name] for name in defaults} == defaults
 
 
-def test_names_are_those_of_the_painters_and_the_scheduler() -> None:
+def test_names_are_those_of_the_scheduler_and_the_samplers() -> None:
     from bigbox import names
-    from bigbox.painters import base
     from bigbox.scheduler import stages
 
     assert names.COLOURINGS == stages.COLOURINGS
-    assert names.PAINTERS == base.PAINTERS and set(names.DEFAULT_STEPS) == set(base.SAMPLERS)
+    assert set(names.DEFAULT_STEPS) == set(names.SAMPLERS)
 
 
 def test_from_ingest_to_picture(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -16,10 +16,10 @@ from bigbox.engine.options import PaintOptions
 from bigbox.engine.overlaps import Overlaps, Slab, packed
 from bigbox.engine.transport import Kind, Message
 from bigbox.painters.base import TileBatch
-from bigbox.painters.trivial import TrivialPainter
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.testing.exercised import worked
+from bigbox.testing.painters import TrivialPainter
 from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import new_box, scratch
@@ -35,14 +35,14 @@ from tests.reference.painting import paint_by_stages
     colouring=st.sampled_from(["levels", "paper"]),
     latents=st.sampled_from([0, 2]),
     memory=st.sampled_from([0, 4000, 1 << 20]),
-    at_once=st.sampled_from([(1, 1), (2, 1), (3, 3)]),
+    streams=st.sampled_from([(1, 1), (2, 1), (3, 3)]),
     seed=st.integers(0, 2**31),
 )
 def test_any_order_gives_the_bytes_of_the_reference(
-    tiling, edge, n_ranks, batch, colouring, latents, memory, at_once, seed
+    tiling, edge, n_ranks, batch, colouring, latents, memory, streams, seed
 ) -> None:
     shape = tiling.shape
-    slots = dict(zip(("at_once", "parallel"), at_once, strict=True))
+    slots = dict(zip(("streams", "full_speed_streams"), streams, strict=True))
     painter = TrivialPainter(seed=1, box_shape=shape, tile=tiling.tile, latents=latents, **slots)
     with scratch() as folder:
         path, dm = new_box(folder, shape, seed)
@@ -68,9 +68,8 @@ def test_batches_side_by_side_in_threads(
     counted twice."""
     shape = (40, 24, 31)
     path, dm = new_box(str(tmp_path), shape, 5)
-    painter = TrivialPainter(
-        seed=1, box_shape=shape, tile=8, seconds_per_tile=0.004, at_once=2, parallel=parallel
-    )
+    slots = {"streams": 2, "full_speed_streams": parallel}
+    painter = TrivialPainter(seed=1, box_shape=shape, tile=8, seconds_per_tile=0.004, **slots)
     at_work, most = set(), [0]
 
     class Watched(TrivialPainter):

@@ -16,7 +16,6 @@ from bigbox.engine.sums import Sums
 from bigbox.engine.transport import Kind, Message, Parcel
 from bigbox.engine.windows import _packed, _unpacked
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
-from bigbox.painters.trivial import TrivialHaloes, TrivialOnHaloes
 from bigbox.plan import make_plan
 from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.tiling import Tiling, TilingError
@@ -27,6 +26,7 @@ from bigbox.store.layouts import haloes_of
 from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
+from bigbox.testing.painters import TrivialHaloes, TrivialOnHaloes
 from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import new_box, scratch

@@ -16,15 +16,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigbox.diffusion import Known, Schedule
+from bigbox.diffusion.overlap import Known
+from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
-from bigbox.painters import Painter, TileBatch, make_painter
+from bigbox.extensions import load
+from bigbox.painters import Painter, TileBatch, make_painter, stand_in
 from bigbox.painters import gaussian as oracle
 from bigbox.painters.base import unknown_slices
 from bigbox.painters.gaussian import GaussianDenoiser, GaussianPainter
-from bigbox.painters.trivial import echo
+from bigbox.painters.registry import ROWS, PainterRow
 from bigbox.scheduler.tiling import Tiling
 from bigbox.testing.exercised import worked
+from bigbox.testing.painters import echo
 from tests.benchmarks.oracle import DEFAULT, METHODS, markdown, measure, summary
 
 BOX = (40, 40, 40)
@@ -174,6 +177,20 @@ def test_a_batch_of_the_wrong_shape_is_refused() -> None:
         batch.inputs = batch.inputs[..., 1:]
         with pytest.raises(BadInput, match="inputs has shape"):
             painter.paint(batch)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_says_what_its_classes_say(row: PainterRow) -> None:
+    """The plan goes by the row alone; the engine by the class."""
+    painter = load(row.painter)
+    memory = row.memory
+    assert (painter.name, painter.input) == (row.name, row.input)
+    assert (painter.margin, painter.channels) == (memory.margin, memory.channels)
+    if row.halo_painter:
+        haloes, windows = load(row.halo_painter), row.halo_memory
+        for name in ("stride", "batch", "window", "channels"):
+            assert getattr(haloes, name) == getattr(windows, name), name
+    assert stand_in(row.name) == row.stand_in and stand_in("not installed") is None
 
 
 # The trivial painter.

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigbox import plan as planning
+from bigbox.engine.limits import Limits
 from bigbox.errors import BadInput
-from bigbox.plan import begun_bricks, least_rounds, make_plan, refuse
+from bigbox.plan import Plan, begun_bricks, machine, make_plan, refuse
+from bigbox.plan.painting import least_rounds
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.stages import COLOURINGS, stage
 from bigbox.store.box import Box
@@ -24,19 +25,19 @@ from bigbox.store.painting import start_painting
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import tilings
 
-ENGINE = planning.EngineShape(64 << 20, 64 << 20, 2)
+LIMITS = Limits(overlap_bytes=64 << 20, block_cache_bytes=64 << 20)
 
 
-def plan_of(n: int, **options: object) -> planning.Plan:
+def plan_of(n: int, **options: object) -> Plan:
     side = n * 12.5 / 128
     tiling = Tiling((n, n, n))
-    return make_plan(tiling, (side,) * 3, engine=ENGINE, **options)  # type: ignore[arg-type]
+    return make_plan(tiling, (side,) * 3, limits=LIMITS, **options)  # type: ignore[arg-type]
 
 
 @given(tiling=tilings(), colouring=st.sampled_from(COLOURINGS))
 @settings(max_examples=30, deadline=None)
 def test_stages_hold_every_tile_once(tiling: Tiling, colouring: str) -> None:
-    made = make_plan(tiling, (1.0,) * 3, colouring=colouring, engine=ENGINE)
+    made = make_plan(tiling, (1.0,) * 3, colouring=colouring, limits=LIMITS)
     slow = np.bincount(stage(tiling, np.arange(tiling.size), colouring), minlength=len(made.stages))
     assert list(made.stages) == slow.tolist()
     assert sum(made.stages) == tiling.size == made.most_tiles
@@ -122,7 +123,7 @@ def test_a_painting_that_has_begun_keeps_its_bricks(tmp_path: Path) -> None:
     assert begun_bricks(box.path, Tiling(box.shape, 32, 6)) is None
     begun = begun_bricks(box.path, tiling)
     assert begun == Bricks(tiling, 2) != Bricks(tiling, default_edge(tiling, 5))
-    made = make_plan(tiling, box.box_size, ranks=5, engine=ENGINE, bricks=begun)
+    made = make_plan(tiling, box.box_size, ranks=5, limits=LIMITS, bricks=begun)
     assert made.edge == 2
     assert made.most_tiles == Assignment(Bricks(tiling, 2), 5).counts().max()
 
@@ -135,10 +136,10 @@ def test_projected_memory_is_just_above_that_of_large_boxes(n: int, mib: int) ->
 
 
 def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_control_groups", lambda: [(3 << 30, 1 << 30), (1 << 50, 0)])
-    assert planning.available_memory() <= 2 << 30
-    monkeypatch.setattr(planning, "_control_groups", lambda: [(1, 2)])
-    assert planning.available_memory() == 0
+    monkeypatch.setattr(machine, "_control_groups", lambda: [(3 << 30, 1 << 30), (1 << 50, 0)])
+    assert machine.available_memory() <= 2 << 30
+    monkeypatch.setattr(machine, "_control_groups", lambda: [(1, 2)])
+    assert machine.available_memory() == 0
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_control_groups_are_read(
 ) -> None:
     for name, text in files.items():
         (tmp_path / ("memory.stat" if name == "stat" else name)).write_text(text + "\n")
-    found = planning._control_groups(tmp_path)
+    found = machine._control_groups(tmp_path)
     assert found == ([] if expected is None else [expected])
 
 
@@ -186,7 +187,7 @@ def test_projected_memory_is_above_the_measured(painter: str, tmp_path: Path) ->
 def test_files_and_bytes_are_above_the_written(tmp_path: Path) -> None:
     box = Box.create(tmp_path / "b.zarr", (64,) * 3, 6.25, 0.0)
     box.create_array("dm")[:] = np.float32(1)
-    before = planning.written_bytes(box.path)
+    before = machine.written_bytes(box.path)
     options = ["--painter", "trivial", "--quiet"]
     subprocess.run([sys.executable, "-m", "bigbox", "paint", str(box.path), *options], check=True)
     made = plan_of(64, painter="trivial")
@@ -194,7 +195,7 @@ def test_files_and_bytes_are_above_the_written(tmp_path: Path) -> None:
     tiles = [p for p in (box.path / "latents" / "painted").iterdir() if p.name.startswith("c.")]
     assert len(tb) + len(tiles) == made.disk.files
     assert sum(p.stat().st_size for p in tb + tiles) <= made.disk.bytes
-    assert planning.written_bytes(box.path) > before
+    assert machine.written_bytes(box.path) > before
 
 
 def test_a_gigaparsec_is_planned_without_torch() -> None:

@@ -85,7 +85,9 @@ def one_call(dtype: torch.dtype) -> np.ndarray:
     painter = lodi(dtype)
     network = painter.network
     middle = (slice(None), *(slice(16, 48),) * 3)
-    halo = painter.halo_log.forward(torch.from_numpy(10.0 ** haloes(torch.float32)[middle]))
+    halo = painter.model.transform("halo").forward(
+        torch.from_numpy(10.0 ** haloes(torch.float32)[middle])
+    )
     nothing = torch.zeros(1, 32, 32, 32)
     z = torch.randn(nothing.shape, generator=torch.Generator().manual_seed(1))
     prepared = network.prepare(halo[None], nothing, nothing > 0)

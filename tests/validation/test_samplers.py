@@ -9,13 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from bigbox.diffusion import Imposition, Schedule, sample
-from bigbox.diffusion.samplers import ancestral_step, dpmpp_step
+from bigbox.diffusion.samplers import ancestral_step, dpmpp_step, sample
+from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
 from bigbox.names import SAMPLERS
 from bigbox.noise import Purpose
 
 LEVELS = np.array([0.05, 0.1, 1.0, 10.0, 100.0, 240.0])
+
+
+def untouched(z: Tensor, step: int) -> None:
+    """No overlap method: z is left as it is."""
 
 
 def by_dpmpp(variance: np.ndarray, schedule: Schedule, start: float, mean: float) -> np.ndarray:
@@ -137,7 +141,7 @@ def power_of_draws(sampler: str, schedule: Schedule, steps: range) -> np.ndarray
     power = np.zeros(len(LEVELS))
     for draw in [(Purpose.INITIAL, 0), *((Purpose.ANCESTRAL, step) for step in steps)]:
         noise = one_draw(draw, len(LEVELS))
-        x0 = sample(Modes(LEVELS, schedule), schedule, sampler, noise, Imposition())
+        x0 = sample(Modes(LEVELS, schedule), schedule, sampler, noise, untouched)
         power += x0.numpy().ravel() ** 2
     return power
 
@@ -159,12 +163,12 @@ SDE = Schedule(12, -8, 9, 0.4, to_zero=True)
 def test_dpmpp_follows_its_recursion(schedule: Schedule) -> None:
     denoiser = Modes(LEVELS, schedule)
     noise = one_draw((Purpose.INITIAL, 0), len(LEVELS))
-    x0 = sample(denoiser, schedule, "dpmpp", noise, Imposition()).numpy().ravel()
+    x0 = sample(denoiser, schedule, "dpmpp", noise, untouched).numpy().ravel()
     assert np.allclose(x0**2 / LEVELS, kept_by_dpmpp(LEVELS, schedule), rtol=1e-10)
     assert denoiser.calls == list(range(schedule.steps, 0, -1))
     with_mean = Modes(LEVELS, schedule, mean=1.0)
     no_noise = one_draw((Purpose.PAINT, 0), len(LEVELS))
-    x0 = sample(with_mean, schedule, "dpmpp", no_noise, Imposition()).numpy().ravel()
+    x0 = sample(with_mean, schedule, "dpmpp", no_noise, untouched).numpy().ravel()
     assert np.allclose(x0, mean_kept_by_dpmpp(LEVELS, schedule), rtol=1e-10)
 
 
@@ -173,7 +177,7 @@ def test_sde_follows_its_recursion(schedule: Schedule) -> None:
     power = power_of_draws("dpmpp-sde", schedule, range(2, schedule.steps))
     assert np.allclose(power / LEVELS, kept_by_sde(LEVELS, schedule), rtol=1e-10)
     no_noise = one_draw((Purpose.PAINT, 0), len(LEVELS))
-    x0 = sample(Modes(LEVELS, schedule, 1.0), schedule, "dpmpp-sde", no_noise, Imposition())
+    x0 = sample(Modes(LEVELS, schedule, 1.0), schedule, "dpmpp-sde", no_noise, untouched)
     assert np.allclose(x0.numpy().ravel(), mean_kept_by_sde(LEVELS, schedule), rtol=1e-10)
 
 
@@ -272,7 +276,7 @@ def test_a_certain_denoiser_is_obeyed(sampler: str) -> None:
         return torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
 
     schedule = Schedule(20, -20, 8, 0.2, to_zero=sampler != "ancestral")
-    x0 = sample(Certain(), schedule, sampler, noise, Imposition())
+    x0 = sample(Certain(), schedule, sampler, noise, untouched)
     assert torch.allclose(x0, truth, atol=1e-3 if sampler == "ancestral" else 1e-12)
 
 
@@ -313,8 +317,8 @@ def test_what_is_no_schedule_is_refused() -> None:
     with pytest.raises(BadInput, match="to_zero"):
         ends_in_noise = Schedule(5, -8, 8)
         noise = one_draw((Purpose.INITIAL, 0), 1)
-        sample(Modes(LEVELS[:1], ends_in_noise), ends_in_noise, "dpmpp", noise, Imposition())
+        sample(Modes(LEVELS[:1], ends_in_noise), ends_in_noise, "dpmpp", noise, untouched)
     with pytest.raises(BadInput, match="'euler'"):
         schedule = Schedule(5, -8, 8)
         noise = one_draw((Purpose.INITIAL, 0), 1)
-        sample(Modes(LEVELS[:1], schedule), schedule, "euler", noise, Imposition())
+        sample(Modes(LEVELS[:1], schedule), schedule, "euler", noise, untouched)

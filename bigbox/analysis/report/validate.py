@@ -24,6 +24,7 @@ from bigbox.analysis.report.fields import Field, open_field, open_realizations, 
 from bigbox.analysis.report.page import View, made_folder, write_report
 from bigbox.analysis.spectra.modes import log_edges, nyquist
 from bigbox.errors import BadInput
+from bigbox.painters import stand_in
 from bigbox.scheduler.tiling import Tiling, TilingError
 
 MEMORY = 1 << 30
@@ -187,10 +188,11 @@ def notes(field: Field, truth: Field | None) -> list[str]:
             if one.box.has("tb") and (source := one.box.array("tb").attrs.get("source")):
                 found.append(f"{name} has T_b of: {source}.")
             continue
-        if one.painted.stand_in:
+        painter = one.painted.painter
+        if instead := stand_in(painter):
             found.append(
-                f"{name} was painted by the stand-in painter '{one.painted.painter}', which paints"
-                f" {one.painted.stand_in}. It tests the machinery; it is not a prediction of the"
+                f"{name} was painted by the stand-in painter '{painter}', which paints"
+                f" {instead}. It tests the machinery; it is not a prediction of the"
                 " 21 cm signal, and nothing here should be read as astrophysics."
             )
         if trained_on := one.painted.identity.get("trained_on"):

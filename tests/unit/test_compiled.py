@@ -16,7 +16,7 @@ from bigbox.errors import BadInput
 from bigbox.networks.model import load_model
 from bigbox.networks.presets import LODI
 from bigbox.painters.halogen import HalogenPainter
-from bigbox.painters.precision import activation_bytes, together_on_gpu
+from bigbox.painters.network import activation_bytes, tiles_on_gpu
 from tests.models import write_model
 
 
@@ -82,5 +82,5 @@ def test_as_many_tiles_as_half_of_a_gpu_holds(
     said = SimpleNamespace(total_memory=int(memory))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: said)
     each = activation_bytes(LODI["paper"], 32)
-    found = together_on_gpu(each, 32, "cuda:0")
+    found = tiles_on_gpu(each, 32, "cuda:0")
     assert found == wanted and (found == 1 or found * each <= memory / 2)

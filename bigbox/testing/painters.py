@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from bigbox.noise import Purpose, normal
 from bigbox.painters.base import TileBatch, check_batch, paste_known, unknown_slices
+from bigbox.painters.settings import HaloSettings, PainterSettings
 
 MEAN_MK = 0.05  # T_b where the matter density is its mean
 NOISE_MK = 0.02
@@ -26,8 +27,8 @@ class TrivialPainter:
     """T_b = 0.05 mK <1+delta> over a voxel and its six faces + 0.02 mK (noise + echo of the known).
 
     latents: step latents per tile (as the latents method stores); seconds_per_tile: paint() sleeps
-    until that much has passed for each tile, to stand for a device of that speed; at_once and
-    parallel are as of every painter, to stand for a GPU (2, 1) or for several cores (2, 2).
+    until that much has passed for each tile, to stand for a device of that speed; streams and
+    full_speed_streams are as of every painter, to stand for a GPU (2, 1) or for cores (2, 2).
     """
 
     seed: int
@@ -36,8 +37,8 @@ class TrivialPainter:
     tile: int = 32
     latents: int = 0
     seconds_per_tile: float = 0.0
-    at_once: int = 1
-    parallel: int = 1
+    streams: int = 1
+    full_speed_streams: int = 1
 
     name: ClassVar[str] = "trivial"
     input: ClassVar[str] = "dm"
@@ -45,13 +46,19 @@ class TrivialPainter:
     channels: ClassVar[int] = 1
     batch: ClassVar[int] = 16
 
+    @classmethod
+    def from_settings(cls, settings: PainterSettings) -> Self:
+        """Return the painter of these settings."""
+        shared = ("seed", "realization", "box_shape", "tile", "seconds_per_tile")
+        return cls(latents=settings.fields - 1, **settings.chosen(*shared))
+
     @property
     def fields(self) -> int:
         """T_b and the step latents."""
         return 1 + self.latents
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the painted bytes; the pace is no part of it."""
+        """Return everything that decides the painted bytes; the pace is no part of it."""
         return {
             "painter": self.name,
             "version": 1,
@@ -63,30 +70,21 @@ class TrivialPainter:
         }
 
     def paint(self, batch: TileBatch) -> np.ndarray:
-        """float32 (B, F, t, t, t): T_b in mK, then the step latents (unit noise plus echo)."""
+        """Return T_b in mK, then step latents (unit noise plus echo), float32 (B, F, t, t, t)."""
         start = time.perf_counter()
         check_batch(self, batch, self.tile, channels=self.channels)
         result = np.empty(batch.known.shape, np.float32)
         for b in range(len(batch)):
             result[b] = self._tile(batch, b)
-        pause = self.seconds_per_tile * len(batch) - (time.perf_counter() - start)
-        if pause > 0:
-            time.sleep(pause)
+        _sleep_until(start + self.seconds_per_tile * len(batch))
         return result
 
     def _tile(self, batch: TileBatch, b: int) -> np.ndarray:
         t = self.tile
         painted = np.empty((self.fields, t, t, t), np.float32)
         for field in range(self.fields):
-            noise = normal(
-                self.seed,
-                self.realization,
-                Purpose.PAINT,
-                field,
-                batch.origin[b],
-                (t, t, t),
-                self.box_shape,
-            )
+            key = (self.seed, self.realization, Purpose.PAINT, field)
+            noise = normal(*key, batch.origin[b], (t, t, t), self.box_shape)
             painted[field] = noise + echo(batch.known[b, field], batch.width[b])
         painted[0] = self._signal(batch.inputs[b]) + np.float32(NOISE_MK) * painted[0]
         return paste_known(painted, batch.known[b], batch.width[b])
@@ -132,14 +130,19 @@ class TrivialHaloes:
     margin: ClassVar[int] = 1
     channels: ClassVar[int] = 4
 
+    @classmethod
+    def from_settings(cls, settings: HaloSettings) -> Self:
+        """Return the painter of these settings."""
+        return cls(**settings.chosen("stride", "batch", "window", "seconds_per_window"))
+
     @property
     def weights(self) -> np.ndarray:
         """int64 (window,)."""
         edge = np.minimum(np.arange(self.window), np.arange(self.window)[::-1])
-        return np.minimum(edge + 1, self.taper).astype(np.int64)
+        return np.asarray(np.minimum(edge + 1, self.taper), np.int64)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the haloes' bytes."""
+        """Return everything that decides the haloes' bytes."""
         return {
             "painter": self.name,
             "version": 1,
@@ -149,11 +152,11 @@ class TrivialHaloes:
         }
 
     def attributes(self) -> dict[str, Any]:
-        """What the halo array says of itself."""
+        """Return attributes of the halo array."""
         return {"source": "trivial painter: no model of anything"}
 
     def predict(self, dm: np.ndarray) -> np.ndarray:
-        """float32 (B, 4, w, w, w): log10 of rho_h in (M_sun/h) / (Mpc/h)^3."""
+        """Return log10 of rho_h in (M_sun/h) / (Mpc/h)^3, float32 (B, 4, w, w, w)."""
         start = time.perf_counter()
         steps = np.arange(self.window, dtype=np.float32) / np.float32(self.window)
         slope = (steps[:, None, None] + 2 * steps[:, None] + 3 * steps) / np.float32(8)
@@ -163,27 +166,26 @@ class TrivialHaloes:
             below = np.float32(8.8) + density + slope
             for channel in range(self.channels):
                 row[channel] = below + np.float32(0.1 * channel)
-        pause = self.seconds_per_window * len(dm) - (time.perf_counter() - start)
-        if pause > 0:
-            time.sleep(pause)
+        _sleep_until(start + self.seconds_per_window * len(dm))
         return found
 
 
+def _sleep_until(end: float) -> None:
+    time.sleep(max(0.0, end - time.perf_counter()))
+
+
 def with_faces(dm: np.ndarray) -> np.ndarray:
-    """The sum of each voxel and its six neighbours: (n + 2,)^3 -> (n,)^3."""
-    inside = dm[1:-1, 1:-1, 1:-1].copy()
-    for low, high in (
-        (dm[:-2, 1:-1, 1:-1], dm[2:, 1:-1, 1:-1]),
-        (dm[1:-1, :-2, 1:-1], dm[1:-1, 2:, 1:-1]),
-        (dm[1:-1, 1:-1, :-2], dm[1:-1, 1:-1, 2:]),
-    ):
-        inside += low
-        inside += high
-    return inside
+    """Return the sum of each voxel and its six neighbours: (n + 2,)^3 -> (n,)^3."""
+    inside, faces = (slice(1, -1),) * 3, (slice(None, -2), slice(2, None))
+    total = dm[inside].copy()
+    for axis in range(3):
+        for face in faces:
+            total += dm[(*inside[:axis], face, *inside[axis + 1 :])]
+    return total
 
 
 def echo(known: np.ndarray, width: np.ndarray) -> np.float32:
-    """A number in [0, 1) that changes with any bit of the known voxels, and with their places.
+    """Return a number in [0, 1) that changes with any bit of the known voxels and their places.
 
     known: float32 (t, t, t); width: (3, 2). Integer arithmetic: no order of summation to depend on.
     """

@@ -1,4 +1,4 @@
-"""A network's call made quick: compiled by torch where that pays, one CUDA graph on a GPU.
+"""A network made quick to call: compiled by torch where that pays, one CUDA graph on a GPU.
 
 Compiled code fuses norms, activations and what lies between convolutions. On a GPU it is the
 default. On a CPU it takes 10 % off a tile and a minute to make, so it must be asked for. It needs a
@@ -8,21 +8,17 @@ C++ compiler on a CPU, Triton on a GPU; where they are missing the network is ca
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_own = threading.local()
 
+class CompiledNetwork:
+    """A network for inputs that always have the shapes and types of `example`, compiled or not.
 
-class Call:
-    """network(*inputs), for inputs that always have the shapes and types of `example`.
-
-    wanted: "on", "off", or "auto": on a GPU only. `compiled` tells whether it is, and
-    `why_not` what kept it from being.
+    wanted: "on", "off", or "auto": on a GPU only; compiled: whether it is; why_not: what kept it
+    from being, if anything.
     """
 
     def __init__(self, network: nn.Module, example: tuple[Tensor, ...], wanted: str):
@@ -33,7 +29,7 @@ class Call:
             self._compile(example)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """On a GPU the result is overwritten by the next call from the same thread."""
+        """Return network(*inputs); on a GPU this thread's next call overwrites the result."""
         if not inputs[0].is_cuda:
             result: Tensor = self._network(*inputs)
             return result
@@ -47,9 +43,9 @@ class Call:
         return result
 
     def _compile(self, example: tuple[Tensor, ...]) -> None:
-        """Compiles and tries it. Weights are frozen into the code, in the layout that it wants."""
+        """Compile and try it. Weights are frozen into the code, in the layout that it wants."""
         cpu = not example[0].is_cuda
-        compiled = torch.compile(
+        compiled: Any = torch.compile(
             self._network, dynamic=False, options={"freezing": True} if cpu else None
         )
         try:
@@ -64,7 +60,7 @@ class Call:
 
 
 def _capture(network: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, list[Tensor], Tensor]:
-    """A CUDA graph of one call: the graph, where its inputs are to be put, where its result is."""
+    """Return a CUDA graph of one call, where its inputs are to be put, and where its result is."""
     places = [given.clone() for given in inputs]
     for _ in range(2):  # libraries choose their kernels in the first calls
         network(*places)
@@ -73,26 +69,3 @@ def _capture(network: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, list[Tensor
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = network(*places)
     return graph, places, result
-
-
-@contextmanager
-def own_stream(device: str) -> Iterator[None]:
-    """On a GPU each thread has a stream of its own, so that batches side by side do not wait for
-    each other's copies."""
-    where = torch.device(device)
-    if where.type != "cuda":
-        yield
-        return
-    if not hasattr(_own, "stream"):
-        _own.stream = torch.cuda.Stream(where)
-    with torch.cuda.stream(_own.stream):
-        yield
-    _own.stream.synchronize()
-
-
-def to_device(array: Any, device: str) -> Tensor:
-    """A numpy array as float32 on the device; to a GPU through pinned memory, without waiting."""
-    tensor = torch.from_numpy(array).to(torch.float32)
-    if torch.device(device).type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -1,4 +1,4 @@
-"""What painting the haloes of a box will take: windows, time, memory, disk. Arithmetic only."""
+"""What painting the haloes of a box will take: windows, time, memory, disk."""
 
 from __future__ import annotations
 
@@ -6,51 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bigbox.engine.limits import Limits
+from bigbox.engine.task import Task
+from bigbox.painters.registry import PainterRow
 from bigbox.scheduler import Assignment, Bricks
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.layouts import BLOCK, HaloLayout
 from bigbox.store.ledger import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
-
-MB = 1_000_000
-
-SECONDS_PER_WINDOW = {"lodi": 0.11, "trivial-halo": 0.03}
-"""Seconds that one core takes for a window of 64^3, the networks of preset mini for lodi.
-
-Measured on one core of an AMD EPYC. A GPU differs much: measure, and use `--seconds-per-window`.
-"""
-
-
-@dataclass(frozen=True)
-class HaloShape:
-    """What a painter of haloes asks of memory, without importing it.
-
-    margin, window, stride: voxels; channels: of haloes; batch: windows at once; work: bytes of
-    temporaries for each voxel of a window that is predicted.
-    """
-
-    margin: int
-    work: int
-    channels: int = 4
-    window: int = 64
-    stride: int = 16
-    batch: int = 4
-
-
-HALO_PAINTERS = {
-    "lodi": HaloShape(margin=9, work=250, stride=32),
-    "trivial-halo": HaloShape(margin=1, work=40),
-}
-
-
-@dataclass(frozen=True)
-class HaloLimits:
-    """The engine's limits that decide the memory of haloes; `bigbox.engine` holds their values."""
-
-    sum_bytes: int
-    window_cache_bytes: int
-    adds_waiting: int
 
 
 @dataclass(frozen=True)
@@ -60,13 +24,17 @@ class HaloPlan:
     windows: Windows
     most_windows: int  # of the fullest rank
     seconds_per_window: float
-    seconds: float
     memory: dict[str, int]  # of one rank, to be added to that of the tiles
     array_bytes: int  # halo, gaps left by older indices included
     files: int
     ledger_bytes: int
     scratch_bytes: int  # sums of blocks that are not final, over all ranks, while it is painted
     shard_bytes: int  # one shard: each rank may need as much again while it resumes
+
+    @property
+    def seconds(self) -> float:
+        """Time of the fullest rank."""
+        return self.seconds_per_window * self.most_windows
 
     @property
     def bytes(self) -> int:
@@ -76,9 +44,9 @@ class HaloPlan:
 
 def plan_haloes(
     assignment: Assignment,
-    painter: HaloShape,
-    limits: HaloLimits,
-    seconds_per_window: float,
+    row: PainterRow,
+    limits: Limits,
+    seconds_per_window: float | None = None,
     stride: int | None = None,
 ) -> HaloPlan:
     """Plan the painting of haloes by the ranks that paint the tiles.
@@ -93,24 +61,24 @@ def plan_haloes(
         dm blocks   the input cache's limit
         halo order  40 bytes for each block that the rank's windows touch, 1 for each of the box
     """
-    shape = assignment.tiling.shape
+    shape, painter = assignment.tiling.shape, row.halo_memory
     windows = Windows(shape, painter.window, stride or painter.stride, BLOCK)
     layout = HaloLayout.new(windows, painter.channels)
-    most = -(-windows.size // assignment.n_ranks)
     # Ranks differ little in the blocks that their windows touch.
     nothing = WindowsDone(windows, np.zeros(windows.blocks.size, bool))
-    row = WindowRow(windows, assignment, assignment.n_ranks // 2, nothing)
-    touched = min(int(1.1 * len(row.contributions()[0])), windows.blocks.size)
+    order = WindowRow(windows, assignment, assignment.n_ranks // 2, nothing)
+    touched = min(int(1.1 * len(order.contributions()[0])), windows.blocks.size)
     voxels, cells = painter.window**3, painter.channels * BLOCK**3
     sums = 8 * cells
     # Blocks that are open at a time, as measured for boxes of 256^3 to 1024^3 on 1 to 64 ranks: at
     # most 9 n^(2/3) of the n that a rank touches.
     front = min(touched, int(9 * touched ** (2 / 3)))
     blocks, bricks = windows.blocks.size, Bricks(windows.blocks, layout.edge)
-    chunk = 4 * cells + CRC_BYTES
+    # An index for every block is the worst; blocks of a batch share one.
+    stored = 4 * cells + CRC_BYTES + index_bytes(bricks.slots)
     memory = {
         "windows": 4 * 2 * painter.batch * (painter.window + 2 * painter.margin) ** 3
-        + 4 * (limits.adds_waiting + 2) * painter.batch * painter.channels * voxels
+        + 4 * (Task.stores_waiting + 2) * painter.batch * painter.channels * voxels
         + painter.work * voxels,
         "sums": min(limits.sum_bytes, front * sums) + sums + 16 * painter.channels * voxels,
         "dm blocks": limits.window_cache_bytes,
@@ -118,16 +86,14 @@ def plan_haloes(
     }
     return HaloPlan(
         windows=windows,
-        most_windows=most,
-        seconds_per_window=seconds_per_window,
-        seconds=seconds_per_window * most,
+        most_windows=-(-windows.size // assignment.n_ranks),
+        seconds_per_window=seconds_per_window or row.seconds_per_window,
         memory=memory,
-        # An index for every block is the worst; blocks of a batch share one.
-        array_bytes=blocks * (chunk + index_bytes(bricks.slots)),
+        array_bytes=blocks * stored,
         files=bricks.size,
         # A record when a batch of windows is begun, another when a block is done.
         ledger_bytes=(-(-windows.size // painter.batch) + blocks) * RECORD.itemsize,
         # Sums are saved beside what stands there, so twice at most.
         scratch_bytes=assignment.n_ranks * 2 * front * sums,
-        shard_bytes=bricks.slots * (chunk + index_bytes(bricks.slots)),
+        shard_bytes=bricks.slots * stored,
     )

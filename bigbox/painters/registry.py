@@ -1,0 +1,186 @@
+"""The painters that there are: one row each, and the class named as text until it is asked for.
+
+A painter is a class with a classmethod `from_settings(PainterSettings)` and what
+`bigbox.painters.base.Painter` has; one of haloes has `from_settings(HaloSettings)` and what
+`HaloPainter` has. To add one: a module, and a row of ROWS; or in another package a row of its own,
+named by an entry point of the group `bigbox.painters` under the painter's name:
+
+    my-painter = "my_package.rows:ROW"
+
+Names are listed without importing that module. It should import no torch, which is for the class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bigbox.errors import BadInput
+from bigbox.extensions import installed, load, load_installed
+from bigbox.painters.base import HaloPainter, Painter
+from bigbox.painters.settings import HaloSettings, PainterSettings
+
+if TYPE_CHECKING:
+    from bigbox.store.box import Box
+
+GROUP = "bigbox.painters"
+MB = 1_000_000
+
+
+@dataclass(frozen=True)
+class TileMemory:
+    """What a painter asks of a rank's memory.
+
+    libraries: bytes of a process that has imported what it needs and painted one tile, and of what
+    the allocator holds on to between batches (about 30 MB), as measured on CPUs.
+    """
+
+    libraries: int = 380 * MB
+    channels: int = 4  # arrays of input, each (tile + 2 margin)^3 float32 a tile
+    margin: int = 0
+    work: int = 1000  # bytes of temporaries for each voxel of the tiles of one call
+    tiles_per_call: int = 1  # on a CPU, whatever the engine's batch
+
+
+@dataclass(frozen=True)
+class WindowMemory:
+    """What a painter of haloes asks of a rank's memory; lengths in voxels."""
+
+    margin: int = 9
+    work: int = 250  # bytes of temporaries for each voxel of a window that is predicted
+    channels: int = 4  # of haloes
+    window: int = 64
+    stride: int = 32
+    batch: int = 4  # windows at once
+
+
+@dataclass(frozen=True)
+class PainterRow:
+    """All that is known of a painter before its class is imported.
+
+    Seconds are those of one core, for tiles of 32^3 and windows of 64^3 voxels. Those of ROWS were
+    measured on an AMD EPYC (batch 16, torch 2.13, networks of preset mini). Other machines differ,
+    and a GPU much: `bigbox bench` measures.
+    """
+
+    name: str  # what --painter takes, and what stands in the painting's identity
+    painter: str  # "module:Class"
+    input: str  # the box's array that tiles are painted from: "dm", "halo", or "" for none
+    help: str = ""  # one line for `bigbox paint --help`
+    halo_painter: str = ""  # paints the haloes that `painter` takes; "": the box must have them
+    stand_in: str | None = None  # what is painted in place of 21 cm brightness; None: trained
+    needs_torch: bool = True  # it computes with torch, hence on a device
+    memory: TileMemory = TileMemory()
+    halo_memory: WindowMemory = WindowMemory()
+    seconds_per_tile: float = 0.0  # beside the denoiser's calls
+    seconds_per_call: float = 0.02
+    seconds_per_window: float = 0.11
+
+    def check_box(self, box: Box, settings: PainterSettings, *, haloes: bool = False) -> None:
+        """Raise BadInput where the painter is not made for boxes like this one.
+
+        haloes: whether it paints these too.
+        """
+        for reference in (self.painter, self.halo_painter if haloes else ""):
+            if reference and (check := getattr(load(reference), "check_box", None)):
+                check(box, settings)
+
+
+ROWS = (
+    PainterRow(
+        "lodi",
+        painter="bigbox.painters.lodi:LodiPainter",
+        halo_painter="bigbox.painters.halogen:HalogenPainter",
+        input="halo",
+        help="trained networks, haloes from dm where the box has none (HALOgen), tb from haloes "
+        "(LODI; the default)",
+    ),
+    PainterRow(
+        "gaussian",
+        painter="bigbox.painters.gaussian:GaussianPainter",
+        input="dm",
+        help="a Gaussian field of known power spectrum around a filter of the density, denoised "
+        "exactly; a reference for tests, not a model of the sky",
+        stand_in="a Gaussian random field around the smoothed matter density",
+        memory=TileMemory(310 * MB, channels=1, margin=6, work=120),
+        seconds_per_call=0.0016,
+    ),
+    PainterRow(
+        "trivial",
+        painter="bigbox.testing.painters:TrivialPainter",
+        input="dm",
+        help="the density plus noise, for tests of scale",
+        stand_in="the matter density plus white noise",
+        needs_torch=False,
+        memory=TileMemory(150 * MB, channels=1, margin=1, work=120),
+        seconds_per_tile=0.006,
+        seconds_per_call=0.0,
+    ),
+    PainterRow(
+        "trivial-halo",
+        painter="bigbox.testing.painters:TrivialOnHaloes",
+        halo_painter="bigbox.testing.painters:TrivialHaloes",
+        input="halo",
+        help="the same from haloes, which it paints first where the box has none",
+        stand_in="bits of the haloes plus white noise",
+        needs_torch=False,
+        memory=TileMemory(150 * MB, work=160),
+        halo_memory=WindowMemory(margin=1, work=40, stride=16),
+        seconds_per_tile=0.006,
+        seconds_per_call=0.0,
+        seconds_per_window=0.03,
+    ),
+)
+_OWN = {row.name: row for row in ROWS}
+
+
+def painter_names() -> tuple[str, ...]:
+    """Return the names of all painters, those of other packages last; imports none of them."""
+    return (*_OWN, *(name for name in installed(GROUP) if name not in _OWN))
+
+
+def painter_help() -> str:
+    """Return one line for each of bigbox's own painters, the default first."""
+    return ". ".join(f"{row.name}: {row.help}" for row in ROWS)
+
+
+def painter_row(name: str) -> PainterRow:
+    """Return the row of a painter. Raises BadInput where there is none of that name."""
+    row: PainterRow | None = _OWN.get(name) or load_installed(GROUP, name)
+    if row is None:
+        raise BadInput(f"painter: {name!r} is not one of {', '.join(painter_names())}")
+    if row.name != name:
+        raise BadInput(f"painter {name}: its row is named {row.name!r}; give both one name")
+    return row
+
+
+def stand_in(name: str) -> str | None:
+    """Return what a painter paints in place of 21 cm brightness; None: it is trained, or unknown.
+
+    name: as an identity has it, perhaps of a painter that is not installed here.
+    """
+    return painter_row(name).stand_in if name in painter_names() else None
+
+
+def make_painter(name: str, **settings: Any) -> Painter:
+    """Return the painter of that name, ready to paint; settings: PainterSettings'. Raises BadInput.
+
+    The trivial painters import no torch, so that many ranks fit on one machine.
+    """
+    made = PainterSettings(**settings)
+    painter: Painter = load(painter_row(name).painter).from_settings(made)
+    return painter
+
+
+def make_halo_painter(name: str, **settings: Any) -> HaloPainter:
+    """Return the painter of haloes that goes with the painter of that name.
+
+    settings: HaloSettings'. Raises BadInput, also where there is no such painter of haloes.
+    """
+    reference = painter_row(name).halo_painter
+    if not reference:
+        raise BadInput(
+            f"painter {name}: paints no haloes, and the box has none: ingest it with --halos"
+        )
+    painter: HaloPainter = load(reference).from_settings(HaloSettings(**settings))
+    return painter

@@ -1,0 +1,244 @@
+"""The plan of a painting: one pure memory model, time, disk, and the refusal of what cannot fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bigbox.engine.limits import Limits
+from bigbox.engine.task import Task
+from bigbox.errors import BadInput
+from bigbox.names import DEFAULT_SAMPLER
+from bigbox.painters.registry import TileMemory, painter_row
+from bigbox.painters.settings import PainterSettings
+from bigbox.plan.haloes import HaloPlan, plan_haloes
+from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
+from bigbox.scheduler.bricks import default_shard
+from bigbox.scheduler.stages import stage_counts
+from bigbox.store.box import Box
+from bigbox.store.footprint import Footprint, footprint
+from bigbox.store.layouts import haloes_of, painting_of
+
+
+def rank_memory(
+    painter: TileMemory,
+    limits: Limits,
+    assignment: Assignment,
+    *,
+    batch: int,
+    fields: int,
+    own_tiles: int,
+) -> dict[str, int]:
+    """Return the projected peak bytes of one rank, term by term; the sum is the projection.
+
+    batch: tiles that a rank paints at once; fields: float32 values kept for a voxel of a tile, 1,
+    or 1 + step latents; own_tiles: tiles of the fullest rank.
+
+    With B = batch, t = tile, m = margin, F = fields:
+
+        libraries   Python, numpy, zarr, mpi4py (and torch)
+        inputs      2 batches (one loading, one painting) of B (C (t+2m)^3 + F t^3) float32
+        painter     work bytes for each voxel of the tiles of one call, and their step latents, one
+                    by one and joined
+        write queue (waiting + 2) batches of B F t^3 float32: painted, waiting, being encoded
+        overlaps    the slab cache's limit, and the slabs of batches that are not durable yet
+        blocks      the input cache's limit, and one block being decoded
+        tb shard    one shard as an array and once more encoded, and the tile read into it
+        order       48 bytes for each own tile (10 once painting), 2 for each tile of the box while
+                    the ledger is read, 24 for each brick
+    """
+    tiling, bricks = assignment.tiling, assignment.bricks
+    voxels, edge = tiling.tile**3, tiling.tile + 2 * painter.margin
+    overlap = max(int(width.max()) for axis in range(3) for width in tiling.widths(axis))
+    slab = 3 * fields * tiling.tile**2 * overlap * 4
+    waiting, shard = Task.stores_waiting, default_shard(max(tiling.shape))[0]
+    return {
+        "libraries": painter.libraries,
+        "inputs": 2 * batch * 4 * (painter.channels * edge**3 + fields * voxels),
+        "painter": (painter.work + 8 * (fields - 1)) * voxels * min(batch, painter.tiles_per_call),
+        "write queue": (waiting + 2) * batch * fields * voxels * 4,
+        "overlaps": limits.overlap_bytes + (waiting + 1) * batch * slab,
+        "blocks": limits.block_cache_bytes + 64**3 * 4,
+        "tb shard": 2 * shard**3 * 4 + 2 * fields * voxels * 4,
+        "order": 48 * own_tiles + 2 * tiling.size + 24 * bricks.size,
+    }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `plan` found; times in seconds, sizes in bytes."""
+
+    tiling: Tiling
+    box_size: tuple[float, float, float]  # Mpc/h
+    stages: tuple[int, ...]  # tiles in each
+    ranks: int
+    batch: int
+    most_tiles: int  # on the fullest rank
+    least_tiles: int
+    seconds_per_tile: float
+    memory: Mapping[str, int]  # of one rank
+    disk: Footprint  # of the painting, dm left out
+    edge: int  # tiles along a brick
+    haloes: HaloPlan | None = None  # where they are painted first
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole painting, haloes included."""
+        rounds = least_rounds(self.stages, self.ranks, self.most_tiles)
+        haloes = self.haloes.seconds if self.haloes else 0.0
+        return self.seconds_per_tile * rounds + haloes
+
+    @property
+    def batches(self) -> int:
+        """Batches of the fullest rank, all of them full."""
+        return -(-self.most_tiles // self.batch)
+
+    @property
+    def dm_bytes(self) -> int:
+        """The density on disk."""
+        return 4 * math.prod(self.tiling.shape)
+
+    @property
+    def resume_bytes(self) -> int:
+        """What a resume may need for a while: each rank writes a brick, or a halo shard, anew."""
+        shard = self.haloes.shard_bytes if self.haloes else 0
+        return self.ranks * max(self.disk.brick_bytes, shard)
+
+    @property
+    def disk_bytes(self) -> int:
+        """All that may stand on the disk at one time, scratch, latents and a resume included."""
+        haloes = self.haloes.bytes + self.haloes.scratch_bytes if self.haloes else 0
+        painting = self.disk.bytes + self.disk.steps_bytes
+        return self.dm_bytes + haloes + painting + self.resume_bytes
+
+    @property
+    def memory_per_rank(self) -> int:
+        """Projected peak bytes of one rank."""
+        return sum(self.memory.values())
+
+
+def make_plan(
+    tiling: Tiling,
+    box_size: tuple[float, float, float],
+    *,
+    ranks: int = 1,
+    batch: int = 16,
+    painter: str = "gaussian",
+    sampler: str = DEFAULT_SAMPLER,
+    steps: int | None = None,
+    overlap_method: str = "conditioned",
+    colouring: str = "levels",
+    seconds_per_tile: float | None = None,
+    limits: Limits | None = None,
+    bricks: Bricks[Tiling] | None = None,
+    haloes: bool = True,
+    halo_stride: int | None = None,
+    seconds_per_window: float | None = None,
+) -> Plan:
+    """Plan a painting. Raises BadInput when some ranks would have nothing to do.
+
+    Parameters
+    ----------
+    seconds_per_tile, seconds_per_window
+        As measured; by default those of the painter's row.
+    bricks
+        Those that the painting has begun with; by default those that paint would choose.
+    haloes
+        Whether they are painted first, where the painter takes them.
+    """
+    bricks = bricks or Bricks(tiling, default_edge(tiling, ranks))
+    edge = bricks.edge
+    if ranks > bricks.size:
+        raise BadInput(
+            f"{ranks} ranks but the box has only {bricks.size} bricks of {edge}^3 tiles, and a "
+            f"brick has one rank: at most {bricks.size} ranks have something to paint"
+        )
+    assignment = Assignment(bricks, ranks)
+    counts = assignment.counts()
+    stages = tuple(int(n) for n in stage_counts(tiling, colouring))
+    row, limits = painter_row(painter), limits or Limits()
+    settings = PainterSettings(
+        0, tiling.shape, sampler=sampler, steps=steps, overlap_method=overlap_method
+    )
+    if seconds_per_tile is None:
+        seconds = row.seconds_per_tile + row.seconds_per_call * settings.calls
+        seconds_per_tile = seconds * (tiling.tile / 32) ** 3
+    most, fields = int(counts.max()), settings.fields
+    memory = rank_memory(row.memory, limits, assignment, batch=batch, fields=fields, own_tiles=most)
+    halo_plan = None
+    if haloes and row.halo_painter:
+        halo_plan = plan_haloes(assignment, row, limits, seconds_per_window, halo_stride)
+        memory |= halo_plan.memory
+    return Plan(
+        tiling=tiling,
+        box_size=box_size,
+        stages=stages,
+        ranks=ranks,
+        batch=batch,
+        most_tiles=most,
+        least_tiles=int(counts.min()),
+        seconds_per_tile=seconds_per_tile,
+        memory=memory,
+        disk=footprint(tiling, edge, n_steps=fields - 1),
+        edge=edge,
+        haloes=halo_plan,
+    )
+
+
+def begun_bricks(box: Path, tiling: Tiling) -> Bricks[Tiling] | None:
+    """Return the bricks of the painting that a box holds; None where paint will choose."""
+    found = painting_of(Box.open(box))
+    return found.layout.bricks if found and found.layout.tiling == tiling else None
+
+
+def lacks_haloes(box: Path) -> bool:
+    """Return whether a painter that takes haloes would paint them first, or go on with them."""
+    opened = Box.open(box)
+    found = haloes_of(opened)
+    return not opened.has("halo") if found is None else not found.complete
+
+
+def least_rounds(stages: tuple[int, ...], ranks: int, most_tiles: int) -> int:
+    """Return how many tiles some rank must paint one after the other, at least.
+
+    The fullest rank paints all of its own; and a stage can begin to be painted by all ranks only
+    where the stage before it is done, which matters for boxes of few tiles.
+    """
+    return max(most_tiles, sum(-(-n // ranks) for n in stages))
+
+
+def refuse(
+    plan: Plan,
+    *,
+    memory: float | None,
+    disk: float | None,
+    written: int = 0,
+    ranks_per_node: int | None = None,
+) -> None:
+    """Raise BadInput when the plan does not fit into a node's memory or the free disk.
+
+    memory, disk: limits in bytes, None: none; written: bytes of dm and painting that stand already.
+    """
+    here = min(plan.ranks, ranks_per_node or plan.ranks)
+    need = here * plan.memory_per_rank
+    if memory is not None and need > memory:
+        worst = max(plan.memory, key=lambda term: plan.memory[term])
+        fit = int(memory // plan.memory_per_rank)
+        raise BadInput(
+            f"memory: {here} ranks on one node need {need / 1e9:.1f} GB "
+            f"({plan.memory_per_rank / 1e9:.2f} GB each, most of it {worst}), the limit is "
+            f"{memory / 1e9:.1f} GB: "
+            + (f"at most {fit} ranks a node (--ranks-per-node)" if fit else "a smaller --batch")
+            + ", or tell the node's memory with --memory"
+        )
+    more = plan.disk_bytes - written
+    if disk is not None and more > disk:
+        parts = f"{plan.resume_bytes / 1e9:.1f} GB of it while a resume tidies up"
+        if plan.disk.steps_bytes:
+            parts = f"up to {plan.disk.steps_bytes / 1e9:.1f} GB of it per-step latents, {parts}"
+        raise BadInput(
+            f"disk: {more / 1e9:.1f} GB are still to be written ({parts}), "
+            f"{disk / 1e9:.1f} GB are free: make room, or tell the space with --disk"
+        )
