@@ -16,7 +16,6 @@ from bigbox.engine.loop import Loop
 from bigbox.engine.progress import Goal, Progress
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.task import Task
-from bigbox.engine.tiles import TileTask
 from bigbox.engine.transport import Transport
 from bigbox.engine.windows import WindowTask
 from bigbox.engine.workers import Threads, Workers
@@ -56,7 +55,7 @@ HOW = ("device", "dtype", "together", "compiled")
 
 
 @dataclass(frozen=True)
-class Plan:
+class PaintSpec:
     """What is to be painted: the same on every rank.
 
     Parameters
@@ -67,6 +66,7 @@ class Plan:
     halo_layout : windows and blocks.
     batch : tiles of a batch.
     colouring : order of the tiles.
+    task : "module:Class" of the task that paints tiles, as the overlap method names it.
     """
 
     layout: PaintLayout
@@ -75,6 +75,7 @@ class Plan:
     halo_layout: HaloLayout | None = None
     batch: int = 16
     colouring: str = "levels"
+    task: str = "bigbox.engine.tiles:TileTask"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def same_haloes(found: Recorded[HaloLayout], painter: HaloPainter) -> bool:
     return bool(stored == wanted)
 
 
-def identity_of(plan: Plan, box: Box, found: Recorded[HaloLayout] | None) -> dict[str, Any]:
+def identity_of(plan: PaintSpec, box: Box, found: Recorded[HaloLayout] | None) -> dict[str, Any]:
     """Return what decides the bytes of tb: the painter, and where its haloes are from.
 
     found: the ledger of the haloes.
@@ -140,7 +141,7 @@ def identity_of(plan: Plan, box: Box, found: Recorded[HaloLayout] | None) -> dic
 
 
 def prepare(
-    plan: Plan,
+    plan: PaintSpec,
     box: Box,
     *,
     n_ranks: int = 1,
@@ -183,7 +184,9 @@ def prepare(
     return Prepared(painting, haloes, found if complete else None), leases
 
 
-def _discard(plan: Plan, box: Box, found: Recorded[HaloLayout] | None, discard_halo: bool) -> None:
+def _discard(
+    plan: PaintSpec, box: Box, found: Recorded[HaloLayout] | None, discard_halo: bool
+) -> None:
     painted = painting_of(box)
     if painted is not None and not painted.complete:
         identity = json.loads(json.dumps(identity_of(plan, box, found)))
@@ -219,7 +222,7 @@ class Job:
     """
 
     box: Box
-    plan: Plan
+    plan: PaintSpec
     prepared: InitVar[Prepared]
     rank: int = 0
     n_ranks: int = 1
@@ -286,7 +289,7 @@ class Job:
         found: list[Task] = []
         if self.halo_painting is not None and self.plan.haloes is not None:
             found.append(WindowTask(self, self.plan.haloes, self.halo_painting))
-        found.append(TileTask(self))
+        found.append(load(self.plan.task)(self))
         for name in self.plan.layout.fields:
             found.append(load(output_field(name).task)(self, name))
         return found

@@ -8,7 +8,8 @@ import traceback
 from dataclasses import replace
 from typing import Any
 
-from bigbox.engine.job import Job, Leases, Plan, Prepared, prepare
+from bigbox.diffusion.overlap import overlap_method
+from bigbox.engine.job import Job, Leases, PaintSpec, Prepared, prepare
 from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.options import PaintOptions, check_alike, check_model, device_of
 from bigbox.engine.stop import StopRequest
@@ -81,8 +82,15 @@ def _begin(options: PaintOptions, world: World) -> Job:
         check_alike(world.gather(one.identity()))
         if world.rank == 0 and (why := getattr(one, "why_not_compiled", "")):
             print(f"{one.name} paints uncompiled: {why}", file=sys.stderr)
-    batch = options.batch or painter.batch
-    plan = Plan(layout, painter, haloes, halo_layout, batch, options.colouring)
+    plan = PaintSpec(
+        layout,
+        painter,
+        haloes,
+        halo_layout,
+        options.batch or painter.batch,
+        options.colouring,
+        overlap_method(options.overlap_method).task,
+    )
     leases = Leases()
 
     def begin() -> Prepared:

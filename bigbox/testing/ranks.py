@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbox.engine.job import Job, Leases, Plan, prepare
+from bigbox.engine.job import Job, Leases, PaintSpec, prepare
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
 from bigbox.engine.stop import StopRequest
@@ -42,7 +42,7 @@ def plan_of(
     block: int = 4,
     shard_edge: int = 2,
     edges: tuple[int, int] = (0, 0),
-) -> Plan:
+) -> PaintSpec:
     """Return the plan of a small painting.
 
     Parameters
@@ -60,7 +60,7 @@ def plan_of(
     if haloes is not None:
         windows = Windows(tiling.shape, haloes.window, haloes.stride, block)
         halo_layout = HaloLayout.new(windows, haloes.channels, shard_edge)
-    return Plan(layout, painter, haloes, halo_layout, batch, colouring)
+    return PaintSpec(layout, painter, haloes, halo_layout, batch, colouring)
 
 
 class Post:
@@ -107,7 +107,7 @@ class PostTransport:
 
 def paint_in_process(
     path: Path,
-    plan: Plan,
+    plan: PaintSpec,
     *,
     n_ranks: int,
     rng: np.random.Generator,

@@ -100,7 +100,7 @@ def paint_with_kills(
             killed = False
             if len(story.kills) < kills:
                 how = rng.choice(["a rank", "all ranks", "launcher"])
-                killed = _wait_and_kill(run, path, rng, most_bytes, how)
+                killed = wait_and_kill(run, path, rng, most_bytes, how)
                 story.kills += [f"{how} of {ranks}"] if killed else []
             status = run.wait(timeout=300)
         anew = status == 0 and len(story.kills) < kills
@@ -114,7 +114,7 @@ def paint_with_kills(
         assert story.runs < 5 * kills + 20, f"never done: {story}\n{log.read_text()}"
 
 
-def _wait_and_kill(
+def wait_and_kill(
     run: subprocess.Popen, path: Path, rng: random.Random, most_bytes: int, how: str
 ) -> bool:
     grown = rng.choice([0, rng.randint(1, most_bytes), rng.randint(1, most_bytes)])

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from bigbox.store.box import Box
-from bigbox.store.status import status
 from tests.boxes import new_box
 
 FIELD = """
@@ -51,5 +50,4 @@ def test_a_field_from_outside(tmp_path: Path) -> None:
     assert found.tobytes() == contrast.tobytes() and np.abs(found).max() > 0
     run = [sys.executable, "-m", "bigbox", "status", str(path), "--json"]
     told = subprocess.run(run, check=True, env=environment, capture_output=True, text=True).stdout
-    assert '"contrast_shards": 4' in told
-    assert status is not None
+    assert '"contrast_shards": 2' in told

@@ -1,0 +1,66 @@
+"""The bytes of `tb` and `halo` are those recorded, for every painter, method, sampler and order.
+
+See `tests/reference/hashes.py`. Ranks are 1 to 4, under MPICH (or what stands beside this Python),
+some also under Open MPI, and some after kills.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.launch.conftest import Launcher
+from tests.launch.test_kills import wait_and_kill
+from tests.reference import hashes
+
+RECORD = json.loads(hashes.RECORDED.read_text())
+CASES = list(enumerate(hashes.cases()))
+WITHOUT_TORCH = ("trivial", "trivial-halo")
+
+
+def expected(shape: str, options: tuple[str, ...]) -> dict[str, str]:
+    """What was recorded; skips where this machine's bytes are not comparable."""
+    here = hashes.machine()
+    if options[1] not in WITHOUT_TORCH and here != RECORD["machine"]:
+        pytest.skip(f"recorded on {RECORD['machine']}, this is {here}")
+    return RECORD["cases"][" ".join((shape, *options))]
+
+
+@pytest.mark.parametrize(("number", "case"), CASES)
+def test_every_painter_method_and_order(mpirun: Launcher, tmp_path: Path, number, case) -> None:
+    shape, options = case
+    wanted = expected(shape, options)
+    box = hashes.make_box(tmp_path, shape, "box.zarr")
+    mpirun.run(1 + number % 4, "paint", box, "--quiet", *options)
+    assert hashes.hashes(box, hashes.realization(options)) == wanted
+
+
+@pytest.mark.parametrize(("number", "case"), CASES[::5])
+def test_under_open_mpi(openmpi: Launcher, tmp_path: Path, number: int, case) -> None:
+    shape, options = case
+    wanted = expected(shape, options)
+    box = hashes.make_box(tmp_path, shape, "box.zarr")
+    openmpi.run(2 + number % 3, "paint", box, "--quiet", *options)
+    assert hashes.hashes(box, hashes.realization(options)) == wanted
+
+
+@pytest.mark.parametrize(("number", "case"), CASES[2::7])
+def test_after_kills(mpirun: Launcher, tmp_path: Path, number: int, case) -> None:
+    shape, options = case
+    wanted = expected(shape, options)
+    box = hashes.make_box(tmp_path, shape, "box.zarr")
+    rng, killed = random.Random(number), 0
+    slow = ("--seconds-per-tile", "0.05") if options[1] in WITHOUT_TORCH else ()
+    for _ in range(3):
+        command = mpirun.command(rng.randint(1, 4), "paint", box, "--quiet", "--batch", "2")
+        run = subprocess.Popen([*command, *options, *slow], start_new_session=True)
+        how = rng.choice(["a rank", "all ranks", "launcher"])
+        killed += wait_and_kill(run, box, rng, 6 * 40, how)
+        run.wait(timeout=120)
+    mpirun.run(rng.randint(1, 4), "paint", box, "--quiet", *options)
+    assert hashes.hashes(box, hashes.realization(options)) == wanted
+    assert killed, "every run had ended before it could be killed"
