@@ -125,23 +125,23 @@ def same_haloes(found: Recorded[HaloLayout], painter: HaloPainter) -> bool:
     return bool(stored == wanted)
 
 
-def identity_of(plan: PaintSpec, box: Box, found: Recorded[HaloLayout] | None) -> dict[str, Any]:
+def identity_of(spec: PaintSpec, box: Box, found: Recorded[HaloLayout] | None) -> dict[str, Any]:
     """Return what decides the bytes of tb: the painter, and where its haloes are from.
 
     found: the ledger of the haloes.
     """
-    identity = plan.painter.identity()
-    if plan.haloes is not None:
-        kept = found is not None and found.complete and same_haloes(found, plan.haloes)
-        identity["halo"] = found.identity if found and kept else plan.haloes.identity()
-    elif plan.painter.input == HALO.name:
+    identity = spec.painter.identity()
+    if spec.haloes is not None:
+        kept = found is not None and found.complete and same_haloes(found, spec.haloes)
+        identity["halo"] = found.identity if found and kept else spec.haloes.identity()
+    elif spec.painter.input == HALO.name:
         source = box.require(HALO.name).attrs.get("source", "unknown")
         identity["halo"] = {"source": str(source)}
     return identity
 
 
 def prepare(
-    plan: PaintSpec,
+    spec: PaintSpec,
     box: Box,
     *,
     n_ranks: int = 1,
@@ -153,29 +153,29 @@ def prepare(
 ) -> tuple[Prepared, Leases]:
     """Begin the runs of a painting, for rank 0 alone; nothing is written where one is refused.
 
-    discard, discard_halo: throw away what is painted, but for what this very plan has begun: a job
+    discard, discard_halo: throw away what is painted, but for what this very command has begun: a job
     that is requeued with its command line must not lose what it painted before. Raises BadInput.
     """
-    found = haloes_of(box) if plan.haloes is not None or discard_halo else None
+    found = haloes_of(box) if spec.haloes is not None or discard_halo else None
     if discard or discard_halo:
-        _discard(plan, box, found, discard_halo)
+        _discard(spec, box, found, discard_halo)
         found = haloes_of(box) if found is not None else None
-    identity = identity_of(plan, box, found)
+    identity = identity_of(spec, box, found)
     about = {"n_ranks": n_ranks, "device": device}
-    start = start_painting(box, plan.layout, identity)
+    start = start_painting(box, spec.layout, identity)
     halo_start, complete = None, False
-    if plan.haloes is not None and plan.halo_layout is not None:
-        complete = found is not None and found.complete and same_haloes(found, plan.haloes)
+    if spec.haloes is not None and spec.halo_layout is not None:
+        complete = found is not None and found.complete and same_haloes(found, spec.haloes)
         if not complete:
-            halo_start = start_haloes(box, plan.halo_layout, plan.haloes.identity())
+            halo_start = start_haloes(box, spec.halo_layout, spec.haloes.identity())
             halo_start.check()
     start.check()  # both, so that nothing is written where one of them is refused
     leases = Leases()
     try:
         haloes = None
-        if halo_start is not None and plan.haloes is not None:
+        if halo_start is not None and spec.haloes is not None:
             haloes, leases.haloes = begin_haloes(
-                halo_start, disk, about, plan.haloes.attributes(), linger
+                halo_start, disk, about, spec.haloes.attributes(), linger
             )
         painting, leases.painting = start.begin(disk, about, linger=linger)
     except BaseException:
@@ -185,12 +185,12 @@ def prepare(
 
 
 def _discard(
-    plan: PaintSpec, box: Box, found: Recorded[HaloLayout] | None, discard_halo: bool
+    spec: PaintSpec, box: Box, found: Recorded[HaloLayout] | None, discard_halo: bool
 ) -> None:
     painted = painting_of(box)
     if painted is not None and not painted.complete:
-        identity = json.loads(json.dumps(identity_of(plan, box, found)))
-        if painted.layout.tiling == plan.layout.tiling and painted.identity == identity:
+        identity = json.loads(json.dumps(identity_of(spec, box, found)))
+        if painted.layout.tiling == spec.layout.tiling and painted.identity == identity:
             return
     if not discard_halo:
         discard_painting(box)
@@ -213,7 +213,7 @@ class Job:
     Parameters
     ----------
     box : the box, opened to be written.
-    plan : what is painted.
+    spec : what is painted.
     prepared : what rank 0 has found and begun.
     rank, n_ranks : this rank.
     disk : what writes.
@@ -222,7 +222,7 @@ class Job:
     """
 
     box: Box
-    plan: PaintSpec
+    spec: PaintSpec
     prepared: InitVar[Prepared]
     rank: int = 0
     n_ranks: int = 1
@@ -232,7 +232,7 @@ class Job:
 
     def __post_init__(self, prepared: Prepared) -> None:
         # What the ledgers say is packed by those who need it: nothing of `prepared` is kept.
-        self.assignment = Assignment(self.plan.layout.bricks, self.n_ranks)
+        self.assignment = Assignment(self.spec.layout.bricks, self.n_ranks)
         self.halo_painting: HaloPainting | None = None
         self.halo_found, self.already = prepared.halo_found, prepared.already
         try:
@@ -262,17 +262,17 @@ class Job:
     @property
     def painter(self) -> Painter:
         """Return the painter of tiles."""
-        return self.plan.painter
+        return self.spec.painter
 
     @property
     def batch(self) -> int:
         """Return the tiles of a batch."""
-        return self.plan.batch
+        return self.spec.batch
 
     @property
     def colouring(self) -> str:
         """Return the order of the tiles."""
-        return self.plan.colouring
+        return self.spec.colouring
 
     def reader(self, name: str) -> CutoutReader:
         """Return a reader of an array of the box, of haloes also while they are painted."""
@@ -287,10 +287,10 @@ class Job:
     def tasks(self) -> list[Task]:
         """Return this rank's kinds of work, those that wait for nothing first."""
         found: list[Task] = []
-        if self.halo_painting is not None and self.plan.haloes is not None:
-            found.append(WindowTask(self, self.plan.haloes, self.halo_painting))
-        found.append(load(self.plan.task)(self))
-        for name in self.plan.layout.fields:
+        if self.halo_painting is not None and self.spec.haloes is not None:
+            found.append(WindowTask(self, self.spec.haloes, self.halo_painting))
+        found.append(load(self.spec.task)(self))
+        for name in self.spec.layout.fields:
             found.append(load(output_field(name).task)(self, name))
         return found
 

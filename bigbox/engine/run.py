@@ -82,7 +82,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
         check_alike(world.gather(one.identity()))
         if world.rank == 0 and (why := getattr(one, "why_not_compiled", "")):
             print(f"{one.name} paints uncompiled: {why}", file=sys.stderr)
-    plan = PaintSpec(
+    spec = PaintSpec(
         layout,
         painter,
         haloes,
@@ -96,7 +96,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
     def begin() -> Prepared:
         nonlocal leases
         prepared, leases = prepare(
-            plan,
+            spec,
             options.open("r+"),
             n_ranks=world.size,
             device=device,
@@ -107,7 +107,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
 
     prepared = world.first(begin)
     return world.each(
-        lambda: Job(options.open("r+"), plan, prepared, world.rank, world.size, leases=leases)
+        lambda: Job(options.open("r+"), spec, prepared, world.rank, world.size, leases=leases)
     )
 
 

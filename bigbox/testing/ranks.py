@@ -31,7 +31,7 @@ from bigbox.store.layouts import HaloLayout, PaintLayout
 LIMITS = Limits(overlap_bytes=1 << 20, sum_bytes=1 << 20, seconds_between_saves=1e9)
 
 
-def plan_of(
+def spec_of(
     painter: Painter,
     tiling: Tiling,
     edge: int,
@@ -43,7 +43,7 @@ def plan_of(
     shard_edge: int = 2,
     edges: tuple[int, int] = (0, 0),
 ) -> PaintSpec:
-    """Return the plan of a small painting.
+    """Return the spec of a small painting.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class PostTransport:
 
 def paint_in_process(
     path: Path,
-    plan: PaintSpec,
+    spec: PaintSpec,
     *,
     n_ranks: int,
     rng: np.random.Generator,
@@ -120,7 +120,7 @@ def paint_in_process(
     Parameters
     ----------
     path : the box.
-    plan : what is painted.
+    spec : what is painted.
     n_ranks : ranks.
     rng : decides the order in which ranks pass, and how long messages take.
     disk : what writes, such as one that crashes.
@@ -137,11 +137,11 @@ def paint_in_process(
     jobs: list[Job] = []
     try:
         box = Box.open(path, "r+")
-        prepared, leases = prepare(plan, box, n_ranks=n_ranks, disk=disk, linger=0.0)
+        prepared, leases = prepare(spec, box, n_ranks=n_ranks, disk=disk, linger=0.0)
         for rank in range(n_ranks):
             mine = leases if rank == 0 else Leases()
             box = Box.open(path, "r+")
-            jobs.append(Job(box, plan, prepared, rank, n_ranks, disk, limits, mine))
+            jobs.append(Job(box, spec, prepared, rank, n_ranks, disk, limits, mine))
         post = Post(n_ranks, rng, on_message)
         loops = []
         for job in jobs:

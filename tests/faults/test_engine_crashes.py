@@ -25,7 +25,7 @@ from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialPainter
-from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
+from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
 from bigbox.testing.strategies import PERIODIC, brick_edges, tilings
 from tests.boxes import scratch
 from tests.reference.painting import paint_by_stages
@@ -71,7 +71,7 @@ class Story:
         try:
             paint_in_process(
                 self.path,
-                plan_of(
+                spec_of(
                     self.painter,
                     self.tiling,
                     self.edge,

@@ -27,7 +27,7 @@ from bigbox.store.verify import verify
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialHaloes, TrivialOnHaloes
-from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
+from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import scratch
 from tests.reference.haloes import averaged
@@ -74,7 +74,7 @@ class Story:
         try:
             paint_in_process(
                 self.path,
-                plan_of(
+                spec_of(
                     self.painter,
                     self.tiling,
                     1,

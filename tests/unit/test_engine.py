@@ -20,7 +20,7 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialPainter
-from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
+from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import new_box, scratch
 from tests.reference.painting import paint_by_stages
@@ -48,7 +48,7 @@ def test_any_order_gives_the_bytes_of_the_reference(
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,
-            plan_of(painter, tiling, edge, batch=batch, colouring=colouring),
+            spec_of(painter, tiling, edge, batch=batch, colouring=colouring),
             n_ranks=n_ranks,
             rng=np.random.default_rng(seed),
             limits=replace(LIMITS, overlap_bytes=memory),

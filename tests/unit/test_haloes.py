@@ -27,7 +27,7 @@ from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialHaloes, TrivialOnHaloes
-from bigbox.testing.ranks import LIMITS, paint_in_process, plan_of
+from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
 from bigbox.testing.strategies import PERIODIC, tilings
 from tests.boxes import new_box, scratch
 from tests.reference.haloes import averaged
@@ -63,7 +63,7 @@ def test_any_order_gives_the_bytes_of_the_reference(
         path, dm = new_box(folder, shape, seed)
         paint_in_process(
             path,
-            plan_of(
+            spec_of(
                 painter,
                 tiling,
                 edge,
@@ -225,7 +225,7 @@ def killed(
     world.arm(at, "kill", "before")
 
     def paint(ranks: int, **more: Any) -> None:
-        plan = plan_of(painter, tiling, 1, batch=2, haloes=haloes)
+        plan = spec_of(painter, tiling, 1, batch=2, haloes=haloes)
         paint_in_process(path, plan, n_ranks=ranks, rng=np.random.default_rng(0), **more)
 
     with pytest.raises(Killed):
