@@ -153,8 +153,8 @@ def prepare(
 ) -> tuple[Prepared, Leases]:
     """Begin the runs of a painting, for rank 0 alone; nothing is written where one is refused.
 
-    discard, discard_halo: throw away what is painted, but for what this very command has begun: a job
-    that is requeued with its command line must not lose what it painted before. Raises BadInput.
+    discard, discard_halo: throw away what is painted, but not what this very command has begun: a
+    job that is requeued with its command line keeps what it painted before. Raises BadInput.
     """
     found = haloes_of(box) if spec.haloes is not None or discard_halo else None
     if discard or discard_halo:

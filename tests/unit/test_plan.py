@@ -28,7 +28,7 @@ from bigbox.testing.strategies import tilings
 LIMITS = Limits(overlap_bytes=64 << 20, block_cache_bytes=64 << 20)
 
 
-def spec_of(n: int, **options: object) -> Plan:
+def plan_of(n: int, **options: object) -> Plan:
     side = n * 12.5 / 128
     tiling = Tiling((n, n, n))
     return make_plan(tiling, (side,) * 3, limits=LIMITS, **options)  # type: ignore[arg-type]
@@ -46,7 +46,7 @@ def test_stages_hold_every_tile_once(tiling: Tiling, colouring: str) -> None:
 
 @pytest.mark.parametrize(("ranks", "n"), [(1, 128), (3, 128), (7, 256), (64, 512)])
 def test_ranks_share_the_tiles(ranks: int, n: int) -> None:
-    made = spec_of(n, ranks=ranks)
+    made = plan_of(n, ranks=ranks)
     assert made.least_tiles <= made.tiling.size / ranks <= made.most_tiles
     assert made.seconds >= made.seconds_per_tile * made.tiling.size / ranks
     assert made.batches * made.batch >= made.most_tiles
@@ -60,24 +60,24 @@ def test_no_run_is_shorter_than_its_stages_allow() -> None:
 
 def test_more_ranks_than_bricks_are_refused() -> None:
     with pytest.raises(BadInput, match="at most 125 ranks have something to paint"):
-        spec_of(128, ranks=126)
+        plan_of(128, ranks=126)
 
 
 @pytest.mark.parametrize("option", [{"batch": 32}, {"overlap_method": "latents"}])
 def test_memory_grows_with_what_is_asked(option: dict) -> None:
-    assert spec_of(256, **option).memory_per_rank > spec_of(256).memory_per_rank
+    assert plan_of(256, **option).memory_per_rank > plan_of(256).memory_per_rank
 
 
 def test_memory_hardly_grows_with_the_box() -> None:
     """The policy's bytes and the larger shards of tb, nothing else: a box of 8 times the voxels."""
-    small, large = spec_of(512, ranks=4), spec_of(1024, ranks=4)
+    small, large = plan_of(512, ranks=4), plan_of(1024, ranks=4)
     grown = {k for k in small.memory if large.memory[k] > small.memory[k]}
     assert grown <= {"tb shard", "order"}
     assert large.memory_per_rank < 1.1 * small.memory_per_rank
 
 
 def test_limits_are_kept_and_named() -> None:
-    made = spec_of(256, ranks=4)
+    made = plan_of(256, ranks=4)
     one = made.memory_per_rank
     refuse(made, memory=4 * one, disk=1e12)
     refuse(made, memory=2 * one, disk=1e12, ranks_per_node=2)
@@ -97,7 +97,7 @@ def test_limits_are_kept_and_named() -> None:
 
 
 def test_step_latents_count_as_disk() -> None:
-    made = spec_of(256, overlap_method="latents", steps=4)
+    made = plan_of(256, overlap_method="latents", steps=4)
     need = made.dm_bytes + made.disk.bytes + made.disk.steps_bytes + made.disk.brick_bytes
     assert made.disk.steps_bytes > 2 * made.disk.painted_bytes
     refuse(made, memory=None, disk=need)
@@ -108,7 +108,7 @@ def test_step_latents_count_as_disk() -> None:
 @pytest.mark.parametrize(("n", "ranks"), [(128, 1), (256, 3), (512, 64)])
 def test_the_bricks_are_those_of_paint(n: int, ranks: int) -> None:
     tiling = Tiling((n, n, n))
-    made = spec_of(n, ranks=ranks)
+    made = plan_of(n, ranks=ranks)
     assert made.edge == default_edge(tiling, ranks)
     counts = Assignment(Bricks(tiling, made.edge), ranks).counts()
     assert (made.least_tiles, made.most_tiles) == (counts.min(), counts.max())
@@ -131,7 +131,7 @@ def test_a_painting_that_has_begun_keeps_its_bricks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("n", "mib"), [(512, 417), (1024, 459)])
 def test_projected_memory_is_just_above_that_of_large_boxes(n: int, mib: int) -> None:
     """Peaks of a rank as `tests.benchmarks.engine out_of_core` measured them with these caches."""
-    projected = spec_of(n, ranks=2).memory_per_rank
+    projected = plan_of(n, ranks=2).memory_per_rank
     assert mib * 2**20 < projected < 1.15 * mib * 2**20
 
 
@@ -180,7 +180,7 @@ def test_projected_memory_is_above_the_measured(painter: str, tmp_path: Path) ->
         check=True,
     )
     measured = 1024 * int(done.stdout)
-    projected = spec_of(64, painter=painter, batch=8).memory_per_rank
+    projected = plan_of(64, painter=painter, batch=8).memory_per_rank
     assert measured < projected
 
 
@@ -190,7 +190,7 @@ def test_files_and_bytes_are_above_the_written(tmp_path: Path) -> None:
     before = machine.written_bytes(box.path)
     options = ["--painter", "trivial", "--quiet"]
     subprocess.run([sys.executable, "-m", "bigbox", "paint", str(box.path), *options], check=True)
-    made = spec_of(64, painter="trivial")
+    made = plan_of(64, painter="trivial")
     tb = [p for p in (box.path / "tb").iterdir() if p.name.startswith("c.")]
     tiles = [p for p in (box.path / "latents" / "painted").iterdir() if p.name.startswith("c.")]
     assert len(tb) + len(tiles) == made.disk.files
@@ -210,6 +210,6 @@ def test_a_gigaparsec_is_planned_without_torch() -> None:
 
 
 def test_steps_and_tiles_scale_the_time() -> None:
-    base = spec_of(128)
-    assert spec_of(128, steps=24).seconds_per_tile == 2 * base.seconds_per_tile
+    base = plan_of(128)
+    assert plan_of(128, steps=24).seconds_per_tile == 2 * base.seconds_per_tile
     assert replace(base, batch=4).batches == -(-125 // 4)
