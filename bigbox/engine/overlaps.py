@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigbox.engine.transport import Parcel
-from bigbox.scheduler.stages import colours
 from bigbox.scheduler.stages import known as known_widths
+from bigbox.scheduler.stages import successors
 from bigbox.scheduler.tiling import Tiling
 
 Name = tuple[int, int, int]  # tile, axis, side
@@ -47,20 +47,6 @@ def packed(slabs: Sequence[Slab]) -> Parcel:
     names = np.array([(s.tile, s.axis, s.side) for s in slabs], np.int64).reshape(-1)
     voxels = [np.ascontiguousarray(s.data, np.float32).reshape(-1) for s in slabs]
     return Parcel(names, np.concatenate(voxels) if voxels else np.empty(0, np.float32))
-
-
-def faces_owed(tiling: Tiling, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours that wait for a slab of `tiles`: ids (M, 3, 2), and a mask of the same shape."""
-    neighbours = tiling.neighbours(tiles)
-    mine = colours(tiling, tiles)[:, :, None]
-    theirs = colours(tiling, np.maximum(neighbours, 0).ravel())
-    axis = np.arange(3)[None, :, None]
-    theirs = theirs.reshape(*neighbours.shape, 3)
-    theirs = np.take_along_axis(theirs, np.broadcast_to(axis, neighbours.shape)[..., None], -1)
-    wide = np.stack(
-        [np.stack(tiling.widths(a), -1)[tiling.coords(tiles)[:, a]] for a in range(3)], 1
-    )
-    return neighbours, (neighbours >= 0) & (theirs[..., 0] > mine) & (wide > 0)
 
 
 def local_slab(tile: int, axis: int, side: int, width: int) -> tuple[slice, ...]:
@@ -120,13 +106,13 @@ class Overlaps:
 
         fields: float32 (M, F, t, t, t).
         """
-        neighbours, owed = faces_owed(self._tiling, tiles)
+        waiting = successors(self._tiling, tiles).reshape(-1, 3, 2)  # across each face
         slabs = []
-        for row, axis, side in zip(*(i.tolist() for i in np.nonzero(owed)), strict=True):
+        for row, axis, side in np.argwhere(waiting >= 0).tolist():
             tile = int(tiles[row])
             where = local_slab(self._tiling.tile, axis, side, self.width(tile, axis, side))
             slabs.append(Slab(tile, axis, side, fields[row][where].copy()))
-        return neighbours[owed], slabs
+        return waiting[waiting >= 0], slabs
 
     def keep(self, slabs: Iterable[Slab], durable: bool) -> None:
         """Takes slabs in hand; those of tiles not yet durable are never dropped."""
@@ -178,7 +164,7 @@ class Overlaps:
         width = known_widths(self._tiling, tiles)
         neighbours = self._tiling.neighbours(tiles)
         known = np.zeros((len(tiles), self._fields, t, t, t), dtype=np.float32)
-        for row, axis, side in zip(*(i.tolist() for i in np.nonzero(width)), strict=True):
+        for row, axis, side in np.argwhere(width).tolist():
             here = local_slab(t, axis, side, int(width[row, axis, side]))
             tile = int(neighbours[row, axis, side])
             data = self._take((tile, axis, 1 - side))

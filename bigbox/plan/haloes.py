@@ -13,7 +13,7 @@ from bigbox.scheduler import Assignment, Bricks
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.layouts import BLOCK, HaloLayout
-from bigbox.store.ledger import RECORD
+from bigbox.store.records import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 
 

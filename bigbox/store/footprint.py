@@ -8,7 +8,7 @@ import numpy as np
 
 from bigbox.scheduler.bricks import Bricks, default_shard
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store.ledger import RECORD
+from bigbox.store.records import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 
 

@@ -19,7 +19,10 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from bigbox.errors import BadInput, StoppedEarly
 from bigbox.store.durable import Disk, File
@@ -130,38 +133,29 @@ class Lease:
             self._file = None
 
 
+@dataclass(frozen=True)
 class Holder:
-    """The newest run as its epoch file describes it."""
+    """The newest run as its epoch file describes it; unknown where a first run just starts."""
 
-    def __init__(self, epoch: int, host: str, pid: int, since: str) -> None:
-        self.epoch = epoch
-        self.host = host
-        self.pid = pid
-        self.since = since
+    epoch: int
+    host: str = "?"
+    pid: int = 0
+    started: str = "?"
 
     @classmethod
     def of(cls, ledger: Ledger) -> Holder:
-        """The newest run of a ledger; unknown where a first run is just starting."""
+        """Return the newest run of a ledger."""
         epoch = ledger.newest()
         found = ledger.epoch(epoch) if epoch else {}
-        return cls(
-            epoch, found.get("host", "?"), int(found.get("pid", 0)), found.get("started", "?")
-        )
+        about = {key: found[key] for key in ("host", "pid", "started") if key in found}
+        return cls(epoch, **about)
 
     def alive_here(self) -> bool:
-        """Whether the first rank of that run is a living process of this machine."""
-        if self.host != socket.gethostname() or self.pid <= 0:
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return True
+        """Return whether the first rank of that run is a living process of this machine."""
+        return self.host == socket.gethostname() and self.pid > 0 and psutil.pid_exists(self.pid)
 
     def __str__(self) -> str:
-        return f"run {self.epoch} on {self.host}, pid {self.pid}, since {self.since}"
+        return f"run {self.epoch} on {self.host}, pid {self.pid}, since {self.started}"
 
 
 def lock_path(ledger: Ledger) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from bigbox.store.box import Box
 from bigbox.store.fields import HALO
 from bigbox.store.layouts import Recorded, haloes_of, painting_of, saved_of, windows_done
-from bigbox.store.ledger import BEGUN, made
+from bigbox.store.records import BEGUN, made
 
 _TOLD = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
 

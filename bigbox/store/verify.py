@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from bigbox.scheduler.grid import Ints
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.layouts import Recorded
 from bigbox.store.lease import Lease
-from bigbox.store.ledger import Ledger, RecordWriter, Source, State
+from bigbox.store.ledger import Ledger, Source, State
 from bigbox.store.product import Appended, Sharded
+from bigbox.store.records import RecordWriter
 from bigbox.store.run import claim, fence_off
 from bigbox.store.shards import (
     CRC_BYTES,
@@ -31,6 +33,8 @@ from bigbox.store.writer import revocation
 
 # Files checked by one task: dask spends 200 microseconds on each.
 AT_A_TIME = 16
+
+Crcs = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,12 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     appended = (products[0].path / "zarr.json").exists()
     if appended:
         begun = np.flatnonzero(state.ends)
-        check = _BrickCheck(products[0], state, crcs[0], ledger)
+        check = partial(_check_bricks, products[0], state, crcs[0], ledger)
         report.damage += [d for part in map_blocks(check, _parts(begun)) for d in part]
     else:
         report.notes.append("latents were removed: only tb is checked")
     for one, done, crc in zip(products[1:], state.done[1:], crcs[1:], strict=True):
-        shards = _ShardCheck(one, crc)
+        shards = partial(_check_shards, one, crc)
         made = np.flatnonzero(done)
         report.damage += [d for part in map_blocks(shards, _parts(made)) for d in part]
     if not report.damage or not repair:
@@ -159,7 +163,7 @@ def _record(
             names = {product.name: n for n, product in enumerate(found.products)}
             records = revocation(epoch, names, taken)
             if len(records):
-                writer = RecordWriter(disk, ledger, epoch, 0)
+                writer = RecordWriter(disk, ledger.records_path, epoch, 0)
                 try:
                     writer.append(records)
                 finally:
@@ -169,83 +173,74 @@ def _record(
     return ""
 
 
-@dataclass(frozen=True)
-class _BrickCheck:
-    """Checks every chunk in some bricks."""
-
-    product: Appended
-    state: State
-    crcs: npt.NDArray[np.uint32]
-    ledger: Ledger
-
-    def __call__(self, bricks: Ints) -> list[Damage]:
-        return [damage for brick in bricks.tolist() for damage in self._brick(brick)]
-
-    def _brick(self, brick: int) -> Iterator[Damage]:
-        bricks = self.product.bricks
-        inside = bricks.tiles(brick)
-        chunks = inside[self.state.done[0][inside]]
-        if not len(chunks):  # all were taken back
-            return
-        try:
-            fd = os.open(self.product.file(brick), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            for chunk in chunks.tolist():
-                yield self._damage(chunk, brick, "file missing")
-            return
-        try:
-            index = read_index(fd, int(self.state.ends[brick]), bricks.slots)
-            if index is None:
-                # The next append of a run gives the file a new index, made from the records.  One
-                # chunk to append is enough; the others are checked by their records.
-                taken = bool(self.state.done[0][inside].all())
-                why = "index cut or checksum wrong"
-                yield self._damage(int(chunks[0]), brick, why, taken)
-                index = self.product.recorded_index(self.ledger, brick)
-            for chunk, slot in zip(chunks.tolist(), bricks.slot(chunks).tolist(), strict=True):
-                if why := self._fault(fd, int(index[slot, 0]), int(self.crcs[chunk])):
-                    yield self._damage(chunk, brick, why)
-        finally:
-            os.close(fd)
-
-    def _fault(self, fd: int, offset: int, crc: int) -> str:
-        size = self.product.chunk_bytes
-        if offset == int(EMPTY):
-            return "not in the file's index"
-        raw = pread_all(fd, size, offset)
-        if len(raw) < size:
-            return f"file cut inside it, at byte {offset + len(raw)}"
-        if decode_chunk(raw) is None:
-            return f"checksum wrong at byte {offset}"
-        if int.from_bytes(raw[-CRC_BYTES:], "little") != crc:
-            return f"not the bytes that were recorded, at byte {offset}"
-        return ""
-
-    def _damage(self, chunk: int, brick: int, why: str, taken: bool = True) -> Damage:
-        what = f"{self.product.noun} {chunk} {self.product.coords(chunk)}"
-        file = str(self.product.file(brick))
-        return Damage(self.product.name, what, file, why, chunk if taken else -1)
+def _check_bricks(
+    product: Appended, state: State, crcs: Crcs, ledger: Ledger, bricks: Ints
+) -> list[Damage]:
+    """Check every chunk in some bricks."""
+    return [d for brick in bricks.tolist() for d in _brick(product, state, crcs, ledger, brick)]
 
 
-@dataclass(frozen=True)
-class _ShardCheck:
-    """Checks some shards that are written whole."""
+def _brick(
+    product: Appended, state: State, crcs: Crcs, ledger: Ledger, brick: int
+) -> Iterator[Damage]:
+    file, inside = product.file(brick), product.bricks.tiles(brick)
+    chunks = inside[state.done[0][inside]]
 
-    product: Sharded
-    crcs: npt.NDArray[np.uint32]
+    def damage(chunk: int, why: str, taken: bool = True) -> Damage:
+        what = f"{product.noun} {chunk} {product.coords(chunk)}"
+        return Damage(product.name, what, str(file), why, chunk if taken else -1)
 
-    def __call__(self, shards: Ints) -> list[Damage]:
-        return [damage for shard in shards.tolist() for damage in self._shard(shard)]
+    if not len(chunks):  # all were taken back
+        return
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield from (damage(chunk, "file missing") for chunk in chunks.tolist())
+        return
+    try:
+        slots = product.bricks.slot(chunks).tolist()
+        index = read_index(fd, int(state.ends[brick]), product.bricks.slots)
+        if index is None:
+            # The next append of a run gives the file a new index, made from the records.  One
+            # chunk to append is enough; the others are checked by their records.
+            taken = bool(state.done[0][inside].all())
+            yield damage(int(chunks[0]), "index cut or checksum wrong", taken)
+            index = product.recorded_index(ledger, brick)
+        for chunk, slot in zip(chunks.tolist(), slots, strict=True):
+            why = _fault(fd, int(index[slot, 0]), product.chunk_bytes, int(crcs[chunk]))
+            if why:
+                yield damage(chunk, why)
+    finally:
+        os.close(fd)
 
-    def _shard(self, shard: int) -> Iterator[Damage]:
-        side = self.product.edges[0] // self.product.edges[1]
-        at, path = self.product.coords(shard), self.product.file(shard)
+
+def _fault(fd: int, offset: int, size: int, crc: int) -> str:
+    """Return what is wrong with a chunk; "" if nothing."""
+    if offset == int(EMPTY):
+        return "not in the file's index"
+    raw = pread_all(fd, size, offset)
+    if len(raw) < size:
+        return f"file cut inside it, at byte {offset + len(raw)}"
+    if decode_chunk(raw) is None:
+        return f"checksum wrong at byte {offset}"
+    if int.from_bytes(raw[-CRC_BYTES:], "little") != crc:
+        return f"not the bytes that were recorded, at byte {offset}"
+    return ""
+
+
+def _check_shards(product: Sharded, crcs: Crcs, shards: Ints) -> list[Damage]:
+    """Check some shards that are written whole."""
+    found = []
+    side = product.edges[0] // product.edges[1]
+    for shard in shards.tolist():
+        at, path = product.coords(shard), product.file(shard)
         bad, _, crc, fault = check_shard(path, side**3)
-        if not bad and not fault and crc != int(self.crcs[shard]):
+        if not bad and not fault and crc != int(crcs[shard]):
             fault = "not the bytes that were recorded"
+        what = {f"shard {at}": fault} if fault else {}
         for slot in bad:
             inner = np.unravel_index(slot, (side,) * 3)
             chunk = tuple(int(a * side + b) for a, b in zip(at, inner, strict=True))
-            yield Damage(self.product.name, f"chunk {chunk}", str(path), "checksum wrong", shard)
-        if fault:
-            yield Damage(self.product.name, f"shard {at}", str(path), fault, shard)
+            what[f"chunk {chunk}"] = "checksum wrong"
+        found += [Damage(product.name, w, str(path), why, shard) for w, why in what.items()]
+    return found

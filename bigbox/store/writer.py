@@ -23,17 +23,9 @@ from bigbox.scheduler.grid import CHUNK, Ints
 from bigbox.store.durable import Disk, explained
 from bigbox.store.layouts import LayoutT
 from bigbox.store.lease import Lease
-from bigbox.store.ledger import (
-    BEGUN,
-    COMPLETE,
-    Ledger,
-    Records,
-    RecordWriter,
-    made,
-    make_records,
-    revoked,
-)
+from bigbox.store.ledger import Ledger
 from bigbox.store.product import ChunkReader, Sharded, true_in_parts
+from bigbox.store.records import BEGUN, COMPLETE, Records, RecordWriter, made, make_records, revoked
 from bigbox.store.run import Begun
 from bigbox.store.shards import AppendShard, Float, empty_index, read_index, write_shard
 
@@ -86,7 +78,7 @@ class RunWriter(Generic[LayoutT]):
         self._open: OrderedDict[int, AppendShard] = OrderedDict()
         self._lease = lease or Lease.shared(disk, ledger, begun.epoch)
         try:
-            self._records = RecordWriter(disk, ledger, begun.epoch, rank)
+            self._records = RecordWriter(disk, ledger.records_path, begun.epoch, rank)
             self.reader = ChunkReader(self.products[0], self._ends, ledger)
             with explained(self.products[0].path), self._lease.fenced():
                 self._cut_torn_tails()

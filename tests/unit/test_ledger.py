@@ -18,17 +18,8 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.durable import Disk
 from bigbox.store.layouts import PaintLayout
 from bigbox.store.lease import Lease
-from bigbox.store.ledger import (
-    COMPLETE,
-    RECORD,
-    Ledger,
-    RecordWriter,
-    Source,
-    checks,
-    made,
-    make_records,
-    revoked,
-)
+from bigbox.store.ledger import Ledger, Source
+from bigbox.store.records import COMPLETE, RECORD, RecordWriter, checks, made, make_records, revoked
 
 DISK = Disk()
 BRICKS = Bricks(Tiling((9, 9, 9), 4, 1), 2)
@@ -50,7 +41,7 @@ def start(ledger: Ledger, epoch: int, sealed: dict[str, int] | None = None, fres
 
 
 def write(ledger: Ledger, epoch: int, rank: int, *records: np.ndarray) -> Path:
-    writer = RecordWriter(DISK, ledger, epoch, rank)
+    writer = RecordWriter(DISK, ledger.records_path, epoch, rank)
     for r in records:
         writer.append(r)
     writer.close()
@@ -235,7 +226,7 @@ def test_damage_to_a_sealed_file_is_told_until_it_is_sealed_again(ledger: Ledger
 
 def test_records_of_many_threads_are_all_there(ledger: Ledger) -> None:
     start(ledger, 1, fresh=True)
-    writer = RecordWriter(DISK, ledger, 1, 0)
+    writer = RecordWriter(DISK, ledger.records_path, 1, 0)
 
     def some(first: int) -> None:
         for tile in range(first, BRICKS.grid.size, 3):
