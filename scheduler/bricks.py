@@ -123,13 +123,13 @@ class Bricks(Generic[CellsT]):
         return terms[0], terms[1], terms[2]
 
     def cell(self, tiles: ArrayLike) -> Ints:
-        """brick * edge^3 + slot: (M,) -> int64 (M,)."""
+        """Return brick * edge^3 + slot: (M,) -> int64 (M,)."""
         i, j, k = np.unravel_index(np.asarray(tiles, np.int64), self.grid.counts)
         x, y, z = self.cell_terms
         return x[i] + y[j] + z[k]
 
     def of_tile(self, tiles: ArrayLike) -> Ints:
-        """The brick of each tile: (M,) -> int64 (M,)."""
+        """Return the brick of each tile: (M,) -> int64 (M,)."""
         return self.cell(tiles) // self.slots
 
     def slot(self, tiles: ArrayLike) -> Ints:
@@ -137,7 +137,7 @@ class Bricks(Generic[CellsT]):
         return self.cell(tiles) % self.slots
 
     def tile_at(self, bricks: ArrayLike, slots: ArrayLike) -> Ints:
-        """The tile at a slot of a brick: int64, broadcast; -1 where a smaller brick has none."""
+        """Return the tile at a slot of a brick: int64, broadcast; -1 where there is none."""
         at = self.coords(bricks) * self.edge
         at = at + np.stack(np.unravel_index(np.asarray(slots), (self.edge,) * 3), axis=-1)
         nx, ny, nz = self.grid.counts
@@ -145,12 +145,12 @@ class Bricks(Generic[CellsT]):
         return np.where((at < (nx, ny, nz)).all(axis=-1), tile, -1)
 
     def tiles(self, brick: int) -> Ints:
-        """The tiles of one brick in order of their slots, int64."""
+        """Return the tiles of one brick in order of their slots, int64."""
         found = self.tile_at(brick, np.arange(self.slots))
         return found[found >= 0]
 
     def tile_counts(self) -> Ints:
-        """Number of tiles in every brick, int64[size]."""
+        """Return the number of tiles in every brick, int64[size]."""
         e = self.edge
         x, y, z = (
             np.minimum(e, n - e * np.arange(b, dtype=np.int64))
@@ -221,7 +221,7 @@ class Assignment:
         return found
 
     def rank_of(self, tiles: ArrayLike) -> NDArray[np.int32]:
-        """The rank that paints each tile: (M,) -> int32 (M,)."""
+        """Return the rank that paints each tile: (M,) -> int32 (M,)."""
         return self.brick_rank[self.bricks.of_tile(tiles)]
 
     def rank_of_middle(self, grid: Grid) -> NDArray[np.int32]:
@@ -237,18 +237,18 @@ class Assignment:
         return self.place[brick] * np.int64(self.bricks.slots) + slot
 
     def bricks_of(self, rank: int) -> Ints:
-        """The bricks of a rank in the order of the curve, int64."""
+        """Return the bricks of a rank in the order of the curve, int64."""
         return self.bricks.curve[self.starts[rank] : self.starts[rank + 1]]
 
     def tiles_of(self, rank: int) -> Ints:
-        """The tiles of a rank, int64, in the order of their addresses."""
+        """Return the tiles of a rank, int64, in the order of their addresses."""
         found = self.bricks.tile_at(
             self.bricks_of(rank)[:, None], np.arange(self.bricks.slots)
         ).ravel()
         return found[found >= 0]
 
     def counts(self) -> Ints:
-        """Number of tiles of every rank, int64[n_ranks]."""
+        """Return the number of tiles of every rank, int64[n_ranks]."""
         per_brick = self.bricks.tile_counts()[self.bricks.curve]
         through = np.concatenate([[0], np.cumsum(per_brick)])
         return np.diff(through[self.starts])

@@ -74,15 +74,18 @@ class Policy:
     Pure and deterministic: the batches depend on the events and on nothing else. Holds about ten
     bytes per tile of the rank, and nothing about the tiles of others.
 
-    Args:
-        assignment: which rank paints what.
-        rank: this rank.
-        colouring: "levels" or "paper".
-        gated: every tile also waits until it is named by `opened`.
+    Parameters
+    ----------
+    assignment : which rank paints what.
+    rank : this rank.
+    colouring : "levels" or "paper".
+    gated : every tile also waits until it is named by `opened`.
 
-    Raises:
-        ValueError: a rank or a colouring that does not exist; later, an event that contradicts the
-            state. The message names the tile, and the event has had no effect.
+    Raises
+    ------
+    ValueError
+        A rank or a colouring that does not exist; later, an event that contradicts the
+        state. The message names the tile, and the event has had no effect.
     """
 
     def __init__(
@@ -173,8 +176,10 @@ class Policy:
 
         Tiles named twice, and tiles that are of no interest to this rank, have no further effect.
 
-        Raises:
-            ValueError: after the first batch, or for a tile that does not exist.
+        Raises
+        ------
+        ValueError
+            After the first batch, or for a tile that does not exist.
         """
         if self._started:
             raise ValueError("tiles can be restored only before the first batch is handed out")
@@ -192,8 +197,10 @@ class Policy:
     def done(self, tiles: ArrayLike) -> None:
         """Own tiles that are painted.
 
-        Raises:
-            ValueError: a tile of another rank, never handed out, or done already.
+        Raises
+        ------
+        ValueError
+            A tile of another rank, never handed out, or done already.
         """
         tiles = np.asarray(tiles, np.int64)
         if len(tiles) <= self._few:
@@ -215,8 +222,10 @@ class Policy:
     def arrived(self, tiles: ArrayLike) -> None:
         """Tiles of other ranks whose overlaps are in hand; a tile named again has no effect.
 
-        Raises:
-            ValueError: an own tile, or one that does not exist.
+        Raises
+        ------
+        ValueError
+            An own tile, or one that does not exist.
         """
         tiles = np.asarray(tiles, np.int64)
         if len(tiles) <= self._few:
@@ -241,7 +250,7 @@ class Policy:
             self._clear(p, np.full(len(p), self._tables.gate))
 
     def next_batch(self, k: int, partial: bool) -> Ints:
-        """The k ready tiles of the highest priority, now in flight: int64[<= k].
+        """Return the k ready tiles of the highest priority, now in flight: int64[<= k].
 
         Empty if fewer than k are ready, unless `partial` takes what there is.
         """
@@ -364,7 +373,7 @@ class Policy:
                     self._low_awaited = min(self._low_awaited, p)
 
     def _release(self, tiles: Ints) -> None:
-        """The same for many tiles."""
+        """Do the same for many tiles."""
         _, cell, bit = self._tables.steps(tiles)
         brick, slot = np.divmod(cell, self._slots)
         local = self._assignment.place[brick] * np.int64(self._slots) + slot - self._first

@@ -6,7 +6,7 @@ The simulator drives the very orders that the engine drives (`bigbox.scheduler.o
 is made up: a batch takes what the cost model says, and messages arrive `latency` seconds later::
 
     rank 0  |== batch ==|== batch ==|== batch ==|
-                        \\ latency
+                        | latency
     rank 1  |== batch ==|.......|== batch ==|        idle until the overlaps are there
 
 As in the engine, one batch is taken ahead while another is painted, but only a full one; a rank
@@ -172,7 +172,7 @@ class Simulation:
             self._at(self.now + self.cost.latency, to)
 
     def _settle(self, r: int, order: Order, outcome: Outcome) -> None:
-        """What became of units: rank r sends it to those concerned, and takes note itself."""
+        """Send what became of units to the ranks concerned, and take note on rank r itself."""
         number = self.ranks[r].orders.index(order)
         for mail in outcome.mail:
             self._send(mail.to, lambda to=mail.to, what=mail.what: self._mail(to, number, what))  # type: ignore[misc]
@@ -294,7 +294,7 @@ def _show(done: int, total: int) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Run the command; return its exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
     try:

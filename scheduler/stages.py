@@ -60,7 +60,7 @@ def level(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
 
 
 def triples(tiling: Tiling, colouring: str = "levels") -> list[list[tuple[int, int, int]]]:
-    """The colour triples of each stage, in order of the stages."""
+    """Return the colour triples of each stage, in order of the stages."""
     check_colouring(colouring)
     rx, ry, rz = (range(int(tiling.colours(a).max()) + 1) for a in range(3))
     ordered = sorted(product(rx, ry, rz), key=lambda t: (sum(t), t))
@@ -81,7 +81,7 @@ def stage_of_triple(tiling: Tiling, colouring: str) -> NDArray[np.int64]:
 
 
 def stages(tiling: Tiling, colouring: str = "levels") -> int:
-    """Number of stages: 4 levels, or the paper's 8; more with odd counts on periodic axes."""
+    """Return the number of stages: 4 levels, or the paper's 8; more with odd counts."""
     return len(triples(tiling, colouring))
 
 
@@ -93,7 +93,7 @@ def stage(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
 
 
 def stage_counts(tiling: Tiling, colouring: str = "levels") -> Ints:
-    """Number of tiles in each stage, int64 (stages,), from the counts per axis alone."""
+    """Return the number of tiles in each stage, int64 (stages,), from the counts per axis alone."""
     per_axis = [np.bincount(tiling.colours(a), minlength=3) for a in range(3)]
     counts = [
         sum(int(per_axis[0][i] * per_axis[1][j] * per_axis[2][k]) for i, j, k in members)
@@ -134,8 +134,9 @@ def overlapping(tiling: Tiling, axis: int) -> NDArray[np.bool_]:
 
 @cache
 def _face_shifts(tiling: Tiling, forward: bool) -> tuple[Ints, Ints, Ints]:
-    """Per axis, int64 (n, 2): from a tile to the one it waits for (or that waits for it) across
-    its two faces, as a difference of linear indices; 0 where there is none.
+    """Return per axis, int64 (n, 2), the step across each face to the tile that is waited for.
+
+    It is a difference of linear indices, 0 where there is none; `forward`: to the one that waits.
     """
     found = []
     for a, n in enumerate(tiling.counts):
@@ -178,8 +179,9 @@ def followers(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
 
 @cache
 def _all_shifts(tiling: Tiling, axis: int) -> tuple[Ints, NDArray[np.bool_], Ints]:
-    """Along one axis, (n, 26) for the `OFFSETS`: shift of the index, whether voxels are shared, and
-    the neighbour's colour as a digit of its triple. The triple of a tile is the sum of its digits.
+    """Return along one axis, (n, 26) for the `OFFSETS`, what there is to know of neighbours.
+
+    Shift of the index, whether voxels are shared, and the colour as a digit of the triple.
     """
     n = tiling.counts[axis]
     here = np.arange(n)[:, None]
@@ -215,7 +217,7 @@ def _related(tiling: Tiling, tiles: ArrayLike, colouring: str, *, forward: bool)
 
 
 def predecessors(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
-    """The tiles each tile waits for: (M,) -> int64 (M, P), -1 in unused columns, none twice.
+    """Return the tiles each tile waits for: (M,) -> int64 (M, P), -1 in unused columns, none twice.
 
     "levels": P = 6, the face neighbours whose slab is known to the tile. "paper": P = 26, every
     tile of an earlier stage that shares a voxel.
@@ -224,5 +226,5 @@ def predecessors(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") ->
 
 
 def successors(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
-    """The tiles that wait for each tile: the inverse of `predecessors`, same layout."""
+    """Return the tiles that wait for each tile: the inverse of `predecessors`, same layout."""
     return _related(tiling, tiles, colouring, forward=True)

@@ -139,7 +139,7 @@ class Tables:
         return rows, moved[rows, column], np.uint32(1) << number.astype(np.uint32)
 
     def steps_of(self, tile: int) -> Sequence[tuple[int, int]]:
-        """The same for one tile in plain Python: shift and bit of each tile that waits for it."""
+        """Return the same for one tile in plain Python: shift and bit of each that waits for it."""
         _, ny, nz = self.tiling.counts
         i, j, k = tile // (ny * nz), tile // nz % ny, tile % nz
         if self.colouring == "levels":
@@ -192,5 +192,5 @@ class Tables:
 
 @lru_cache(maxsize=4)
 def tables_of(assignment: Assignment, colouring: str) -> Tables:
-    """The tables of an assignment, made once for all of its ranks."""
+    """Return the tables of an assignment, made once for all of its ranks."""
     return Tables(assignment, colouring)

@@ -60,7 +60,7 @@ def _fits(n_voxels: int, tile: int, overlap: int, periodic: bool) -> bool:
 
 
 def _nearest(n_voxels: int, tile: int, overlap: int, periodic: bool) -> str:
-    """The closest sizes below and above that can be tiled, as words for a message."""
+    """Return the closest sizes below and above that can be tiled, as words for a message."""
     # Tiles at the largest stride, more than half a tile, always fit: a size that works is never
     # more than two tiles away.
     above = max(n_voxels, tile) + 1 + np.arange(2 * tile)
@@ -82,15 +82,18 @@ class Tiling:
     Tiles are named by a linear index, int64, C order over `counts`; every method takes arrays of M
     of them. Nothing here holds an array over the tiles, only over the voxels of one axis.
 
-    Args:
-        shape: voxels of the box on x, y, z.
-        tile: voxels of a tile on each axis (32 in the paper, section 2.4).
-        overlap: the least number of voxels shared by neighbouring tiles (4 in the paper).
-        periodic: whether the box wraps round, per axis.
+    Parameters
+    ----------
+    shape : voxels of the box on x, y, z.
+    tile : voxels of a tile on each axis (32 in the paper, section 2.4).
+    overlap : the least number of voxels shared by neighbouring tiles (4 in the paper).
+    periodic : whether the box wraps round, per axis.
 
-    Raises:
-        TilingError: box smaller than a tile, or an overlap, asked for or resulting, that is
-            negative or reaches half a tile (tiles would then overlap their second neighbours).
+    Raises
+    ------
+    TilingError
+        Box smaller than a tile, or an overlap, asked for or resulting, that is
+        negative or reaches half a tile (tiles would then overlap their second neighbours).
     """
 
     shape: Triple
@@ -270,12 +273,12 @@ class Tiling:
         return found
 
     def owner(self, voxels: ArrayLike) -> Ints:
-        """The tile that owns each voxel of the box: (M, 3) -> int64 (M,)."""
+        """Return the tile that owns each voxel of the box: (M, 3) -> int64 (M,)."""
         at = np.asarray(voxels, np.int64)
         return self.index(np.stack([self._owners[a][at[..., a]] for a in range(3)], axis=-1))
 
     def owned(self, tile: int) -> Slices:
-        """The cuboid of voxels a tile owns, as slices into the tile."""
+        """Return the cuboid of voxels a tile owns, as slices into the tile."""
         at = self.coords(tile)
         x, y, z = (
             slice(int(low[i]), self.tile - int(high[i]))
@@ -284,7 +287,7 @@ class Tiling:
         return x, y, z
 
     def as_dict(self) -> dict[str, Any]:
-        """The tiling as JSON."""
+        """Return the tiling as JSON."""
         return {
             "shape": list(self.shape),
             "tile": self.tile,
@@ -294,7 +297,7 @@ class Tiling:
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Tiling:
-        """The inverse of `as_dict`."""
+        """Return the inverse of `as_dict`."""
         return cls(tuple(d["shape"]), d["tile"], d["overlap"], tuple(d["periodic"]))
 
     def describe(self) -> str:

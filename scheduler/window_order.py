@@ -139,7 +139,7 @@ class WindowRow:
         return np.unique(below[awaited], return_counts=True)
 
     def _whole_brick(self, row: int) -> tuple[Ints, Ints]:
-        """The same as `_part_brick`, as a product over the axes."""
+        """Return the same as `_part_brick`, as a product over the axes."""
         hits = []
         for axis, index in enumerate(self._bricks[row].tolist()):
             below = self.windows.meeting.axes[axis].table[self._along[axis][index]]

@@ -111,9 +111,11 @@ class Loop:
         return self.tally
 
     def _pause(self) -> float:
-        """Seconds until other ranks are listened to again: a hundredth of what a batch takes, so
-        that a message comes in good time and looking for it costs a painter on a CPU nothing. The
-        end of a job here ends the pause."""
+        """Return the seconds until other ranks are listened to again.
+
+        A hundredth of what a batch takes: a message comes in good time, and looking for it costs a
+        painter on a CPU nothing. The end of a job here ends the pause.
+        """
         if self.transport.size == 1:
             return LONGEST_PAUSE
         batch = self.tally.painting_s / max(1, self.tally.batches)

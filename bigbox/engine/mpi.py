@@ -64,7 +64,7 @@ class World:
             node.Free()
 
     def transport(self) -> Transport:
-        """The way this world's ranks speak while they paint."""
+        """Return the way this world's ranks speak while they paint."""
         return MpiTransport(self._comm) if self._comm else SingleRank()
 
     def gather(self, value: T) -> list[T]:
@@ -102,7 +102,7 @@ class World:
         return value
 
     def abort(self, status: int) -> None:
-        """Ends every rank at once: an error on one rank must not leave the others waiting."""
+        """End every rank at once: an error on one rank must not leave the others waiting."""
         if self._comm:
             # What is still in the launcher's pipe when the ranks are killed is lost.
             sys.stderr.flush()
@@ -111,7 +111,7 @@ class World:
 
 
 def join_world() -> World:
-    """The world that the launcher made; refuses a launcher that does not fit mpi4py.
+    """Return the world that the launcher made; refuse a launcher that does not fit mpi4py.
 
     An mpirun of another MPI than mpi4py's starts N worlds of one rank each, which would all
     write to the same box.
@@ -145,7 +145,7 @@ def join_world() -> World:
 
 
 def abort_on_error(world: World, what: Callable[[], T]) -> T:
-    """Runs `what`; an unexpected error is printed and ends every rank with status 1."""
+    """Run `what`; print an unexpected error and end every rank with status 1."""
     try:
         return what()
     except BigboxError:
@@ -177,10 +177,12 @@ class MpiTransport:
         self._barrier: MPI.Request | None = None
 
     def send(self, to: int, block: bytearray) -> None:
+        """Start sending; return at once."""
         request = self._comm.Issend([block, self._mpi.BYTE], dest=to, tag=self._TAG)
         self._under_way.append((request, block))
 
     def poll(self) -> list[bytearray]:
+        """Return what has arrived."""
         blocks = []
         status = self._mpi.Status()
         while (message := self._comm.Improbe(tag=self._TAG, status=status)) is not None:
@@ -191,9 +193,11 @@ class MpiTransport:
         return blocks
 
     def sent(self) -> bool:
+        """Return whether all blocks were received."""
         return not self._under_way
 
     def finished(self) -> bool:
+        """Return whether every rank needs nothing more."""
         if self._barrier is None:
             self._barrier = self._comm.Ibarrier()
         return bool(self._barrier.Test())

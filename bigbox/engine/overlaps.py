@@ -50,7 +50,7 @@ def packed(slabs: Sequence[Slab]) -> Parcel:
 
 
 def local_slab(tile: int, axis: int, side: int, width: int) -> tuple[slice, ...]:
-    """The slab of `width` voxels at a face, as slices of (fields, tile, tile, tile)."""
+    """Return the slab of `width` voxels at a face, as slices of (fields, tile, tile, tile)."""
     cut = [slice(None)] * 4
     cut[1 + axis] = slice(0, width) if side == 0 else slice(tile - width, tile)
     return tuple(cut)
@@ -115,7 +115,7 @@ class Overlaps:
         return waiting[waiting >= 0], slabs
 
     def keep(self, slabs: Iterable[Slab], durable: bool) -> None:
-        """Takes slabs in hand; those of tiles not yet durable are never dropped."""
+        """Take slabs in hand; those of tiles not yet durable are never dropped."""
         with self._lock:
             for slab in slabs:
                 name = (slab.tile, slab.axis, slab.side)
@@ -126,7 +126,7 @@ class Overlaps:
             self._trim()
 
     def now_durable(self, tiles: np.ndarray) -> None:
-        """The store holds these tiles: their slabs may be dropped when memory is short."""
+        """Note that the store holds these tiles: their slabs may be dropped for want of memory."""
         with self._lock:
             for tile in tiles.tolist():
                 for axis in range(3):
@@ -155,7 +155,7 @@ class Overlaps:
             return data
 
     def known(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The voxels of `tiles` that earlier tiles have painted, and how wide their slabs are.
+        """Return the voxels of `tiles` that earlier tiles painted, and how wide their slabs are.
 
         Returns float32 (M, F, t, t, t), zero where unknown, and int64 (M, 3, 2). Takes the slabs
         out of hand. Raises DamagedTile when one has to be read back and its bytes are wrong.

@@ -155,7 +155,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
 
 
 def _told(failure: BigboxError | None, job: Job) -> BigboxError | None:
-    """What a failure is told as: a damaged chunk is marked in a ledger, or is to be."""
+    """Return what a failure is told as: a damaged chunk is marked in a ledger, or is to be."""
     if not isinstance(failure, DamagedChunk):
         return failure
     if job.marks(failure):

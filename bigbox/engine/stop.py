@@ -41,12 +41,12 @@ class StopRequest:
             signal.raise_signal(number)
 
     def clear(self) -> None:
-        """Takes the STOP file away: the run has ended."""
+        """Take the STOP file away: the run has ended."""
         if self._file:
             self._file.unlink(missing_ok=True)
 
     def asked(self) -> str:
-        """The reason to stop, or "" to go on; looks for the STOP file once a second."""
+        """Return the reason to stop, or "" to go on; looks for the STOP file once a second."""
         now = time.monotonic()
         if not self.reason and self._file and now - self._looked > self._between:
             self._looked = now

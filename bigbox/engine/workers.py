@@ -9,16 +9,16 @@ from typing import Any, Protocol
 
 
 class Workers(Protocol):
-    """Runs jobs: `paint`, `load`, `commit`, `haloes`, `assemble` each have a queue of their own."""
+    """Runs jobs; each queue has a thread of its own."""
 
     def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Queues a job; jobs of one queue run one after the other in the order of submission."""
+        """Queue a job; jobs of one queue run one after the other in the order of submission."""
 
     def wait(self, seconds: float) -> None:
-        """Returns when a job has ended, after `seconds` at the latest."""
+        """Return when a job has ended, after `seconds` at the latest."""
 
     def close(self) -> None:
-        """Waits for the jobs that run."""
+        """Wait for the jobs that run."""
 
 
 class Threads:
@@ -29,6 +29,7 @@ class Threads:
         self._ended = threading.Event()
 
     def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Queue a job."""
         pool = self._pools.get(queue)
         if pool is None:
             pool = self._pools[queue] = ThreadPoolExecutor(1, thread_name_prefix=queue)
@@ -37,10 +38,12 @@ class Threads:
         return future
 
     def wait(self, seconds: float) -> None:
+        """Wait for the end of a job."""
         self._ended.wait(seconds)
         self._ended.clear()
 
     def close(self) -> None:
+        """Wait for the jobs that run."""
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -49,6 +52,7 @@ class Inline:
     """Every job runs at once in the caller: the same bytes, and an order that can be repeated."""
 
     def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Queue a job."""
         future: Future[Any] = Future()
         try:
             future.set_result(job(*args))
@@ -57,7 +61,9 @@ class Inline:
         return future
 
     def wait(self, seconds: float) -> None:
+        """Wait for the end of a job."""
         return
 
     def close(self) -> None:
+        """Wait for the jobs that run."""
         return

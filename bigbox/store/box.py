@@ -154,8 +154,7 @@ class Box:
 
     @property
     def stem(self) -> str:
-        """The box's name without its ending, and the realization: what files beside it are named
-        after."""
+        """The box's name without its ending, and the realization, for files beside it."""
         stem = self.path.resolve().stem
         return f"{stem}_r{self.realization:04d}" if self.realization else stem
 
@@ -165,7 +164,7 @@ class Box:
         return (self.place if own else self.path) / name
 
     def realizations(self) -> list[int]:
-        """The realizations after the first that have been begun, ascending."""
+        """Return the realizations after the first that have been begun, ascending."""
         found = (_realization_named(p) for p in (self.path / REALIZATIONS).glob("*"))
         return sorted(named[1] for named in found if named is not None)
 
@@ -179,7 +178,7 @@ class Box:
         return (read_json(self.place_of(name) / "zarr.json") or {}).get("node_type") == "array"
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """The zarr array, opened in the box's mode; raises BadInput where there is none."""
+        """Return the zarr array, opened in the box's mode; raise BadInput where there is none."""
         if not self.has(name):
             raise BadInput(
                 f"{self.path}: has no array '{name}' (it has: {', '.join(self.names()) or 'none'})"
@@ -272,13 +271,13 @@ def field_chunks(
 
 
 def realization_path(path: str | Path, realization: int) -> Path:
-    """The group of a realization: the box itself for 0, else realizations/0001 and so on."""
+    """Return the group of a realization: the box itself for 0, else realizations/0001 and so on."""
     path = Path(path)
     return path / REALIZATIONS / f"{realization:04d}" if realization else path
 
 
 def _realization_named(path: Path) -> tuple[Path, int] | None:
-    """The box and the number that the path of a realization's group names; None for others."""
+    """Return the box and number that the path of a realization's group names; None for others."""
     path = path.absolute() if len(path.parts) < 3 else path
     match = re.fullmatch(r"\d{4,}", path.name)
     if match is None or path.parent.name != REALIZATIONS or not int(path.name):
@@ -305,7 +304,7 @@ def make_realization(disk: Disk, box: Box) -> None:
 
 
 def _mine(box: Box) -> Path:
-    """A name that no other process gives a file, since several may make a group at a time."""
+    """Return a name that no other process gives a file: several may make a group at a time."""
     return box.place / f"start-{os.urandom(8).hex()}.partial"
 
 

@@ -51,7 +51,7 @@ class CutoutReader:
         self._lock = Lock()
 
     def read(self, origin: Sequence[int], shape: Sequence[int]) -> Float:
-        """The cut-out at voxel `origin` (any integer) of `shape` voxels, float32, C order.
+        """Return the cut-out at voxel `origin` (any integer) of `shape` voxels, float32, C order.
 
         Raises BadInput naming the array and the chunk where a chunk's checksum is wrong, or where
         it holds a value that is not finite: so zarr reads what was never written, or is lost.
@@ -117,7 +117,7 @@ class CutoutReader:
 
 
 def _source(array: zarr.Array[Any]) -> Any:
-    """The same array on disk, by tensorstore: chunks in a third of zarr-python's time.
+    """Return the same array on disk, by tensorstore: chunks in a third of zarr-python's time.
 
     It keeps no chunks itself, and does with one thread what one reader asks for.
     """

@@ -39,7 +39,7 @@ class Painted:
 
 
 def painted(box: Box) -> Painted | None:
-    """The painting of a box after its ledger; None where nothing was painted by bigbox."""
+    """Return the painting of a box after its ledger; None where bigbox painted nothing."""
     found = painting_of(box)
     if found is None:
         return None
@@ -49,7 +49,7 @@ def painted(box: Box) -> Painted | None:
 
 
 def require_whole(box: Box, name: str) -> Any:
-    """The array, refused with BadInput where the painting that makes it has not come to its end."""
+    """Return the array; raise BadInput where the painting that makes it is not at its end."""
     array = box.require(name)
     about = painted(box) if name == "tb" else None
     if about is not None and not about.whole:

@@ -125,7 +125,7 @@ class Disk:
             shutil.rmtree(path)
 
     def lock(self, file: File, *, exclusive: bool) -> bool | None:
-        """flock without waiting: True got it, False another holds it, None no locks here."""
+        """Lock without waiting (flock): True got it, False another holds it, None no locks here."""
         try:
             fcntl.flock(file.fd, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:

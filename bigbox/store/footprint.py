@@ -43,8 +43,10 @@ def footprint(
     tb_edges: tuple[int, int] | None = None,
     batch: int = 1,
 ) -> Footprint:
-    """Size on disk of a painting in bricks of edge³ tiles, committed `batch` tiles of a brick at a
-    time (1 is the worst: an index for every tile); tb_edges: (shard, inner chunk) of tb, voxels.
+    """Return the size on disk of a painting in bricks of edge³ tiles.
+
+    batch: tiles of a brick committed at a time, 1 is the worst: an index for every tile; tb_edges:
+    (shard, inner chunk) of tb, voxels.
     """
     shard, chunk = tb_edges or default_shard(max(tiling.shape))
     bricks = Bricks(tiling, edge)

@@ -159,5 +159,5 @@ class Holder:
 
 
 def lock_path(ledger: Ledger) -> Path:
-    """The file that carries the lock."""
+    """Return the file that carries the lock."""
     return ledger.path / "lease.lock"

@@ -124,12 +124,12 @@ class Ledger:
         return run if run is not None and run.get("base") == self.base() else None
 
     def newest(self) -> int:
-        """Number of the newest run, 0 where there is none."""
+        """Return the number of the newest run, 0 where there is none."""
         numbers = [int(n[:-5]) for n in _names(self.epochs_path) if re.fullmatch(r"\d+\.json", n)]
         return max(numbers, default=0)
 
     def epoch_path(self, epoch: int) -> Path:
-        """The file that says when and where a run started."""
+        """Return the file that says when and where a run started."""
         return self.epochs_path / f"{epoch:05d}.json"
 
     def tmp_of(self, epoch: int) -> Path:
@@ -137,7 +137,7 @@ class Ledger:
         return self.tmp_path / f"e{epoch:05d}"
 
     def epoch(self, epoch: int) -> dict[str, Any]:
-        """What was noted when a run started; raises BadInput where its file is damaged."""
+        """Return what was noted when a run started; raise BadInput where its file is damaged."""
         found = read_json(self.epoch_path(epoch))
         if found is None:
             raise BadInput(
@@ -147,14 +147,14 @@ class Ledger:
         return found
 
     def base(self) -> int:
-        """The run that began the present painting: records of earlier ones are void."""
+        """Return the run that began the present painting: records of earlier ones are void."""
         for epoch in range(self.newest(), 0, -1):
             if self.epoch(epoch).get("fresh"):
                 return epoch
         return 0
 
     def sources(self) -> list[Source]:
-        """The record files that count, in order of runs and ranks."""
+        """Return the record files that count, in order of runs and ranks."""
         base, newest = self.base(), self.newest()
         seals = self._seals()
         found = []
@@ -197,7 +197,7 @@ class Ledger:
         return Source(int(match[1]), int(match[2]), self.records_path / name, sealed)
 
     def blocks(self, source: Source) -> Iterator[Records]:
-        """The good records of one file, some at a time, up to its first torn or bad one."""
+        """Return the good records of one file, some at a time, up to its first torn or bad one."""
         left = source.sealed
         # Buffered: its read goes on after a short one, which would end the file here for good.
         with open(source.path, "rb") as file:

@@ -81,7 +81,7 @@ def array_metadata(
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The JSON object in a file, None where there is no such file or it is not one."""
+    """Return the JSON object in a file, None where there is no such file or it is not one."""
     try:
         value = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):

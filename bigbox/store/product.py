@@ -1,8 +1,8 @@
-"""Describe a product: an array that ranks fill chunk by chunk, and in which order it is durable.
+"""Say what is stored where, and in which order it is made durable: products of ranks.
 
-    latents/painted   one chunk a tile    appended to one file a brick   \\  product 0 of their
-    halo              one chunk a block   appended to one file a brick   /  ledger
-    tb, and others    one chunk a shard   written whole, one file each      products 1, 2, ...
+    latents/painted   one chunk a tile    appended to one file a brick    product 0 of its ledger
+    halo              one chunk a block   appended to one file a brick    product 0 of its ledger
+    tb, and others    one chunk a shard   written whole, one file each    products 1, 2, ...
 
 A chunk is done when its record stands in the ledger, and never before its data is durable::
 

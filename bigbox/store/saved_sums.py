@@ -51,7 +51,7 @@ class SavedSums:
     lines: npt.NDArray[np.void]
 
     def included(self) -> tuple[Ints, Bool]:
-        """The blocks, ascending, and which windows are in their sums, bool (blocks, bits)."""
+        """Return the blocks, ascending, and the windows in their sums, bool (blocks, bits)."""
         blocks, first = np.unique(self.lines["block"].astype(np.int64), return_index=True)
         if not len(blocks):
             return blocks, np.zeros((0, self.bits), bool)
@@ -59,7 +59,7 @@ class SavedSums:
         return blocks, np.unpackbits(masks, axis=1, count=self.bits).astype(bool)
 
     def only(self, rows: npt.NDArray[np.bool_] | Ints) -> SavedSums:
-        """Some of the lines."""
+        """Return some of the lines."""
         return SavedSums(self.bits, self.files, self.file[rows], self.lines[rows])
 
 
@@ -111,7 +111,7 @@ def _disjoint(block: npt.NDArray[np.uint64], windows: npt.NDArray[np.uint8]) -> 
 
 
 def _read(path: Path, bits: int) -> npt.NDArray[np.void] | None:
-    """The lines of an index; None where it is damaged, or of other windows."""
+    """Return the lines of an index; None where it is damaged, or of other windows."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -185,7 +185,7 @@ class SumsFile:
         self._aside.add(block)
 
     def take(self, block: int) -> tuple[Bool, Ints] | None:
-        """Sums that are needed in memory, and their windows; None where there are none yet."""
+        """Return sums that are needed in memory, and their windows; None if there are none yet."""
         if block in self._aside:
             slot, crc, windows = self._here[block]
             assert self._file is not None
@@ -203,7 +203,7 @@ class SumsFile:
         return union, total
 
     def forget(self, block: int) -> None:
-        """The block is final, or its sums are another rank's: what is here is of no use."""
+        """Let go of a block that is final, or whose sums another rank has."""
         self._rows.pop(block, None)
         self._aside.discard(block)
         entry = self._here.pop(block, None)

@@ -70,7 +70,7 @@ def crc32c(data: Any) -> int:
 
 
 def empty_index(slots: int) -> Index:
-    """The index of a shard without chunks: (slots, 2)."""
+    """Return the index of a shard without chunks: (slots, 2)."""
     return np.full((slots, 2), EMPTY, np.uint64)
 
 
@@ -80,13 +80,13 @@ def index_bytes(slots: int) -> int:
 
 
 def encode_index(index: Index) -> bytes:
-    """An index as it stands at the end of a shard."""
+    """Return an index as it stands at the end of a shard."""
     raw = index.astype("<u8", copy=False).tobytes()
     return raw + crc32c(raw).to_bytes(CRC_BYTES, "little")
 
 
 def decode_index(raw: bytes, slots: int) -> Index | None:
-    """The index in `raw`; None where it is cut or its checksum is wrong."""
+    """Return the index in `raw`; None where it is cut or its checksum is wrong."""
     if len(raw) != index_bytes(slots):
         return None
     if crc32c(raw[:-CRC_BYTES]) != int.from_bytes(raw[-CRC_BYTES:], "little"):
@@ -95,7 +95,7 @@ def decode_index(raw: bytes, slots: int) -> Index | None:
 
 
 def read_index(fd: int, end: int, slots: int) -> Index | None:
-    """The index that ends at byte `end` of an open shard; None where there is no whole one."""
+    """Return the index that ends at byte `end` of an open shard; None where none is whole."""
     size = index_bytes(slots)
     if end < size:
         return None
@@ -103,7 +103,7 @@ def read_index(fd: int, end: int, slots: int) -> Index | None:
 
 
 def decode_chunk(raw: bytes | memoryview) -> Float | None:
-    """The float32 values (1-D, read-only) of a chunk on disk; None where its checksum is wrong."""
+    """Return the float32 values (1-D, read-only) of a chunk; None if its checksum is wrong."""
     if len(raw) <= CRC_BYTES or len(raw) % 4:
         return None
     values = np.frombuffer(raw, "<f4", len(raw) // 4 - 1)

@@ -292,7 +292,7 @@ class RunWriter(Generic[LayoutT]):
         self._records.append(records)
 
     def _appender(self, brick: int) -> AppendShard:
-        """The brick's file, begun anew where this run has not appended to it yet."""
+        """Return the brick's file, begun anew where this run has not appended to it yet."""
         shard = self._open.get(brick)
         if shard is not None:
             self._open.move_to_end(brick)
