@@ -167,7 +167,7 @@ def prepare(
     if spec.haloes is not None and spec.halo_layout is not None:
         complete = found is not None and found.complete and same_haloes(found, spec.haloes)
         if not complete:
-            halo_start = start_haloes(box, spec.halo_layout, spec.haloes.identity())
+            halo_start = start_haloes(box, spec.halo_layout, spec.haloes.identity(), found)
             halo_start.check()
     start.check()  # both, so that nothing is written where one of them is refused
     leases = Leases()

@@ -44,15 +44,15 @@ from bigbox.store.writer import RunWriter
 Bool = npt.NDArray[np.bool_]
 
 
-def start_haloes(box: Box, layout: HaloLayout, identity: Mapping[str, Any]) -> Start[HaloLayout]:
-    """Return the start of a run that paints haloes, for rank 0: see `bigbox.store.run.Start`.
-
-    A painting that has begun with this identity keeps its layout.
-    """
-    start = Start(box.path, halo_ledger(box), layout, identity, lambda: haloes_of(box))
-    if start.found is not None and start.found.identity == start.identity:
-        start.keep(start.found.layout)
-    return start
+def start_haloes(
+    box: Box,
+    layout: HaloLayout,
+    identity: Mapping[str, Any],
+    found: Recorded[HaloLayout] | None = None,
+) -> Start[HaloLayout]:
+    """Return the start of a run that paints haloes, for rank 0: see `bigbox.store.run.Start`."""
+    look, ledger = lambda: haloes_of(box), halo_ledger(box)
+    return Start(box.path, ledger, layout, identity, look, found, keeps_layout=True)
 
 
 @dataclass(frozen=True)

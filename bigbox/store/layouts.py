@@ -10,7 +10,7 @@ of paintings of tb without being touched. A layout is what run.json says beside 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -278,12 +278,14 @@ class Recorded(Generic[LayoutT]):
     ledger : the ledger.
     run : run.json.
     layout : what the runs make.
+    newest : number of the newest run when this was read.
     """
 
     place: Path
     ledger: Ledger
     run: dict[str, Any]
     layout: LayoutT
+    newest: int
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -309,16 +311,20 @@ class Recorded(Generic[LayoutT]):
 
 def painting_of(box: Box) -> Recorded[PaintLayout] | None:
     """Return what the ledger says of tb; None where nothing was painted."""
-    ledger = Ledger(box.place)
-    run = ledger.run()
-    return None if run is None else Recorded(box.place, ledger, run, PaintLayout.from_run(run))
+    return _recorded(box.place, Ledger(box.place), PaintLayout.from_run)
 
 
 def haloes_of(box: Box) -> Recorded[HaloLayout] | None:
     """Return what the ledger says of the haloes; None where bigbox has painted none."""
-    ledger = halo_ledger(box)
+    return _recorded(box.path, halo_ledger(box), HaloLayout.from_run)
+
+
+def _recorded(
+    place: Path, ledger: Ledger, layout_of: Callable[[Mapping[str, Any]], LayoutT]
+) -> Recorded[LayoutT] | None:
+    newest = ledger.newest()
     run = ledger.run()
-    return None if run is None else Recorded(box.path, ledger, run, HaloLayout.from_run(run))
+    return None if run is None else Recorded(place, ledger, run, layout_of(run), newest)
 
 
 def halo_ledger(box: Box) -> Ledger:

@@ -39,7 +39,7 @@ def start_painting(
         layout,
         identity,
         lambda: painting_of(box),
-        lambda disk: make_realization(disk, box),
+        prepare=lambda disk: make_realization(disk, box),
     )
 
 

@@ -59,6 +59,8 @@ class Start(Generic[LayoutT]):
     identity : JSON, everything that decides the bytes.
     look : returns what the ledger says, as `layouts.painting_of` and `haloes_of` do. It is asked
         again only where another run has begun since.
+    found : what the ledger said, where that is known.
+    keeps_layout : whether a painting that has begun with this identity keeps its layout.
     prepare : makes what must stand on the disk before the ledger.
     """
 
@@ -69,18 +71,18 @@ class Start(Generic[LayoutT]):
         layout: LayoutT,
         identity: Mapping[str, Any],
         look: Callable[[], Recorded[LayoutT] | None],
+        found: Recorded[LayoutT] | None = None,
+        keeps_layout: bool = False,
         prepare: Callable[[Disk], None] = lambda disk: None,
     ) -> None:
         self.place, self.ledger, self.layout = place, ledger, layout
         self._look, self._prepare = look, prepare
         self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
-        self.wanted = {"identity": self.identity, **layout.as_dict()}
-        self._newest = ledger.newest()
-        self.found = look()
-
-    def keep(self, layout: LayoutT) -> None:
-        """Take another layout: that of a painting which has begun."""
-        self.layout, self.wanted = layout, {"identity": self.identity, **layout.as_dict()}
+        self._newest = found.newest if found else ledger.newest()
+        self.found = found or look()
+        if keeps_layout and self.found is not None and self.found.identity == self.identity:
+            self.layout = self.found.layout
+        self.wanted = {"identity": self.identity, **self.layout.as_dict()}
 
     @property
     def difference(self) -> tuple[str, Any, Any] | None:
@@ -131,8 +133,9 @@ class Start(Generic[LayoutT]):
                     found = self.found = self._look()
                     self.check()
                 fresh = found is None or self.difference is not None
-                state = State.nothing(self.layout.products(self.place), newest)
-                if found is not None and not fresh:
+                if found is None or fresh:
+                    state = State.nothing(self.layout.products(self.place), newest)
+                else:
                     state = found.state
                 about = {"kind": self.layout.kind, **about}
                 lease.epoch = claim(disk, self.ledger, about, state, fresh)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from bigbox.engine.job import Job
 from bigbox.engine.sums import Sums
 from bigbox.engine.transport import Kind, Message, Parcel
 from bigbox.engine.windows import _packed, _unpacked
@@ -23,6 +25,7 @@ from bigbox.scheduler.window_order import WindowOrder
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.layouts import haloes_of
+from bigbox.store.ledger import Ledger, Source
 from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
@@ -304,4 +307,25 @@ def test_saved_sums_that_are_damaged_only_cost_time(tmp_path: Path, what: str) -
             with pytest.raises(StoppedEarly, match="came back damaged; they are given up"):
                 paint(1)
     paint(1)
+    assert Box.open(path).array("halo")[...].tobytes() == halo
+
+
+def test_a_resume_reads_each_ledger_once_for_all_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint, path, halo = killed(tmp_path, 225, 24, 4)
+    reads: Counter[str] = Counter()
+    blocks = Ledger.blocks
+
+    def counted(ledger: Ledger, source: Source) -> Iterator[np.ndarray]:
+        reads[str(source.path.relative_to(path))] += 1
+        return blocks(ledger, source)
+
+    monkeypatch.setattr(Ledger, "blocks", counted)
+    monkeypatch.setattr(Job, "finish", lambda job: None)  # it looks whether all is there
+    paint(4)
+    files = ("e00001-r00000.bin", "e00001-r00001.bin")  # of the run that was killed
+    places = ("halogen/ledger/records", "ledger/records")
+    assert set(reads) == {f"{place}/{file}" for place in places for file in files}
+    assert set(reads.values()) == {1}
     assert Box.open(path).array("halo")[...].tobytes() == halo
