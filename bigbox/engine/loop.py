@@ -91,7 +91,7 @@ class Loop:
         self._loading: _Job | None = None
         self._computing: dict[int, _Job] = {}  # by stream
         self._storing: dict[Task, deque[_Job]] = {task: deque() for task in self.tasks}
-        self._told = self._began = 0.0
+        self._reported = self._began = 0.0
         self._closing = False
 
     def run(self) -> Tally:
@@ -215,8 +215,8 @@ class Loop:
     def _report(self, final: bool = False) -> None:
         """Tell rank 0 how far this rank is, seldom enough that rank 0 is not flooded."""
         now = time.monotonic()
-        if final or now - self._told > max(0.5, self.transport.size / 500):
-            self._told = now
+        if final or now - self._reported > max(0.5, self.transport.size / 500):
+            self._reported = now
             counts = [self.tally.units[task.product] for task in self.tasks]
             if self.rank == 0:
                 self.progress.update(0, *counts)

@@ -129,7 +129,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         raise
     loop.progress.close()
     seconds = time.monotonic() - began
-    failures = [f for f in world.gather(_told(loop.failure, job)) if f]
+    failures = [f for f in world.gather(_outcome_of(loop.failure, job)) if f]
     stops = [s for s in world.gather(loop.stopping) if s]
     complete = not any(world.gather(loop.left()))
     already, total = job.already, job.tiling.size
@@ -154,8 +154,8 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
     return report
 
 
-def _told(failure: BigboxError | None, job: Job) -> BigboxError | None:
-    """Return what a failure is told as: a damaged chunk is marked in a ledger, or is to be."""
+def _outcome_of(failure: BigboxError | None, job: Job) -> BigboxError | None:
+    """Return the error that ends the run: a damaged chunk is marked in a ledger, or is to be."""
     if not isinstance(failure, DamagedChunk):
         return failure
     if job.marks(failure):

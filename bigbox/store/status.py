@@ -12,7 +12,7 @@ from bigbox.store.fields import HALO
 from bigbox.store.layouts import Recorded, haloes_of, painting_of, saved_of, windows_done
 from bigbox.store.records import BEGUN, made
 
-_TOLD = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
+_OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
 
 
 def status(box: Box) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _runs(found: Recorded[Any], what: str, begun: str) -> list[dict[str, Any]]:
     shards = {n: f"{product.name}_shards" for n, product in enumerate(found.products) if n}
     for epoch in range(ledger.base(), ledger.newest() + 1):
         about = ledger.epoch(epoch)
-        run: dict[str, Any] = {key: about.get(key) for key in _TOLD}
+        run: dict[str, Any] = {key: about.get(key) for key in _OF_RUN}
         run |= {"windows": about["windows"]} if "windows" in about else {}
         run |= {"last": about.get("started"), what: 0, f"{what}_of_rank": {}, begun: 0}
         runs[epoch] = run | dict.fromkeys(shards.values(), 0)

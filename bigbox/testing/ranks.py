@@ -147,7 +147,7 @@ def paint_in_process(
         for job in jobs:
             loop = job.loop(PostTransport(post, job.rank), StopRequest(), Inline())
             # No report of progress but the last: their number would depend on the machine's speed.
-            loop._told = float("inf")
+            loop._reported = float("inf")
             loops.append(loop)
         _step_until_idle(loops, rng)
         for loop in loops:
