@@ -159,3 +159,14 @@ def assignments(
     every = [Bricks(tiling, e) for e in range(edge[0], edge[1] + 1)]
     bricks = _one_of(draw, [b for b in every if b.size >= ranks[0]])
     return Assignment(bricks, draw(st.integers(ranks[0], min(ranks[1], bricks.size + 1))))
+
+
+def faults(most: int = 4) -> st.SearchStrategy[list[tuple[int, str]]]:
+    """Draw faults of a `disks.World`: when, and which of its modes; one run after the other.
+
+    When is in thousandths of the operations that a whole run has at least: the first fault strikes.
+    """
+    mode = st.sampled_from(["kill", "power", "full"])
+    first = st.tuples(st.integers(1, 900), mode)
+    others = st.lists(st.tuples(st.integers(1, 1600), mode), max_size=most - 1)
+    return st.builds(lambda one, more: [one, *more], first, others)

@@ -92,6 +92,7 @@ def schedule(root: Path, number: int, at: int, mode: str, last: int, with_zarr: 
     return world
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_every_operation_may_be_the_last(place: Path) -> None:
     schedules, hits, seen, began = 0, Counter[str](), set[str](), time.monotonic()

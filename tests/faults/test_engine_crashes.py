@@ -26,7 +26,7 @@ from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialPainter
 from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
-from bigbox.testing.strategies import PERIODIC, brick_edges, tilings
+from bigbox.testing.strategies import PERIODIC, brick_edges, faults, tilings
 from tests.boxes import scratch
 from tests.reference.painting import paint_by_stages
 
@@ -106,18 +106,13 @@ any_faults = given(
     tiling=tilings(tile=(4, 6), overlap=(1, 2), periodic=PERIODIC, largest=13, tiles=(1, 36)),
     edge=brick_edges(2),
     latents=st.sampled_from([0, 0, 1]),
-    # When, in thousandths of about the least operations that a painting takes; and what.
-    faults=st.lists(
-        st.tuples(st.integers(1, 1300), st.sampled_from(["kill", "power", "full"])),
-        min_size=1,
-        max_size=4,
-    ),
+    faults=faults(),
     seed=st.integers(0, 2**31),
 )
 
 
 def survive(tiling: Tiling, edge: int, latents: int, faults: list, seed: int) -> None:
-    operations = (100 + 12 * tiling.size) * (1 + latents / 3)
+    operations = (90 + 11 * tiling.size) * (1 + latents / 3)
     with scratch() as folder:
         story = Story(folder / "s", tiling, edge, latents, seed)
         struck = [not story.run(1 + int(at * operations / 1000), mode) for at, mode in faults]

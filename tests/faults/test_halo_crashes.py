@@ -28,7 +28,7 @@ from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialHaloes, TrivialOnHaloes
 from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
-from bigbox.testing.strategies import PERIODIC, tilings
+from bigbox.testing.strategies import PERIODIC, faults, tilings
 from tests.boxes import scratch
 from tests.reference.haloes import averaged
 from tests.reference.painting import paint_by_stages
@@ -168,14 +168,11 @@ def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
 )
 @given(
     tiling=tilings(tile=(4, 5), overlap=(1, 1), periodic=PERIODIC, largest=12, tiles=(1, 27)),
-    # When, in thousandths of about the least operations that a painting takes; and what.
-    faults=st.lists(
-        st.tuples(st.integers(1, 1300), st.sampled_from(MODES)), min_size=1, max_size=4
-    ),
+    faults=faults(),
     seed=st.integers(0, 2**31),
 )
 def test_any_ranks_any_faults(tiling, faults, seed) -> None:
-    operations = 200 + 19 * tiling.size
+    operations = 200 + 24 * tiling.size
     with scratch() as folder:
         story = Story(folder / "s", tiling, seed)
         struck = False

@@ -43,6 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_bench_measures_and_plan_goes_by_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ def test_on_a_cpu_it_is_not_compiled_unasked(plain: HalogenPainter) -> None:
     assert plain.identity()["compiled"] is False and plain.why_not_compiled == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
 def test_compiled_it_is_the_same_network(plain: HalogenPainter, dm: np.ndarray) -> None:
     compiled = replace(plain, compile="on")

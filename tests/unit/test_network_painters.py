@@ -154,6 +154,7 @@ def test_what_the_network_cannot_do_is_refused(model: Path) -> None:
         make_painter("lodi", seed=0, box_shape=(64, 64, 64), tile=28, model=model)
 
 
+@pytest.mark.slow
 def test_the_reference_to_beat_paints_the_same_haloes(model: Path) -> None:
     """tests/benchmarks/reference.py, written without the painters, in float32."""
     halogen = load_model(model, "halogen")

@@ -111,6 +111,7 @@ def test_an_inlet_of_two_groups_is_the_same_convolution() -> None:
     assert rms((PairConv(whole)(x) - whole(x)).numpy()) < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "dex", "mean"), [(torch.float32, 1e-5, 1e-5), (torch.bfloat16, 3e-3, 3e-3)]
 )
@@ -120,6 +121,7 @@ def test_brightness_against_float64(dtype: torch.dtype, dex: float, mean: float)
     assert abs(fast.mean() / exact.mean() - 1) < mean
 
 
+@pytest.mark.slow
 def test_a_gpus_precision_is_finer_than_a_cpus() -> None:
     """float16 as on a GPU, by a CPU's slow kernels: one call."""
     exact = one_call(torch.float64)

@@ -47,6 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
+@pytest.mark.slow
 def test_every_command_of_the_readme_runs(folder: Path) -> None:
     run = 0
     for language, text in blocks():

@@ -207,6 +207,7 @@ def test_too_little_disk_or_memory(tmp_path: Path, capsys, monkeypatch: pytest.M
         refused(tmp_path, {}, "of memory, .* smaller --grid", capsys)
 
 
+@pytest.mark.slow
 def test_memory_is_no_more_than_was_said(tmp_path: Path) -> None:
     """Of a process of its own, beyond what its libraries take; a mesh that outweighs the rest."""
     code = """

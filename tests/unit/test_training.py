@@ -277,6 +277,7 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["halogen", "lodi"])
 def test_train_writes_a_model_that_loads(
     boxes: list[Path], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -324,6 +325,7 @@ def test_boxes_that_do_not_belong_together(boxes: list[Path], tmp_path: Path) ->
         train(replace(options, boxes=[other, flat]))
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(boxes: list[Path], tmp_path: Path) -> None:
     """torch's DDP, here on CPUs: one model, whose steps saw the batches of both processes."""
     out = tmp_path / "model"
