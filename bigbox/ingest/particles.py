@@ -30,8 +30,9 @@ from bigbox.ingest.gas import Gas, open_gas
 from bigbox.ingest.ingested import HaloChannel, IngestedSnapshot
 from bigbox.ingest.sanity import check_haloes, check_mass, tile_warnings
 from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers, write_shard
-from bigbox.ingest.snapshot import DARK, GAS, Chunk, Snapshot, check_dark_matter, open_snapshot
+from bigbox.ingest.snapshot import DARK, GAS, Chunk, Snapshot, check_dark_matter
 from bigbox.ingest.sorted_points import SortedPoints, sorted_bytes
+from bigbox.ingest.sources import open_snapshot
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.physics.brightness import brightness_temperature, mean_brightness
 from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology

@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.extensions import load
-from bigbox.ingest import formats
 from bigbox.ingest.hdf5 import attributes, files_of_run, names, opened
 from bigbox.ingest.headers import Header, check_one_run, check_total
 
@@ -125,16 +123,6 @@ def checked_masses(
         i = int(np.argmax(bad))
         raise BadInput(f"{who} {first + i} has mass {masses[i]:g}, which is no mass{why}")
     return masses.astype(np.float32)
-
-
-def open_snapshot(given: Sequence[Path]) -> Snapshot:
-    """Open the snapshot that a folder, any one of its files, or all of its files name.
-
-    Raises BadInput where there is none, several, a file is missing, or the files disagree.
-    """
-    row = formats.find(given, "particles") or formats.GADGET  # whose refusals say what is wrong
-    snapshot: Snapshot = load(row.reader)(given)
-    return snapshot
 
 
 def open_hdf5(given: Sequence[Path], read_header: Callable[[Path, Any], Header]) -> Snapshot:

@@ -1,13 +1,13 @@
-"""What a density grid is read from: a data set of any format, one region at a time.
+"""Open what an ingest reads: the snapshot or density grid that paths name, of any format.
 
-A source is opened again for every region that is read, so that it holds no file, can be sent to
-any dask worker, and never has more than one region in memory.
+A density grid is opened again for every region that is read: it holds no file, can be sent to any
+dask worker, and never has more than one region in memory.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from bigbox.errors import BadInput
 from bigbox.extensions import installed, load
 from bigbox.ingest import formats
 from bigbox.ingest.hdf5 import readable
+from bigbox.ingest.snapshot import Snapshot
 from bigbox.scheduler.grid import Slices
 
 QUICKSTART = "quickstart"
@@ -96,15 +97,14 @@ def open_source(text: str, index: int | None = None) -> GridSource:
     return GridSource(path, row.reader, dataset, index, shape[-3:], dtype, chunk_bytes, attributes)
 
 
-def only_grid(path: Path, ranks: Mapping[str, int]) -> str:
-    """Return the only one of a file's data sets, given with their ranks, that is a grid."""
-    found = sorted(name for name, rank in ranks.items() if rank in (3, 4))
-    if len(found) != 1:
-        raise BadInput(
-            f"{path}: name the data set, as in {path.name}:/dm; those of rank 3 or 4 are: "
-            f"{', '.join(found) or 'none'}"
-        )
-    return found[0]
+def open_snapshot(given: Sequence[Path]) -> Snapshot:
+    """Open the snapshot that a folder, any one of its files, or all of its files name.
+
+    Raises BadInput where there is none, several, a file is missing, or the files disagree.
+    """
+    row = formats.find(given, "particles") or formats.GADGET  # whose refusals say what is wrong
+    snapshot: Snapshot = load(row.reader)(given)
+    return snapshot
 
 
 def _split(text: str) -> tuple[Path, str]:

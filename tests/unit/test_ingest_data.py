@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.gas import open_gas
 from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.snapshot import GAS, open_snapshot
+from bigbox.ingest.snapshot import GAS
+from bigbox.ingest.sources import open_snapshot
 from bigbox.physics import ionisation
 from bigbox.store.box import Box
 from tests.reference import cic

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from bigbox.errors import BadInput
 from bigbox.ingest.gas import open_gas
 from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.snapshot import GAS, open_snapshot
+from bigbox.ingest.snapshot import GAS
+from bigbox.ingest.sources import open_snapshot
 from bigbox.physics import ionisation
 from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic

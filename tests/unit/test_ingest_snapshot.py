@@ -20,7 +20,7 @@ from bigbox.ingest import catalogue, particles, snapshot, sorted_points
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.check import damaged_inputs
 from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.snapshot import open_snapshot
+from bigbox.ingest.sources import open_snapshot
 from bigbox.physics.brightness import brightness_temperature
 from bigbox.physics.hi_halo import POINTS, hi_points
 from bigbox.physics.mass_bins import HALO_EDGES

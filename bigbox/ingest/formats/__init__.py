@@ -13,10 +13,12 @@ Another package adds a row by an entry point of the group `bigbox.snapshot_forma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from bigbox.errors import BadInput
 
 GROUP = "bigbox.snapshot_formats"
 Content = Literal["particles", "grid"]
@@ -106,3 +108,14 @@ def find(paths: Sequence[Path], holds: Content | None = None) -> SnapshotFormat 
         if holds in (None, row.holds) and any(map(row.recognises, there)):
             return row
     return None
+
+
+def only_grid(path: Path, ranks: Mapping[str, int]) -> str:
+    """Return the only one of a file's data sets, given with their ranks, that is a grid."""
+    found = sorted(name for name, rank in ranks.items() if rank in (3, 4))
+    if len(found) != 1:
+        raise BadInput(
+            f"{path}: name the data set, as in {path.name}:/dm; those of rank 3 or 4 are: "
+            f"{', '.join(found) or 'none'}"
+        )
+    return found[0]

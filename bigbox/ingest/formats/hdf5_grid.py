@@ -9,7 +9,7 @@ from typing import Any
 
 import h5py
 
-from bigbox.ingest.sources import only_grid
+from bigbox.ingest.formats import only_grid
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import zarr
 
-from bigbox.ingest.sources import only_grid
+from bigbox.ingest.formats import only_grid
 
 
 @contextmanager
