@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from bigbox.errors import BadInput
 from bigbox.ingest.formats import gadget, swift
 from bigbox.ingest.hdf5 import attributes, files_of_run, is_swift, names, opened, scalar
-from bigbox.ingest.headers import Header, check_one_run, check_total
-from bigbox.ingest.snapshot import checked_masses, in_voxels
+from bigbox.ingest.headers import Header, check_one_run, check_totals
+from bigbox.ingest.snapshot import Chunk, checked_masses, chunks, in_voxels
 
 HaloType = Literal["group", "subhalo"]
 
 CHUNK = 1 << 13
 """Haloes read at once; with 64 points for the HI of each, half a million points."""
 
+_KINDS: tuple[HaloType, ...] = ("group", "subhalo")
 _PLURAL = {"group": "groups", "subhalo": "subhaloes"}
 # In the header; SWIFT's name for groups, and AREPO's for subhaloes.
 _COUNTERS = {"group": ("Ngroups", "NumGroups"), "subhalo": ("Nsubhalos", "Nsubgroups")}
@@ -60,38 +61,32 @@ class Catalogue:
         what = "FOF groups" if self.kind == "group" else "SUBFIND subhaloes"
         return f"catalogue: {what}, {self.section}/{self.masses} at {self.places}"
 
-    def chunks(self, size: int = CHUNK) -> Iterator[tuple[int, int, int, int]]:
-        """Yield (file, start, stop, index of the first halo in the whole catalogue)."""
-        first = 0
-        for i, count in enumerate(self.counts):
-            for start in range(0, count, size):
-                yield i, start, min(start + size, count), first + start
-            first += count
+    def chunks(self, size: int = CHUNK) -> Iterator[Chunk]:
+        """Yield the haloes in bounded pieces."""
+        return chunks(self.counts, _KINDS.index(self.kind), size)
 
-    def read(
-        self, chunk: tuple[int, int, int, int], voxels: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    def read(self, chunk: Chunk, voxels: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Read places in voxels, float64 (M, 3), and masses in the code's unit, float32 (M,)."""
-        i, start, stop, _ = chunk
-        path = self.files[i]
+        path, some = self.files[chunk.file], slice(chunk.start, chunk.stop)
         with opened(path) as file:
             section = file[self.section]
-            places, masses = section[self.places][start:stop], section[self.masses][start:stop]
+            places, masses = section[self.places][some], section[self.masses][some]
+        who = f"{path}: {self.section}: halo"
         return (
-            in_voxels(places, self.header.box, voxels, f"{path}: {self.section}: halo", start),
-            checked_masses(masses, f"{path}: halo", start),
+            in_voxels(places, self.header.box, voxels, who, chunk.start),
+            checked_masses(masses, f"{path}: halo", chunk.start),
         )
 
     def fingerprint(self) -> int:
         """Return a number that tells catalogues apart: the checksum of the first haloes."""
-        number, left = 0, _FINGERPRINT
-        for i, start, stop, first in self.chunks(_FINGERPRINT):
-            place, mass = self.read((i, start, min(stop, start + left), first), 1)
-            number = int(google_crc32c.extend(number, np.column_stack((place, mass)).tobytes()))
-            left -= len(mass)
-            if left <= 0:
-                break
-        return number
+        number = 0
+        for chunk in self.chunks(_FINGERPRINT):
+            left = _FINGERPRINT - chunk.first
+            if left > 0:
+                some = replace(chunk, stop=min(chunk.stop, chunk.start + left))
+                place, mass = self.read(some, 1)
+                number = google_crc32c.extend(number, np.column_stack((place, mass)).tobytes())
+        return int(number)
 
 
 def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue:
@@ -107,21 +102,12 @@ def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue
         _is_catalogue,
         lambda path: "" if _is_catalogue(path) else f"{wrong}: no halo catalogue",
     )
-    parts = [_part(path, kind) for path in paths]
-    header, _, total, _ = parts[0]
-    check_one_run(paths, [part[0] for part in parts], "catalogue")
-    for path, (_, _, of_other, _) in zip(paths, parts, strict=True):
-        if of_other != total:
-            raise BadInput(
-                f"{path}: {of_other} {_PLURAL[kind]} in all are others ({total}) than in "
-                f"{paths[0].name}: not of the same catalogue"
-            )
-    counts = tuple(part[1] for part in parts)
-    check_total(paths, total, sum(counts), _PLURAL[kind])
-    held = [part[3] for part in parts if part[1]]
-    if not held:
+    headers, counts, totals, held = zip(*(_part(path, kind) for path in paths), strict=True)
+    check_one_run(paths, headers, "catalogue")
+    check_totals(paths, totals, sum(counts), _PLURAL[kind])
+    if not any(counts):
         raise BadInput(f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; {_way_out(kind)}")
-    return Catalogue(paths, header, kind, *held[0], counts)
+    return Catalogue(paths, headers[0], kind, *held[np.flatnonzero(counts)[0]], counts)
 
 
 def _is_catalogue(path: Path) -> bool:

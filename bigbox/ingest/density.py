@@ -23,7 +23,7 @@ from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 from bigbox.ingest.ingested import Ingested
 from bigbox.ingest.sanity import tile_warnings
-from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers, write_shard
+from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers
 from bigbox.ingest.sources import GridSource, open_source
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.physics.cosmology import PARAMETERS
@@ -189,7 +189,7 @@ def _copy(source: GridSource, dm: Any, region: Slices, mean: float) -> None:
     over_mean = np.empty(density.shape, np.float32)
     np.divide(density, np.float64(mean), out=over_mean, casting="unsafe", dtype=np.float64)
     del density
-    write_shard(dm, region, over_mean)
+    dm[region] = over_mean
 
 
 def _provenance(source: GridSource, mean: float) -> dict[str, Any]:

@@ -78,13 +78,14 @@ def check_one_run(paths: Sequence[Path], headers: Sequence[Header], what: str) -
             raise BadInput(f"{path}: {wrong} than in {paths[0].name}: not of the same {what}")
 
 
-def check_total(paths: Sequence[Path], said: int | None, held: int, what: str) -> None:
-    """Raise BadInput where the files hold other counts than the header says."""
-    if said not in (None, held):
-        raise BadInput(
-            f"{paths[0]}: its header says {said} {what} in all, its {len(paths)} files hold "
-            f"{held}; a file is missing or of another run"
-        )
+def check_totals(paths: Sequence[Path], said: Sequence[int | None], held: int, what: str) -> None:
+    """Raise BadInput where the files hold other counts than a header of theirs says."""
+    for path, total in zip(paths, said, strict=True):
+        if total not in (None, held):
+            raise BadInput(
+                f"{path}: its header says {total} {what} in all, its {len(paths)} files hold "
+                f"{held}; a file is missing or of another run"
+            )
 
 
 def first_of(known: Mapping[str, Any], names: Mapping[str, tuple[str, ...]]) -> dict[str, float]:

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,28 +26,22 @@ import bigbox
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType, open_catalogue
-from bigbox.ingest.gas import Gas, open_gas
+from bigbox.ingest.hydrogen import HaloHydrogen, Hydrogen, open_gas
 from bigbox.ingest.ingested import HaloChannel, IngestedSnapshot
 from bigbox.ingest.sanity import check_haloes, check_mass, tile_warnings
-from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers, write_shard
-from bigbox.ingest.snapshot import DARK, GAS, Chunk, Snapshot, check_dark_matter
+from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers
+from bigbox.ingest.snapshot import DARK, Chunk, Points, Snapshot, check_dark_matter
 from bigbox.ingest.sorted_points import SortedPoints, sorted_bytes
 from bigbox.ingest.sources import open_snapshot
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.physics.brightness import brightness_temperature, mean_brightness
 from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
-from bigbox.physics.hi_halo import RELATION, hi_points
 from bigbox.physics.mass_bins import HALO_CHANNELS, HALO_EDGES, halo_channel
 from bigbox.physics.smoothing import DEFAULT_RADIUS, gaussian_kernel, smooth
+from bigbox.scheduler.grid import Slices
 from bigbox.store.box import Box
 
 _SORTED = ".sorted"
-
-TbSource = Gas | Literal["haloes"] | None
-"""What tb is made of."""
-
-Points = tuple[NDArray[np.float64], NDArray[np.float32] | None]
-"""Places in voxels (M, 3), and weights (M,) or None for 1 each."""
 
 
 def ingest_snapshot(
@@ -93,6 +87,7 @@ def ingest_snapshot(
     place = new_place(box)
     source = open_snapshot(snapshot)
     check_dark_matter(source)
+    known = {**source.header.cosmology, **(cosmology or {})}
     catalogue = open_catalogue(haloes, halo_type) if haloes else None
     if hi_halo and catalogue is None:
         raise BadInput("tb from haloes (--hi-halo) needs their catalogue: give --halos CATALOGUE")
@@ -102,20 +97,19 @@ def ingest_snapshot(
         raise BadInput("tb is either of the gas (--gas) or of the haloes (--hi-halo): choose one")
     if (uvb or self_shielding) and not gas:
         raise BadInput("--uvb and --self-shielding are for the gas: give --gas, or leave them")
-    tb: TbSource = "haloes" if hi_halo else None
+    tb: Hydrogen | None = None
+    if hi_halo and catalogue is not None:
+        tb = HaloHydrogen(catalogue, Cosmology.from_header(known), hi_draw)
     if gas:
         hydro = source if gas is True else open_snapshot(gas)
         if wrong := source.header.difference(replace(hydro.header, totals=())):
             raise BadInput(f"{hydro}: {wrong} than in {source}: the gas of another simulation")
         h = (cosmology or {}).get("h")
         tb = open_gas(hydro, h=h, table=uvb, self_shielding=self_shielding)
-    run = _Ingest(
-        source, catalogue, tb, _voxels(source, grid), smoothing, cosmology or {}, memory, hi_draw
-    )
+    run = _Ingest(source, catalogue, tb, _voxels(source, grid), smoothing, known, memory)
     run.check_disk(place)
     with making(place) as folder:
-        run.make(folder)
-    return run.result(place)
+        return replace(run.make(folder), box=place)
 
 
 @dataclass
@@ -124,240 +118,193 @@ class _Ingest:
 
     source: Snapshot
     catalogue: Catalogue | None
-    tb: TbSource
+    tb: Hydrogen | None
     voxels: int  # on a side
     smoothing: float
-    given: Mapping[str, float]  # of the cosmology
+    known: Mapping[str, float]  # of the cosmology
     memory: int
-    hi_draw: int
-
-    dm_sums: Sums = Sums(0.0, 0.0, 0.0, 0)
-    tb_sums: Sums = Sums(0.0, 0.0, 0.0, 0)
-    halo_channels: tuple[HaloChannel, ...] = ()
-    omega_hi: float = 0.0
-    tb_source: str = ""
 
     def __post_init__(self) -> None:
-        header = self.source.header
-        self.one_mass = bool(header.table) and header.table[DARK] > 0
         self.shape = (self.voxels,) * 3
-        self.voxel = header.box_size / self.voxels
+        self.voxel = self.source.header.box_size / self.voxels
         self.kernel = gaussian_kernel(self.smoothing, self.voxel)
         self.margin = len(self.kernel) // 2
         self.smoothed = {
             "smoothing": self.smoothing,
             "smoothing_units": "Mpc/h, standard deviation of a Gaussian",
         }
-        self.known = {**header.cosmology, **self.given}
-        self.cosmology = Cosmology.from_header(self.known)
-        self.bricks = shard_grid(self.shape)
-        brick = [int(axis.length.max()) for axis in self.bricks.axes]
+        brick = shard_grid(self.shape).extent(0)
         window = math.prod(edge + 2 * self.margin + 2 for edge in brick)
         # A window in int64 and as float32, or twice as float32; the brick three times for zarr.
         self.workers = workers(12 * (window + math.prod(brick)) + (64 << 20), self.memory)
 
     def check_disk(self, place: Path) -> None:
         """Raise BadInput where the box, and the sorted points beside it, have no room."""
+        source, bricks = self.source, shard_grid(self.shape)
         arrays = 1 + (HALO_CHANNELS if self.catalogue else 0) + (self.tb is not None)
-        sort = sorted_bytes(self.source.total(DARK), self.bricks, 0, weighted=not self.one_mass)
-        if isinstance(self.tb, Gas):
-            gas = self.tb.snapshot.total(GAS)
-            sort = max(sort, sorted_bytes(gas, self.bricks, self.margin, weighted=True))
-        check_room(place, "the box needs", 4 * math.prod(self.shape) * arrays, sort)
+        weighted = not source.one_mass(DARK)
+        sort = sorted_bytes(source.total(DARK), bricks, 0, weighted=weighted)
+        if self.tb is not None:
+            sort = max(sort, sorted_bytes(self.tb.count, bricks, self.margin, weighted=True))
+        check_room(place, "the box needs", 4 * self.voxels**3 * arrays, sort)
 
-    def make(self, folder: Path) -> None:
+    def make(self, folder: Path) -> IngestedSnapshot:
         """Make all arrays of the box, in the store `folder`."""
-        header = self.source.header
+        source, header, halo = self.source, self.source.header, self.catalogue
         box = Box.create(
             folder,
             self.shape,
             header.box_size,
             header.redshift,
             cosmology=self.known,
-            provenance=self._provenance(),
-        )
-        self._make_dm(box)
-        if self.catalogue is not None:
-            self._make_halo(box, self.catalogue)
-        if isinstance(self.tb, Gas):
-            self._make_tb_of_gas(box, self.tb)
-        elif self.tb == "haloes" and self.catalogue is not None:
-            self._make_tb_of_haloes(box, self.catalogue)
-
-    def _map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        return list(map_blocks(function, items, workers=self.workers))
-
-    def _sorted(
-        self, box: Box, margin: int, chunks: Iterable[Any], read: Callable[[Any], Points]
-    ) -> SortedPoints:
-        """First pass: what is read from each chunk, sorted by brick."""
-        points = SortedPoints(box.path / _SORTED, self.bricks, margin)
-        self._map(lambda chunk: points.add(*read(chunk)), chunks)
-        return points
-
-    def _write(
-        self, box: Box, name: str, points: SortedPoints, factor: float, attributes: dict[str, Any]
-    ) -> Sums:
-        """Second pass: brick by brick, with a weight of 1 in one voxel worth `factor`."""
-        array = box.create_array(name, attributes=attributes)
-
-        def make(brick: int) -> Sums:
-            field = points.deposit(brick, factor)
-            if points.margin:
-                field = smooth(field, self.kernel)
-            write_shard(array, self.bricks.slices(brick), field)
-            return Sums.of(field)
-
-        sums = Sums.all(self._map(make, range(self.bricks.size)))
-        shutil.rmtree(points.folder)
-        return sums
-
-    def _make_dm(self, box: Box) -> None:
-        source, header = self.source, self.source.header
-        names = ("Coordinates",) if self.one_mass else ("Coordinates", "Masses")
-
-        def read(chunk: Chunk) -> Points:
-            data = source.read(chunk, names)
-            place = source.place(chunk, data["Coordinates"], self.voxels)
-            return place, source.mass(chunk, data.get("Masses"))
-
-        points = self._sorted(box, 0, source.chunks(DARK), read)
-        if points.total == 0:
-            raise BadInput(f"{source}: all masses of type {DARK} are 0")
-        unit = header.table[DARK] if self.one_mass else 1.0
-        check_mass(source, points.total * unit, self.known.get("omega_m"))
-        factor = math.prod(self.shape) / points.total
-        attributes = {"smoothing": 0.0, "source": "particles"}
-        self.dm_sums = self._write(box, "dm", points, factor, attributes)
-
-    def _make_halo(self, box: Box, catalogue: Catalogue) -> None:
-        folder, unit, m = box.path / _SORTED, catalogue.header.mass, self.margin
-        bricks = shard_grid(self.shape, HALO_CHANNELS)
-        channels = [SortedPoints(folder / str(i), bricks, m) for i in range(HALO_CHANNELS)]
-
-        def sort(chunk: Any) -> float:
-            place, mass = catalogue.read(chunk, self.voxels)
-            channel = halo_channel(mass.astype(np.float64) * unit)
-            for i, points in enumerate(channels):
-                points.add(place[channel == i], mass[channel == i])
-            return float(mass.max(initial=0.0)) * unit
-
-        largest = max(self._map(sort, catalogue.chunks()))
-        edges = [*HALO_EDGES, max(largest, HALO_EDGES[-1])]
-        array = box.create_array(
-            "halo",
-            channels=HALO_CHANNELS,
-            attributes={
-                **self.smoothed,
-                "mass_edges": edges,
-                "mass_edges_units": "M_sun/h",
-                "source": catalogue.label,
+            provenance={
+                "command": "bigbox ingest",
+                "bigbox": bigbox.__version__,
+                "snapshot": [str(p.resolve()) for p in source.files[:4]],
+                "files": len(source.files),
+                "code": header.code,
+                "particles": source.total(DARK),
+                "seed": header.seed,
+                "halos": [str(p.resolve()) for p in halo.files[:4]] if halo else [],
             },
         )
-        dm, factor = box.array("dm"), unit / self.voxel**3
-
-        def make(brick: int) -> tuple[list[Sums], float, float]:
-            region = bricks.slices(brick)
-            rough = [points.deposit(brick, factor) for points in channels]
-            own = np.sum(rough, axis=0)[m : -m or None, m : -m or None, m : -m or None]
-            dense = float(own[np.asarray(dm[region]) > 1].sum(dtype=np.float64))
-            smoothed = np.stack([smooth(field, self.kernel) for field in rough])
-            write_shard(array, region, smoothed)
-            return [Sums.of(field) for field in smoothed], dense, float(own.sum(dtype=np.float64))
-
-        sums, dense, whole = zip(*self._map(make, range(bricks.size)), strict=True)
-        volume = self.dm_sums.above_one / math.prod(self.shape)
-        check_haloes(f"{catalogue}", math.fsum(dense), math.fsum(whole), volume)
-        self.halo_channels = tuple(
-            HaloChannel(
-                edges[i],
-                edges[i + 1],
-                points.points,
-                points.total * unit,
-                math.fsum(brick[i].total for brick in sums) * self.voxel**3,
-            )
-            for i, points in enumerate(channels)
-        )
-        shutil.rmtree(folder)
-
-    def _make_tb_of_haloes(self, box: Box, catalogue: Catalogue) -> None:
-        header, seed = catalogue.header, catalogue.fingerprint() + (self.hi_draw << 32)
-
-        def read(chunk: Any) -> Points:
-            place, mass = catalogue.read(chunk, self.voxels)
-            heavy = np.flatnonzero(mass > 0)  # the relation's logarithm; a halo of no mass has none
-            # Index by index, since a point depends on its halo's place in the catalogue.
-            points, hi = hi_points(
-                chunk[3] + heavy,
-                place[heavy] * self.voxel,
-                mass[heavy].astype(np.float64) * header.mass,
-                header.redshift,
-                self.cosmology,
-                seed,
-            )
-            return points / self.voxel, hi.astype(np.float32)
-
-        points = self._sorted(box, self.margin, catalogue.chunks(), read)
-        self._write_tb(box, points, 1.0, RELATION, {"hi_seed": seed})
-
-    def _make_tb_of_gas(self, box: Box, gas: Gas) -> None:
-        def read(chunk: Chunk) -> Points:
-            coordinates, hi = gas.hydrogen(chunk)
-            return gas.snapshot.place(chunk, coordinates, self.voxels), hi
-
-        points = self._sorted(box, self.margin, gas.snapshot.chunks(GAS), read)
-        self._write_tb(box, points, gas.snapshot.header.mass, gas.label, {})
-
-    def _write_tb(
-        self, box: Box, points: SortedPoints, unit: float, label: str, more: Mapping[str, Any]
-    ) -> None:
-        """Write tb of points whose weights are HI masses in units of `unit` M☉/h."""
-        header = self.source.header
-        self.tb_source = label
-        self.omega_hi = points.total * unit / header.box_size**3 / CRITICAL_DENSITY
-        factor = brightness_temperature(unit / self.voxel**3, header.redshift, self.cosmology)
-        attributes = {**self.smoothed, "source": label, "omega_hi": self.omega_hi, **more}
-        self.tb_sums = self._write(box, "tb", points, factor, attributes)
-
-    def _provenance(self) -> dict[str, Any]:
-        header = self.source.header
-        return {
-            "command": "bigbox ingest",
-            "bigbox": bigbox.__version__,
-            "snapshot": [str(p.resolve()) for p in self.source.files[:4]],
-            "files": len(self.source.files),
-            "code": header.code,
-            "particles": self.source.total(DARK),
-            "seed": header.seed,
-            "halos": [str(p.resolve()) for p in self.catalogue.files[:4]] if self.catalogue else [],
-        }
-
-    def result(self, place: Path) -> IngestedSnapshot:
-        """Return what was done."""
-        source, header, voxels = self.source, self.source.header, math.prod(self.shape)
         notes = []
         if not header.has_units:
             notes.append(f"{source}: names no units; kpc/h and 1e10 M_sun/h are taken for granted")
         if missing := sorted({"omega_m", "h"} - self.known.keys()):
             notes.append(f"{source}: does not tell {', '.join(missing)}; the defaults are used")
+        dm = self._make_dm(box)
         return IngestedSnapshot(
-            box=place,
+            box=box.path,
             source=str(source),
             shape=self.shape,
             box_size=(header.box_size,) * 3,
             redshift=header.redshift,
             particles=source.total(DARK),
-            least=self.dm_sums.least,
-            largest=self.dm_sums.largest,
-            mean=self.dm_sums.total / voxels,
-            halo=self.halo_channels,
-            tb_source=self.tb_source,
-            tb_mean=self.tb_sums.total / voxels,
-            tb_expected=mean_brightness(self.omega_hi, header.redshift, self.cosmology),
-            omega_hi=self.omega_hi,
+            least=dm.least,
+            largest=dm.largest,
+            mean=dm.total / self.voxels**3,
+            halo=() if halo is None else self._make_halo(box, halo, dm),
+            **({} if self.tb is None else self._make_tb(box, self.tb)),
             warnings=tile_warnings(self.shape),
             notes=tuple(notes),
         )
+
+    def _sorted(
+        self,
+        box: Box,
+        chunks: Iterable[Chunk],
+        read: Callable[[Chunk], Sequence[Points]],
+        margin: int,
+        channels: int | None = None,
+    ) -> list[SortedPoints]:
+        """First pass: what is read of each chunk, for every channel, sorted by brick."""
+        bricks = shard_grid(self.shape, channels)
+        folder = box.path / _SORTED
+        found = [SortedPoints(folder / str(i), bricks, margin) for i in range(channels or 1)]
+
+        def sort(chunk: Chunk) -> None:
+            for channel, points in zip(found, read(chunk), strict=True):
+                channel.add(*points)
+
+        for _ in map_blocks(sort, chunks, workers=self.workers):
+            pass
+        return found
+
+    def _written(
+        self,
+        box: Box,
+        name: str,
+        channels: Sequence[SortedPoints],
+        factor: float,
+        attributes: Mapping[str, Any],
+        look: Callable[[Slices, list[NDArray[np.float32]]], Any] = lambda region, rough: None,
+    ) -> tuple[list[Sums], list[Any]]:
+        """Second pass: brick by brick, with a weight of 1 in one voxel worth `factor`.
+
+        Returns the sums of each channel, and what `look` says of the bricks before smoothing.
+        """
+        count, bricks = len(channels), channels[0].bricks
+        array = box.create_array(name, channels=count if count > 1 else None, attributes=attributes)
+
+        def make(brick: int) -> tuple[list[Sums], Any]:
+            region = bricks.slices(brick)
+            fields = [points.deposit(brick, factor) for points in channels]
+            seen = look(region, fields)
+            if channels[0].margin:
+                fields = [smooth(field, self.kernel) for field in fields]
+            array[(..., *region)] = np.stack(fields) if count > 1 else fields[0]
+            return [Sums.of(field) for field in fields], seen
+
+        made = list(map_blocks(make, range(bricks.size), workers=self.workers))
+        shutil.rmtree(box.path / _SORTED)
+        sums, seen = zip(*made, strict=True)
+        return [Sums.all(of_channel) for of_channel in zip(*sums, strict=True)], list(seen)
+
+    def _make_dm(self, box: Box) -> Sums:
+        source = self.source
+
+        def read(chunk: Chunk) -> list[Points]:
+            return [source.points(chunk, self.voxels)[0]]
+
+        (points,) = self._sorted(box, source.chunks(DARK), read, 0)
+        if points.total == 0:
+            raise BadInput(f"{source}: all masses of type {DARK} are 0")
+        unit = source.one_mass(DARK) or 1.0
+        check_mass(source, points.total * unit, self.known.get("omega_m"))
+        factor = self.voxels**3 / points.total
+        attributes = {"smoothing": 0.0, "source": "particles"}
+        return self._written(box, "dm", [points], factor, attributes)[0][0]
+
+    def _make_halo(self, box: Box, catalogue: Catalogue, dm: Sums) -> tuple[HaloChannel, ...]:
+        unit, density = catalogue.header.mass, box.array("dm")
+        own = (slice(self.margin, -self.margin or None),) * 3
+
+        def read(chunk: Chunk) -> list[Points]:
+            place, mass = catalogue.read(chunk, self.voxels)
+            channel = halo_channel(mass.astype(np.float64) * unit)
+            return [(place[channel == i], mass[channel == i]) for i in range(HALO_CHANNELS)]
+
+        def in_dense(region: Slices, rough: list[NDArray[np.float32]]) -> tuple[float, float]:
+            mass = np.sum(rough, axis=0)[own]
+            dense = mass[np.asarray(density[region]) > 1]
+            return float(dense.sum(dtype=np.float64)), float(mass.sum(dtype=np.float64))
+
+        channels = self._sorted(box, catalogue.chunks(), read, self.margin, HALO_CHANNELS)
+        edges = [*HALO_EDGES, max(channels[-1].heaviest * unit, HALO_EDGES[-1])]
+        attributes = {
+            **self.smoothed,
+            "mass_edges": edges,
+            "mass_edges_units": "M_sun/h",
+            "source": catalogue.label,
+        }
+        factor = unit / self.voxel**3
+        sums, seen = self._written(box, "halo", channels, factor, attributes, in_dense)
+        dense, whole = map(math.fsum, zip(*seen, strict=True))
+        check_haloes(f"{catalogue}", dense, whole, dm.above_one / self.voxels**3)
+        return tuple(
+            HaloChannel(lower, upper, c.points, c.total * unit, s.total * self.voxel**3)
+            for lower, upper, c, s in zip(edges[:-1], edges[1:], channels, sums, strict=True)
+        )
+
+    def _make_tb(self, box: Box, tb: Hydrogen) -> dict[str, Any]:
+        """Make tb; return what an IngestedSnapshot says of it."""
+        header, cosmology = self.source.header, Cosmology.from_header(self.known)
+
+        def read(chunk: Chunk) -> list[Points]:
+            return [tb.points(chunk, self.voxels)]
+
+        (points,) = self._sorted(box, tb.chunks(), read, self.margin)
+        omega_hi = points.total * tb.unit / header.box_size**3 / CRITICAL_DENSITY
+        factor = brightness_temperature(tb.unit / self.voxel**3, header.redshift, cosmology)
+        attributes = {**self.smoothed, "source": tb.label, "omega_hi": omega_hi, **tb.attributes}
+        ((sums,), _) = self._written(box, "tb", [points], factor, attributes)
+        return {
+            "tb_source": tb.label,
+            "tb_mean": sums.total / self.voxels**3,
+            "tb_expected": mean_brightness(omega_hi, header.redshift, cosmology),
+            "omega_hi": omega_hi,
+        }
 
 
 def _voxels(source: Snapshot, grid: int | None) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.scheduler.grid import Cover, Grid, Slices
+from bigbox.scheduler.grid import Cover, Grid
 from bigbox.store.box import field_chunks
 
 MEMORY = 1 << 30
@@ -58,8 +58,3 @@ def shard_grid(shape: tuple[int, ...], channels: int | None = None) -> Grid:
 def workers(each: int, memory: int) -> int:
     """Return how many blocks of so many bytes are in work at once: one for a core, as fit."""
     return max(1, min(len(os.sched_getaffinity(0)), memory // each))
-
-
-def write_shard(array: Any, region: Slices, values: NDArray[np.float32]) -> None:
-    """Write a whole shard, all channels of it."""
-    array[(slice(None),) * (values.ndim - 3) + region] = values

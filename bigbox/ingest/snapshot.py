@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.hdf5 import attributes, files_of_run, names, opened
-from bigbox.ingest.headers import Header, check_one_run, check_total
+from bigbox.ingest.hdf5 import attributes, files_of_run, names, number, opened
+from bigbox.ingest.headers import Header, check_one_run, check_totals
 
 CHUNK = 1 << 19
 """Particles read at once."""
@@ -22,15 +22,28 @@ GAS, DARK = 0, 1
 OUTSIDE = 1e-5
 """Share of the box by which a position may lie outside of it: single precision, not an error."""
 
+Points = tuple[NDArray[np.float64], NDArray[np.float32] | None]
+"""Places in voxels from the box's corner (M, 3), and weights (M,) or None for 1 each."""
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """Particles start .. stop of one type in one file."""
+    """Particles, or haloes, start .. stop of one type in one file."""
 
     file: int
     kind: int
     start: int
     stop: int
+    first: int  # the index of the first of them in all files
+
+
+def chunks(counts: Sequence[int], kind: int, size: int) -> Iterator[Chunk]:
+    """Yield what the files hold in pieces of at most `size`."""
+    before = 0
+    for i, count in enumerate(counts):
+        for start in range(0, count, size):
+            yield Chunk(i, kind, start, min(start + size, count), before + start)
+        before += count
 
 
 @dataclass(frozen=True)
@@ -51,11 +64,13 @@ class Snapshot:
         """Return the particles of a type in all files."""
         return sum(sum(count[kind : kind + 1]) for count in self.counts)
 
+    def one_mass(self, kind: int) -> float:
+        """Return the mass of each particle of a type in the code's unit, 0 where they differ."""
+        return float(sum(self.header.table[kind : kind + 1]))
+
     def chunks(self, kind: int, size: int = CHUNK) -> Iterator[Chunk]:
         """Yield the particles of a type in bounded pieces."""
-        for i, count in enumerate(self.counts):
-            for start in range(0, count[kind], size):
-                yield Chunk(i, kind, start, min(start + size, count[kind]))
+        return chunks([count[kind] for count in self.counts], kind, size)
 
     def has(self, kind: int, quantity: str) -> bool:
         """Return whether the particles of a type, of which there are some, have a quantity."""
@@ -65,7 +80,7 @@ class Snapshot:
 
     def read(self, chunk: Chunk, quantities: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Read quantities of some particles, by GADGET's names, in the code's units."""
-        path = self.files[chunk.file]
+        path, count = self.files[chunk.file], self.counts[chunk.file][chunk.kind]
         group = f"PartType{chunk.kind}"
         found = {}
         with opened(path) as file:
@@ -74,25 +89,30 @@ class Snapshot:
                 data = file[group].get(name)
                 if data is None:
                     raise BadInput(f"{path}: {group} has no {name}")
-                if len(data) != self.counts[chunk.file][chunk.kind]:
+                if len(data) != count:
                     raise BadInput(
                         f"{path}: {group}/{name} has {len(data)} particles, the header says "
-                        f"{self.counts[chunk.file][chunk.kind]}; the file is damaged"
+                        f"{count}; the file is damaged"
                     )
                 found[quantity] = data[chunk.start : chunk.stop]
         return found
 
-    def place(self, chunk: Chunk, coordinates: NDArray[Any], voxels: int) -> NDArray[np.float64]:
-        """Return coordinates in voxels from the corner, float64 (M, 3). BadInput if outside."""
-        who = f"{self.files[chunk.file]}: PartType{chunk.kind}: particle"
-        return in_voxels(coordinates, self.header.box, voxels, who, chunk.start)
+    def points(
+        self, chunk: Chunk, voxels: int, more: Sequence[str] = ()
+    ) -> tuple[Points, dict[str, NDArray[Any]]]:
+        """Read places and masses in the code's unit, and more quantities.
 
-    def mass(self, chunk: Chunk, masses: NDArray[Any] | None) -> NDArray[np.float32] | None:
-        """Return masses in the code's unit, float32; None where the mass table has one for all."""
-        if masses is None:
-            return None
+        The masses are None where the header has one for all. Raises BadInput for a particle outside
+        of the box, or whose mass is none.
+        """
+        own = () if self.one_mass(chunk.kind) > 0 else ("Masses",)
+        data = self.read(chunk, ("Coordinates", *own, *more))
         who = f"{self.files[chunk.file]}: PartType{chunk.kind}: particle"
-        return checked_masses(masses, who, chunk.start, "; the file is damaged")
+        place = in_voxels(data["Coordinates"], self.header.box, voxels, who, chunk.start)
+        if not own:
+            return (place, None), data
+        mass = checked_masses(data["Masses"], who, chunk.start, "; the file is damaged")
+        return (place, mass), data
 
 
 def in_voxels(
@@ -137,16 +157,16 @@ def open_hdf5(given: Sequence[Path], read_header: Callable[[Path, Any], Header])
     check_one_run(paths, headers, "snapshot")
     found = Snapshot(paths, headers[0], tuple(counts))
     for kind, total in enumerate(headers[0].totals):
-        check_total(paths, total, found.total(kind), f"particles of type {kind}")
+        said = [total] * len(paths)
+        check_totals(paths, said, found.total(kind), f"particles of type {kind}")
     return found
 
 
 def _is_snapshot(path: Path) -> bool:
     """Whether a file has particles or the header of a snapshot; a damaged one is refused."""
     with opened(path) as file:
-        return any(name.startswith("PartType") for name in file) or (
-            "Header" in file and "NumPart_ThisFile" in file["Header"].attrs
-        )
+        parts = any(name.startswith("PartType") for name in file)
+        return parts or "NumPart_ThisFile" in attributes(file, "Header")
 
 
 def _fault(path: Path) -> str:
@@ -164,8 +184,7 @@ def _fault(path: Path) -> str:
 def _counts(path: Path, file: Any) -> tuple[int, ...]:
     """Particles of each type in a file, as the header and the data sets say."""
     header = attributes(file, "Header")
-    if "NumPart_ThisFile" not in header:
-        raise BadInput(f"{path}: its Header has no NumPart_ThisFile; is this a snapshot?")
+    number(path, header, "NumPart_ThisFile")
     counts = tuple(int(n) for n in np.asarray(header["NumPart_ThisFile"]).reshape(-1))
     for kind, count in enumerate(counts):
         group = file.get(f"PartType{kind}")

@@ -117,6 +117,11 @@ class SortedPoints:
         """Sum of all weights, rounded once: it depends on no order and no chunks."""
         return math.ldexp(self._total, -UNIT)
 
+    @property
+    def heaviest(self) -> float:
+        """Largest of all weights, 0 where there is no point."""
+        return max(self._heaviest.values(), default=0.0)
+
     def read(self, brick: int) -> Iterator[tuple[NDArray[np.uint32], NDArray[np.float32] | None]]:
         """Yield the points of a brick in bounded chunks: places uint32 (M, 3), weights (M,)."""
         if not self._count.get(brick):

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.ingest.catalogue import open_catalogue
-from bigbox.ingest.gas import open_gas
+from bigbox.ingest.hydrogen import open_gas
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.snapshot import GAS
 from bigbox.ingest.sources import open_snapshot
@@ -109,4 +109,4 @@ def test_hydrodynamics(number: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(code, electrons, atol=1e-5)
     assert 0.8 < np.median(x / theirs) < 0.9
     chunk = next(snapshot.chunks(GAS))
-    assert gas.hydrogen(chunk)[1].sum(dtype=float) > 0
+    assert gas.points(chunk, 8)[1].sum(dtype=float) > 0

@@ -10,9 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.gas import open_gas
+from bigbox.ingest.hydrogen import open_gas
 from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.snapshot import GAS
 from bigbox.ingest.sources import open_snapshot
 from bigbox.physics import ionisation
 from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
@@ -188,6 +187,6 @@ def test_gas_without_star_formation(tmp_path: Path) -> None:
     snapshot = open_snapshot(run(tmp_path, content))
     found = open_gas(snapshot)
     assert "no star formation in the snapshot" in found.label
-    _, hi = found.hydrogen(next(snapshot.chunks(GAS)))
+    _, hi = found.points(next(found.chunks()), GRID)
     assert (hi <= content["Masses"] * 0.76 * (1 + 1e-6)).all()
     assert Cosmology.from_header(snapshot.header.cosmology).omega_b == 0.049
