@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, add_cosmology, cosmology, number, whole
+from bigbox.cli.values import add_command, add_cosmology, add_value, cosmology, number, whole
 from bigbox.errors import BadInput
 from bigbox.ingest.formats import FORMATS, find
 from bigbox.ingest.ingested import Ingested
@@ -61,36 +61,22 @@ def add(commands: Any) -> None:
     parser.add_argument("box", metavar="BOX", type=Path, help="the box to make, e.g. box.zarr")
     _add_snapshot_options(parser.add_argument_group("of a snapshot"))
     grid = parser.add_argument_group("of a density grid")
-    grid.add_argument(
-        "--box-size",
-        type=number(0, above=True),
-        nargs="+",
-        metavar="L",
-        help="side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it "
-        "(its attribute box_size, with box_size_units Mpc/h)",
+    text = (
+        "side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it "
+        "(its attribute box_size, with box_size_units Mpc/h)"
     )
-    grid.add_argument("--redshift", type=number(0), metavar="Z", help="redshift (default 0)")
-    grid.add_argument(
-        "--index", type=whole(0), metavar="I", help="which grid of a source that holds several"
-    )
+    add_value(grid, "--box-size", "L", number(0, above=True), text, nargs="+")
+    add_value(grid, "--redshift", "Z", number(0), "redshift (default 0)")
+    add_value(grid, "--index", "I", whole(0), "which grid of a source that holds several")
     add_cosmology(parser, "cosmology, kept with the box", "where the source does not tell it")
     parser.set_defaults(run=run)
 
 
 def _add_snapshot_options(snapshot: Any) -> None:
-    snapshot.add_argument(
-        "--grid",
-        type=whole(2),
-        metavar="N",
-        help="voxels on a side (default: as many as particles on a side, as in the paper)",
-    )
-    snapshot.add_argument(
-        "--halos",
-        type=Path,
-        nargs="+",
-        metavar="CATALOGUE",
-        help="halo catalogue of the same run (FOF/SUBFIND): a folder, one file, or all files",
-    )
+    text = "voxels on a side (default: as many as particles on a side, as in the paper)"
+    add_value(snapshot, "--grid", "N", whole(2), text)
+    text = "halo catalogue of the same run (FOF/SUBFIND): a folder, one file, or all files"
+    add_value(snapshot, "--halos", "CATALOGUE", Path, text, nargs="+")
     snapshot.add_argument(
         "--halo-type",
         choices=("group", "subhalo"),
@@ -99,42 +85,27 @@ def _add_snapshot_options(snapshot: Any) -> None:
     )
     hydrogen = snapshot.add_mutually_exclusive_group()
     hydrogen.add_argument("--gas", action="store_true", help="tb from the gas of SNAPSHOT")
-    hydrogen.add_argument(
-        "--gas-from",
-        type=Path,
-        nargs="+",
-        metavar="RUN",
-        help="tb from the gas of another snapshot: the hydrodynamical twin of an N-body SNAPSHOT, "
-        "as in the paper, whose dm is that of the N-body run",
+    text = (
+        "tb from the gas of another snapshot: the hydrodynamical twin of an N-body SNAPSHOT, "
+        "as in the paper, whose dm is that of the N-body run"
     )
-    hydrogen.add_argument(
-        "--hi-halo", action="store_true", help="tb from the haloes, by the HI-halo relation"
+    add_value(hydrogen, "--gas-from", "RUN", Path, text, nargs="+")
+    text = "tb from the haloes, by the HI-halo relation"
+    hydrogen.add_argument("--hi-halo", action="store_true", help=text)
+    text = (
+        "which draw of that relation's scatter (default 0); several draws of one simulation "
+        "give a training more of it"
     )
-    snapshot.add_argument(
-        "--hi-draw",
-        type=whole(0, 2**31),
-        metavar="K",
-        help="which draw of that relation's scatter (default 0); several draws of one simulation "
-        "give a training more of it",
+    add_value(snapshot, "--hi-draw", "K", whole(0, 2**31), text)
+    text = (
+        "photo-ionisation rates for gas whose neutral fraction the snapshot does not have, in "
+        "TREECOOL format (default: Faucher-Giguere et al. 2009, December 2011)"
     )
-    snapshot.add_argument(
-        "--uvb",
-        type=Path,
-        metavar="FILE",
-        help="photo-ionisation rates for gas whose neutral fraction the snapshot does not have, in "
-        "TREECOOL format (default: Faucher-Giguere et al. 2009, December 2011)",
-    )
-    snapshot.add_argument(
-        "--self-shielding",
-        action="store_true",
-        help="such gas shields itself where it is dense (Rahmati et al. 2013)",
-    )
-    snapshot.add_argument(
-        "--smoothing",
-        type=number(0),
-        metavar="R",
-        help="Gaussian smoothing of halo and tb, Mpc/h (default 0.2, as the paper; dm has none)",
-    )
+    add_value(snapshot, "--uvb", "FILE", Path, text)
+    text = "such gas shields itself where it is dense (Rahmati et al. 2013)"
+    snapshot.add_argument("--self-shielding", action="store_true", help=text)
+    text = "Gaussian smoothing of halo and tb, Mpc/h (default 0.2, as the paper; dm has none)"
+    add_value(snapshot, "--smoothing", "R", number(0), text)
 
 
 _OF_SNAPSHOTS = (
@@ -156,26 +127,24 @@ def run(options: argparse.Namespace) -> int:
     snapshot = snapshot or len(sources) > 1
     named = (options.source[0], options.source[0].rsplit(":", 1)[0])
     there = shipped or any(Path(name).exists() for name in named)
-    for name in _OF_GRIDS if snapshot else _OF_SNAPSHOTS:
-        if getattr(options, name) not in (None, False) and there:
-            kind, other = ("snapshot", "density grid") if snapshot else ("density grid", "snapshot")
-            raise BadInput(
-                f"{options.source[0]}: is a {kind}; --{name.replace('_', '-')} is of a {other}"
-            )
+    kind, other = ("snapshot", "density grid") if snapshot else ("density grid", "snapshot")
+    for name in _given(options, _OF_GRIDS if snapshot else _OF_SNAPSHOTS) if there else ():
+        flag = name.replace("_", "-")
+        raise BadInput(f"{options.source[0]}: is a {kind}; --{flag} is of a {other}")
     return _snapshot(options) if snapshot else _density(options)
+
+
+def _given(options: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
+    """Options that were given, by name; 0 is given."""
+    found = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in found.items() if not (value is None or value is False)}
 
 
 def _density(options: argparse.Namespace) -> int:
     from bigbox.ingest.density import ingest_density
 
-    done = ingest_density(
-        options.source[0],
-        options.box,
-        box_size=None if options.box_size is None else tuple(options.box_size),
-        redshift=options.redshift,
-        cosmology=cosmology(options),
-        index=options.index,
-    )
+    given = _given(options, _OF_GRIDS)
+    done = ingest_density(options.source[0], options.box, cosmology=cosmology(options), **given)
     _say(options.box, done)
     print(
         f"1 + delta from {done.least / done.mean:.3g} to {done.largest / done.mean:.3g} "
@@ -188,22 +157,11 @@ def _density(options: argparse.Namespace) -> int:
 def _snapshot(options: argparse.Namespace) -> int:
     from bigbox.ingest.particles import ingest_snapshot
     from bigbox.physics.brightness import observed_omega_hi
-    from bigbox.physics.smoothing import DEFAULT_RADIUS
 
-    done = ingest_snapshot(
-        [Path(source) for source in options.source],
-        options.box,
-        grid=options.grid,
-        haloes=options.halos or (),
-        halo_type=options.halo_type or "group",
-        gas=options.gas_from or options.gas,
-        uvb=options.uvb,
-        self_shielding=options.self_shielding,
-        hi_halo=options.hi_halo,
-        hi_draw=options.hi_draw or 0,
-        smoothing=DEFAULT_RADIUS if options.smoothing is None else options.smoothing,
-        cosmology=cosmology(options),
-    )
+    given = _given(options, _OF_SNAPSHOTS)
+    given |= {"haloes": given.pop("halos", ()), "gas": given.pop("gas_from", options.gas)}
+    sources = [Path(source) for source in options.source]
+    done = ingest_snapshot(sources, options.box, cosmology=cosmology(options), **given)
     _say(options.box, done)
     print(
         f"dm: {done.particles} particles; 1 + delta from {done.least:.3g} to {done.largest:.3g}, "

@@ -23,10 +23,10 @@ def add_command(commands: Any, name: str, *, summary: str, text: str) -> argpars
 
 
 def add_value(
-    group: Any, flag: str, metavar: str, read: Any, help: str, default: Any = None
+    group: Any, flag: str, metavar: str, read: Any, help: str, default: Any = None, **more: Any
 ) -> None:
-    """Add an option that takes one value; read: its argparse type."""
-    group.add_argument(flag, metavar=metavar, type=read, help=help, default=default)
+    """Add an option that takes a value; read: its argparse type."""
+    group.add_argument(flag, metavar=metavar, type=read, help=help, default=default, **more)
 
 
 def add_choice(group: Any, flag: str, names: Sequence[str], help: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from bigbox.errors import BadInput
 from bigbox.ingest.formats import gadget, swift
 from bigbox.ingest.hdf5 import attributes, files_of_run, is_swift, names, opened, scalar
 from bigbox.ingest.headers import Header, check_one_run, check_totals
-from bigbox.ingest.snapshot import Chunk, checked_masses, chunks, in_voxels
+from bigbox.ingest.snapshot import GROUPS, Chunk, checked_masses, chunks, in_voxels
 
 HaloType = Literal["group", "subhalo"]
 
@@ -94,32 +95,28 @@ def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue
 
     Raises BadInput where there is none, several, a file is missing, or the files disagree.
     """
-    content, wrong = "a Header and Group or Subhalo", "has no Header with counts of groups"
-    paths = files_of_run(
-        given,
-        "halo catalogue",
-        content,
-        _is_catalogue,
-        lambda path: "" if _is_catalogue(path) else f"{wrong}: no halo catalogue",
-    )
-    headers, counts, totals, held = zip(*(_part(path, kind) for path in paths), strict=True)
-    check_one_run(paths, headers, "catalogue")
+    content = "a Header and Group or Subhalo"
+    paths = files_of_run(given, "halo catalogue", content, _fault)
+    parts, totals = zip(*(_part(path, kind) for path in paths), strict=True)
+    counts = tuple(part.counts[0] for part in parts)
+    check_one_run(paths, [part.header for part in parts], "catalogue")
     check_totals(paths, totals, sum(counts), _PLURAL[kind])
     if not any(counts):
         raise BadInput(f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; {_way_out(kind)}")
-    return Catalogue(paths, headers[0], kind, *held[np.flatnonzero(counts)[0]], counts)
+    some: Catalogue = max(parts, key=lambda part: part.counts)
+    return replace(some, files=paths, header=parts[0].header, counts=counts)
 
 
-def _is_catalogue(path: Path) -> bool:
-    """Whether an HDF5 file has a Header that counts groups, or groups themselves."""
+def _fault(path: Path) -> str:
+    """Why a file is no catalogue: it has neither a Header that counts groups, nor groups."""
     with opened(path) as file:
-        return any(
-            name.startswith(("Ngroups", "NumGroups")) for name in attributes(file, "Header")
-        ) or ("Header" in file and any(name in file for name in ("Group", "Groups", "Subhalo")))
+        counts = any(re.match("Ngroups|NumGroups", name) for name in attributes(file, "Header"))
+        groups = "Header" in file and not GROUPS.isdisjoint(file)
+        return "" if counts or groups else "has no Header with counts of groups: no halo catalogue"
 
 
-def _part(path: Path, kind: HaloType) -> tuple[Header, int, int | None, tuple[str, str, str]]:
-    """Header, haloes in this file, haloes in all, and where their places and masses are."""
+def _part(path: Path, kind: HaloType) -> tuple[Catalogue, int | None]:
+    """One file of a catalogue, and the haloes in all files as its header says."""
     with opened(path) as file:
         header = (swift if is_swift(file) else gadget).read_header(path, file)
         known = attributes(file, "Header")
@@ -137,7 +134,7 @@ def _part(path: Path, kind: HaloType) -> tuple[Header, int, int | None, tuple[st
         if group is None or masses not in group:
             # A file of several may well hold no halo at all.
             if count == 0 or (count is None and group is not None):
-                return header, 0, total, (section, "", masses)
+                return Catalogue((path,), header, kind, section, "", masses, (0,)), total
             raise BadInput(
                 f"{path}: has no {section}/{masses}, the mass of its {_PLURAL[kind]}; "
                 f"{_way_out(kind)}"
@@ -152,7 +149,7 @@ def _part(path: Path, kind: HaloType) -> tuple[Header, int, int | None, tuple[st
                 f"{path}: {section} has {places} of shape {shapes[0]} and {masses} of shape "
                 f"{shapes[1]}, the header says {expected} {_PLURAL[kind]}; the file is damaged"
             )
-        return header, expected, total, (section, places, masses)
+        return Catalogue((path,), header, kind, section, places, masses, (expected,)), total
 
 
 def _way_out(kind: HaloType) -> str:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from bigbox.blockwise import map_blocks
+from bigbox.blockwise import Region, map_blocks, regions
 from bigbox.store.box import Box
-
-Index = tuple[int, ...]
 
 
 def damaged_inputs(box: Box) -> list[str]:
@@ -18,42 +16,37 @@ def damaged_inputs(box: Box) -> list[str]:
     return [line for line in map_blocks(lambda given: _check(*given), _shards(box)) if line]
 
 
-def _shards(box: Box) -> Iterator[tuple[Any, str, Index]]:
+def _shards(box: Box) -> Iterator[tuple[str, Any, Region]]:
     for name in ("dm", "halo", "tb"):
-        if box.has(name):
-            array = box.require(name)
-            if "painting" in array.attrs:  # of bigbox paint, which has a ledger of it
-                continue
-            for index in np.ndindex(*_counts(array.shape, array.shards or array.chunks)):
-                yield array, name, index
+        # What bigbox paint has made has a ledger.
+        if box.has(name) and "painting" not in (array := box.require(name)).attrs:
+            for shard in regions(array.shape, array.shards or array.chunks, 0):
+                yield name, array, shard
 
 
-def _check(array: Any, name: str, index: Index) -> str:
-    """Empty when every chunk under one shard can be read and is finite."""
-    edges = array.shards or array.chunks
-    if _fault(array, index, edges) is None:
+def _check(name: str, array: Any, shard: Region) -> str:
+    """Empty when every chunk of a shard can be read and is finite."""
+    if _fault(array, shard) is None:
         return ""
     # Which of its chunks: the checksum is per chunk.
-    inner = _counts(edges, array.chunks)
     chunks = [
-        tuple(i * n + o for i, n, o in zip(index, inner, offset, strict=True))
-        for offset in np.ndindex(*inner)
+        tuple(slice(s.start + c.start, s.start + c.stop) for s, c in zip(shard, chunk, strict=True))
+        for chunk in regions([s.stop - s.start for s in shard], array.chunks, 0)
     ]
-    held = _counts(array.shape, array.chunks)
-    chunks = [at for at in chunks if all(i < n for i, n in zip(at, held, strict=True))]
-    faults = {at: fault for at in chunks if (fault := _fault(array, at, array.chunks))}
-    bad = ", ".join(map(str, faults)) or "unknown"
+    faults = {_index(at, array.chunks): why for at in chunks if (why := _fault(array, at))}
+    bad = ", ".join(faults) or "unknown"
     which = f"all {len(chunks)}" if len(faults) == len(chunks) else bad
-    return f"{name}: shard {index}, chunks {which}: {''.join([*faults.values()][-1:])}"
+    where = _index(shard, array.shards or array.chunks)
+    return f"{name}: shard {where}, chunks {which}: {''.join([*faults.values()][-1:])}"
 
 
-def _counts(shape: Index, edges: Index) -> Index:
-    return tuple(-(-n // e) for n, e in zip(shape, edges, strict=True))
+def _index(region: Region, edges: tuple[int, ...]) -> str:
+    return str(tuple(cut.start // edge for cut, edge in zip(region, edges, strict=True)))
 
 
-def _fault(array: Any, index: Index, edges: Index) -> str | None:
+def _fault(array: Any, region: Region) -> str | None:
     try:
-        values = array[tuple(slice(i * e, (i + 1) * e) for i, e in zip(index, edges, strict=True))]
+        values = array[region]
     except Exception as error:
         return " ".join(str(error).split())
     # What has no bytes on disk reads as NaN; no input has one otherwise.

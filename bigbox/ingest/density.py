@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from bigbox.ingest.sanity import tile_warnings
 from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers
 from bigbox.ingest.sources import GridSource, open_source
 from bigbox.ingest.workfolder import check_room, making, new_place
-from bigbox.physics.cosmology import PARAMETERS
+from bigbox.physics.cosmology import PARAMETERS, Cosmology
 from bigbox.scheduler.grid import Grid, Slices
 from bigbox.store.box import CUBIC_TOLERANCE, Box
 
@@ -35,7 +35,7 @@ def ingest_density(
     source: str,
     box: Path,
     *,
-    box_size: tuple[float, ...] | None = None,
+    box_size: Sequence[float] | None = None,
     redshift: float | None = None,
     cosmology: Mapping[str, float] | None = None,
     index: int | None = None,
@@ -67,10 +67,8 @@ def ingest_density(
     if not (math.isfinite(z) and z >= 0):
         raise BadInput(f"redshift {z} must be a number of at least 0")
     parameters = {name: known[name] for name in PARAMETERS if name in known} | {**(cosmology or {})}
-    for name, value in parameters.items():
-        parameters[name] = float(value)
-        if not (math.isfinite(parameters[name]) and parameters[name] > 0):
-            raise BadInput(f"cosmology: {name} {parameters[name]} must be a positive number")
+    parameters = {name: float(value) for name, value in parameters.items()}
+    Cosmology.from_header(parameters)
     voxels = math.prod(grid.shape)
     check_room(place, "dm needs", 4 * voxels)
     with making(place) as folder:
@@ -78,19 +76,19 @@ def ingest_density(
         threads = workers(_block_bytes(grid, blocks), memory)
         sums = _survey(grid, blocks, threads)
         mean = sums.total / voxels
-        dm = Box.create(
-            folder,
-            grid.shape,
-            sides,
-            z,
-            cosmology=parameters,
-            provenance=_provenance(grid, mean),
-        ).create_array("dm")
-        for _ in map_blocks(
-            lambda block: _copy(grid, dm, blocks.slices(block), mean),
-            range(blocks.size),
-            workers=threads,
-        ):
+        provenance = {
+            "command": "bigbox ingest",
+            "bigbox": bigbox.__version__,
+            "source": str(grid.path.resolve()),
+            "dataset": grid.dataset,
+            "index": grid.index,
+            "dtype": str(grid.dtype),
+            "mean_density_of_source": mean,
+            "attributes_of_source": known,
+        }
+        dm = Box.create(folder, grid.shape, sides, z, parameters, provenance).create_array("dm")
+        regions = map(blocks.slices, range(blocks.size))
+        for _ in map_blocks(lambda cut: _copy(grid, dm, cut, mean), regions, workers=threads):
             pass
     return Ingested(
         box=place,
@@ -107,28 +105,26 @@ def ingest_density(
 
 
 def _sides(
-    source: GridSource, given: tuple[float, ...] | None
+    source: GridSource, given: Sequence[float] | None
 ) -> tuple[tuple[float, float, float], tuple[str, ...]]:
     """Sides of the box, Mpc/h, and what was taken for granted."""
-    box_size = given
-    if box_size is None:
-        known = source.attributes
-        if "box_size" not in known:
-            raise BadInput(f"{source}: does not tell its box size; give --box-size in Mpc/h")
-        box_size = tuple(np.atleast_1d(known["box_size"]).astype(float).tolist())
-        units = known.get("box_size_units")
-        # As people write it: "Mpc/h, comoving".
-        plain = re.sub(r"comoving|[\s,()]", "", str(units))
-        if units is not None and plain not in ("Mpc/h", "cMpc/h"):
-            raise BadInput(
-                f"{source}: its box_size {known['box_size']} is in {units!r}, a box is in comoving "
-                "Mpc/h; give --box-size in Mpc/h"
-            )
-    if len(box_size) not in (1, 3):
-        raise BadInput(f"--box-size takes one number or three (Mpc/h), not {len(box_size)}")
-    x, y, z = box_size * 3 if len(box_size) == 1 else box_size
-    if not all(math.isfinite(side) and side > 0 for side in (x, y, z)):
-        raise BadInput(f"box size {' '.join(f'{s:g}' for s in box_size)} must be positive (Mpc/h)")
+    known = source.attributes
+    units = known.get("box_size_units")
+    if given is None and "box_size" not in known:
+        raise BadInput(f"{source}: does not tell its box size; give --box-size in Mpc/h")
+    # As people write it: "Mpc/h, comoving".
+    plain = re.sub(r"comoving|[\s,()]", "", str(units))
+    if given is None and units is not None and plain not in ("Mpc/h", "cMpc/h"):
+        raise BadInput(
+            f"{source}: its box_size {known['box_size']} is in {units!r}, a box is in comoving "
+            "Mpc/h; give --box-size in Mpc/h"
+        )
+    sides = np.atleast_1d(known["box_size"] if given is None else given).astype(float).tolist()
+    if len(sides) not in (1, 3):
+        raise BadInput(f"--box-size takes one number or three (Mpc/h), not {len(sides)}")
+    x, y, z = sides * 3 if len(sides) == 1 else sides
+    if not all(math.isfinite(side) and side > 0 for side in sides):
+        raise BadInput(f"box size {' '.join(f'{s:g}' for s in sides)} must be positive (Mpc/h)")
     voxel = [side / n for side, n in zip((x, y, z), source.shape, strict=True)]
     if max(voxel) > min(voxel) * (1 + CUBIC_TOLERANCE):
         fits = " ".join(f"{n * voxel[0]:g}" for n in source.shape)
@@ -136,13 +132,11 @@ def _sides(
             f"{source}: voxels of {voxel[0]:.5g} x {voxel[1]:.5g} x {voxel[2]:.5g} Mpc/h are not "
             f"cubic; cubic would be, for example, --box-size {fits}"
         )
-    if given is not None or "box_size_units" in source.attributes:
-        return (x, y, z), ()
     note = (
         f"box size {x:g} x {y:g} x {z:g} is taken from {source} as comoving Mpc/h, because it "
         "names no unit (box_size_units); if it is another, ingest again with --box-size"
     )
-    return (x, y, z), (note,)
+    return (x, y, z), (note,) if given is None and units is None else ()
 
 
 def _block_bytes(source: GridSource, blocks: Grid) -> int:
@@ -190,16 +184,3 @@ def _copy(source: GridSource, dm: Any, region: Slices, mean: float) -> None:
     np.divide(density, np.float64(mean), out=over_mean, casting="unsafe", dtype=np.float64)
     del density
     dm[region] = over_mean
-
-
-def _provenance(source: GridSource, mean: float) -> dict[str, Any]:
-    return {
-        "command": "bigbox ingest",
-        "bigbox": bigbox.__version__,
-        "source": str(source.path.resolve()),
-        "dataset": source.dataset,
-        "index": source.index,
-        "dtype": str(source.dtype),
-        "mean_density_of_source": mean,
-        "attributes_of_source": source.attributes,
-    }

@@ -95,19 +95,14 @@ def files_in(path: Path) -> list[Path]:
 
 
 def files_of_run(
-    given: Sequence[Path],
-    what: str,
-    content: str,
-    is_one: Callable[[Path], bool],
-    fault: Callable[[Path], str],
+    given: Sequence[Path], what: str, content: str, fault: Callable[[Path], str]
 ) -> tuple[Path, ...]:
     """Return all files of the one snapshot or catalogue that a folder, any or all files name.
 
     Parameters
     ----------
     what, content : for the refusals: "snapshot", and what such a file has.
-    is_one : whether a file of a folder is one of these; others are left out.
-    fault : what is wrong with a file, "" for nothing.
+    fault : why a file is none of these, "" where it is one. Others of a folder are left out.
     """
     files: list[Path] = []
     for path in given:
@@ -117,12 +112,13 @@ def files_of_run(
         if not found:
             raise BadInput(f"{path}: has no HDF5 file (.hdf5, .h5); name the files")
         files += found
-    files = [p for p in files if p in given or is_one(p)]
+    faults = {path: fault(path) for path in files}
+    for path in given:
+        if faults.get(path):
+            raise BadInput(f"{path}: {faults[path]}")
+    files = [path for path, why in faults.items() if not why]
     if not files:
         raise BadInput(f"{given[0]}: no {what} (an HDF5 file with {content}) is there")
-    for path in files:
-        if why := fault(path):
-            raise BadInput(f"{path}: {why}")
     names = sorted({_stem(p) for p in files})
     if len(names) > 1:
         raise BadInput(
@@ -132,33 +128,29 @@ def files_of_run(
     with opened(files[0]) as file:
         header = attributes(file, "Header")
     count = max(1, int(scalar(header.get("NumFilesPerSnapshot", header.get("NumFiles", 1)))))
-    named = sorted(set(files), key=lambda p: (int(m[2]) if (m := _match(p)) else -1, p.name))
-    return tuple(named) if len(named) == count else _family(named[0], count)
-
-
-def names(files: Sequence[Path]) -> str:
-    """Return files for a message: the first, and how many more."""
-    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else f"{files[0]}"
-
-
-def _family(path: Path, count: int) -> tuple[Path, ...]:
-    """All files of a run: name.3.hdf5 belongs to name.0.hdf5 .. name.(count-1).hdf5."""
-    if count == 1:
-        return (path,)
-    match = _match(path)
-    if match is None:
+    named = sorted(files, key=lambda p: (int(m[2]) if (m := _match(p)) else -1, p.name))
+    if count in (1, len(named)):
+        return tuple(named[:count])
+    # name.3.hdf5 belongs to name.0.hdf5 .. name.(count-1).hdf5.
+    path = named[0]
+    if (match := _match(path)) is None:
         raise BadInput(
             f"{path}: is one of {count} files, but its name has no number (name.0.hdf5); "
             "name all of them"
         )
-    found = tuple(path.with_name(f"{match[1]}{i}{match[3]}") for i in range(count))
-    missing = [p for p in found if not p.is_file()]
+    family = tuple(path.with_name(f"{match[1]}{i}{match[3]}") for i in range(count))
+    missing = [p for p in family if not p.is_file()]
     if missing:
         raise BadInput(
             f"{missing[0]}: no such file, but {path.name} says that it is one of {count} "
             f"({len(missing)} missing); copy all of them"
         )
-    return found
+    return family
+
+
+def names(files: Sequence[Path]) -> str:
+    """Return files for a message: the first, and how many more."""
+    return f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else f"{files[0]}"
 
 
 def _match(path: Path) -> re.Match[str] | None:

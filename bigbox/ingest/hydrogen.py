@@ -9,9 +9,9 @@ gas, haloes have HI by the relation of `bigbox.physics.hi_halo`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,78 +34,51 @@ _IONISED = 1.158
 
 
 @dataclass(frozen=True)
-class HaloHydrogen:
-    """The HI of a catalogue's haloes, some points for each, weights in M☉/h."""
+class Hydrogen:
+    """What tb is made of: points, read in chunks, whose weights are HI masses."""
 
-    catalogue: Catalogue
-    cosmology: Cosmology
-    draw: int  # of the relation's scatter: 0, 1, ... are independent
-    unit = 1.0  # M☉/h per unit of weight
-    label = hi_halo.RELATION
+    label: str
+    unit: float  # M☉/h per unit of weight
+    count: int  # points in all
+    chunks: Callable[[], Iterator[Chunk]]
+    points: Callable[[Chunk, int], Points]  # of so many voxels on a side
+    attributes: dict[str, Any] = field(default_factory=dict)  # for tb to keep
 
-    @property
-    def count(self) -> int:
-        """Points in all."""
-        return hi_halo.POINTS * sum(self.catalogue.counts)
 
-    @cached_property
-    def attributes(self) -> dict[str, Any]:
-        """What the field made of it keeps."""
-        return {"hi_seed": self.catalogue.fingerprint() + (self.draw << 32)}
+def of_haloes(catalogue: Catalogue, cosmology: Cosmology, draw: int) -> Hydrogen:
+    """Give haloes HI by the HI-halo relation; draws 0, 1, ... of its scatter are independent."""
+    header, seed = catalogue.header, catalogue.fingerprint() + (draw << 32)
 
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the haloes in bounded pieces."""
-        return self.catalogue.chunks()
-
-    def points(self, chunk: Chunk, voxels: int) -> Points:
-        """Draw the points of some haloes, each by its halo's place in the catalogue."""
-        header = self.catalogue.header
+    def points(chunk: Chunk, voxels: int) -> Points:
         voxel = header.box_size / voxels
-        place, mass = self.catalogue.read(chunk, voxels)
+        place, mass = catalogue.read(chunk, voxels)
         heavy = np.flatnonzero(mass > 0)  # the relation's logarithm; a halo of no mass has none
-        points, hi = hi_halo.hi_points(
-            chunk.first + heavy,
+        found, hi = hi_halo.hi_points(
+            chunk.first + heavy,  # a point depends on its halo's place in the catalogue
             place[heavy] * voxel,
             mass[heavy].astype(np.float64) * header.mass,
             header.redshift,
-            self.cosmology,
-            self.attributes["hi_seed"],
+            cosmology,
+            seed,
         )
-        return points / voxel, hi.astype(np.float32)
+        return found / voxel, hi.astype(np.float32)
+
+    count = hi_halo.POINTS * sum(catalogue.counts)
+    attributes = {"hi_seed": seed}
+    return Hydrogen(hi_halo.RELATION, 1.0, count, catalogue.chunks, points, attributes)
 
 
 @dataclass(frozen=True)
-class Gas:
-    """The HI of a snapshot's gas, weights in the code's unit of mass."""
+class _Gas:
+    """How the HI of a snapshot's gas is found."""
 
     snapshot: Snapshot
     names: tuple[str, ...]  # the data sets that are read, beside places and masses
-    label: str
     rate: float = 0.0  # Γ_HI, 1/s; 0 where the snapshot has a neutral fraction
     self_shielding: bool = False
     density: float = 0.0  # n_H in cm⁻³ per unit of density
 
-    @property
-    def unit(self) -> float:
-        """M☉/h per unit of weight."""
-        return self.snapshot.header.mass
-
-    @property
-    def count(self) -> int:
-        """Points in all."""
-        return self.snapshot.total(GAS)
-
-    @property
-    def attributes(self) -> dict[str, Any]:
-        """What the field made of it keeps."""
-        return {}
-
-    def chunks(self) -> Iterator[Chunk]:
-        """Yield the gas particles in bounded pieces."""
-        return self.snapshot.chunks(GAS)
-
     def points(self, chunk: Chunk, voxels: int) -> Points:
-        """Read places and HI masses."""
         (place, mass), data = self.snapshot.points(chunk, voxels, self.names)
         weight = self.snapshot.one_mass(GAS) if mass is None else mass.astype(np.float64)
         neutral = self._neutral(chunk, data)
@@ -148,17 +121,13 @@ class Gas:
             )
 
 
-Hydrogen = Gas | HaloHydrogen
-"""What tb is made of."""
-
-
-def open_gas(
+def of_gas(
     snapshot: Snapshot,
     *,
     h: float | None = None,
     table: Path | None = None,
     self_shielding: bool = False,
-) -> Gas:
+) -> Hydrogen:
     """Find out how to find the HI of a snapshot's gas. Reads a header's worth.
 
     Raises BadInput where there is no gas, or not what its neutral fraction needs.
@@ -183,7 +152,8 @@ def open_gas(
                 f"{snapshot}: has its own neutral fraction ({NEUTRAL}); leave --uvb and "
                 "--self-shielding, which are for snapshots without"
             )
-        return Gas(snapshot, (*names, NEUTRAL), f"gas: the snapshot's {NEUTRAL}, {stars}")
+        label = f"gas: the snapshot's {NEUTRAL}, {stars}"
+        return _of_gas(label, _Gas(snapshot, (*names, NEUTRAL)))
     heat = "Temperature" if has("Temperature") else "InternalEnergy"
     if header.velocity is None and heat != "Temperature":
         raise BadInput(
@@ -204,11 +174,17 @@ def open_gas(
     )
     h = Cosmology.from_header(header.cosmology).h if h is None else h
     names = (*names, "Density", heat, *filter(has, (ELECTRONS,)))
-    return Gas(snapshot, names, label, rate, self_shielding, _hydrogen_density(header, h))
+    return _of_gas(label, _Gas(snapshot, names, rate, self_shielding, hydrogen_density(header, h)))
 
 
-def _hydrogen_density(header: Header, h: float) -> float:
-    """Physical n_H in cm⁻³ per unit of comoving density."""
+def _of_gas(label: str, gas: _Gas) -> Hydrogen:
+    snapshot = gas.snapshot
+    count, chunks = snapshot.total(GAS), partial(snapshot.chunks, GAS)
+    return Hydrogen(label, snapshot.header.mass, count, chunks, gas.points)
+
+
+def hydrogen_density(header: Header, h: float) -> float:
+    """Return physical n_H in cm⁻³ per unit of comoving density."""
     comoving = header.mass / header.length**3  # M☉/h per (Mpc/h)³
     grams = comoving * h**2 * (header.solar_mass / header.mpc**3) * (1.0 + header.redshift) ** 3
     return grams * ionisation.HYDROGEN / ionisation.PROTON_MASS

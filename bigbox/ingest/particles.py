@@ -26,7 +26,7 @@ import bigbox
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType, open_catalogue
-from bigbox.ingest.hydrogen import HaloHydrogen, Hydrogen, open_gas
+from bigbox.ingest.hydrogen import Hydrogen, of_gas, of_haloes
 from bigbox.ingest.ingested import HaloChannel, IngestedSnapshot
 from bigbox.ingest.sanity import check_haloes, check_mass, tile_warnings
 from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers
@@ -99,13 +99,13 @@ def ingest_snapshot(
         raise BadInput("--uvb and --self-shielding are for the gas: give --gas, or leave them")
     tb: Hydrogen | None = None
     if hi_halo and catalogue is not None:
-        tb = HaloHydrogen(catalogue, Cosmology.from_header(known), hi_draw)
+        tb = of_haloes(catalogue, Cosmology.from_header(known), hi_draw)
     if gas:
         hydro = source if gas is True else open_snapshot(gas)
         if wrong := source.header.difference(replace(hydro.header, totals=())):
             raise BadInput(f"{hydro}: {wrong} than in {source}: the gas of another simulation")
         h = (cosmology or {}).get("h")
-        tb = open_gas(hydro, h=h, table=uvb, self_shielding=self_shielding)
+        tb = of_gas(hydro, h=h, table=uvb, self_shielding=self_shielding)
     run = _Ingest(source, catalogue, tb, _voxels(source, grid), smoothing, known, memory)
     run.check_disk(place)
     with making(place) as folder:

@@ -19,6 +19,9 @@ CHUNK = 1 << 19
 
 GAS, DARK = 0, 1
 
+GROUPS = {"Group", "Groups", "Subhalo"}
+"""Groups of HDF5 in a halo catalogue."""
+
 OUTSIDE = 1e-5
 """Share of the box by which a position may lie outside of it: single precision, not an error."""
 
@@ -147,8 +150,7 @@ def checked_masses(
 
 def open_hdf5(given: Sequence[Path], read_header: Callable[[Path, Any], Header]) -> Snapshot:
     """Open a snapshot in HDF5, with particles in groups PartType0, ..., whose headers agree."""
-    content = "a Header and PartType groups"
-    paths = files_of_run(given, "snapshot", content, _is_snapshot, _fault)
+    paths = files_of_run(given, "snapshot", "a Header and PartType groups", _fault)
     headers, counts = [], []
     for path in paths:
         with opened(path) as file:
@@ -162,21 +164,14 @@ def open_hdf5(given: Sequence[Path], read_header: Callable[[Path, Any], Header])
     return found
 
 
-def _is_snapshot(path: Path) -> bool:
-    """Whether a file has particles or the header of a snapshot; a damaged one is refused."""
-    with opened(path) as file:
-        parts = any(name.startswith("PartType") for name in file)
-        return parts or "NumPart_ThisFile" in attributes(file, "Header")
-
-
 def _fault(path: Path) -> str:
     """Why a file is no snapshot, and what it is instead."""
     with opened(path) as file:
         if "Header" not in file:
             return "has no group Header, so that it is no snapshot"
         if "NumPart_ThisFile" not in file["Header"].attrs:
-            groups = any(name in file for name in ("Group", "Groups", "Subhalo"))
-            what = "a halo catalogue (give it with --halos)" if groups else "another file"
+            other = GROUPS.isdisjoint(file)
+            what = "another file" if other else "a halo catalogue (give it with --halos)"
             return f"its Header counts no particles: not a snapshot but {what}"
     return ""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
@@ -38,16 +38,15 @@ def new_place(box: Path) -> Path:
         raise BadInput(f"{box}: there is no folder {place.parent}; make it first")
     if not os.access(place.parent, os.W_OK):
         raise BadInput(f"{box}: the folder {place.parent} is read-only; choose another")
+    left = re.compile(rf"\.{re.escape(place.name)}\.ingest-(.*)-(\d+)")
     for folder in sorted(place.parent.iterdir()):
-        if not folder.name.startswith(_prefix(place)):
+        if not (found := left.fullmatch(folder.name)):
             continue
-        host, _, process = folder.name.removeprefix(_prefix(place)).rpartition("-")
-        if not process.isdigit():
-            continue
+        host, process = found[1], int(found[2])
         if host != socket.gethostname():
             LOG.warning("%s: of an ingest on %s; remove it if that has been killed", folder, host)
         # Of this very process: one of the same number before it, as containers have them.
-        elif int(process) == os.getpid() or not psutil.pid_exists(int(process)):
+        elif process == os.getpid() or not psutil.pid_exists(process):
             shutil.rmtree(folder, ignore_errors=True)
             LOG.warning("%s: removed; a killed ingest had left it", folder)
     return place
@@ -73,9 +72,9 @@ def making(place: Path) -> Iterator[Path]:
 
     On any error, and on SIGTERM, nothing is left behind. Raises BadInput for what the disk refuses.
     """
-    work = place.parent / f"{_prefix(place)}{socket.gethostname()}-{os.getpid()}"
+    work = place.parent / f".{place.name}.ingest-{socket.gethostname()}-{os.getpid()}"
     try:
-        with stoppable(place):
+        with _stoppable(place):
             yield work
             for path in (*sorted(work.rglob("*"), reverse=True), work):
                 _sync(path)
@@ -90,13 +89,10 @@ def making(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def stoppable(place: Path) -> Iterator[None]:
-    """Raise StoppedEarly on SIGTERM, so that what has been begun is removed on the way out.
+def _stoppable(place: Path) -> Iterator[None]:
+    """Raise StoppedEarly on SIGTERM; a second one is dealt with in the usual way."""
 
-    A second one is dealt with in the usual way. Only the main thread can be stopped like this.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         raise StoppedEarly(
             f"{place}: stopped by {signal.Signals(number).name}; nothing is left behind, the same "
@@ -104,7 +100,7 @@ def stoppable(place: Path) -> Iterator[None]:
         )
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield  # no other thread can be stopped like this
         return
     before = signal.signal(signal.SIGTERM, stop)
     try:
@@ -119,7 +115,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _prefix(place: Path) -> str:
-    return f".{place.name}.ingest-"

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.hydrogen import open_gas
+from bigbox.ingest.hydrogen import of_gas
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.sources import open_snapshot
 from bigbox.physics import ionisation
@@ -75,7 +75,7 @@ def test_the_snapshots_own_neutral_fraction(files: int, tmp_path: Path) -> None:
     label = "the snapshot's NeutralHydrogenAbundance, star-forming gas neutral"
     check(tmp_path, paths, expected(content, neutral, 0.5), label)
     with pytest.raises(BadInput, match="has its own neutral fraction"):
-        open_gas(open_snapshot(paths), self_shielding=True)
+        of_gas(open_snapshot(paths), self_shielding=True)
 
 
 def physical(content: dict[str, NDArray], z: float) -> tuple[NDArray, NDArray]:
@@ -185,7 +185,7 @@ def test_gas_without_star_formation(tmp_path: Path) -> None:
     content = gas()
     del content["StarFormationRate"]
     snapshot = open_snapshot(run(tmp_path, content))
-    found = open_gas(snapshot)
+    found = of_gas(snapshot)
     assert "no star formation in the snapshot" in found.label
     _, hi = found.points(next(found.chunks()), GRID)
     assert (hi <= content["Masses"] * 0.76 * (1 + 1e-6)).all()

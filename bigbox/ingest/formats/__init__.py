@@ -40,17 +40,10 @@ def _is_zarr(path: Path) -> bool:
     return path.is_dir() and (path.suffix == ".zarr" or any((path / n).exists() for n in names))
 
 
-def _is_of(code: str) -> Callable[[Path], bool]:
-    def recognises(path: Path) -> bool:
-        from bigbox.ingest.hdf5 import code_of
+def _code_of(path: Path) -> str:
+    from bigbox.ingest.hdf5 import code_of
 
-        return not _is_zarr(path) and code_of(path) == code
-
-    return recognises
-
-
-def _ends_with(*suffixes: str) -> Callable[[Path], bool]:
-    return lambda path: path.suffix in suffixes
+    return "" if _is_zarr(path) else code_of(path)
 
 
 _HERE = "bigbox.ingest.formats"
@@ -58,47 +51,48 @@ GADGET = SnapshotFormat(
     "gadget",
     "GADGET-4, GADGET, GIZMO or AREPO (CAMELS, IllustrisTNG)",
     "particles",
-    _is_of("GADGET"),
+    lambda path: _code_of(path) == "GADGET",
     f"{_HERE}.gadget:open_snapshot",
 )
-BY_CONTENT = (
-    SnapshotFormat("swift", "SWIFT", "particles", _is_of("SWIFT"), f"{_HERE}.swift:open_snapshot"),
-    GADGET,
-    SnapshotFormat(
-        "npy",
-        "grid.npy                a numpy array of shape (nx, ny, nz)",
-        "grid",
-        _ends_with(".npy"),
-        f"{_HERE}.npy:opened",
-    ),
+SWIFT = SnapshotFormat(
+    "swift",
+    "SWIFT",
+    "particles",
+    lambda path: _code_of(path) == "SWIFT",
+    f"{_HERE}.swift:open_snapshot",
 )
-BY_NAME = (
-    SnapshotFormat(
-        "hdf5",
-        "file.hdf5:/path/to/dm   an HDF5 data set; without :/path the only one of rank 3 or 4",
-        "grid",
-        _ends_with(".hdf5", ".h5", ".hdf"),
-        f"{_HERE}.hdf5_grid:opened",
-    ),
-    SnapshotFormat(
-        "zarr",
-        "grid.zarr               a zarr array, or group.zarr:/dm",
-        "grid",
-        _is_zarr,
-        f"{_HERE}.zarr_grid:opened",
-    ),
+NPY = SnapshotFormat(
+    "npy",
+    "grid.npy                a numpy array of shape (nx, ny, nz)",
+    "grid",
+    lambda path: path.suffix == ".npy",
+    f"{_HERE}.npy:opened",
 )
-FORMATS = (*BY_CONTENT, *BY_NAME)
+HDF5 = SnapshotFormat(
+    "hdf5",
+    "file.hdf5:/path/to/dm   an HDF5 data set; without :/path the only one of rank 3 or 4",
+    "grid",
+    lambda path: path.suffix in (".hdf5", ".h5", ".hdf"),
+    f"{_HERE}.hdf5_grid:opened",
+)
+ZARR = SnapshotFormat(
+    "zarr",
+    "grid.zarr               a zarr array, or group.zarr:/dm",
+    "grid",
+    _is_zarr,
+    f"{_HERE}.zarr_grid:opened",
+)
+FORMATS = (SWIFT, GADGET, NPY, HDF5, ZARR)
 
 
 def rows() -> Iterator[SnapshotFormat]:
     """Yield the formats in the order in which they are asked, those of other packages by name."""
     from bigbox.extensions import installed, load_installed
 
-    yield from BY_CONTENT
+    yield from (SWIFT, GADGET, NPY)
     for name in sorted(installed(GROUP)):
         yield load_installed(GROUP, name)
-    yield from BY_NAME
+    yield from (HDF5, ZARR)  # of which every file of that name is one
 
 
 def find(paths: Sequence[Path], holds: Content | None = None) -> SnapshotFormat | None:

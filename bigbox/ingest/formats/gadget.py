@@ -7,7 +7,7 @@ units        in either (UnitLength_in_cm, UnitMass_in_g), else kpc/h and 10^10 M
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from bigbox.ingest.hdf5 import attributes, scalar
 from bigbox.ingest.headers import MPC, SOLAR_MASS, Header, common, first_of
-from bigbox.ingest.snapshot import Snapshot, open_hdf5
+from bigbox.ingest.snapshot import open_hdf5
 
 # GADGET and AREPO, then GIZMO since 2021.
 _COSMOLOGY = {
@@ -24,11 +24,6 @@ _COSMOLOGY = {
     "h": ("HubbleParam",),
     "omega_lambda": ("OmegaLambda", "Omega_Lambda"),
 }
-
-
-def open_snapshot(given: Sequence[Path]) -> Snapshot:
-    """Open the snapshot that a folder, any one of its files, or all of its files name."""
-    return open_hdf5(given, read_header)
 
 
 def read_header(path: Path, file: Any) -> Header:
@@ -55,3 +50,6 @@ def read_header(path: Path, file: Any) -> Header:
         velocity=scalar(known.get("UnitVelocity_in_cm_per_s", 1e5)),
         **common(path, header),
     )
+
+
+open_snapshot = partial(open_hdf5, read_header=read_header)

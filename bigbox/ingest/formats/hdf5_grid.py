@@ -15,14 +15,12 @@ from bigbox.ingest.formats import only_grid
 @contextmanager
 def opened(path: Path, dataset: str) -> Iterator[h5py.Dataset]:
     """Open a data set of an HDF5 file; the only one of rank 3 or 4 where none is named."""
+    ranks: dict[str, int] = {}
+
+    def note(name: str, node: Any) -> None:
+        ranks[name] = getattr(node, "ndim", 0)  # a group has none
+
     with h5py.File(path, "r") as file:
         if not dataset:
-            ranks: dict[str, int] = {}
-
-            def note(name: str, node: Any) -> None:
-                if isinstance(node, h5py.Dataset):
-                    ranks[name] = node.ndim
-
             file.visititems(note)
-            dataset = only_grid(path, ranks)
-        yield file[dataset]
+        yield file[dataset or only_grid(path, ranks)]

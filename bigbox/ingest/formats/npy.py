@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,9 @@ class _Mapped:
     """The array of a file, of which only what is asked for is in memory."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._map = partial(np.load, path, mmap_mode="r", allow_pickle=False)
         array = self._map()
         self.shape, self.dtype, self._strides = array.shape, array.dtype, array.strides
-
-    def _map(self) -> NDArray[Any]:
-        mapped: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return mapped
 
     def __getitem__(self, region: tuple[Any, ...]) -> NDArray[Any]:
         # Plane by plane along the slowest axis, each from a mapping of its own: the pages of a

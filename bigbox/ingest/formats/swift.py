@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bigbox.ingest.hdf5 import attributes, number
 from bigbox.ingest.headers import Header, common, first_of
-from bigbox.ingest.snapshot import Snapshot, open_hdf5
+from bigbox.ingest.snapshot import open_hdf5
 
 MPC = 3.08567758149e24  # cm
 SOLAR_MASS = 1.98841e33  # g
@@ -27,11 +27,6 @@ _DATASETS = {
 }
 
 
-def open_snapshot(given: Sequence[Path]) -> Snapshot:
-    """Open the snapshot that a folder, any one of its files, or all of its files name."""
-    return open_hdf5(given, read_header)
-
-
 def read_header(path: Path, file: Any) -> Header:
     """Read the header of an open file. Raises BadInput where something needed is missing."""
     units, cosmology = attributes(file, "Units"), attributes(file, "Cosmology")
@@ -46,3 +41,6 @@ def read_header(path: Path, file: Any) -> Header:
         datasets=_DATASETS,
         **common(path, attributes(file, "Header")),
     )
+
+
+open_snapshot = partial(open_hdf5, read_header=read_header)
