@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, add_cosmology, cosmology, in_time, number, whole
+from bigbox.cli.values import (
+    add_command,
+    add_cosmology,
+    add_value,
+    cosmology,
+    in_time,
+    number,
+    whole,
+)
 
 _TEXT = """\
 Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,
@@ -44,32 +52,17 @@ def add(commands: Any) -> None:
         commands, "simulate", summary="a small N-body run: snapshot and haloes", text=_TEXT
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to make")
-    parser.add_argument(
-        "--grid", type=whole(8), required=True, metavar="N", help="particles on a side, even"
-    )
-    parser.add_argument(
-        "--box-size",
-        type=number(0, above=True),
-        required=True,
-        metavar="L",
-        help="side of the box in comoving Mpc/h",
-    )
-    parser.add_argument(
-        "--seed", type=whole(0), required=True, metavar="S", help="of the initial conditions"
-    )
-    parser.add_argument(
-        "--redshift", type=number(0), default=0.0, metavar="Z", help="of the output (default 0)"
-    )
-    parser.add_argument("--steps", type=whole(1), metavar="K", help="steps (default 100)")
-    parser.add_argument(
-        "--mesh-factor",
-        type=whole(1, 8),
-        metavar="F",
-        help="mesh points for each particle, on a side (default 2)",
-    )
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="cpu, cuda, cuda:1 (default: a GPU if any)"
-    )
+    for flag, metavar, read, text in (
+        ("--grid", "N", whole(8), "particles on a side, even"),
+        ("--box-size", "L", number(0, above=True), "side of the box in comoving Mpc/h"),
+        ("--seed", "S", whole(0), "of the initial conditions"),
+    ):
+        add_value(parser, flag, metavar, read, text, required=True)
+    add_value(parser, "--redshift", "Z", number(0), "of the output (default 0)", 0.0)
+    add_value(parser, "--steps", "K", whole(1), "steps (default 100)")
+    text = "mesh points for each particle, on a side (default 2)"
+    add_value(parser, "--mesh-factor", "F", whole(1, 8), text)
+    add_value(parser, "--device", "D", str, "cpu, cuda, cuda:1 (default: a GPU if any)", "auto")
     add_cosmology(parser, "cosmology, flat, no neutrinos (default: CAMELS)", defaults=True)
     parser.set_defaults(run=run)
 

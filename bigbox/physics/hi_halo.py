@@ -67,7 +67,6 @@ def hi_points(
     redshift: float,
     cosmology: Cosmology,
     seed: int,
-    points: int = POINTS,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw points that stand for the HI of haloes, each with a share of its halo's HI mass.
 
@@ -84,26 +83,26 @@ def hi_points(
 
     Returns
     -------
-    Positions float64 (M * points, 3), Mpc/h, not wrapped; masses float64 (M * points,), M☉/h.
+    Positions float64 (M * POINTS, 3), Mpc/h, not wrapped; masses float64 (M * POINTS,), M☉/h.
     """
     key = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
     words = np.full((len(masses), 1), _WORD, np.int64)
     halo = ((index & 0xFFFFFFFF)[:, None], (index >> 32)[:, None])
-    draw = philox(key, (np.arange(points + 1)[None, :], *halo, words))
+    draw = philox(key, (np.arange(POINTS + 1)[None, :], *halo, words))
     sigma = SCATTER * math.log(10)
-    scatter = np.exp(sigma * gaussian(draw[0][:, points]) - 0.5 * sigma**2)
+    scatter = np.exp(sigma * gaussian(draw[0][:, POINTS]) - 0.5 * sigma**2)
     mass = hi_mass(masses, redshift) * scatter
-    u, cos, phi = ((w[:, :points] + 0.5) * 2.0**-32 for w in draw[:3])
+    u, cos, phi = ((w[:, :POINTS] + 0.5) * 2.0**-32 for w in draw[:3])
     radius, concentration = halo_radius(masses, cosmology), concentration_200m(masses, redshift)
     # One point in each equal share of the mass: the profile has no shot noise of its own.
-    share = (np.arange(points) + u) / points
+    share = (np.arange(POINTS) + u) / POINTS
     r = radius[:, None] * _nfw_radius(share, concentration[:, None])
     cos = 2.0 * cos - 1.0
     sin = np.sqrt(1.0 - cos**2)
     phi = 2.0 * math.pi * phi
     away = np.stack((r * sin * np.cos(phi), r * sin * np.sin(phi), r * cos), axis=-1)
     place = np.asarray(centres, np.float64)[:, None, :] + away
-    return place.reshape(-1, 3), np.repeat(mass / points, points)
+    return place.reshape(-1, 3), np.repeat(mass / POINTS, POINTS)
 
 
 def halo_radius(masses: NDArray[np.floating], cosmology: Cosmology) -> NDArray[np.float64]:

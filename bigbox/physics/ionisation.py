@@ -94,14 +94,12 @@ def shielded(
     return np.asarray(rate * (0.98 * (1.0 + x**1.64) ** -2.28 + 0.02 * (1.0 + x) ** -0.84))
 
 
-def temperature(
-    energy: ArrayLike, electrons: ArrayLike, hydrogen: float = HYDROGEN
-) -> NDArray[np.float64]:
+def temperature(energy: ArrayLike, electrons: ArrayLike) -> NDArray[np.float64]:
     """Return K, of an internal energy in (cm/s)² per mass and n_e / n_H, of a gas of H and He.
 
     T = (2/3) u μ m_p / k_B with μ = 4 / (1 + 3 X + 4 X n_e/n_H).
     """
-    mean = 4.0 / (1.0 + 3.0 * hydrogen + 4.0 * hydrogen * np.asarray(electrons, np.float64))
+    mean = 4.0 / (1.0 + 3.0 * HYDROGEN + 4.0 * HYDROGEN * np.asarray(electrons, np.float64))
     return np.asarray(energy, np.float64) * (2.0 / 3.0) * mean * (PROTON_MASS / BOLTZMANN)
 
 

@@ -27,24 +27,22 @@ DEFAULT_RADIUS = 0.2
 """Mpc/h: the radius R with which all maps of the paper are smoothed (§2.1.2, §2.2.2)."""
 
 
-def reach(radius_mpch: float, voxel_mpch: float, truncate: float = TRUNCATE) -> int:
+def reach(radius_mpch: float, voxel_mpch: float) -> int:
     """Return how many voxels the kernel reaches to each side: m."""
     if not (math.isfinite(radius_mpch) and radius_mpch >= 0):
         raise BadInput(f"smoothing: radius {radius_mpch} Mpc/h must be a number of at least 0")
     if not (math.isfinite(voxel_mpch) and voxel_mpch > 0):
         raise BadInput(f"smoothing: voxel {voxel_mpch} Mpc/h must be a positive number")
-    return math.ceil(truncate * radius_mpch / voxel_mpch - 1e-9)
+    return math.ceil(TRUNCATE * radius_mpch / voxel_mpch - 1e-9)
 
 
-def gaussian_kernel(
-    radius_mpch: float, voxel_mpch: float, truncate: float = TRUNCATE
-) -> NDArray[np.float64]:
+def gaussian_kernel(radius_mpch: float, voxel_mpch: float) -> NDArray[np.float64]:
     """Return exp(-r²/2R²) at the voxels' distances along one axis, float64 (2m + 1,), sum 1.
 
     Radius R and voxel in Mpc/h. It is sampled, not integrated over voxels; for R of at least one
     voxel its transform is exp(-k²R²/2) to the truncation's 6e-5. Radius 0 gives [1].
     """
-    m = reach(radius_mpch, voxel_mpch, truncate)
+    m = reach(radius_mpch, voxel_mpch)
     if m == 0:
         return np.ones(1)
     offset = np.arange(-m, m + 1) * (voxel_mpch / radius_mpch)
@@ -59,8 +57,6 @@ def smooth(block: NDArray[np.float32], kernel: NDArray[np.float64]) -> NDArray[n
     but the values within m of it. Raises BadInput where an axis is shorter than the kernel.
     """
     m = len(kernel) // 2
-    if len(kernel) != 2 * m + 1:
-        raise BadInput(f"smoothing: a kernel has an odd number of values, not {len(kernel)}")
     if block.ndim < 3 or min(block.shape[-3:]) <= 2 * m:
         raise BadInput(f"smoothing: {block.shape} voxels are less than the kernel's {2 * m + 1}")
     out = np.ascontiguousarray(block, np.float32)

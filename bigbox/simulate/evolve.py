@@ -13,7 +13,7 @@ of the Zel'dovich approximation (x = q + D psi, p = P psi, P = a^3 E dD/da) move
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,7 @@ from torch import Tensor
 from bigbox.simulate.linear import Growth
 from bigbox.simulate.mesh import Mesh
 
-
-def schedule(first: float, last: float, steps: int, power: float = 1.0) -> NDArray[np.float64]:
-    """Return the scale factors between steps, equal in a: late times, with haloes, need them."""
-    return np.linspace(first**power, last**power, steps + 1) ** (1 / power)
+Step = tuple[float, float]
 
 
 def evolve(
@@ -34,20 +31,20 @@ def evolve(
     mesh: Mesh,
     growth: Growth,
     times: NDArray[np.float64],
-    done: Callable[[int], None] = lambda step: None,
+    shown: Callable[[Sequence[Step]], Iterable[Step]] = iter,
 ) -> None:
-    """Move particles from times[0] to times[-1], in place; `done` is called after every step.
+    """Move particles from times[0] to times[-1], in place.
 
-    Positions and momenta, float32 (3, M), are both of one time, before and afterwards.
+    Positions and momenta, float32 (3, M), are both of one time, before and afterwards. `shown` is
+    given the steps, from and to which scale factor, and gives them back one by one.
     """
     before = times[0]
-    for step, (now, after) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for now, after in shown([*zip(times[:-1], times[1:], strict=True)]):
         middle = float(np.sqrt(now * after))
         change = growth.momentum(middle) - growth.momentum(before)
         mesh.kick(momenta, positions, change / growth.factor(now))
         drift = (growth.factor(after) - growth.factor(now)) / growth.momentum(middle)
         positions.add_(momenta, alpha=drift).remainder_(mesh.side)
         before = middle
-        done(step)
     change = growth.momentum(times[-1]) - growth.momentum(before)
     mesh.kick(momenta, positions, change / growth.factor(times[-1]))

@@ -40,25 +40,22 @@ class Options:
     cosmology: Cosmology = field(default_factory=Cosmology)
 
     def __post_init__(self) -> None:
-        if self.grid < 8 or self.grid % 2:
-            raise BadInput(f"grid {self.grid}: particles on a side must be an even number from 8")
-        if not (math.isfinite(self.side) and self.side > 0):
-            raise BadInput(f"box size {self.side} Mpc/h: must be a positive number")
-        if not (math.isfinite(self.redshift) and 0 <= self.redshift < START):
-            raise BadInput(
-                f"redshift {self.redshift:g}: must be at least 0 and below {START:g}, where a run "
-                "starts"
-            )
-        if self.steps < 1:
-            raise BadInput(f"steps {self.steps}: must be at least 1")
-        if not 1 <= self.mesh_factor <= 8:
-            raise BadInput(f"mesh factor {self.mesh_factor}: must be 1 to 8")
-        if self.seed < 0:
-            raise BadInput(f"seed {self.seed}: must be at least 0")
+        grid, side, z, omega_m = self.grid, self.side, self.redshift, self.cosmology.omega_m
+        even = grid >= 8 and grid % 2 == 0
+        limit = f"at least 0 and below {START:g}, where a run starts"
+        for what, good, limits in (
+            (f"grid {grid}: particles on a side", even, "an even number from 8"),
+            (f"box size {side} Mpc/h:", math.isfinite(side) and side > 0, "a positive number"),
+            (f"redshift {z:g}:", 0 <= z < START, limit),
+            (f"steps {self.steps}:", self.steps >= 1, "at least 1"),
+            (f"mesh factor {self.mesh_factor}:", 1 <= self.mesh_factor <= 8, "1 to 8"),
+            (f"seed {self.seed}:", self.seed >= 0, "at least 0"),
+            (f"cosmology: omega_m {omega_m}", omega_m <= 1, "at most 1"),
+        ):
+            if not good:
+                raise BadInput(f"{what} must be {limits}")
         if self.cosmology.omega_lambda is not None:
             raise BadInput("cosmology: only flat ones are simulated; leave omega_lambda out")
-        if not self.cosmology.omega_m <= 1:
-            raise BadInput(f"cosmology: omega_m {self.cosmology.omega_m} must be at most 1")
 
     @property
     def particles(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from bigbox.devices import find_device
 from bigbox.errors import BadInput
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.simulate import snapshot
-from bigbox.simulate.evolve import evolve, schedule
+from bigbox.simulate.evolve import Step, evolve
 from bigbox.simulate.groups import Groups, find_groups
 from bigbox.simulate.initial import linear_field, start, white_noise
 from bigbox.simulate.linear import Growth, power_spectrum
@@ -79,14 +80,14 @@ def evolved(options: Options, noise: Tensor) -> Evolved:
     """Evolve white noise (`white_noise`; used up) on its device to the asked redshift."""
     side = options.side
     growth = Growth(options.cosmology.omega_m)
-    times = schedule(1 / (1 + START), options.scale, options.steps)
+    # Equal steps in the scale factor: late times, with haloes, need them.
+    times = np.linspace(1 / (1 + START), options.scale, options.steps + 1)
     corner = 2 * math.pi * options.grid / side  # the largest |k| is sqrt(3)/2 of it
     field = linear_field(noise, side, power_spectrum(options.cosmology, 1e-3, corner))
     positions, momenta = start(field, side, growth, times[0])
     del noise, field
     mesh = Mesh(options.mesh, side, positions.device)
-    with _Progress(options.steps) as progress:
-        evolve(positions, momenta, mesh, growth, times, progress)
+    evolve(positions, momenta, mesh, growth, times, _shown)
     potential = mesh.at(mesh.potential(positions), positions)[0].cpu().numpy()
     del mesh
     x = positions.t().contiguous().cpu().numpy()
@@ -97,10 +98,8 @@ def evolved(options: Options, noise: Tensor) -> Evolved:
 
 
 def _check_memory(options: Options, device: torch.device) -> None:
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
     if options.memory > free:
         raise BadInput(
             f"{options.particles} particles on a mesh of {options.mesh}^3 need "
@@ -113,25 +112,14 @@ def _say(line: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
-class _Progress:
-    """Steps done, seconds a step, time left: a bar on a terminal, else a line now and then."""
-
-    def __init__(self, total: int, every: float = 10.0) -> None:
-        self._total, self._every = total, every
-        self._began = self._last = time.monotonic()
-        self._bar = tqdm(total=total, unit="step", disable=not sys.stderr.isatty())
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def __call__(self, step: int) -> None:
-        self._bar.update(1)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last >= self._every:
-            self._last = now
-            each = (now - self._began) / (step + 1)
-            left = tqdm.format_interval(int(each * (self._total - step - 1)))
-            _say(f"{step + 1}/{self._total} steps, {each:.2g} s each, {left} left")
+def _shown(steps: Sequence[Step], every: float = 10.0) -> Iterator[Step]:
+    """Yield the steps, shown by a bar on a terminal, else by a line every so many seconds."""
+    began = last = time.monotonic()
+    with tqdm(steps, unit="step", disable=not sys.stderr.isatty()) as bar:
+        for done, step in enumerate(bar, 1):
+            yield step
+            now = time.monotonic()
+            if bar.disable and now - last >= every:
+                last, each = now, (now - began) / done
+                left = tqdm.format_interval(int(each * (len(steps) - done)))
+                _say(f"{done}/{len(steps)} steps, {each:.2g} s each, {left} left")

@@ -15,7 +15,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from bigbox import __version__
 from bigbox.simulate.groups import Groups
@@ -47,13 +47,59 @@ def write(
     positions : (M, 3), Mpc/h, in [0, side). Row i is grid point i of the initial conditions.
     velocities : (M, 3), peculiar, km/s.
     """
-    for path in (SNAPSHOT, CATALOGUE):
-        (folder / path).parent.mkdir()
-    _write_snapshot(folder / SNAPSHOT, options, positions, velocities, groups.order)
+    order, count, side = groups.order, options.particles, np.float32(1e3 * options.side)
+    counts = {
+        "MassTable": _of_dark(options.particle_mass / 1e10, np.float64),
+        "NumFilesPerSnapshot": np.int32(1),
+        "NumPart_ThisFile": _of_dark(count, np.uint64),
+        "NumPart_Total": _of_dark(count, np.uint64),
+    }
+    with _new(folder / SNAPSHOT, options, counts) as file:
+        part = file.create_group(f"PartType{DARK}")
+        places = part.create_dataset("Coordinates", (count, 3), "f4")
+        places.attrs.update(_scaling("UnitLength_in_cm", a=1.0, h=-1.0, length=1.0))
+        speeds = part.create_dataset("Velocities", (count, 3), "f4")
+        speeds.attrs.update(_scaling("UnitVelocity_in_cm_per_s", a=0.5, velocity=1.0))
+        ids = part.create_dataset("ParticleIDs", (count,), "u4" if count < 2**32 else "u8")
+        for start in range(0, count, CHUNK):
+            some = order[start : start + CHUNK]
+            place = positions[some] * np.float32(1e3)
+            place[place >= side] = 0.0  # rounding
+            places[start : start + CHUNK] = place
+            speeds[start : start + CHUNK] = velocities[some] / np.float32(options.scale**0.5)
+            ids[start : start + CHUNK] = some + 1
     _write_catalogue(folder / CATALOGUE, options, groups)
 
 
-def _header(options: Options, file: h5py.File, counts: dict[str, Any]) -> None:
+def _write_catalogue(path: Path, options: Options, groups: Groups) -> None:
+    lengths, count = groups.lengths, len(groups.lengths)
+    mass = (lengths * (options.particle_mass / 1e10)).astype(np.float32)
+    offsets = np.cumsum(lengths, dtype=np.int64) - lengths
+    of_all = {"Ngroups": count, "Nids": int(lengths.sum(dtype=np.int64)), "Nsubhalos": 0}
+    counts = {
+        f"{name}_{of}": np.uint64(n) for name, n in of_all.items() for of in ("ThisFile", "Total")
+    }
+    with _new(path, options, {"NumFiles": np.int32(1)} | counts) as file:
+        group = file.create_group("Group")
+        for name, values in {
+            "GroupAscale": np.full(count, options.scale, np.float32),
+            "GroupFirstSub": np.full(count, -1, np.int64),
+            "GroupLen": lengths,
+            "GroupLenType": _of_dark(lengths, lengths.dtype),
+            "GroupMass": mass,
+            "GroupMassType": _of_dark(mass, mass.dtype),
+            "GroupNsubs": np.zeros(count, np.int32),
+            "GroupOffsetType": _of_dark(offsets, offsets.dtype),
+            "GroupPos": (1e3 * groups.positions).astype(np.float32),
+            "GroupVel": (options.scale * groups.velocities).astype(np.float32),
+        }.items():
+            group.create_dataset(name, data=values)
+
+
+def _new(path: Path, options: Options, counts: dict[str, Any]) -> h5py.File:
+    """Make a file, its folder, header and parameters."""
+    path.parent.mkdir()
+    file = h5py.File(path, "w")
     common = {
         "BoxSize": 1e3 * options.side,
         "Redshift": options.redshift,
@@ -86,86 +132,14 @@ def _header(options: Options, file: h5py.File, counts: dict[str, Any]) -> None:
         "LinkingLength": LINKING,
     }
     file.create_group("Parameters").attrs.update(parameters)
+    return file
 
 
-def _write_snapshot(
-    path: Path,
-    options: Options,
-    positions: NDArray[np.float32],
-    velocities: NDArray[np.float32],
-    order: NDArray[np.int64],
-) -> None:
-    count = len(order)
-    numbers = np.zeros(6, np.uint64)
-    numbers[DARK] = count
-    masses = np.zeros(6)
-    masses[DARK] = options.particle_mass / 1e10
-    side = np.float32(1e3 * options.side)
-    with h5py.File(path, "w") as file:
-        _header(
-            options,
-            file,
-            {
-                "MassTable": masses,
-                "NumFilesPerSnapshot": np.int32(1),
-                "NumPart_ThisFile": numbers,
-                "NumPart_Total": numbers,
-            },
-        )
-        part = file.create_group(f"PartType{DARK}")
-        places = part.create_dataset("Coordinates", (count, 3), "f4")
-        places.attrs.update(_scaling("UnitLength_in_cm", a=1.0, h=-1.0, length=1.0))
-        speeds = part.create_dataset("Velocities", (count, 3), "f4")
-        speeds.attrs.update(_scaling("UnitVelocity_in_cm_per_s", a=0.5, velocity=1.0))
-        ids = part.create_dataset("ParticleIDs", (count,), "u4" if count < 2**32 else "u8")
-        for start in range(0, count, CHUNK):
-            some = order[start : start + CHUNK]
-            place = positions[some] * np.float32(1e3)
-            place[place >= side] = 0.0  # rounding
-            places[start : start + CHUNK] = place
-            speeds[start : start + CHUNK] = velocities[some] / np.float32(options.scale**0.5)
-            ids[start : start + CHUNK] = some + 1
-
-
-def _write_catalogue(path: Path, options: Options, groups: Groups) -> None:
-    lengths = groups.lengths
-    count, held = len(lengths), int(lengths.sum(dtype=np.int64))
-    mass = (lengths * (options.particle_mass / 1e10)).astype(np.float32)
-    offsets = np.cumsum(lengths, dtype=np.int64) - lengths
-
-    def of_type(values: NDArray[Any]) -> NDArray[Any]:
-        table = np.zeros((count, 6), values.dtype)
-        table[:, DARK] = values
-        return table
-
-    with h5py.File(path, "w") as file:
-        _header(
-            options,
-            file,
-            {
-                "NumFiles": np.int32(1),
-                "Ngroups_ThisFile": np.uint64(count),
-                "Ngroups_Total": np.uint64(count),
-                "Nids_ThisFile": np.uint64(held),
-                "Nids_Total": np.uint64(held),
-                "Nsubhalos_ThisFile": np.uint64(0),
-                "Nsubhalos_Total": np.uint64(0),
-            },
-        )
-        group = file.create_group("Group")
-        for name, values in {
-            "GroupAscale": np.full(count, options.scale, np.float32),
-            "GroupFirstSub": np.full(count, -1, np.int64),
-            "GroupLen": lengths,
-            "GroupLenType": of_type(lengths),
-            "GroupMass": mass,
-            "GroupMassType": of_type(mass),
-            "GroupNsubs": np.zeros(count, np.int32),
-            "GroupOffsetType": of_type(offsets),
-            "GroupPos": (1e3 * groups.positions).astype(np.float32),
-            "GroupVel": (options.scale * groups.velocities).astype(np.float32),
-        }.items():
-            group.create_dataset(name, data=values)
+def _of_dark(values: Any, dtype: DTypeLike) -> NDArray[Any]:
+    """Give values to dark matter, of GADGET's six types: (...) -> (..., 6)."""
+    table = np.zeros((*np.shape(values), 6), dtype)
+    table[..., DARK] = values
+    return table
 
 
 def _scaling(unit: str, **powers: float) -> dict[str, float]:
