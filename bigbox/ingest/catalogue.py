@@ -20,8 +20,7 @@ from bigbox.ingest.snapshot import GROUPS, Chunk, checked_masses, chunks, in_vox
 
 HaloType = Literal["group", "subhalo"]
 
-CHUNK = 1 << 13
-"""Haloes read at once; with 64 points for the HI of each, half a million points."""
+CHUNK = 1 << 13  # haloes read at once; with 64 points for the HI of each, half a million points
 
 _KINDS: tuple[HaloType, ...] = ("group", "subhalo")
 _PLURAL = {"group": "groups", "subhalo": "subhaloes"}

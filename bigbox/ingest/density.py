@@ -43,6 +43,9 @@ def ingest_density(
 ) -> Ingested:
     """Read a density grid into a new box, whose ``dm`` is the density over its mean (1 + delta).
 
+    Raises BadInput for whatever is wrong with the source, the numbers or the place, StoppedEarly on
+    SIGTERM. Nothing is left behind then.
+
     Parameters
     ----------
     source : a path, ``path:/data/set`` or ``quickstart``; any positive unit.
@@ -51,13 +54,6 @@ def ingest_density(
     redshift : None: the source's own attribute, else 0.
     index : which grid of a source of shape (n, nx, ny, nz).
     memory : bytes that the blocks in work may take together. At least one is in work.
-
-    Raises
-    ------
-    BadInput
-        For whatever is wrong with the source, the numbers or the place. Nothing is left behind.
-    StoppedEarly
-        On SIGTERM. Nothing is left behind.
     """
     place = new_place(box)
     grid = open_source(source, index)

@@ -17,13 +17,9 @@ import numpy as np
 from bigbox.errors import BadInput
 from bigbox.ingest.hdf5 import number, scalar
 
-MPC = 3.085678e24
-"""cm in a Mpc, as GADGET rounds it (SWIFT: 3.08567758e24, a difference of 1e-7)."""
-SOLAR_MASS = 1.989e33
-"""g in a solar mass, as GADGET rounds it."""
-
-AGREE = 1e-4
-"""Relative difference at which two numbers of a header are still the same run's."""
+MPC = 3.085678e24  # cm in a Mpc, as GADGET rounds it (SWIFT: 3.08567758e24, a difference of 1e-7)
+SOLAR_MASS = 1.989e33  # g in a solar mass, as GADGET rounds it
+AGREE = 1e-4  # relative difference at which two numbers of a header are still the same run's
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,9 @@ def ingest_snapshot(
 ) -> IngestedSnapshot:
     """Read a snapshot into a new box of grid³ voxels: dm, and what else is asked for.
 
+    Raises BadInput for whatever is wrong with the files, the numbers or the place, StoppedEarly on
+    SIGTERM. Nothing is left behind then.
+
     Parameters
     ----------
     snapshot : a folder, any one of the files, or all of them.
@@ -76,13 +79,6 @@ def ingest_snapshot(
     smoothing : Mpc/h, of halo and tb. dm is never smoothed.
     cosmology : what the headers do not tell, or tell wrongly.
     memory : bytes that the bricks in work may take together. At least one is in work.
-
-    Raises
-    ------
-    BadInput
-        For whatever is wrong with the files, the numbers or the place. Nothing is left behind.
-    StoppedEarly
-        On SIGTERM. Nothing is left behind.
     """
     place = new_place(box)
     source = open_snapshot(snapshot)

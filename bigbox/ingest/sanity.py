@@ -27,12 +27,8 @@ def check_mass(snapshot: Snapshot, mass: float, omega_m: float | None) -> None:
 def check_haloes(catalogue: str, dense: float, whole: float, volume: float) -> None:
     """Raise BadInput where the haloes are not in dense places: of other initial conditions.
 
-    Of haloes strewn at random a share like the volume's is in dense voxels.
-
-    Parameters
-    ----------
-    dense, whole : halo mass in voxels of more than the mean density, and in all.
-    volume : the share of such voxels.
+    `dense` and `whole` are the halo mass in voxels above the mean density and in all, `volume` is
+    the share of such voxels: of haloes strewn at random, a share like it is there.
     """
     if whole > 0 and dense / whole < 0.5 * (1.0 + volume):
         raise BadInput(

@@ -14,14 +14,11 @@ from bigbox.errors import BadInput
 from bigbox.ingest.hdf5 import attributes, files_of_run, names, number, opened
 from bigbox.ingest.headers import Header, check_one_run, check_totals
 
-CHUNK = 1 << 19
-"""Particles read at once."""
+CHUNK = 1 << 19  # particles read at once
 
 GAS, DARK = 0, 1
 
-GROUPS = {"Group", "Groups", "Subhalo"}
-"""Groups of HDF5 in a halo catalogue."""
-
+GROUPS = {"Group", "Groups", "Subhalo"}  # groups of HDF5 in a halo catalogue
 OUTSIDE = 1e-5
 """Share of the box by which a position may lie outside of it: single precision, not an error."""
 

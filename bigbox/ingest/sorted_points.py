@@ -25,13 +25,10 @@ from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest.cic import CHUNK, PLACE, PLACE_BITS, deposit_fixed, fixed_exponent
-from bigbox.scheduler.grid import Cover, Grid, Ints
+from bigbox.scheduler.grid import AxisMeeting, Cover, Grid, Ints
 
-MOST_VOXELS = 1 << (32 - PLACE_BITS)
-"""Voxels on a side of a window that a record can address."""
-
-UNIT = 149
-"""Every float32 is a whole multiple of 2^-149."""
+MOST_VOXELS = 1 << (32 - PLACE_BITS)  # voxels on a side of a window that a record can address
+UNIT = 149  # every float32 is a whole multiple of 2^-149
 
 
 def _images(bricks: Cover, margin: int) -> tuple[Ints, Ints]:
@@ -43,13 +40,12 @@ def _images(bricks: Cover, margin: int) -> tuple[Ints, Ints]:
             "possible: choose a smaller --smoothing or a coarser --grid"
         )
     windows = Cover(bricks.n, bricks.first - margin - 1, bricks.length + 2 * margin + 1)
-    held: list[list[tuple[int, int]]] = [[] for _ in range(bricks.n)]
-    for brick in range(windows.count):
-        for voxel, local, _ in windows.pieces(brick, Cover.regular(bricks.n, 1)):
-            held[voxel].append((brick, local.start))
+    voxels = Cover.regular(bricks.n, 1)
+    pieces = [windows.pieces(brick, voxels) for brick in range(windows.count)]
+    held = AxisMeeting(pieces, bricks.n).inverse.rows
     table = np.full((2, max(map(len, held)), bricks.n), -1, np.int64)
     for voxel, found in enumerate(held):
-        table[:, : len(found), voxel] = np.transpose(found)
+        table[:, : len(found), voxel] = np.transpose([(brick, at.start) for brick, _, at in found])
     return table[0], table[1]
 
 

@@ -23,8 +23,7 @@ from bigbox.ingest.hdf5 import readable
 from bigbox.ingest.snapshot import Snapshot
 from bigbox.scheduler.grid import Slices
 
-QUICKSTART = "quickstart"
-"""The name that stands for the shipped grid."""
+QUICKSTART = "quickstart"  # the name that stands for the shipped grid
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
 
-BRIGHTNESS = 189.0
-"""mK: the constant of equation 12, as in Villaescusa-Navarro et al. 2018, eq. 1."""
-
+BRIGHTNESS = 189.0  # mK: the constant of equation 12, as in Villaescusa-Navarro et al. 2018, eq. 1
 Density = TypeVar("Density", float, NDArray[np.floating])
 
 

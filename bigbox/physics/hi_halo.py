@@ -32,12 +32,8 @@ _RELATION = np.array(
 )
 MAX_REDSHIFT = 5.0
 
-SCATTER = 0.2
-"""dex: log-normal scatter of a halo's HI mass about the relation, with its mean kept."""
-
-POINTS = 64
-"""Points that stand for the HI of one halo."""
-
+SCATTER = 0.2  # dex: log-normal scatter of a halo's HI mass about the relation, with its mean kept
+POINTS = 64  # points that stand for the HI of one halo
 _WORD = 0x48490000  # of the noise's counter: "HI"
 
 

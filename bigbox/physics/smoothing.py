@@ -20,9 +20,7 @@ from scipy.ndimage import correlate1d
 
 from bigbox.errors import BadInput
 
-TRUNCATE = 4.0
-"""Standard deviations at which the kernel ends; a share of 6e-5 an axis lies beyond."""
-
+TRUNCATE = 4.0  # standard deviations at which the kernel ends; a share of 6e-5 an axis lies beyond
 DEFAULT_RADIUS = 0.2
 """Mpc/h: the radius R with which all maps of the paper are smoothed (§2.1.2, §2.2.2)."""
 
@@ -57,6 +55,8 @@ def smooth(block: NDArray[np.float32], kernel: NDArray[np.float64]) -> NDArray[n
     but the values within m of it. Raises BadInput where an axis is shorter than the kernel.
     """
     m = len(kernel) // 2
+    if len(kernel) != 2 * m + 1:
+        raise BadInput(f"smoothing: a kernel has an odd number of values, not {len(kernel)}")
     if block.ndim < 3 or min(block.shape[-3:]) <= 2 * m:
         raise BadInput(f"smoothing: {block.shape} voxels are less than the kernel's {2 * m + 1}")
     out = np.ascontiguousarray(block, np.float32)

@@ -23,8 +23,7 @@ from scipy.spatial import cKDTree
 BLOCK = 1 << 13
 """Particles whose pairs are searched at once; each may have some hundred in a rich halo."""
 
-LEAST = 32
-"""Particles of the smallest group that is kept, as in GADGET-4 and CAMELS."""
+LEAST = 32  # particles of the smallest group that is kept, as in GADGET-4 and CAMELS
 
 
 @dataclass(frozen=True)

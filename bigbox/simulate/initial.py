@@ -60,10 +60,11 @@ def displacements(delta: Tensor, side: float) -> tuple[Tensor, Tensor]:
     k = wave_numbers(n, side, delta.device)
     # The gradient of the Nyquist mode is not real: it is left out, as in every spectral derivative.
     odd = [torch.where(x.abs() >= 0.9999 * np.pi * n / side, 0.0, x) for x in k]
-    k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
-    k2[0, 0, 0] = 1.0
-    potential = delta / k2
-    del k2
+
+    def inverse_laplacian(modes: Tensor) -> Tensor:
+        k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+        k2[0, 0, 0] = 1.0
+        return modes / k2
 
     def real(modes: Tensor) -> Tensor:
         field: Tensor = torch.fft.irfftn(modes, s=(n, n, n))
@@ -78,6 +79,7 @@ def displacements(delta: Tensor, side: float) -> tuple[Tensor, Tensor]:
             out[i] = real(modes * (1j * odd[i]))
         return out
 
+    potential = inverse_laplacian(delta)
     first = gradient(potential)
     xx, yy = second(0, 0), second(1, 1)
     source = xx * yy
@@ -87,10 +89,7 @@ def displacements(delta: Tensor, side: float) -> tuple[Tensor, Tensor]:
         source -= second(i, j) ** 2
     modes = torch.fft.rfftn(source)
     del source
-    k2 = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
-    k2[0, 0, 0] = 1.0
-    modes /= k2
-    return first, gradient(modes)
+    return first, gradient(inverse_laplacian(modes))
 
 
 def start(delta: Tensor, side: float, growth: Growth, a: float) -> tuple[Tensor, Tensor]:
@@ -104,12 +103,9 @@ def start(delta: Tensor, side: float, growth: Growth, a: float) -> tuple[Tensor,
     om = growth.omega(a)
     d2 = 3 / 7 * d1**2 * om ** (-1 / 143)  # Bouchet et al. 1995
     p2 = d2 * 2 * om ** (6 / 11) * a**2 * growth.expansion(a)
-    grid = torch.arange(n, device=delta.device, dtype=torch.float32) * (side / n)
-    positions = torch.empty((3, n, n, n), device=delta.device)
-    momenta = torch.empty((3, n, n, n), device=delta.device)
-    for i in range(3):
-        shape = [1, 1, 1]
-        shape[i] = n
-        positions[i] = grid.view(shape) + d1 * first[i] + d2 * second[i]
+    line = torch.arange(n, device=delta.device, dtype=torch.float32) * (side / n)
+    positions, momenta = torch.empty_like(first), torch.empty_like(first)
+    for i, place in enumerate(torch.meshgrid(line, line, line, indexing="ij")):
+        positions[i] = place + d1 * first[i] + d2 * second[i]
         momenta[i] = p1 * first[i] + p2 * second[i]
     return positions.view(3, -1).remainder_(side), momenta.view(3, -1)

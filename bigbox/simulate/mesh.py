@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-CHUNK = 1 << 16
-"""Particles whose mesh points are worked out at once: some MB, which a cache holds."""
-
+CHUNK = 1 << 16  # particles whose mesh points are worked out at once: some MB, which a cache holds
 BYTES = 16
 """Bytes for each mesh point: one grid, and three gradients in whose place the modes have been."""
 

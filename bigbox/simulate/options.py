@@ -10,12 +10,8 @@ from bigbox.physics.cosmology import Cosmology
 from bigbox.simulate.groups import LEAST
 from bigbox.simulate.mesh import BYTES
 
-START = 49.0
-"""Redshift at which 2LPT hands over to the mesh."""
-
-LINKING = 0.2
-"""Linking length of the groups over the mean distance of particles."""
-
+START = 49.0  # redshift at which 2LPT hands over to the mesh
+LINKING = 0.2  # linking length of the groups over the mean distance of particles
 MESH_FACTOR, STEPS = 2, 100
 """Mesh points a particle on each axis, and steps: what two cores do in two minutes for 128^3, with
 haloes of 390 particles right to a few per cent."""

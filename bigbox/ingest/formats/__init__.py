@@ -1,4 +1,4 @@
-"""The formats that `bigbox ingest` reads: a row for each, and its reader in a file of its own.
+"""The formats that `bigbox ingest` reads: a row for each, and its reader in a file beside.
 
 A row says how a source is recognised and where its reader stands, which is imported when asked for:
 
@@ -13,12 +13,10 @@ Another package adds a row by an entry point of the group `bigbox.snapshot_forma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from bigbox.errors import BadInput
 
 GROUP = "bigbox.snapshot_formats"
 Content = Literal["particles", "grid"]
@@ -66,21 +64,21 @@ NPY = SnapshotFormat(
     "grid.npy                a numpy array of shape (nx, ny, nz)",
     "grid",
     lambda path: path.suffix == ".npy",
-    f"{_HERE}.npy:opened",
+    f"{_HERE}.grids:npy",
 )
 HDF5 = SnapshotFormat(
     "hdf5",
     "file.hdf5:/path/to/dm   an HDF5 data set; without :/path the only one of rank 3 or 4",
     "grid",
     lambda path: path.suffix in (".hdf5", ".h5", ".hdf"),
-    f"{_HERE}.hdf5_grid:opened",
+    f"{_HERE}.grids:hdf5",
 )
 ZARR = SnapshotFormat(
     "zarr",
     "grid.zarr               a zarr array, or group.zarr:/dm",
     "grid",
     _is_zarr,
-    f"{_HERE}.zarr_grid:opened",
+    f"{_HERE}.grids:zarr",
 )
 FORMATS = (SWIFT, GADGET, NPY, HDF5, ZARR)
 
@@ -102,14 +100,3 @@ def find(paths: Sequence[Path], holds: Content | None = None) -> SnapshotFormat 
         if holds in (None, row.holds) and any(map(row.recognises, there)):
             return row
     return None
-
-
-def only_grid(path: Path, ranks: Mapping[str, int]) -> str:
-    """Return the only one of a file's data sets, given with their ranks, that is a grid."""
-    found = sorted(name for name, rank in ranks.items() if rank in (3, 4))
-    if len(found) != 1:
-        raise BadInput(
-            f"{path}: name the data set, as in {path.name}:/dm; those of rank 3 or 4 are: "
-            f"{', '.join(found) or 'none'}"
-        )
-    return found[0]
