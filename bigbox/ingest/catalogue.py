@@ -22,7 +22,6 @@ HaloType = Literal["group", "subhalo"]
 
 CHUNK = 1 << 13  # haloes read at once; with 64 points for the HI of each, half a million points
 
-_KINDS: tuple[HaloType, ...] = ("group", "subhalo")
 _PLURAL = {"group": "groups", "subhalo": "subhaloes"}
 # In the header; SWIFT's name for groups, and AREPO's for subhaloes.
 _COUNTERS = {"group": ("Ngroups", "NumGroups"), "subhalo": ("Nsubhalos", "Nsubgroups")}
@@ -63,7 +62,7 @@ class Catalogue:
 
     def chunks(self, size: int = CHUNK) -> Iterator[Chunk]:
         """Yield the haloes in bounded pieces."""
-        return chunks(self.counts, _KINDS.index(self.kind), size)
+        return chunks(self.counts, size)
 
     def read(self, chunk: Chunk, voxels: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         """Read places in voxels, float64 (M, 3), and masses in the code's unit, float32 (M,)."""

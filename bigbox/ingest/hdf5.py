@@ -99,10 +99,8 @@ def files_of_run(
 ) -> tuple[Path, ...]:
     """Return all files of the one snapshot or catalogue that a folder, any or all files name.
 
-    Parameters
-    ----------
-    what, content : for the refusals: "snapshot", and what such a file has.
-    fault : why a file is none of these, "" where it is one. Others of a folder are left out.
+    `fault` tells why a file is none, "" where it is one; others of a folder are left out. The
+    refusals say what it should be, as "snapshot", and what content such a file has.
     """
     files: list[Path] = []
     for path in given:

@@ -130,13 +130,9 @@ def of_gas(
 ) -> Hydrogen:
     """Find out how to find the HI of a snapshot's gas. Reads a header's worth.
 
-    Raises BadInput where there is no gas, or not what its neutral fraction needs.
-
-    Parameters
-    ----------
-    h : H0 / (100 km/s/Mpc); None: the header's, else the default of `Cosmology`.
-    table : photo-ionisation rates in TREECOOL format; None: those that bigbox brings.
-    self_shielding : dense gas sees less of the background (Rahmati et al. 2013).
+    Without `h` or a table of photo-ionisation rates, in TREECOOL format, the header's h and the
+    rates that bigbox brings are taken. Raises BadInput where there is no gas, or not what its
+    neutral fraction needs.
     """
     if not snapshot.total(GAS):
         raise BadInput(

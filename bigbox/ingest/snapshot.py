@@ -37,7 +37,7 @@ class Chunk:
     first: int  # the index of the first of them in all files
 
 
-def chunks(counts: Sequence[int], kind: int, size: int) -> Iterator[Chunk]:
+def chunks(counts: Sequence[int], size: int, kind: int = 0) -> Iterator[Chunk]:
     """Yield what the files hold in pieces of at most `size`."""
     before = 0
     for i, count in enumerate(counts):
@@ -70,7 +70,7 @@ class Snapshot:
 
     def chunks(self, kind: int, size: int = CHUNK) -> Iterator[Chunk]:
         """Yield the particles of a type in bounded pieces."""
-        return chunks([count[kind] for count in self.counts], kind, size)
+        return chunks([count[kind] for count in self.counts], size, kind)
 
     def has(self, kind: int, quantity: str) -> bool:
         """Return whether the particles of a type, of which there are some, have a quantity."""

@@ -46,9 +46,8 @@ class GridSource:
     def read(self, region: Slices) -> NDArray[Any]:
         """Read a region, C-contiguous, of the source's dtype. Raises BadInput if it cannot be."""
         with self.opened() as array:
-            return np.ascontiguousarray(
-                array[region if self.index is None else (self.index, *region)]
-            )
+            cut = region if self.index is None else (self.index, *region)
+            return np.ascontiguousarray(array[cut])
 
     @contextmanager
     def opened(self) -> Iterator[Any]:
@@ -67,7 +66,15 @@ def open_source(text: str, index: int | None = None) -> GridSource:
         from bigbox.data import quickstart_grid
 
         text = str(quickstart_grid())
-    path, dataset = _split(text)
+    path, dataset = Path(text), ""
+    if not path.exists() and ":" in text:
+        name, dataset = text.rsplit(":", 1)
+        path, dataset = Path(name), dataset.strip("/")
+    if not path.exists():
+        raise BadInput(
+            f"{path}: no such file; a source is a .npy file, an HDF5 file, a zarr array, or the "
+            f"name '{QUICKSTART}'"
+        )
     row = formats.find([path], "grid")
     if row is None:
         others = "".join(f", {name}" for name in installed(formats.GROUP))
@@ -79,15 +86,16 @@ def open_source(text: str, index: int | None = None) -> GridSource:
         chunks = getattr(array, "chunks", None) or ()
         dataset = str(getattr(array, "name", None) or dataset).strip("/")
         attributes = _plain(dict(getattr(array, "attrs", {})))
+    voxels = "x".join(map(str, shape[-3:]))
     if dtype.kind not in "fiu":
         raise BadInput(f"{text}: holds {dtype}, but a density is a real number (float or integer)")
     if len(shape) == 4 and index is None:
         raise BadInput(
-            f"{text}: holds {shape[0]} grids of {_times(shape[1:])} voxels: "
+            f"{text}: holds {shape[0]} grids of {voxels} voxels: "
             f"choose one with --index 0..{shape[0] - 1}"
         )
     if len(shape) == 3 and index is not None:
-        raise BadInput(f"{text}: holds one grid of {_times(shape)} voxels; leave out --index")
+        raise BadInput(f"{text}: holds one grid of {voxels} voxels; leave out --index")
     if len(shape) not in (3, 4) or 0 in shape:
         raise BadInput(f"{text}: has shape {shape}; a density grid has shape (nx, ny, nz)")
     if index is not None and not 0 <= index < shape[0]:
@@ -106,19 +114,6 @@ def open_snapshot(given: Sequence[Path]) -> Snapshot:
     return snapshot
 
 
-def _split(text: str) -> tuple[Path, str]:
-    path, dataset = Path(text), ""
-    if not path.exists() and ":" in text:
-        name, dataset = text.rsplit(":", 1)
-        path = Path(name)
-    if not path.exists():
-        raise BadInput(
-            f"{path}: no such file; a source is a .npy file, an HDF5 file, a zarr array, or the "
-            f"name '{QUICKSTART}'"
-        )
-    return path, dataset.strip("/")
-
-
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
     """Attributes as JSON values."""
     plain: dict[str, Any] = {}
@@ -130,7 +125,3 @@ def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, (str, int, float, bool, list)):
             plain[name] = value
     return plain
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

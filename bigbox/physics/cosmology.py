@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from bigbox.errors import BadInput
 
 CRITICAL_DENSITY = 2.77536627e11
 """Today's critical density 3 H0² / (8 π G), in h² M☉ / Mpc³, which is M☉/h per (Mpc/h)³."""
-
 
 PARAMETERS = ("omega_m", "omega_b", "h", "sigma8", "n_s")
 
@@ -52,10 +51,6 @@ class Cosmology:
     def matter_density(self) -> float:
         """Mean comoving density of matter, M☉/h per (Mpc/h)³."""
         return self.omega_m * CRITICAL_DENSITY
-
-    def as_dict(self) -> dict[str, float]:
-        """Return a box's attribute "cosmology"; omega_lambda only where it was given."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def from_header(cls, known: Mapping[str, Any]) -> Cosmology:

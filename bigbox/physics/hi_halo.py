@@ -66,6 +66,7 @@ def hi_points(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw points that stand for the HI of haloes, each with a share of its halo's HI mass.
 
+    Returns positions, float64 (M * POINTS, 3), Mpc/h, not wrapped, and masses (M * POINTS,), M☉/h.
     A pure function of the seed, the halo's index, its mass and its place. The mass scatters
     log-normally by SCATTER. The profile is that of the matter, NFW out to 200 times the mean
     density with the concentration of Duffy et al. 2008: haloes of under 10¹² M☉/h are smaller than
@@ -76,10 +77,6 @@ def hi_points(
     index : (M,), of each halo in its catalogue.
     centres : (M, 3), comoving Mpc/h.
     masses : (M,), M☉/h, all > 0.
-
-    Returns
-    -------
-    Positions float64 (M * POINTS, 3), Mpc/h, not wrapped; masses float64 (M * POINTS,), M☉/h.
     """
     key = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
     words = np.full((len(masses), 1), _WORD, np.int64)

@@ -2,7 +2,7 @@
 
     |<-- m -->|<----------- n - 2m ----------->|<-- m -->|
     +---------+--------------------------------+---------+
-    |  read   |             written            |  read   |      m = reach(radius, voxel)
+    |  read   |             written            |  read   |      m = 4 R / voxel
     +---------+--------------------------------+---------+
 
 A voxel's result is a sum over the same 2m + 1 neighbours in the same order wherever the block
@@ -25,22 +25,17 @@ DEFAULT_RADIUS = 0.2
 """Mpc/h: the radius R with which all maps of the paper are smoothed (§2.1.2, §2.2.2)."""
 
 
-def reach(radius_mpch: float, voxel_mpch: float) -> int:
-    """Return how many voxels the kernel reaches to each side: m."""
-    if not (math.isfinite(radius_mpch) and radius_mpch >= 0):
-        raise BadInput(f"smoothing: radius {radius_mpch} Mpc/h must be a number of at least 0")
-    if not (math.isfinite(voxel_mpch) and voxel_mpch > 0):
-        raise BadInput(f"smoothing: voxel {voxel_mpch} Mpc/h must be a positive number")
-    return math.ceil(TRUNCATE * radius_mpch / voxel_mpch - 1e-9)
-
-
 def gaussian_kernel(radius_mpch: float, voxel_mpch: float) -> NDArray[np.float64]:
     """Return exp(-r²/2R²) at the voxels' distances along one axis, float64 (2m + 1,), sum 1.
 
     Radius R and voxel in Mpc/h. It is sampled, not integrated over voxels; for R of at least one
     voxel its transform is exp(-k²R²/2) to the truncation's 6e-5. Radius 0 gives [1].
     """
-    m = reach(radius_mpch, voxel_mpch)
+    if not (math.isfinite(radius_mpch) and radius_mpch >= 0):
+        raise BadInput(f"smoothing: radius {radius_mpch} Mpc/h must be a number of at least 0")
+    if not (math.isfinite(voxel_mpch) and voxel_mpch > 0):
+        raise BadInput(f"smoothing: voxel {voxel_mpch} Mpc/h must be a positive number")
+    m = math.ceil(TRUNCATE * radius_mpch / voxel_mpch - 1e-9)
     if m == 0:
         return np.ones(1)
     offset = np.arange(-m, m + 1) * (voxel_mpch / radius_mpch)

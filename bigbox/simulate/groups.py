@@ -28,18 +28,12 @@ LEAST = 32  # particles of the smallest group that is kept, as in GADGET-4 and C
 
 @dataclass(frozen=True)
 class Groups:
-    """The groups of LEAST particles or more, the largest first.
+    """The groups of LEAST particles or more, the largest first; positions as the particles'."""
 
-    lengths     int32 (G,): particles
-    positions   float64 (G, 3): of the particle of lowest potential, in the unit of the particles
-    velocities  float64 (G, 3): mean over the particles
-    order       int64 (M,): all particles, group by group, then those of no group
-    """
-
-    lengths: NDArray[np.int32]
-    positions: NDArray[np.float64]
-    velocities: NDArray[np.float64]
-    order: NDArray[np.int64]
+    lengths: NDArray[np.int32]  # (G,): particles
+    positions: NDArray[np.float64]  # (G, 3): of the particle of lowest potential
+    velocities: NDArray[np.float64]  # (G, 3): mean over the particles
+    order: NDArray[np.int64]  # (M,): all particles, group by group, then those of no group
 
 
 def find_groups(

@@ -9,6 +9,7 @@ takes its force from the same two, with the same weights, so that it exerts none
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
@@ -42,8 +43,7 @@ class Mesh:
     def density(self, positions: Tensor) -> Tensor:
         """Return 1 + delta of equal particles, float32 (n, n, n), until the mesh is used again."""
         grid = self._grid.zero_().view(-1)
-        for start in range(0, positions.shape[1], CHUNK):
-            points, weights = self._points(positions[:, start : start + CHUNK])
+        for _, points, weights in self._points(positions):
             for corner in range(8):
                 grid.index_add_(0, points[corner], weights[corner])
         return self._grid.mul_(self.n**3 / positions.shape[1])
@@ -74,14 +74,10 @@ class Mesh:
         """Return a mesh field, float32 (n, n, n, C), at each particle: (C, M)."""
         table = field.reshape(self.n**3, -1)
         found = torch.empty((table.shape[1], positions.shape[1]), device=self.device)
-        for start in range(0, positions.shape[1], CHUNK):
-            points, weights = self._points(positions[:, start : start + CHUNK])
-            found[:, start : start + CHUNK] = embedding_bag(
-                points.t().contiguous(),
-                table,
-                per_sample_weights=weights.t().contiguous(),
-                mode="sum",
-            ).t()
+        for some, points, weights in self._points(positions):
+            points, weights = points.t().contiguous(), weights.t().contiguous()
+            bags = embedding_bag(points, table, per_sample_weights=weights, mode="sum")
+            found[:, some] = bags.t()
         return found
 
     def kick(self, momenta: Tensor, positions: Tensor, amount: float) -> None:
@@ -89,25 +85,27 @@ class Mesh:
         gradient(self.potential(positions), self._gradients)
         momenta.add_(self.at(self._gradients, positions), alpha=-amount / self._cell)
 
-    def _points(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the 8 mesh points (flat index) and weights of each particle, both (8, M)."""
+    def _points(self, positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Yield some particles, their 8 mesh points (flat index) and the weights, both (8, M)."""
         n = self.n
-        u = x * (1.0 / self._cell)
-        low = u.floor()
-        above = u - low
-        i = low.to(torch.int32 if n**3 < 2**31 else torch.int64)
-        j = i + 1
-        point = torch.where(i >= n, i - n, i), torch.where(j >= n, j - n, j)
-        share = 1 - above, above
-        points = torch.empty((2, 2, 2, x.shape[1]), dtype=i.dtype, device=x.device)
-        weights = torch.empty((2, 2, 2, x.shape[1]), device=x.device)
-        for a, b in product((0, 1), repeat=2):
-            column = point[a][0] * (n * n) + point[b][1] * n
-            weight = share[a][0] * share[b][1]
-            for c in (0, 1):
-                torch.add(column, point[c][2], out=points[a, b, c])
-                torch.mul(weight, share[c][2], out=weights[a, b, c])
-        return points.view(8, -1), weights.view(8, -1)
+        for start in range(0, positions.shape[1], CHUNK):
+            some = slice(start, start + CHUNK)
+            u = positions[:, some] * (1.0 / self._cell)
+            low = u.floor()
+            above = u - low
+            i = low.to(torch.int32 if n**3 < 2**31 else torch.int64)
+            j = i + 1
+            point = torch.where(i >= n, i - n, i), torch.where(j >= n, j - n, j)
+            share = 1 - above, above
+            points = torch.empty((2, 2, 2, u.shape[1]), dtype=i.dtype, device=u.device)
+            weights = torch.empty((2, 2, 2, u.shape[1]), device=u.device)
+            for a, b in product((0, 1), repeat=2):
+                column = point[a][0] * (n * n) + point[b][1] * n
+                weight = share[a][0] * share[b][1]
+                for c in (0, 1):
+                    torch.add(column, point[c][2], out=points[a, b, c])
+                    torch.mul(weight, share[c][2], out=weights[a, b, c])
+            yield some, points.view(8, -1), weights.view(8, -1)
 
 
 def gradient(field: Tensor, out: Tensor) -> None:
@@ -116,15 +114,16 @@ def gradient(field: Tensor, out: Tensor) -> None:
     (8 (f[i+1] - f[i-1]) - (f[i+2] - f[i-2])) / 12 on each axis.
     """
     n = len(field)
-
-    def put(i: int, axis: int, two_back: Tensor, back: Tensor, ahead: Tensor, two: Tensor) -> None:
-        change = ahead - back
-        change.mul_(8).sub_(two).add_(two_back)
-        torch.mul(change, 1 / 12, out=out[i, ..., axis])
-
     for i in range(n):
-        put(i, 0, field[i - 2], field[i - 1], field[(i + 1) % n], field[(i + 2) % n])
         y = torch.cat((field[i, -2:], field[i], field[i, :2]))
-        put(i, 1, y[:-4], y[1:-3], y[3:-1], y[4:])
         z = torch.cat((field[i, :, -2:], field[i], field[i, :, :2]), dim=1)
-        put(i, 2, z[:, :-4], z[:, 1:-3], z[:, 3:-1], z[:, 4:])
+        for axis, (two_back, back, ahead, two) in enumerate(
+            (
+                (field[i - 2], field[i - 1], field[(i + 1) % n], field[(i + 2) % n]),
+                (y[:-4], y[1:-3], y[3:-1], y[4:]),
+                (z[:, :-4], z[:, 1:-3], z[:, 3:-1], z[:, 4:]),
+            )
+        ):
+            change = ahead - back
+            change.mul_(8).sub_(two).add_(two_back)
+            torch.mul(change, 1 / 12, out=out[i, ..., axis])

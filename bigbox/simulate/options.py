@@ -12,15 +12,13 @@ from bigbox.simulate.mesh import BYTES
 
 START = 49.0  # redshift at which 2LPT hands over to the mesh
 LINKING = 0.2  # linking length of the groups over the mean distance of particles
+# Mesh points a particle on each axis, and steps: what two cores do in two minutes for 128^3, with
+# haloes of 390 particles right to a few per cent.
 MESH_FACTOR, STEPS = 2, 100
-"""Mesh points a particle on each axis, and steps: what two cores do in two minutes for 128^3, with
-haloes of 390 particles right to a few per cent."""
-
+# Bytes for each particle at the peak outside the mesh: the groups' search (2LPT takes half).
 PARTICLE_BYTES = 160
-"""Bytes for each particle at the peak outside the mesh: the groups' search (2LPT takes half)."""
-
+# Bytes that do not grow with the run: chunks, pairs of a block of the groups' search, CAMB.
 SCRATCH = 150_000_000
-"""Bytes that do not grow with the run: chunks, pairs of a block of the groups' search, CAMB."""
 
 
 @dataclass(frozen=True)

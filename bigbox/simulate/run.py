@@ -44,7 +44,14 @@ def simulate(out: Path, options: Options, device: str = "auto") -> Simulated:
     place = new_place(out)
     where = find_device(device)
     check_room(place, "the files need", options.disk)
-    _check_memory(options, where)
+    cuda = where.type == "cuda"
+    free = torch.cuda.mem_get_info(where)[0] if cuda else psutil.virtual_memory().available
+    if options.memory > free:
+        raise BadInput(
+            f"{options.particles} particles on a mesh of {options.mesh}^3 need "
+            f"{options.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: choose a "
+            f"smaller --grid ({options.grid}) or --mesh-factor ({options.mesh_factor})"
+        )
     began = time.monotonic()
     with making(place) as folder:
         folder.mkdir()
@@ -95,17 +102,6 @@ def evolved(options: Options, noise: Tensor) -> Evolved:
     x[x >= side] = 0.0
     v = (momenta * (100 / times[-1])).t().contiguous().cpu().numpy()
     return Evolved(x, v, potential)
-
-
-def _check_memory(options: Options, device: torch.device) -> None:
-    cuda = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if cuda else psutil.virtual_memory().available
-    if options.memory > free:
-        raise BadInput(
-            f"{options.particles} particles on a mesh of {options.mesh}^3 need "
-            f"{options.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: choose a "
-            f"smaller --grid ({options.grid}) or --mesh-factor ({options.mesh_factor})"
-        )
 
 
 def _say(line: str) -> None:

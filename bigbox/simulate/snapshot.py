@@ -40,12 +40,9 @@ def write(
     velocities: NDArray[np.float32],
     groups: Groups,
 ) -> None:
-    """Write both files into `folder`, which exists.
+    """Write both files into `folder`, of positions in Mpc/h, in [0, side), and velocities in km/s.
 
-    Parameters
-    ----------
-    positions : (M, 3), Mpc/h, in [0, side). Row i is grid point i of the initial conditions.
-    velocities : (M, 3), peculiar, km/s.
+    Both are (M, 3). Row i is grid point i of the initial conditions.
     """
     order, count, side = groups.order, options.particles, np.float32(1e3 * options.side)
     counts = {

@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from bigbox.errors import BadInput
-from bigbox.physics.smoothing import gaussian_kernel, reach, smooth, smooth_periodic
+from bigbox.physics.smoothing import gaussian_kernel, smooth, smooth_periodic
 
 VOXEL = 25 / 256
 
 
 def test_kernel() -> None:
     kernel = gaussian_kernel(0.2, VOXEL)
-    assert len(kernel) == 2 * reach(0.2, VOXEL) + 1 == 19
+    assert len(kernel) == 2 * 9 + 1
     assert kernel.sum() == pytest.approx(1, abs=1e-15)
     np.testing.assert_array_equal(kernel, kernel[::-1])
     assert kernel[10] / kernel[9] == pytest.approx(np.exp(-0.5 * (VOXEL / 0.2) ** 2))
     assert gaussian_kernel(0.0, VOXEL).tolist() == [1.0]
-    assert reach(0.2, 0.2) == 4
+    assert len(gaussian_kernel(0.2, 0.2)) == 2 * 4 + 1
     for radius, voxel in ((-1.0, 1.0), (np.nan, 1.0), (1.0, 0.0)):
         with pytest.raises(BadInput):
-            reach(radius, voxel)
+            gaussian_kernel(radius, voxel)
 
 
 def test_agrees_with_the_transform_of_a_gaussian() -> None:
