@@ -46,18 +46,14 @@ next:     bigbox plan cv0.zarr --ranks 4
 
 def add(commands: Any) -> None:
     """Add the command to the command line."""
-    text = _TEXT.format(
-        **{
-            holds: "\n".join(f"  {row.help}" for row in FORMATS if row.holds == holds)
-            for holds in ("particles", "grid")
-        }
-    )
-    parser = add_command(
-        commands, "ingest", summary="a snapshot or a density grid becomes a box", text=text
-    )
-    parser.add_argument(
-        "source", metavar="SOURCE", nargs="+", help="the snapshot or density grid; see above"
-    )
+    help_of = {
+        holds: "\n".join(f"  {row.help}" for row in FORMATS if row.holds == holds)
+        for holds in ("particles", "grid")
+    }
+    summary = "a snapshot or a density grid becomes a box"
+    parser = add_command(commands, "ingest", summary=summary, text=_TEXT.format(**help_of))
+    text = "the snapshot or density grid; see above"
+    parser.add_argument("source", metavar="SOURCE", nargs="+", help=text)
     parser.add_argument("box", metavar="BOX", type=Path, help="the box to make, e.g. box.zarr")
     _add_snapshot_options(parser.add_argument_group("of a snapshot"))
     grid = parser.add_argument_group("of a density grid")

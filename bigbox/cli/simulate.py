@@ -73,15 +73,11 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.simulate.options import Options
     from bigbox.simulate.run import simulate
 
-    given = {name: getattr(options, name) for name in ("steps", "mesh_factor")}
-    asked = Options(
-        grid=options.grid,
-        side=options.box_size,
-        seed=options.seed,
-        redshift=options.redshift,
-        cosmology=Cosmology(**cosmology(options)),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    given = {name: getattr(options, name) for name in ("grid", "seed", "redshift")}
+    for name in ("steps", "mesh_factor"):
+        if (value := getattr(options, name)) is not None:
+            given[name] = value
+    asked = Options(side=options.box_size, cosmology=Cosmology(**cosmology(options)), **given)
     made = simulate(options.out, asked, options.device)
     print(
         f"{options.out}: {asked.grid}^3 particles of {asked.particle_mass:.3g} M_sun/h, "

@@ -126,11 +126,11 @@ def files_of_run(
     with opened(files[0]) as file:
         header = attributes(file, "Header")
     count = max(1, int(scalar(header.get("NumFilesPerSnapshot", header.get("NumFiles", 1)))))
-    named = sorted(files, key=lambda p: (int(m[2]) if (m := _match(p)) else -1, p.name))
-    if count in (1, len(named)):
-        return tuple(named[:count])
+    files.sort(key=lambda p: (int(m[2]) if (m := _match(p)) else -1, p.name))
+    if count in (1, len(files)):
+        return tuple(files[:count])
     # name.3.hdf5 belongs to name.0.hdf5 .. name.(count-1).hdf5.
-    path = named[0]
+    path = files[0]
     if (match := _match(path)) is None:
         raise BadInput(
             f"{path}: is one of {count} files, but its name has no number (name.0.hdf5); "

@@ -238,17 +238,14 @@ class _Ingest:
         return [Sums.all(of_channel) for of_channel in zip(*sums, strict=True)], list(seen)
 
     def _make_dm(self, box: Box) -> Sums:
-        source = self.source
-
-        def read(chunk: Chunk) -> list[Points]:
-            return [source.points(chunk, self.voxels)[0]]
-
-        (points,) = self._sorted(box, source.chunks(DARK), read, 0)
+        source, n = self.source, self.voxels
+        chunks = source.chunks(DARK)
+        (points,) = self._sorted(box, chunks, lambda chunk: [source.points(chunk, n)[0]], 0)
         if points.total == 0:
             raise BadInput(f"{source}: all masses of type {DARK} are 0")
         unit = source.one_mass(DARK) or 1.0
         check_mass(source, points.total * unit, self.known.get("omega_m"))
-        factor = self.voxels**3 / points.total
+        factor = n**3 / points.total
         attributes = {"smoothing": 0.0, "source": "particles"}
         return self._written(box, "dm", [points], factor, attributes)[0][0]
 
@@ -286,11 +283,8 @@ class _Ingest:
     def _make_tb(self, box: Box, tb: Hydrogen) -> dict[str, Any]:
         """Make tb; return what an IngestedSnapshot says of it."""
         header, cosmology = self.source.header, Cosmology.from_header(self.known)
-
-        def read(chunk: Chunk) -> list[Points]:
-            return [tb.points(chunk, self.voxels)]
-
-        (points,) = self._sorted(box, tb.chunks(), read, self.margin)
+        n, margin = self.voxels, self.margin
+        (points,) = self._sorted(box, tb.chunks(), lambda chunk: [tb.points(chunk, n)], margin)
         omega_hi = points.total * tb.unit / header.box_size**3 / CRITICAL_DENSITY
         factor = brightness_temperature(tb.unit / self.voxel**3, header.redshift, cosmology)
         attributes = {**self.smoothed, "source": tb.label, "omega_hi": omega_hi, **tb.attributes}

@@ -91,13 +91,11 @@ def _with_images(
 ) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
     """Positions and their particles; those near a lower face once more beyond the upper one."""
     small = np.int32 if len(positions) < 2**31 else np.int64
-    places = [positions.astype(np.float64)]
-    index = [np.arange(len(positions), dtype=small)]
-    for shift in product((0, 1), repeat=3):
-        if any(shift):
-            near = np.flatnonzero(((positions < length) | (np.array(shift) == 0)).all(axis=1))
-            places.append(positions[near] + side * np.array(shift, np.float64))
-            index.append(near.astype(small))
+    places, index = [], []
+    for shift in map(np.array, product((0.0, 1.0), repeat=3)):
+        near = np.flatnonzero(((positions < length) | (shift == 0)).all(axis=1)).astype(small)
+        places.append(positions[near] + side * shift)
+        index.append(near)
     return np.concatenate(places), np.concatenate(index)
 
 
