@@ -182,16 +182,16 @@ def _pull_of_known_box(found: Spectrum, shape: tuple[int, int, int]) -> np.ndarr
     axes = wavenumbers(shape, sides)
     # A field of unit variance: 1 per mode of |FFT|^2 / voxels.
     x, y, z = (np.cos(k * s / n / 2) ** 4 for k, s, n in zip(axes, sides, shape, strict=True))
-    truth, square = (ModeSums(shape, SIZE, Shells(found.edges)) for _ in range(2))
-    everything = slice(None)
+    known = ModeSums(shape, SIZE, Shells(found.edges))
+    everything, sums = slice(None), np.zeros((2, 3, known.bins.size))
     for i in range(shape[0]):
         plane = 0.02**2 * x[i] * y[:, None] * z
         at = (slice(i, i + 1), everything, everything)
-        truth.add(at, [np.sqrt(plane * np.prod(shape))[None]])
-        square.add(at, [plane[None] * np.sqrt(np.prod(shape))])
+        sums[0] += known.block(at, [np.sqrt(plane * np.prod(shape))[None]])
+        sums[1] += known.block(at, [plane[None] * np.sqrt(np.prod(shape))])
     volume = np.prod(sides) / np.prod(shape)
-    mean = truth.means()[2][0]
-    error = np.sqrt(2 * square.means()[2][0] * volume / found.modes)
+    mean, square = (known.means(total)[2][0] for total in sums)
+    error = np.sqrt(2 * square * volume / found.modes)
     return (found.power - mean) / error
 
 

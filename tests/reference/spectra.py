@@ -15,8 +15,9 @@ from bigbox.analysis.spectra.modes import (
     ModeSums,
     Shells,
     Window,
+    default_edges,
     divisor,
-    power_unit,
+    spectrum_unit,
 )
 from bigbox.analysis.spectra.spectrum import Pair, Spectrum
 from bigbox.errors import BadInput
@@ -28,7 +29,6 @@ def power_in_memory(
     other: npt.ArrayLike | None = None,
     *,
     edges: npt.ArrayLike | None = None,
-    unit: str = "",
     workers: int = 1,
     **conventions: Unpack[Conventions],
 ) -> Spectrum:
@@ -40,7 +40,6 @@ def power_in_memory(
     ----------
     box_size : Mpc/h, one number for a box of cubic voxels (its x axis) or one per axis.
     edges : h/Mpc, ascending; None: bins of width 2 pi / L around its multiples, to Nyquist.
-    unit : The field's unit, for the label alone ("mK").
     **conventions : See `Conventions`.
 
     Raises
@@ -49,7 +48,7 @@ def power_in_memory(
         For arrays that are not 3-D, not alike, not finite, or constant.
     """
     fields = [field] if other is None else [field, other]
-    return _measure(fields, box_size, edges, unit, workers, **conventions)[-1]
+    return _measure(fields, box_size, edges, workers, **conventions)[-1]
 
 
 def pair_in_memory(
@@ -58,24 +57,23 @@ def pair_in_memory(
     box_size: float | Sequence[float],
     *,
     edges: npt.ArrayLike | None = None,
-    unit: str = "",
     workers: int = 1,
     **conventions: Unpack[Conventions],
 ) -> Pair:
     """Return the auto spectra of two fields and their cross spectrum."""
-    return Pair(*_measure([first, second], box_size, edges, unit, workers, **conventions))
+    return Pair(*_measure([first, second], box_size, edges, workers, **conventions))
 
 
 def _measure(
     fields: Sequence[npt.ArrayLike],
     box_size: float | Sequence[float],
     edges: npt.ArrayLike | None,
-    unit: str,
     workers: int,
     *,
     window: Window | tuple[Window, Window] = None,
     shot_noise: float = 0.0,
     normalise: bool = False,
+    unit: str = "",
 ) -> list[Spectrum]:
     """The auto spectrum of one field, or 11, 22 and 12 of two."""
     shapes = [np.shape(f) for f in fields]
@@ -87,10 +85,10 @@ def _measure(
         contrast = _contrast(one, normalise, name)
         modes.append(scipy.fft.rfftn(contrast, workers=workers, overwrite_x=True))
         del contrast
-    shells = Shells.of(shapes[0], box_size, edges)
+    shells = Shells(default_edges(shapes[0], box_size) if edges is None else edges)
     sums = ModeSums(shapes[0], box_size, shells, window, shot_noise, 2 * len(fields) - 1)
-    sums.add(EVERYTHING, modes)
-    return sums.spectra(shells.edges, power_unit(unit, normalise))
+    total = sums.block(EVERYTHING, modes)
+    return sums.spectra(total, shells.edges, spectrum_unit(unit, normalise))
 
 
 def _contrast(field: npt.ArrayLike, normalise: bool, name: str) -> npt.NDArray[Any]:

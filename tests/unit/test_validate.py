@@ -163,9 +163,7 @@ def test_the_error_of_a_ratio_knows_what_is_shared(tmp_path: Path) -> None:
             box.create_array(name, overwrite=True)[:] = 2 * shared + one
         edges = np.linspace(3, 25, 9)
         fields = [open_field(box.path, name) for name in "ab"]
-        found = diagnostics.spectra(fields[0], fields[1], [], edges, diagnostics.Budget(1 << 28))[
-            "ratio"
-        ]
+        found = diagnostics.spectra(fields[0], fields[1], [], edges, {"memory": 1 << 28})["ratio"]
         pulls.append((np.array(found["value"]) - 1) / np.array(found["error"]))
     # 96 pulls: their scatter is known to 8 %.
     assert 0.75 < np.std(pulls) < 1.3

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -22,12 +20,7 @@ from bigbox.analysis.spectra.bispectrum import bispectrum
 from bigbox.analysis.spectra.cylinder import cylinder
 from bigbox.analysis.spectra.modes import nyquist
 from bigbox.analysis.spectra.onepoint import Distribution, distribution
-from bigbox.analysis.spectra.power import (
-    BlockSizes,
-    Resources,
-    pair,
-    power,
-)
+from bigbox.analysis.spectra.power import Resources, pair, power
 from bigbox.analysis.spectra.resampling import over_subvolumes, scatter
 from bigbox.analysis.spectra.spectrum import Pair, Spectrum, jsonable
 from bigbox.errors import BadInput
@@ -45,31 +38,12 @@ SCALES = 4
 LINE_OF_SIGHT = 2
 
 
-@dataclass(frozen=True)
-class Budget:
-    """What the diagnostics may use. memory: bytes of the blocks in work; scratch: a folder."""
-
-    memory: int
-    scratch: str | Path | None = None
-
-    def threads(self, *fields: Field) -> int:
-        """Return as many threads as there are cores and the memory has room for."""
-        for workers in range(len(os.sched_getaffinity(0)), 1, -1):
-            try:
-                BlockSizes.choose([field.array for field in fields], self.memory, workers)
-            except BadInput:
-                continue
-            return workers
-        return 1
-
-    def resources(self, *fields: Field) -> Resources:
-        """Return what a measurement of these fields out of core may use."""
-        threads = self.threads(*fields)
-        return {"memory": self.memory, "scratch": self.scratch, "workers": threads}
-
-
 def spectra(
-    field: Field, truth: Field | None, others: Sequence[Field], edges: NDArray[Any], budget: Budget
+    field: Field,
+    truth: Field | None,
+    others: Sequence[Field],
+    edges: NDArray[Any],
+    budget: Resources,
 ) -> Numbers:
     """Return P(k) of the box, the truth and the realizations, in the same bins, with error bars.
 
@@ -79,13 +53,11 @@ def spectra(
     """
 
     def auto(one: Field) -> Spectrum:
-        options = budget.resources(one)
-        return power(one.array, one.box_size, edges=edges, unit=one.unit, **options)
+        return power(one.array, one.box_size, edges=edges, unit=one.unit, **budget)
 
     def cross(one: Field, two: Field) -> Pair:
-        options = budget.resources(one, two)
         size, unit = one.box_size, one.unit
-        return pair(one.array, two.array, size, edges=edges, unit=unit, **options)
+        return pair(one.array, two.array, size, edges=edges, unit=unit, **budget)
 
     versus = None if truth is None else cross(field, truth)
     matter = _matter(field)
@@ -136,10 +108,10 @@ def spectra(
     return dict(jsonable(found))
 
 
-def _with_errors(spectrum: Spectrum, field: Field, budget: Budget) -> Spectrum:
+def _with_errors(spectrum: Spectrum, field: Field, budget: Resources) -> Spectrum:
     """Take errors from sub-volumes that fit the memory; else those of a Gaussian field."""
     # A sub-volume is held about eight times as float64.
-    edge = min(PIECE, int((budget.memory / 64) ** (1 / 3)))
+    edge = min(PIECE, int((budget["memory"] / 64) ** (1 / 3)))
     most = min(field.shape) // LEAST_PIECE
     pieces = max(4, -(-max(field.shape) // max(edge, LEAST_PIECE)))
     pieces = min(pieces, most)
@@ -184,11 +156,17 @@ def _matter(field: Field) -> Field | None:
     return Field(f"{field.box.path}/dm", array, "", field.shape, field.box_size, field.box)
 
 
-def cylindrical(field: Field, budget: Budget) -> Numbers:
+def cylindrical(field: Field, budget: Resources) -> Numbers:
     """Return P(k_par, k_perp) with the z axis as the line of sight."""
-    options = budget.resources(field)
-    found = cylinder(field.array, field.box_size, axis=LINE_OF_SIGHT, unit=field.unit, **options)
-    return found.as_dict()
+    found = cylinder(field.array, field.box_size, axis=LINE_OF_SIGHT, unit=field.unit, **budget)
+    return {
+        "axis": AXES[found.axis],
+        "power": jsonable(found.power),
+        "modes": found.modes.tolist(),
+        "parallel_edges": found.parallel_edges.tolist(),
+        "transverse_edges": found.transverse_edges.tolist(),
+        "units": {"k": "h/Mpc", "power": found.units},
+    }
 
 
 def seam_numbers(
@@ -197,7 +175,7 @@ def seam_numbers(
     others: Sequence[Field],
     tiling: Tiling,
     rate: float,
-    budget: Budget,
+    budget: Resources,
 ) -> Numbers:
     """Return seams of the field and of what shows them better; by axis, over mean and rms.
 
@@ -216,7 +194,7 @@ def seam_numbers(
     against = truth or (others[0] if others else None)
     if against is not None:
         rest = residual(field, against)
-        least, most = extent(rest, budget.memory)
+        least, most = extent(rest, budget["memory"])
         if least < most:
             other = "truth" if truth is not None else "realization"
             words = f"the field less {'the' if truth is not None else 'another'} {other}"
@@ -240,10 +218,8 @@ def _uncertainty(view: Numbers) -> float:
     return float(np.where(np.isfinite(errors), errors, np.inf).max(initial=0.0))
 
 
-def _seams(field: Field, tiling: Tiling, rate: float, budget: Budget) -> Numbers:
-    found = find_seams(
-        field.array, tiling, box_size=field.box_size, false_alarm_rate=rate, memory=budget.memory
-    )
+def _seams(field: Field, tiling: Tiling, rate: float, budget: Resources) -> Numbers:
+    found = find_seams(field.array, tiling, false_alarm_rate=rate, memory=budget["memory"])
     axes: Numbers = {}
     for profile in found.profiles:
         at = AXES.index(profile.axis)
@@ -279,8 +255,8 @@ def _seams(field: Field, tiling: Tiling, rate: float, budget: Budget) -> Numbers
     }
 
 
-def _stages(field: Field, truth: Field, tiling: Tiling, budget: Budget) -> Numbers:
-    found = stage_residuals(field.array, truth.array, tiling, memory=budget.memory)
+def _stages(field: Field, truth: Field, tiling: Tiling, budget: Resources) -> Numbers:
+    found = stage_residuals(field.array, truth.array, tiling, memory=budget["memory"])
     voxels = sum(one.voxels for one in found)
     return {
         "each": [asdict(one) for one in found],
@@ -289,7 +265,7 @@ def _stages(field: Field, truth: Field, tiling: Tiling, budget: Budget) -> Numbe
 
 
 def distributions(
-    fields: Mapping[str, Field], least: float, most: float, budget: Budget
+    fields: Mapping[str, Field], least: float, most: float, budget: Resources
 ) -> Numbers:
     """Return one-point distributions of fields, and of their log10, in the same bins.
 
@@ -319,14 +295,11 @@ def distributions(
     return found
 
 
-def _distribution(field: Field, edges: NDArray[Any], log: bool, budget: Budget) -> Distribution:
-    memory, workers = budget.memory, budget.threads(field)
-    return distribution(
-        field.array, bins=edges, log=log, unit=field.unit, memory=memory, workers=workers
-    )
+def _distribution(field: Field, edges: NDArray[Any], log: bool, budget: Resources) -> Distribution:
+    return distribution(field.array, bins=edges, log=log, unit=field.unit, memory=budget["memory"])
 
 
-def triangles(fields: Mapping[str, Field], k_max: float, budget: Budget) -> Numbers | None:
+def triangles(fields: Mapping[str, Field], k_max: float, budget: Resources) -> Numbers | None:
     """Return reduced bispectra of fields for three shapes; None where no scale is left.
 
     Equilateral, squeezed (1, 1, 1/4) and flat (1, 1/2, 1/2) triangles, longest side up to k_max and
@@ -342,8 +315,7 @@ def triangles(fields: Mapping[str, Field], k_max: float, budget: Budget) -> Numb
     rows = np.array([[side * np.array(s) for side in scales] for s in TRIANGLES.values()])
     found: Numbers = {"k": scales.tolist(), "shapes": list(TRIANGLES), "box": None, "truth": None}
     for name, one in fields.items():
-        options = budget.resources(one)
-        b = bispectrum(one.array, one.box_size, rows.reshape(-1, 3), unit=one.unit, **options)
+        b = bispectrum(one.array, one.box_size, rows.reshape(-1, 3), unit=one.unit, **budget)
         with np.errstate(divide="ignore", invalid="ignore"):
             error = abs(b.reduced / b.value) * b.errors
         found[name] = {
@@ -353,7 +325,7 @@ def triangles(fields: Mapping[str, Field], k_max: float, budget: Budget) -> Numb
     return found
 
 
-def halo_distributions(fields: Mapping[str, Field], budget: Budget) -> Numbers | None:
+def halo_distributions(fields: Mapping[str, Field], budget: Resources) -> Numbers | None:
     """Return distributions of log10 halo density by mass bin; None for a box without haloes."""
     boxes = {n: f.box for n, f in fields.items() if f.box is not None and f.box.has("halo")}
     if "box" not in boxes:

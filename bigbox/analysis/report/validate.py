@@ -23,11 +23,11 @@ from bigbox.analysis.report import diagnostics
 from bigbox.analysis.report.fields import Field, open_field, open_realizations, open_truth, survey
 from bigbox.analysis.report.page import View, made_folder, write_report
 from bigbox.analysis.spectra.modes import log_edges, nyquist
+from bigbox.analysis.spectra.power import MEMORY, Resources
 from bigbox.errors import BadInput
 from bigbox.painters import stand_in
 from bigbox.scheduler.tiling import Tiling, TilingError
 
-MEMORY = 1 << 30
 PER_DECADE = 20  # bins of k in a report
 PAPER_K_MAX = 10.0  # h/Mpc, up to which the paper claims its accuracy (section 4)
 SIGMA = 2.0  # a check fails where the limit is passed by more than this many errors
@@ -119,7 +119,7 @@ def validate(
     others = open_realizations(realizations, array, fields["box"])
     folder = None if out is None else Path(out)
     with made_folder(folder):
-        budget = diagnostics.Budget(memory, scratch)
+        budget = Resources(memory=memory, scratch=scratch)
         found, tiling = _numbers(fields, others, limits, budget)
         if folder is not None:
             write_report(folder, found, fields, tiling, view)
@@ -127,7 +127,7 @@ def validate(
 
 
 def _numbers(
-    fields: Mapping[str, Field], others: Sequence[Field], limits: Limits, budget: diagnostics.Budget
+    fields: Mapping[str, Field], others: Sequence[Field], limits: Limits, budget: Resources
 ) -> tuple[dict[str, Any], Tiling | None]:
     field, truth = fields["box"], fields.get("truth")
     edges = log_edges(field.shape, field.box_size, PER_DECADE)
@@ -136,7 +136,7 @@ def _numbers(
         k_max = float(min(PAPER_K_MAX, 0.5 * nyquist(field.shape, field.box_size)))
     if k_max < edges[0]:
         raise BadInput(f"k_max {k_max:g} h/Mpc: is below the box's first bin, {edges[0]:.3g} h/Mpc")
-    ranges = [survey(one, budget.memory) for one in (*fields.values(), *others)][: len(fields)]
+    ranges = [survey(one, budget["memory"]) for one in (*fields.values(), *others)][: len(fields)]
     least, most = min(r[0] for r in ranges), max(r[1] for r in ranges)
     tiling, whence = tiling_of(field)
     found: dict[str, Any] = {

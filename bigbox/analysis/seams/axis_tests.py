@@ -48,7 +48,7 @@ class AxisTests:
         seam[self.seams] = True
         inside = np.nanmean(profile[~seam])
         if not len(self.seams) or not inside > 0:
-            return Finding(name, self.name, np.nan, 1.0, np.nan, np.nan), np.nan
+            return Finding(name, self.name, expected=1.0), np.nan
         value = float(np.nanmean(profile[seam]) / inside)
         error = self._scatter(self._against(profile))[0] / np.sqrt(len(self.seams))
         return Finding(name, self.name, value, 1.0, found.z, found.p), float(error / inside)
@@ -62,14 +62,20 @@ class AxisTests:
         if name in ("texture", "mean"):
             smooth = np.mean([self._shifted(profile, s) for s in (-2, -1, 0, 1)], axis=0)
         against = self._against(smooth)
-        scatter, freedom = self._scatter(against)
         here = against[self.seams]
-        here = here[np.isfinite(here)]
-        if not len(here) or not scatter > 0:
-            return Finding(name, self.name, np.nan, np.nan, np.nan, np.nan)
-        t = float(here.mean() / (scatter / np.sqrt(len(here))))
+        step, z, p = self._student(here[np.isfinite(here)], against)
+        if not np.isfinite(step):
+            return Finding(name, self.name)
         around = float(np.nanmean(smooth[self.clean])) + offset
-        return Finding(name, self.name, around + float(here.mean()), around, *student(t, freedom))
+        return Finding(name, self.name, around + step, around, z, p)
+
+    def _student(self, here: Float, planes: Float) -> tuple[float, float, float]:
+        """Return the mean of the values `here`, its z and p by the scatter of the clean planes."""
+        scatter, freedom = self._scatter(planes)
+        if not len(here) or not scatter > 0:
+            return np.nan, np.nan, np.nan
+        mean = float(here.mean())
+        return mean, *student(mean / (scatter / np.sqrt(len(here))), freedom)
 
     def steps(self) -> list[Finding]:
         """Test for steps from tile to tile, of fixed sign, alternating, and at random."""
@@ -86,20 +92,14 @@ class AxisTests:
             # Over the planes around each border.
             parts = [w * self._shifted(line, j - reach) for j, w in enumerate(weights)]
             step = np.asarray(np.sum(parts, axis=0), np.float64)
-            scatter, freedom = self._scatter(step)
             turns = [("alternating", alternate)]
             if column == 0:
                 turns.append(("equal", np.ones(len(self.seams))))
             for turn, sense in turns:
                 here = step[self.seams] * sense
-                use = np.isfinite(here) & (sense != 0)
+                value, z, p = self._student(here[np.isfinite(here) & (sense != 0)], step)
                 label = f"{turn} step" + (f", sign of {name}" if column else "")
-                if not use.any() or not scatter > 0:
-                    found.append(Finding(label, self.name, np.nan, 0.0, np.nan, np.nan))
-                    continue
-                value = float(here[use].mean())
-                t = value / (scatter / np.sqrt(use.sum()))
-                found.append(Finding(label, self.name, value, 0.0, *student(t, freedom)))
+                found.append(Finding(label, self.name, value, 0.0, z, p))
         square = np.einsum("xjk,j,k->x", self.axis.product, weights, weights)
         found.append(self.contrast("random step, squared", square))
         return found
@@ -168,9 +168,7 @@ class AxisTests:
         freedom = max(good.sum() / total, 2.0) - 1
         return float(np.sqrt(variance * (freedom + 1) / freedom)), freedom
 
-    def harmonics(
-        self, quantity: str, profile: Float, tiling: Tiling, axis: int, voxel: float
-    ) -> Harmonics:
+    def harmonics(self, quantity: str, profile: Float, tiling: Tiling, axis: int) -> Harmonics:
         """Compare power at multiples of the tile frequency with that of frequencies beside them.
 
         The phase runs evenly from each tile's origin to the next, so that strides that differ by
@@ -202,10 +200,9 @@ class AxisTests:
             ratio.append(power(order) / float(np.mean(around)) if known else np.nan)
             ps.append(float(stats.f.sf(ratio[-1], 2, 2 * len(around))) if known else np.nan)
         p = np.array(ps)
-        wave = 2 * np.pi * np.array(orders) * count / (n * voxel)
         # Positive where there is more than expected.
         z = np.asarray(stats.norm.isf(np.clip(p, 1e-300, 1 - 1e-16)), np.float64)
-        return Harmonics(self.name, quantity, np.array(orders), wave, np.array(ratio), z, p)
+        return Harmonics(self.name, quantity, np.array(orders), np.array(ratio), z, p)
 
     def profile(self, offset: float) -> Profile:
         """Return mean and variance folded on the seams, by distance into the tile painted later."""
@@ -221,10 +218,8 @@ class AxisTests:
         folded = []
         for line in (self.axis.mean, self.axis.square - self.axis.mean**2):
             parts = [line[distance == d] for d in values]
-            folded.append(np.array([part.mean() for part in parts]))
-            folded.append(
-                np.array([p.std(ddof=1) / np.sqrt(len(p)) if len(p) > 1 else np.nan for p in parts])
-            )
+            errors = [p.std(ddof=1) / np.sqrt(len(p)) if len(p) > 1 else np.nan for p in parts]
+            folded += [np.array([part.mean() for part in parts]), np.array(errors)]
         mean, mean_error, variance, variance_error = folded
         mean = mean + offset
         return Profile(self.name, values, mean, mean_error, variance, variance_error, planes)

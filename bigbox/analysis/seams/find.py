@@ -25,7 +25,6 @@ from bigbox.analysis.seams.cells import check_shape
 from bigbox.analysis.seams.findings import Finding, SeamReport
 from bigbox.analysis.seams.normal_scores import NormalScores, sample_values
 from bigbox.analysis.seams.planes import MEMORY, PATTERNS, TextureSums, plane_sums
-from bigbox.analysis.spectra.modes import box_sides
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import AXES, Tiling
 
@@ -43,10 +42,9 @@ def find_seams(
     array: Any,
     tiling: Tiling,
     *,
-    box_size: float | Sequence[float] | None = None,
     false_alarm_rate: float = 0.01,
     memory: int = MEMORY,
-    workers: int | None = None,
+    workers: int = 1,
 ) -> SeamReport:
     """Look for seams in a painted field (X, Y, Z): numpy, zarr or dask, out of core.
 
@@ -65,7 +63,6 @@ def find_seams(
     if plain.least == plain.most:
         value = f"{plain.offset + plain.least:g}"
         raise BadInput(f"field: is constant ({value} everywhere): it has no seams to find")
-    sides = tiling.shape if box_size is None else box_sides(tiling.shape, box_size)
     findings: list[Finding] = []
     ratios, harmonics, profiles = [], [], []
     for i, (itself, axis) in enumerate(zip(plain.axes, planes.axes, strict=True)):
@@ -78,7 +75,7 @@ def find_seams(
         findings += [*tests.steps(), tests.contrast("texture", axis.texture)]
         findings.append(tests.contrast("mean", axis.mean, offset=planes.offset))
         for quantity, profile in (("mean", axis.mean), ("variance", axis.square - axis.mean**2)):
-            found = tests.harmonics(quantity, profile, tiling, i, sides[i] / tiling.shape[i])
+            found = tests.harmonics(quantity, profile, tiling, i)
             harmonics.append(found)
             findings += [
                 Finding(f"{quantity}{HARMONIC}{o:g}", AXES[i], r, 1.0, z, p)
@@ -96,8 +93,6 @@ def find_seams(
     mean = float(plain.axes[0].mean.mean())
     variance = float(plain.axes[0].square.mean()) - mean**2
     return SeamReport(
-        shape=tiling.shape,
-        counts=tiling.counts,
         mean=plain.offset + mean,
         rms=float(np.sqrt(variance)),
         ratio=np.array([jump[0].value for jump, _ in ratios]),
@@ -155,7 +150,7 @@ def _gain_tests(textures: TextureSums) -> list[Finding]:
         axes = "".join(a for a, on in zip(AXES, pattern, strict=True) if on)
         name = f"texture of odd tiles on {axes}"
         if textures.cells < 8 or not variance > 0:
-            found.append(Finding(name, "all", np.nan, around, np.nan, np.nan))
+            found.append(Finding(name, "all", expected=around))
             continue
         excess = texture - around * balance
         z, p = student(float(excess / np.sqrt(variance)), textures.cells - 1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.spectra.spectrum import Float, jsonable
+from bigbox.analysis.spectra.spectrum import Float
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,10 @@ class Finding:
 
     name: str
     axis: str
-    value: float
-    expected: float
-    z: float
-    p: float
+    value: float = np.nan
+    expected: float = np.nan
+    z: float = np.nan
+    p: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -49,15 +48,13 @@ class Profile:
 class Harmonics:
     """Power of the planes' means at multiples of the tile frequency over that of its neighbours.
 
-    order: (m,) in units of 1 / tile (1/2: alternate tiles); k: h/Mpc if the box size is known,
-    else per voxel; ratio: (m,) 1 without seams; z, p as in `Finding`. quantity: "mean" or
-    "variance".
+    order: (m,) in units of 1 / tile (1/2: alternate tiles); ratio: (m,) 1 without seams; z, p as in
+    `Finding`. quantity: "mean" or "variance".
     """
 
     axis: str
     quantity: str
     order: Float
-    k: Float
     ratio: Float
     z: Float
     p: Float
@@ -74,8 +71,6 @@ class SeamReport:
     alarm: whether it is below `false_alarm_rate`. mean, rms: of the field, in its unit.
     """
 
-    shape: tuple[int, int, int]
-    counts: tuple[int, int, int]
     mean: float
     rms: float
     ratio: Float
@@ -90,8 +85,3 @@ class SeamReport:
     p_value: float
     alarm: bool
     strongest: Finding
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON; NaN becomes null."""
-        found: dict[str, Any] = jsonable(asdict(self))
-        return found

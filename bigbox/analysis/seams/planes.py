@@ -34,7 +34,6 @@ MEMORY = 1 << 30
 REACH = 4
 
 
-@dataclass
 class AxisPlanes:
     """Sums over the planes of one axis, all (planes, ...), over the voxels of a plane.
 
@@ -45,20 +44,12 @@ class AxisPlanes:
     around the border before the plane.
     """
 
-    layers: Layers
-    reach: int
-    mean: Float = field(init=False)
-    square: Float = field(init=False)
-    jump: Float = field(init=False)
-    kink: Float = field(init=False)
-    texture: Float = field(init=False)
-    signed: Float = field(init=False)
-    product: Float = field(init=False)
+    SUMS = ("mean", "square", "jump", "kink", "texture", "signed", "product")
 
-    def __post_init__(self) -> None:
-        n, k = self.layers.length, 2 * self.reach
-        for name in ("mean", "square", "jump", "kink", "texture"):
-            setattr(self, name, np.zeros(n))
+    def __init__(self, layers: Layers, reach: int) -> None:
+        n, k = layers.length, 2 * reach
+        self.layers, self.reach = layers, reach
+        self.mean, self.square, self.jump, self.kink, self.texture = np.zeros((5, n))
         self.signed, self.product = np.zeros((n, 4)), np.zeros((n, k, k))
 
 
@@ -115,7 +106,7 @@ class Planes:
         """Divide by the number of voxels of a plane."""
         for i, axis in enumerate(self.axes):
             count = tiling.shape[(i + 1) % 3] * tiling.shape[(i + 2) % 3]
-            for name in ("mean", "square", "jump", "kink", "texture", "signed", "product"):
+            for name in AxisPlanes.SUMS:
                 getattr(axis, name)[...] /= count
             if not tiling.periodic[i]:
                 # At open ends there is nothing to take a difference with.
@@ -133,7 +124,7 @@ def plane_sums(
     *,
     scores: NormalScores | None = None,
     memory: int = MEMORY,
-    workers: int | None = None,
+    workers: int = 1,
 ) -> tuple[Planes, Planes]:
     """Read the box once, in blocks of whole cells, and sum up its planes.
 
@@ -141,11 +132,10 @@ def plane_sums(
     With them, the field's own have no more than mean, square, jump and kink.
     """
     check_shape(array, tiling, "field")
-    threads = workers or 1
     layers = all_layers(tiling)
     least_width = min(int(one.widths.min()) for one in layers)
     reach = max(1, min(REACH, least_width // 4))
-    blocks = list(choose_blocks(tiling, layers, reach, memory, threads))
+    blocks = list(choose_blocks(tiling, layers, reach, memory, workers))
     # Any constant near the mean keeps the sums of squares exact enough.
     offset = float(np.mean(blocks[0].read(array), dtype=np.float64))
     if not np.isfinite(offset):
@@ -167,7 +157,7 @@ def plane_sums(
     for shift in (offset,) if scores is None else (offset, 0.0):
         x, y, z = (AxisPlanes(one, reach) for one in layers)
         totals.append(Planes((x, y, z), shift))
-    for block, found in zip(blocks, map_blocks(both_sums, blocks, workers=threads), strict=True):
+    for block, found in zip(blocks, map_blocks(both_sums, blocks, workers=workers), strict=True):
         for total, part in zip(totals, found, strict=True):
             total.add(block, part)
     for total in totals:

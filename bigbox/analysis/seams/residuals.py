@@ -40,14 +40,13 @@ def stage_residuals(
     *,
     colouring: str = "levels",
     memory: int = MEMORY,
-    workers: int | None = None,
+    workers: int = 1,
 ) -> tuple[StageResidual, ...]:
     """Return residuals of a stitched box against a reference, by stage of the owning tile."""
     check_shape(array, tiling, "field")
     check_shape(reference, tiling, "reference")
-    layers = all_layers(tiling)
-    threads = workers or 1
-    blocks = choose_blocks(tiling, layers, 0, memory, threads)
+    layers, last = all_layers(tiling), stages(tiling, colouring)
+    blocks = choose_blocks(tiling, layers, 0, memory, workers)
     edge = [np.zeros(n, bool) for n in tiling.shape]
     for line, one in zip(edge, layers, strict=True):
         line[one.seams] = line[one.seams - 1] = True
@@ -60,7 +59,7 @@ def stage_residuals(
         seam = x[:, None, None] | y[None, :, None] | z
         cells = np.ix_(*(np.arange(*c) for c in block.cells))
         of_cell = stage(tiling, tiling.index(np.stack(np.broadcast_arrays(*cells), -1)), colouring)
-        found = np.zeros((stages(tiling, colouring) + 1, 5))
+        found = np.zeros((last + 1, 5))
         for column, values in enumerate(
             (np.ones_like(rest), rest, rest**2, seam.astype(np.float64), seam * rest**2)
         ):
@@ -69,16 +68,14 @@ def stage_residuals(
         found[-1, :3] = truth.size, truth.sum(), (truth**2).sum()
         return found
 
-    total = np.zeros((stages(tiling, colouring) + 1, 5))
-    for found in map_blocks(sums, blocks, workers=threads):
+    total = np.zeros((last + 1, 5))
+    for found in map_blocks(sums, blocks, workers=workers):
         total += found
     if not np.isfinite(total).all():
         raise BadInput("residual: the field or the reference is not finite; repair it first")
     count, mean, square = total[-1, :3]
     spread = np.sqrt(max(square / count - (mean / count) ** 2, 0.0))
-    tiles = np.bincount(
-        stage(tiling, np.arange(tiling.size), colouring), minlength=stages(tiling, colouring)
-    )
+    tiles = np.bincount(stage(tiling, np.arange(tiling.size), colouring), minlength=last)
     return tuple(
         StageResidual(
             stage=s,
@@ -89,5 +86,5 @@ def stage_residuals(
             rms_at_seams=float(np.sqrt(row[4] / row[3])) if row[3] else np.nan,
             relative=float(np.sqrt(row[2] / row[0]) / spread) if spread > 0 else np.nan,
         )
-        for s, row in enumerate(total[:-1])
+        for s, row in enumerate(total[:last])
     )

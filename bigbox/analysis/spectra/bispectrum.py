@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from bigbox.analysis.spectra.modes import Place, box_sides, nyquist, wavenumbers
+from bigbox.analysis.spectra.modes import Place, box_sides, nyquist, spectrum_unit, wavenumbers
 from bigbox.analysis.spectra.power import Resources, collect
 from bigbox.analysis.spectra.spectrum import Float
 from bigbox.errors import BadInput
@@ -44,32 +45,26 @@ class Bispectrum:
     units: str
 
 
-class LowModes:
-    """The modes of an rfftn with indices of at most `most` on each axis, (2 m + 1, 2 m + 1, m + 1).
+def low_modes(
+    shape: Sequence[int], most: Sequence[int], at: Place, modes: Sequence[npt.NDArray[Any]]
+) -> npt.NDArray[np.complex128]:
+    """Return the modes of a block of an rfftn with indices of at most `most` on each axis.
 
-    Index i of the first two axes is the mode i - m. The zero mode is left out.
+    They stand in an array (2 m + 1, 2 m + 1, m + 1): index i of the first two axes is the mode
+    i - m. The zero mode is left out.
     """
-
-    def __init__(self, shape: Sequence[int], most: Sequence[int]) -> None:
-        self.shape, self.most = tuple(shape), tuple(most)
-        mx, my, mz = self.most
-        self.modes = np.zeros((2 * mx + 1, 2 * my + 1, mz + 1), np.complex128)
-
-    def add(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> None:
-        """Keep what is wanted of a block; one field."""
-        places, kept = [], []
-        for axis, (where, n, m) in enumerate(zip(at, self.shape, self.most, strict=True)):
-            rows = np.arange(*where.indices(n if axis < 2 else n // 2 + 1))
-            index = (rows + n // 2) % n - n // 2 if axis < 2 else rows
-            keep = np.flatnonzero(abs(index) <= m)
-            kept.append(keep)
-            places.append(index[keep] + (m if axis < 2 else 0))
-        self.modes[np.ix_(*places)] += modes[0][np.ix_(*kept)]
-        self.modes[self.most[0], self.most[1], 0] = 0
-
-    def merge(self, other: LowModes) -> None:
-        """Add the modes of other blocks."""
-        self.modes += other.modes
+    places, kept = [], []
+    for axis, (where, n, m) in enumerate(zip(at, shape, most, strict=True)):
+        rows = np.arange(*where.indices(n if axis < 2 else n // 2 + 1))
+        index = (rows + n // 2) % n - n // 2 if axis < 2 else rows
+        keep = np.flatnonzero(abs(index) <= m)
+        kept.append(keep)
+        places.append(index[keep] + (m if axis < 2 else 0))
+    mx, my, mz = most
+    low = np.zeros((2 * mx + 1, 2 * my + 1, mz + 1), np.complex128)
+    low[np.ix_(*places)] = modes[0][np.ix_(*kept)]
+    low[mx, my, 0] = 0
+    return low
 
 
 def bispectrum(
@@ -103,12 +98,12 @@ def bispectrum(
     _check_triangles(k, thick, nyquist(shape, sides))
     top = float(k.max()) + thick / 2
     most = [math.ceil(top * s / (2 * np.pi)) for s in sides]
-    low = collect([array], lambda: LowModes(shape, most), normalise=normalise, **resources)
-    shells = _ShellFields(low, sides, thick)
+    low = collect([array], partial(low_modes, shape, most), normalise=normalise, **resources)
+    shells = _ShellFields(low, most, sides, thick)
     volume, count = math.prod(sides), math.prod(shape)
     rows = [shells.triangle(triple, volume, count) for triple in k]
     value, reduced, number, error = (np.array(c) for c in zip(*rows, strict=True))
-    units = "(Mpc/h)^6" if normalise or unit in ("", "1") else f"(Mpc/h)^6 {unit}^3"
+    units = spectrum_unit(unit, normalise, 3)
     return Bispectrum(k, value, reduced, number.astype(np.int64), error, thick, units)
 
 
@@ -128,12 +123,18 @@ def _check_triangles(k: Float, width: float, top: float) -> None:
 class _ShellFields:
     """Fields of one shell each, on a grid fine enough for products of three."""
 
-    def __init__(self, low: LowModes, sides: Sequence[float], width: float) -> None:
-        self.low, self.width = low, width
+    def __init__(
+        self,
+        low: npt.NDArray[np.complex128],
+        most: Sequence[int],
+        sides: Sequence[float],
+        width: float,
+    ) -> None:
+        self.low, self.most, self.width = low, most, width
         # Sums of three indices reach 3 m: they must not come back as another sum's 0.
-        self.grid = tuple(scipy.fft.next_fast_len(3 * m + 1, real=True) for m in low.most)
-        kx, ky, _ = wavenumbers([2 * m + 1 for m in low.most], sides)
-        kz = 2 * np.pi / sides[2] * np.arange(low.most[2] + 1)
+        self.grid = tuple(scipy.fft.next_fast_len(3 * m + 1, real=True) for m in most)
+        kx, ky, _ = wavenumbers([2 * m + 1 for m in most], sides)
+        kz = 2 * np.pi / sides[2] * np.arange(most[2] + 1)
         kx, ky = np.sort(kx), np.sort(ky)
         self.length = np.sqrt(kx[:, None, None] ** 2 + ky[None, :, None] ** 2 + kz**2)
         self._known: dict[float, tuple[Float, Float, float, float]] = {}
@@ -144,9 +145,9 @@ class _ShellFields:
             inside = abs(self.length - k) < self.width / 2
             inside &= self.length > 0
             weight = np.where(np.arange(self.length.shape[2]) == 0, 1.0, 2.0) * inside
-            squares = float((abs(self.low.modes) ** 2 * weight).sum())
+            squares = float((abs(self.low) ** 2 * weight).sum())
             self._known[k] = (
-                self._field(np.where(inside, self.low.modes, 0)),
+                self._field(np.where(inside, self.low, 0)),
                 self._field(inside.astype(np.complex128)),
                 float(weight.sum()),
                 squares,
@@ -155,7 +156,7 @@ class _ShellFields:
 
     def _field(self, modes: npt.NDArray[Any]) -> Float:
         full = np.zeros((*self.grid[:2], self.grid[2] // 2 + 1), np.complex128)
-        mx, my, mz = self.low.most
+        mx, my, mz = self.most
         rows = np.ix_(np.arange(-mx, mx + 1) % self.grid[0], np.arange(-my, my + 1) % self.grid[1])
         full[(*rows, slice(0, mz + 1))] = modes
         return np.asarray(scipy.fft.irfftn(full, s=self.grid, norm="forward", overwrite_x=True))

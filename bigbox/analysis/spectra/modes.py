@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,13 @@ class Conventions(TypedDict, total=False):
     shot_noise : (Mpc/h)^3, 1 / number density of the particles: subtracted from each mode before
         the window is divided out, with the aliased shape of the window (Jing 2005, eq. 21).
     normalise : Spectrum of field / <field>.
+    unit : The field's unit, for the label alone ("mK").
     """
 
     window: Window | tuple[Window, Window]
     shot_noise: float
     normalise: bool
+    unit: str
 
 
 def default_edges(shape: Sequence[int], box_size: float | Sequence[float]) -> Float:
@@ -83,48 +85,26 @@ def nyquist(shape: Sequence[int], sides: Sequence[float]) -> float:
     return min(np.pi * n / s for n, s in zip(shape, sides, strict=True))
 
 
-def power_unit(unit: str, normalise: bool) -> str:
-    """Return the unit of P(k) for a field in `unit`."""
-    return "(Mpc/h)^3" if normalise or unit in ("", "1") else f"(Mpc/h)^3 {unit}^2"
-
-
-class Bins(Protocol):
-    """Which bin a mode falls into."""
-
-    size: int
-    coordinates: int  # that are averaged over each bin
-
-    def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
-        """Return bins of a block of modes, 1 .. size (others: none), and what to average there.
-
-        k: wavenumbers of the block's rows on each axis; all arrays are flat, in C order.
-        """
-        ...
+def spectrum_unit(unit: str, normalise: bool, order: int = 2) -> str:
+    """Return the unit of P(k), or of the bispectrum (order 3), for a field in `unit`."""
+    volume = f"(Mpc/h)^{3 * (order - 1)}"
+    return volume if normalise or unit in ("", "1") else f"{volume} {unit}^{order}"
 
 
 class Shells:
     """Bins of |k| between ascending edges in h/Mpc. The zero mode is in none of them."""
 
-    coordinates = 1
-
     def __init__(self, edges: npt.ArrayLike) -> None:
-        self.edges = check_edges(edges)
+        self.edges = ascending(edges, "wavenumbers in h/Mpc", 0.0)
         self.size = len(self.edges) - 1
         steps = np.diff(self.edges)
         self._step = float(steps.mean()) if np.ptp(steps) < 1e-9 * steps[0] else 0.0
 
-    @classmethod
-    def of(
-        cls,
-        shape: Sequence[int],
-        box_size: float | Sequence[float],
-        edges: npt.ArrayLike | None = None,
-    ) -> Shells:
-        """Return bins between `edges`, or the default ones of a box."""
-        return cls(default_edges(shape, box_size) if edges is None else edges)
-
     def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
-        """Return bin and |k| of each mode."""
+        """Return the bin, 1 .. size (others: none), and |k| of each mode of a block, flat.
+
+        k: wavenumbers of the block's rows on each axis.
+        """
         kx, ky, kz = k
         length = np.sqrt((kx[:, None] ** 2 + ky**2)[:, :, None] + kz**2).ravel()
         return self.number(length), (length,)
@@ -142,19 +122,43 @@ class Shells:
         return number
 
 
+class CylinderBins:
+    """Bins of (|k_parallel|, |k_perpendicular|), numbered row by row; the zero mode is in none."""
+
+    def __init__(self, parallel: npt.ArrayLike, transverse: npt.ArrayLike, axis: int) -> None:
+        self.parallel, self.transverse, self.axis = Shells(parallel), Shells(transverse), axis
+        self.size = self.parallel.size * self.transverse.size
+
+    def place(self, k: Axes) -> tuple[npt.NDArray[np.int64], tuple[Float, ...]]:
+        """Return the bin of each mode, and nothing that is averaged over a bin."""
+        full = np.broadcast_arrays(k[0][:, None, None], k[1][None, :, None], k[2])
+        first, second = (full[a].ravel() for a in range(3) if a != self.axis)
+        along = np.asarray(abs(full[self.axis].ravel()), np.float64)
+        width = np.asarray(np.sqrt(first**2 + second**2), np.float64)
+        # The wavenumber 0 along or across belongs to the first bin, unlike the zero mode.
+        i, j = (
+            np.where((at == 0) & (shells.edges[0] == 0), 1, shells.number(at))
+            for shells, at in ((self.parallel, along), (self.transverse, width))
+        )
+        inside = (i > 0) & (i <= self.parallel.size) & (j > 0) & (j <= self.transverse.size)
+        inside &= (along > 0) | (width > 0)
+        number = np.where(inside, (i - 1) * self.transverse.size + j, 0)
+        return number.astype(np.int64), ()
+
+
 class ModeSums:
     """Sums of mode power in bins, taken block by block over the half-space of an rfftn.
 
     Modes with k_z = 0 or k_z = Nyquist stand for themselves, all others for their conjugate too.
     Shared by the spectra in memory and out of core, so that they bin alike. The sums of blocks
-    can be taken apart and merged.
+    can be taken apart and added up.
     """
 
     def __init__(
         self,
         shape: Sequence[int],
         box_size: float | Sequence[float],
-        bins: Bins,
+        bins: Shells | CylinderBins,
         window: Window | tuple[Window, Window] = None,
         shot_noise: float = 0.0,
         products: int = 1,
@@ -172,26 +176,24 @@ class ModeSums:
         # Two fields give products 11, 22, 12: the first window twice, the second twice, both.
         first, second = (0 if w is None else WINDOWS[w] for w in self.windows)
         self._orders = [(first, first), (second, second), (first, second)][-products:]
-        # Number of modes, coordinates, powers.
-        self._sums = np.zeros((1 + bins.coordinates + products, bins.size))
         self._scale = math.prod(self.sides) / float(math.prod(self.shape)) ** 2
 
-    @property
-    def nyquist(self) -> float:
-        """Return the least Nyquist wavenumber of the three axes, h/Mpc."""
-        return nyquist(self.shape, self.sides)
+    def block(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> Float:
+        """Return the sums of a block: number of modes, coordinates, powers; each by bin.
 
-    def add(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> None:
-        """Add a block: `at` is its place in the rfftn, `modes` the one or two fields' modes."""
+        at: its place in the rfftn. modes: those of the one or two fields.
+        """
         rows = modes[0].shape[0]
         step = max(1, CHUNK_MODES // modes[0][0].size)
         first = at[0].indices(self.shape[0])[0]
+        total: Any = 0.0
         for low in range(0, rows, step):
             high = min(low + step, rows)
             place = (slice(first + low, first + high), at[1], at[2])
-            self._add(place, _products([m[low:high] for m in modes], len(self._orders)))
+            total = total + self._chunk(place, [m[low:high] for m in modes])
+        return np.asarray(total, np.float64)
 
-    def _add(self, at: Place, products: Sequence[Float]) -> None:
+    def _chunk(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> Float:
         axes = wavenumbers(self.shape, self.sides)
         k = (axes[0][at[0]], axes[1][at[1]], axes[2][at[2]])
         number, coordinates = self.bins.place(k)
@@ -201,20 +203,17 @@ class ModeSums:
             if first <= own < first + len(weight):
                 weight[own - first] = 1.0
         flat = np.broadcast_to(weight, tuple(map(len, k))).ravel()
-        for total, values in zip(self._sums, (1.0, *coordinates), strict=False):
-            total += self._total(number, flat * values)
-        powers = self._sums[-len(products) :]
-        for total, product, orders in zip(powers, products, self._orders, strict=True):
+        summed = [flat, *(flat * values for values in coordinates)]
+        products = _products(modes, len(self._orders))
+        for product, orders in zip(products, self._orders, strict=True):
             product *= self._scale * weight
             if self.shot_noise:
                 product -= self.shot_noise * weight * self._per_axis(k, _aliased, orders[0])
             if any(orders):
                 product /= self._per_axis(k, _sinc, sum(orders))
-            total += self._total(number, product.ravel())
-
-    def _total(self, number: npt.NDArray[np.int64], values: Float) -> Float:
-        sums = np.bincount(number, values, minlength=self.bins.size + 2)
-        return np.asarray(sums[1 : self.bins.size + 1], np.float64)
+            summed.append(product.ravel())
+        size = self.bins.size
+        return np.array([np.bincount(number, v, size + 2)[1 : size + 1] for v in summed])
 
     def _per_axis(self, k: Axes, of: Callable[[Float, int], Float], order: int) -> Float:
         """Product over the axes of a function of the half phase k h / 2 and the order."""
@@ -224,34 +223,25 @@ class ModeSums:
         )
         return x[:, None, None] * y[None, :, None] * z[None, None, :]
 
-    def merge(self, other: ModeSums) -> None:
-        """Add the sums of other blocks of the same box."""
-        self._sums += other._sums
-
-    def means(self) -> tuple[npt.NDArray[np.int64], list[Float], list[Float]]:
+    def means(self, sums: Float) -> tuple[npt.NDArray[np.int64], list[Float], list[Float]]:
         """Return modes, mean coordinates and mean power of each bin, NaN where it has no modes."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = list(self._sums[1:] / self._sums[0])
+            means = list(sums[1:] / sums[0])
         power = len(means) - len(self._orders)
-        return np.rint(self._sums[0]).astype(np.int64), means[:power], means[power:]
+        return np.rint(sums[0]).astype(np.int64), means[:power], means[power:]
 
-    def spectra(self, edges: Float, units: str) -> list[Spectrum]:
+    def spectra(self, sums: Float, edges: Float, units: str) -> list[Spectrum]:
         """Return one spectrum for each product; for bins in |k|."""
-        modes, (k, *_), power = self.means()
-        names = [w for w in dict.fromkeys(self.windows) if w]
+        modes, (k,), power = self.means(sums)
         kinds = ["auto", "auto", "cross"] if len(power) == 3 else ["auto"]
+        about: Any = {
+            "units": units,
+            "k_nyquist": nyquist(self.shape, self.sides),
+            "window": " x ".join(w for w in dict.fromkeys(self.windows) if w),
+            "shot_noise": self.shot_noise,
+        }
         return [
-            Spectrum(
-                k=k,
-                power=p,
-                modes=modes,
-                edges=edges,
-                kind=kind,
-                units=units,
-                k_nyquist=self.nyquist,
-                window=" x ".join(names),
-                shot_noise=self.shot_noise,
-            )
+            Spectrum(k, p, modes, edges, kind=kind, **about)
             for p, kind in zip(power, kinds, strict=True)
         ]
 
@@ -289,11 +279,11 @@ def _aliased(phase: Float, order: int) -> Float:
     return np.ones_like(s)
 
 
-def check_edges(edges: npt.ArrayLike) -> Float:
+def ascending(edges: npt.ArrayLike, what: str, least: float = -math.inf) -> Float:
     """Return bin edges as float64; raise BadInput where they are not two or more, ascending."""
     values = np.asarray(edges, np.float64)
-    if values.ndim != 1 or len(values) < 2 or not (np.diff(values) > 0).all() or values[0] < 0:
-        raise BadInput(f"bin edges {values}: must be two or more ascending wavenumbers in h/Mpc")
+    if values.ndim != 1 or len(values) < 2 or not (np.diff(values) > 0).all() or values[0] < least:
+        raise BadInput(f"bin edges {values}: must be two or more ascending {what}")
     return values
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+import os
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.spectra.spectrum import Float, jsonable
+from bigbox.analysis.spectra.modes import ascending
+from bigbox.analysis.spectra.spectrum import Float
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 
@@ -47,11 +49,6 @@ class Distribution:
     log: bool
     unit: str
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the distribution as JSON; NaN becomes null."""
-        found: dict[str, Any] = jsonable(asdict(self))
-        return found
-
 
 def distribution(
     array: Any,
@@ -60,7 +57,7 @@ def distribution(
     log: bool = False,
     unit: str = "",
     memory: int = MEMORY,
-    workers: int = 1,
+    workers: int | None = None,
 ) -> Distribution:
     """Return the distribution of an array of any shape: numpy, zarr or dask, in two passes.
 
@@ -69,6 +66,7 @@ def distribution(
     bins : A number of equal bins from the least to the largest value, or ascending edges.
     log : Of log10 of the values, those <= 0 counted apart.
     memory : Bytes that the blocks in work may take.
+    workers : Most threads; None: as many as there are cores.
 
     Raises
     ------
@@ -79,7 +77,7 @@ def distribution(
     if not isinstance(array, dask.array.Array):
         lazy = dask.array.from_array(array, chunks=EDGE, meta=np.empty(0, np.float32))
     blocks = list(lazy.to_delayed().ravel())
-    threads = max(1, min(workers, memory // _BYTES))
+    threads = max(1, min(workers or len(os.sched_getaffinity(0)), memory // _BYTES))
 
     def first(values: npt.NDArray[Any]) -> tuple[int, float, float, float]:
         if not np.isfinite(values).all():
@@ -96,7 +94,10 @@ def distribution(
     if count == 0:
         raise BadInput("field: no voxel is positive: it has no logarithm; take it without log")
     mean, least, most = math.fsum(totals) / count, min(lows), max(highs)
-    edges = _edges(bins, least, most)
+    if np.ndim(bins):
+        edges = ascending(bins, "values")
+    else:
+        edges = np.histogram_bin_edges([least, most], int(bins))  # type: ignore[arg-type]
 
     def second(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], Float, int]:
         kept = _kept(values, log)
@@ -127,19 +128,6 @@ def distribution(
         log=log,
         unit=unit,
     )
-
-
-def _edges(bins: int | npt.ArrayLike, least: float, most: float) -> Float:
-    if isinstance(bins, (int, np.integer)):
-        if bins < 1:
-            raise BadInput(f"{bins} bins: at least 1 is needed")
-        # A field of one value still has its one bin around it.
-        half = 0.5 * abs(most) * 1e-6 + 1e-30 if most == least else 0.0
-        return np.linspace(least - half, most + half, int(bins) + 1)
-    edges = np.asarray(bins, np.float64)
-    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
-        raise BadInput(f"bin edges {edges}: must be two or more ascending values")
-    return edges
 
 
 def _kept(values: npt.NDArray[Any], log: bool) -> Float:

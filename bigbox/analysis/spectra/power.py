@@ -16,37 +16,29 @@ takes 4 bytes for each voxel of each field and is removed afterwards. Both passe
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import zarr
 
-from bigbox.analysis.spectra.modes import (
-    CHUNK_MODES,
-    Bins,
-    Conventions,
-    ModeSums,
-    Place,
-    Shells,
-    Window,
-    divisor,
-    power_unit,
-)
-from bigbox.analysis.spectra.spectrum import Pair, Spectrum
+from bigbox.analysis.spectra import modes
+from bigbox.analysis.spectra.modes import Conventions, ModeSums, Place, Shells, Window
+from bigbox.analysis.spectra.spectrum import Float, Pair, Spectrum
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 
 MEMORY = 1 << 30
 
 # Bytes of temporary memory for each mode whose bin is looked up, see ModeSums.
-_BINNING = 80 * CHUNK_MODES
+_BINNING = 80 * modes.CHUNK_MODES
 
 
 class Resources(TypedDict, total=False):
@@ -56,12 +48,12 @@ class Resources(TypedDict, total=False):
     ----------
     memory : Bytes that the blocks in work may take together, beside the libraries (0.2 GB).
     scratch : Folder for the half-transformed box, 4 bytes a voxel; None: the system's.
-    workers : Threads; each has its share of the memory.
+    workers : Threads, which share the memory; None: a core each, as far as the memory has room.
     """
 
     memory: int
     scratch: str | Path | None
-    workers: int
+    workers: int | None
 
 
 class Options(Conventions, Resources):
@@ -74,7 +66,6 @@ def power(
     other: Any = None,
     *,
     edges: npt.ArrayLike | None = None,
-    unit: str = "",
     **options: Unpack[Options],
 ) -> Spectrum:
     """Return the spectrum of a periodic array (X, Y, Z), or its cross spectrum with `other`.
@@ -85,7 +76,6 @@ def power(
     ----------
     box_size : Mpc/h, one number for a box of cubic voxels (its x axis) or one per axis.
     edges : h/Mpc, ascending; None: bins of width 2 pi / L around its multiples, to Nyquist.
-    unit : The field's unit, for the label alone ("mK").
     **options : See `Conventions` and `Resources`.
 
     Raises
@@ -94,7 +84,7 @@ def power(
         For arrays that cannot be used, too little memory, or too little disk.
     """
     arrays = [array] if other is None else [array, other]
-    return _spectra(arrays, box_size, edges, unit, options)[-1]
+    return _spectra(arrays, box_size, edges, **options)[-1]
 
 
 def pair(
@@ -103,81 +93,81 @@ def pair(
     box_size: float | Sequence[float],
     *,
     edges: npt.ArrayLike | None = None,
-    unit: str = "",
     **options: Unpack[Options],
 ) -> Pair:
     """Return the auto spectra of two arrays and their cross spectrum, in the same two passes."""
-    return Pair(*_spectra([first, second], box_size, edges, unit, options))
+    return Pair(*_spectra([first, second], box_size, edges, **options))
 
 
 def _spectra(
     arrays: Sequence[Any],
     box_size: float | Sequence[float],
     edges: npt.ArrayLike | None,
-    unit: str,
-    options: Options,
+    **options: Unpack[Options],
 ) -> list[Spectrum]:
-    shells = Shells.of(arrays[0].shape, box_size, edges)
-    sums = mode_sums(arrays, box_size, shells, **options)
-    return sums.spectra(shells.edges, power_unit(unit, options.get("normalise", False)))
+    shells = Shells(modes.default_edges(arrays[0].shape, box_size) if edges is None else edges)
+    found, sums = mode_sums(arrays, box_size, shells, **options)
+    units = modes.spectrum_unit(options.get("unit", ""), options.get("normalise", False))
+    return found.spectra(sums, shells.edges, units)
 
 
 def mode_sums(
     arrays: Sequence[Any],
     box_size: float | Sequence[float],
-    bins: Bins,
+    bins: Shells | modes.CylinderBins,
     *,
     window: Window | tuple[Window, Window] = None,
     shot_noise: float = 0.0,
     normalise: bool = False,
+    unit: str = "",
     **resources: Unpack[Resources],
-) -> ModeSums:
-    """Return the sums over all modes in any bins, for one array or two."""
-
-    def empty() -> ModeSums:
-        products = 2 * len(arrays) - 1
-        return ModeSums(arrays[0].shape, box_size, bins, window, shot_noise, products)
-
-    empty()  # refuses what is wrong before anything is read
-    return collect(arrays, empty, normalise=normalise, **resources)
-
-
-class Collector(Protocol):
-    """What is kept of the modes: see ModeSums."""
-
-    def add(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> None:
-        """Take a block: `at` is its place in the rfftn, `modes` those of each field."""
-        ...
-
-    def merge(self, other: Self) -> None:
-        """Add what was kept of other blocks."""
-        ...
-
-
-Kept = TypeVar("Kept", bound=Collector)
+) -> tuple[ModeSums, Float]:
+    """Return the sums over all modes in any bins, for one array or two, and what explains them."""
+    products = 2 * len(arrays) - 1
+    found = ModeSums(arrays[0].shape, box_size, bins, window, shot_noise, products)
+    return found, collect(arrays, found.block, normalise=normalise, **resources)
 
 
 def collect(
     arrays: Sequence[Any],
-    empty: Callable[[], Kept],
+    keep: Callable[[Place, Sequence[npt.NDArray[Any]]], npt.NDArray[Any]],
     *,
     normalise: bool = False,
     memory: int = MEMORY,
     scratch: str | Path | None = None,
-    workers: int = 1,
-) -> Kept:
-    """Transform the arrays, show every mode once to collectors made by `empty`, and merge these."""
+    workers: int | None = None,
+) -> Any:
+    """Transform the arrays, show every mode once to `keep`, and add up what it returns.
+
+    keep: of a block, its place in the rfftn and the modes of each array there.
+    """
     shape = tuple(int(n) for n in arrays[0].shape)
     for other in arrays[1:]:
         if tuple(other.shape) != shape:
             raise BadInput(f"fields have shapes {shape} and {other.shape}: they must be alike")
     sizes = BlockSizes.choose(arrays, memory, workers)
+    x, y, z = shape
     folder = Path(tempfile.gettempdir() if scratch is None else scratch)
-    _check_disk(folder, sizes.scratch_bytes)
+    _check_disk(folder, 8 * len(arrays) * x * y * (z // 2 + 1))
     work = Path(tempfile.mkdtemp(prefix="bigbox-spectra-", dir=folder))
     try:
         halves = [_planes(a, i, sizes, work, normalise) for i, a in enumerate(arrays)]
-        return _pencils(halves, sizes, empty)
+
+        def pencil(first: int) -> npt.NDArray[Any]:
+            """Pass 2: transform along x and bin."""
+            last = min(first + sizes.pencil, y)
+            blocks = []
+            for half, means, factor in halves:
+                block = np.asarray(half[:, first:last])
+                if first == 0:
+                    block[:, 0, 0] = means * (y * z)
+                block = scipy.fft.fft(block, axis=0, overwrite_x=True)
+                if factor != 1.0:
+                    block *= np.float32(factor)
+                blocks.append(block)
+            return keep((slice(None), slice(first, last), slice(None)), blocks)
+
+        return sum(map_blocks(pencil, range(0, y, sizes.pencil), workers=sizes.workers))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -190,22 +180,21 @@ class BlockSizes:
                                  fields * X * pencil * (Z/2 + 1) * 16 bytes + the binning.
     """
 
-    shape: tuple[int, int, int]
-    fields: int
     slab: int
     planes: int
     pencil: int
     workers: int
 
     @classmethod
-    def choose(cls, arrays: Sequence[Any], memory: int, workers: int) -> BlockSizes:
+    def choose(cls, arrays: Sequence[Any], memory: int, workers: int | None) -> BlockSizes:
         """Choose the largest blocks that fit; raise BadInput with the least memory needed."""
         x, y, z = (int(n) for n in arrays[0].shape)
-        share = memory // max(workers, 1)
         # A plane as float32, less its mean, transformed, and as the bytes that zarr writes.
         read, transform = 4 * y * z, 3 * 8 * y * (z // 2 + 1)
         row = 2 * 8 * len(arrays) * x * (z // 2 + 1)
         least = max(read + transform, row + _BINNING)
+        workers = max(1, workers or min(len(os.sched_getaffinity(0)), memory // least))
+        share = memory // workers
         if share < least:
             raise BadInput(
                 f"spectrum of {x} x {y} x {z} voxels: {memory / 2**20:.0f} MiB for"
@@ -221,30 +210,18 @@ class BlockSizes:
             slab = min(slab // chunk * chunk, max(chunk, 64))
         slab = slab // planes * planes
         pencil = max(1, min(y, (share - _BINNING) // row, 64))
-        return cls((x, y, z), len(arrays), slab, planes, pencil, max(workers, 1))
-
-    @property
-    def scratch_bytes(self) -> int:
-        """Return the bytes of disk that the half-transformed fields take."""
-        x, y, z = self.shape
-        return 8 * self.fields * x * y * (z // 2 + 1)
-
-
-@dataclass(frozen=True)
-class _HalfTransform:
-    """A field transformed over y and z, without its planes' means; and those, over the mean."""
-
-    modes: zarr.Array[Any]
-    means: npt.NDArray[np.float64]
-    factor: float
+        return cls(slab, planes, pencil, workers)
 
 
 def _planes(
     array: Any, number: int, sizes: BlockSizes, work: Path, normalise: bool
-) -> _HalfTransform:
-    """Pass 1 for one field."""
-    x, y, z = sizes.shape
-    modes = zarr.create_array(
+) -> tuple[zarr.Array[Any], Float, float]:
+    """Pass 1 for one field: transform over y and z.
+
+    Return the modes without the planes' means, these over the mean, and what to multiply both by.
+    """
+    x, y, z = array.shape
+    half = zarr.create_array(
         work / f"{number}.zarr",
         shape=(x, y, z // 2 + 1),
         chunks=(sizes.planes, sizes.pencil, z // 2 + 1),
@@ -253,7 +230,7 @@ def _planes(
         fill_value=0,
     )
 
-    def one(first: int) -> tuple[npt.NDArray[np.float64], float, float]:
+    def one(first: int) -> tuple[Float, float, float]:
         last = min(first + sizes.slab, x)
         slab = np.asarray(array[first:last], np.float32)
         means = slab.mean(axis=(1, 2), dtype=np.float64)
@@ -268,10 +245,10 @@ def _planes(
             high = min(low + sizes.planes, last)
             rows = slice(low - first, high - first)
             part = slab[rows] - means[rows, None, None].astype(np.float32)
-            half = scipy.fft.rfft2(part, axes=(1, 2), overwrite_x=True)
+            part = scipy.fft.rfft2(part, axes=(1, 2), overwrite_x=True)
             # Exact instead: the rounded means are not what was to be taken away.
-            half[:, 0, 0] = 0
-            modes[low:high] = half
+            part[:, 0, 0] = 0
+            half[low:high] = part
         return means, least, most
 
     found = list(map_blocks(one, range(0, x, sizes.slab), workers=sizes.workers))
@@ -280,35 +257,8 @@ def _planes(
     if least == most:
         raise BadInput(f"field {number + 1}: is constant ({least:g}): it has no spectrum")
     mean = float(means.mean())
-    factor = 1.0 / divisor(mean, f"field {number + 1}") if normalise else 1.0
-    return _HalfTransform(modes, means - mean, factor)
-
-
-def _pencils(
-    halves: Sequence[_HalfTransform], sizes: BlockSizes, empty: Callable[[], Kept]
-) -> Kept:
-    """Pass 2: transform along x and bin."""
-    _, y, z = sizes.shape
-
-    def one(first: int) -> Kept:
-        last = min(first + sizes.pencil, y)
-        blocks = []
-        for half in halves:
-            block = np.asarray(half.modes[:, first:last])
-            if first == 0:
-                block[:, 0, 0] = half.means * (y * z)
-            block = scipy.fft.fft(block, axis=0, overwrite_x=True)
-            if half.factor != 1.0:
-                block *= np.float32(half.factor)
-            blocks.append(block)
-        sums = empty()
-        sums.add((slice(None), slice(first, last), slice(None)), blocks)
-        return sums
-
-    total = empty()
-    for sums in map_blocks(one, range(0, y, sizes.pencil), workers=sizes.workers):
-        total.merge(sums)
-    return total
+    factor = 1.0 / modes.divisor(mean, f"field {number + 1}") if normalise else 1.0
+    return half, means - mean, factor
 
 
 def _check_disk(folder: Path, need: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,17 +65,6 @@ class Pair:
         return np.where(good, self.cross.power / np.sqrt(np.where(good, product, 1.0)), np.nan)
 
     @property
-    def cross_errors(self) -> Float:
-        """Return the scatter of P12 of Gaussian fields: sqrt((P11 P22 + P12^2) / modes)."""
-        square = abs(self.first.power * self.second.power) + self.cross.power**2
-        return np.asarray(np.sqrt(square / np.maximum(self.cross.modes, 1)), np.float64)
-
-    @property
-    def correlation_errors(self) -> Float:
-        """Return the scatter of r(k) of Gaussian fields: (1 - r^2) / sqrt(modes)."""
-        return (1 - self.correlation**2) / np.sqrt(np.maximum(self.cross.modes, 1))
-
-    @property
     def transfer(self) -> Float:
         """Return sqrt(P11 / P22), the amplitude of the first field over the second's."""
         one, two = self.first.power, self.second.power
@@ -84,7 +73,9 @@ class Pair:
 
 
 def jsonable(value: Any) -> Any:
-    """Return arrays, lists and dictionaries as JSON: what is not finite becomes null."""
+    """Return arrays, lists, dictionaries and dataclasses as JSON; what is not finite is null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
         return {key: jsonable(v) for key, v in value.items()}
     if isinstance(value, np.ndarray):
