@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbox.analysis.seams.find import find_seams
-from bigbox.analysis.seams.findings import SeamReport
+from bigbox.analysis.seams.find import SeamReport, find_seams
 from bigbox.analysis.spectra.modes import ModeSums, Shells, wavenumbers
 from bigbox.analysis.spectra.power import power
 from bigbox.analysis.spectra.spectrum import Spectrum

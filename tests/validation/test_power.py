@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bigbox.analysis.spectra.cylinder import cylinder
 from bigbox.analysis.spectra.modes import (
     CylinderBins,
     ModeSums,
@@ -13,7 +12,7 @@ from bigbox.analysis.spectra.modes import (
     default_edges,
     log_edges,
 )
-from bigbox.analysis.spectra.power import mode_sums
+from bigbox.analysis.spectra.power import cylinder, mode_sums
 from bigbox.errors import BadInput
 from tests.fields import autoregressive, draw, isotropic
 from tests.reference.cic import deposit

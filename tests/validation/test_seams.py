@@ -11,8 +11,7 @@ import pytest
 import zarr
 
 from bigbox.analysis.seams.cells import all_layers, choose_blocks
-from bigbox.analysis.seams.find import find_seams
-from bigbox.analysis.seams.normal_scores import NormalScores, sample_values
+from bigbox.analysis.seams.find import find_seams, normal_scores, sample_values
 from bigbox.analysis.seams.planes import plane_sums
 from bigbox.analysis.seams.residuals import stage_residuals
 from bigbox.analysis.spectra.spectrum import jsonable
@@ -210,12 +209,12 @@ def test_heavy_tails_raise_no_alarm_and_hide_no_seam(rough: np.ndarray) -> None:
 
 def test_scores_make_any_field_gaussian(rough: np.ndarray) -> None:
     for field in (rough, np.exp(2 * rough), np.maximum(rough, 0)):
-        found = NormalScores.of(sample_values(field, field.shape))(field)
+        found = normal_scores(sample_values(field, field.shape))(field)
         order = np.argsort(field, axis=None)
         assert (np.diff(found.ravel()[order]) >= 0).all()
         upper = found[rough > np.median(rough)]
         assert np.quantile(upper, 0.5) == pytest.approx(0.674, abs=0.1)
-    scores = NormalScores.of(sample_values(rough, BOX.shape))
+    scores = normal_scores(sample_values(rough, BOX.shape))
     plain, scored = plane_sums(rough, BOX, scores=scores)
     alone = plane_sums(rough, BOX)[0]
     assert np.array_equal(plain.axes[1].jump, alone.axes[1].jump)

@@ -17,10 +17,9 @@ from bigbox.analysis.report.fields import Field, compressed, extent, halo_channe
 from bigbox.analysis.seams.find import find_seams
 from bigbox.analysis.seams.residuals import stage_residuals
 from bigbox.analysis.spectra.bispectrum import bispectrum
-from bigbox.analysis.spectra.cylinder import cylinder
 from bigbox.analysis.spectra.modes import nyquist
 from bigbox.analysis.spectra.onepoint import Distribution, distribution
-from bigbox.analysis.spectra.power import Resources, pair, power
+from bigbox.analysis.spectra.power import Resources, cylinder, pair, power
 from bigbox.analysis.spectra.resampling import over_subvolumes, scatter
 from bigbox.analysis.spectra.spectrum import Pair, Spectrum, jsonable
 from bigbox.errors import BadInput

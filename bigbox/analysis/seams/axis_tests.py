@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
-from bigbox.analysis.seams.findings import Finding, Harmonics, Profile
 from bigbox.analysis.seams.planes import AxisPlanes
 from bigbox.analysis.spectra.spectrum import Float
 from bigbox.scheduler.tiling import Tiling
@@ -18,6 +20,56 @@ NEIGHBOURS = 6
 
 # Signs over the cells of a plane, see AxisPlanes.signed.
 SIGNS = ("none", "second axis", "third axis", "both")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One question: `value` beside `expected` without seams, its significance z and tail p.
+
+    z: standard deviations of a Gaussian with the same p. Two-sided, but for the harmonics, where
+    only an excess counts.
+    """
+
+    name: str
+    axis: str
+    value: float = np.nan
+    expected: float = np.nan
+    z: float = np.nan
+    p: float = np.nan
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Folded on the seams of one axis: mean and variance by distance to the nearest seam.
+
+    distance: int64 (n,), voxels; d >= 0 is the d-th voxel after the seam in the tile painted
+    later, -1 the last voxel of the tile painted earlier. mean (field unit), variance (its square),
+    with one standard deviation each from the scatter of the planes; planes: planes averaged.
+    """
+
+    axis: str
+    distance: npt.NDArray[np.int64]
+    mean: Float
+    mean_error: Float
+    variance: Float
+    variance_error: Float
+    planes: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Harmonics:
+    """Power of the planes' means at multiples of the tile frequency over that of its neighbours.
+
+    order: (m,) in units of 1 / tile (1/2: alternate tiles); ratio: (m,) 1 without seams; z, p as in
+    `Finding`. quantity: "mean" or "variance".
+    """
+
+    axis: str
+    quantity: str
+    order: Float
+    ratio: Float
+    z: Float
+    p: Float
 
 
 class AxisTests:

@@ -13,18 +13,25 @@ the field is assumed but that it is statistically the same everywhere.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
-from bigbox.analysis.seams.axis_tests import AxisTests, student
+from bigbox.analysis.seams.axis_tests import AxisTests, Finding, Harmonics, Profile, student
 from bigbox.analysis.seams.cells import check_shape
-from bigbox.analysis.seams.findings import Finding, SeamReport
-from bigbox.analysis.seams.normal_scores import NormalScores, sample_values
-from bigbox.analysis.seams.planes import MEMORY, PATTERNS, TextureSums, plane_sums
+from bigbox.analysis.seams.planes import (
+    MEMORY,
+    PATTERNS,
+    PointFunction,
+    TextureSums,
+    Values,
+    plane_sums,
+)
+from bigbox.analysis.spectra.spectrum import Float
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import AXES, Tiling
 
@@ -33,9 +40,40 @@ HARMONIC = " at order "
 # Beyond this excess kurtosis, or skewness, the tests are made on the field's normal scores.
 HEAVY_TAIL, SKEW = 1.0, 0.5
 
+# The scores' range and steps; the cut-outs that are sampled, per axis, and their edge.
+SCORE_LIMIT, SCORE_STEP = 4.5, 1 / 64
+SAMPLES, SAMPLE_EDGE = 3, 32
+
 # Bonferroni's bound on the tests' p, times this: their tails are those of Student's t and of F with
 # degrees of freedom that were themselves estimated. Measured on Gaussian boxes without seams.
 CAUTION = 3.0
+
+
+@dataclass(frozen=True)
+class SeamReport:
+    """What `find_seams` found.
+
+    ratio: mean squared difference of neighbours across seams over inside, per axis, with its error;
+    kink: the same with third differences. scores: whether the tests and harmonics are of the
+    field's normal scores; ratio, kink and profiles are of the field itself in any case.
+    p_value: bound on the chance that a box without seams has so strong a test among `tests`;
+    alarm: whether it is below `false_alarm_rate`. mean, rms: of the field, in its unit.
+    """
+
+    mean: float
+    rms: float
+    ratio: Float
+    ratio_error: Float
+    kink: Float
+    kink_error: Float
+    profiles: tuple[Profile, ...]
+    harmonics: tuple[Harmonics, ...]
+    tests: tuple[Finding, ...]
+    scores: bool
+    false_alarm_rate: float
+    p_value: float
+    alarm: bool
+    strongest: Finding
 
 
 def find_seams(
@@ -110,15 +148,37 @@ def find_seams(
     )
 
 
-def _scores_of(sample: npt.NDArray[np.float32]) -> NormalScores | None:
+def sample_values(array: Any, shape: Sequence[int]) -> Values:
+    """Return values of a few small cut-outs spread over the box, as many as there are."""
+    starts = (
+        np.unique(np.linspace(0, max(0, n - SAMPLE_EDGE), SAMPLES).astype(int)) for n in shape
+    )
+    cuts = (tuple(slice(i, i + SAMPLE_EDGE) for i in at) for at in itertools.product(*starts))
+    return np.concatenate([np.asarray(array[cut], np.float32).ravel() for cut in cuts])
+
+
+def normal_scores(sample: Values | Float) -> PointFunction | None:
+    """Return the function that makes a field Gaussian point by point, from a sample of its values.
+
+    A field that is statistically the same everywhere stays so, and no longer do a few bright
+    voxels decide what the mean of a plane is. Values beyond the sample's get the scores of its
+    ends. None for a sample of one or two values.
+    """
+    scores = np.linspace(-SCORE_LIMIT, SCORE_LIMIT, 1 + int(2 * SCORE_LIMIT / SCORE_STEP))
+    known, first = np.unique(np.quantile(sample, stats.norm.cdf(scores)), return_index=True)
+    if len(known) < 3:
+        return None
+    return lambda values: np.interp(values, known, scores[first]).astype(np.float32)
+
+
+def _scores_of(sample: Values) -> PointFunction | None:
     """Return normal scores where the sample calls for them."""
     values = sample.astype(np.float64)
     if not np.isfinite(values).all() or values.min() == values.max():
         return None
     if abs(stats.skew(values)) < SKEW and stats.kurtosis(values) < HEAVY_TAIL:
         return None
-    scores = NormalScores.of(values)
-    return scores if len(scores.values) > 2 else None
+    return normal_scores(values)
 
 
 def _together(findings: Sequence[Finding]) -> list[Finding]:

@@ -6,9 +6,10 @@ around them; nothing larger than a block and some numbers for each plane is held
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +22,13 @@ from bigbox.analysis.seams.cells import (
     choose_blocks,
     refuse,
 )
-from bigbox.analysis.seams.normal_scores import NormalScores
+from bigbox.analysis.spectra.power import MEMORY
 from bigbox.analysis.spectra.spectrum import Float
 from bigbox.blockwise import map_blocks
 from bigbox.scheduler.tiling import Tiling
 
 Values = npt.NDArray[np.float32]
-
-MEMORY = 1 << 30
+PointFunction = Callable[[Values], Values]
 
 # Planes on either side of a seam that the estimate of a step looks at.
 REACH = 4
@@ -57,8 +57,7 @@ class AxisPlanes:
 PATTERNS = tuple(tuple(bool(i >> a & 1) for a in range(3)) for i in range(1, 8))
 
 
-@dataclass
-class TextureSums:
+class TextureSums(NamedTuple):
     """Sums over the cells of the box, to compare the amplitudes of tiles of two colours.
 
     t is a cell's mean texture and v its volume in voxels.
@@ -67,17 +66,10 @@ class TextureSums:
     v t and v; squares: sums of (v t)^2, v^2 t and v^2; cells: their number.
     """
 
-    signed: Float = field(default_factory=lambda: np.zeros((7, 2)))
-    plain: Float = field(default_factory=lambda: np.zeros(2))
-    squares: Float = field(default_factory=lambda: np.zeros(3))
+    signed: Float = np.zeros((7, 2))
+    plain: Float = np.zeros(2)
+    squares: Float = np.zeros(3)
     cells: int = 0
-
-    def add(self, other: TextureSums) -> None:
-        """Add the cells of another block."""
-        self.signed += other.signed
-        self.plain += other.plain
-        self.squares += other.squares
-        self.cells += other.cells
 
 
 @dataclass
@@ -89,14 +81,14 @@ class Planes:
 
     axes: tuple[AxisPlanes, AxisPlanes, AxisPlanes]
     offset: float
-    textures: TextureSums = field(default_factory=TextureSums)
+    textures: TextureSums = TextureSums()
     least: float = np.inf
     most: float = -np.inf
 
     def add(self, block: Block, part: _BlockSums) -> None:
         """Add one block."""
         axes, textures, least, most = part
-        self.textures.add(textures)
+        self.textures = TextureSums(*map(operator.add, self.textures, textures))
         self.least, self.most = min(self.least, least), max(self.most, most)
         for axis, bounds, found in zip(self.axes, block.bounds, axes, strict=True):
             for name, value in found.items():
@@ -122,7 +114,7 @@ def plane_sums(
     array: Any,
     tiling: Tiling,
     *,
-    scores: NormalScores | None = None,
+    scores: PointFunction | None = None,
     memory: int = MEMORY,
     workers: int = 1,
 ) -> tuple[Planes, Planes]:
@@ -231,10 +223,10 @@ def _textures(values: Values, block: Block, layers: Sequence[Layers], margin: in
     for one, which in zip(layers, block.cells, strict=True):
         volume = np.multiply.outer(volume, one.widths[slice(*which)])
         signs.append(one.sign[slice(*which)])
-    found = TextureSums(cells=cells.size)
-    for row, pattern in zip(found.signed, PATTERNS, strict=True):
+    signed = np.empty((len(PATTERNS), 2))
+    for row, pattern in zip(signed, PATTERNS, strict=True):
         x, y, z = (s if on else np.ones_like(s) for s, on in zip(signs, pattern, strict=True))
         row[:] = [np.einsum("xyz,x,y,z", of, x, y, z) for of in (cells, volume)]
-    found.plain[:] = cells.sum(), volume.sum()
-    found.squares[:] = (cells**2).sum(), (cells * volume).sum(), (volume**2).sum()
-    return found
+    plain = np.array([cells.sum(), volume.sum()])
+    squares = np.array([(cells**2).sum(), (cells * volume).sum(), (volume**2).sum()])
+    return TextureSums(signed, plain, squares, cells.size)

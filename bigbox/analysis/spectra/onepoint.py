@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.analysis.spectra.modes import ascending
+from bigbox.analysis.spectra.power import MEMORY
 from bigbox.analysis.spectra.spectrum import Float
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
-
-MEMORY = 1 << 30
 
 # Voxels of a block, and the bytes it takes as float64 with its powers.
 EDGE = 128

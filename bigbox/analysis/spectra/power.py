@@ -111,6 +111,58 @@ def _spectra(
     return found.spectra(sums, shells.edges, units)
 
 
+@dataclass(frozen=True)
+class Cylinder:
+    """P in bins of the wavenumber along the line of sight (rows) and across it (columns).
+
+    power: (parallel, transverse), (Mpc/h)^3 x unit^2, NaN where a bin has no mode; modes: their
+    number, a mode and its conjugate counted as two; edges in h/Mpc; axis: the line of sight, 0 to
+    2.
+    """
+
+    axis: int
+    power: Float
+    modes: npt.NDArray[np.int64]
+    parallel_edges: Float
+    transverse_edges: Float
+    units: str
+
+
+def cylinder(
+    array: Any,
+    box_size: float | Sequence[float],
+    *,
+    axis: int = 2,
+    bins: int = 24,
+    **options: Unpack[Options],
+) -> Cylinder:
+    """Return the cylindrical spectrum of a periodic array (X, Y, Z), out of core.
+
+    Parameters
+    ----------
+    axis : The line of sight.
+    bins : Of equal width from 0 to Nyquist, on either axis.
+    **options : See `Conventions` and `Resources`.
+    """
+    if axis not in (0, 1, 2):
+        raise BadInput(f"line of sight {axis}: must be axis 0, 1 or 2")
+    sides = modes.box_sides(array.shape, box_size)
+    # From just above the last mode, so that Nyquist itself is in.
+    top = [np.pi * n / s * (1 + 1e-9) for n, s in zip(array.shape, sides, strict=True)]
+    along = np.linspace(0, top.pop(axis), bins + 1)
+    across = np.linspace(0, min(top), bins + 1)
+    found, sums = mode_sums([array], box_size, modes.CylinderBins(along, across, axis), **options)
+    number, _, (power,) = found.means(sums)
+    return Cylinder(
+        axis=axis,
+        power=power.reshape(bins, bins),
+        modes=number.reshape(bins, bins),
+        parallel_edges=along,
+        transverse_edges=across,
+        units=modes.spectrum_unit(options.get("unit", ""), options.get("normalise", False)),
+    )
+
+
 def mode_sums(
     arrays: Sequence[Any],
     box_size: float | Sequence[float],
