@@ -16,6 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from bigbox.errors import BadInput
+
 Result = TypeVar("Result")
 Region = tuple[slice, ...]
 
@@ -94,6 +99,19 @@ def regions(shape: Sequence[int], unit: Sequence[int], voxels: int) -> Iterator[
         for n, edge in zip(shape, edges, strict=True)
     )
     yield from itertools.product(*axes)
+
+
+def read_block(array: Any, region: Region, name: object) -> NDArray[np.float32]:
+    """Read a region, little-endian float32; raise BadInput, naming the array, if it is damaged."""
+    try:
+        return np.ascontiguousarray(array[region], "<f4")
+    except BadInput:
+        raise
+    except (ValueError, OSError) as error:
+        raise BadInput(
+            f"{name}: is damaged in the block from voxel {tuple(s.start for s in region)} on"
+            f" ({' '.join(str(error).split())}); find the chunk with: bigbox verify"
+        ) from error
 
 
 def size(region: Region) -> int:

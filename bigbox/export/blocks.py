@@ -1,4 +1,4 @@
-"""Read an array of a box block by block, as many at once as the memory allows."""
+"""Go over an array of a box block by block, as many at once as the memory allows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bigbox.blockwise import Region, map_blocks, regions, size
-from bigbox.errors import BadInput
 
 COPIES = 4  # of a block in work: as read, as decoded, as encoded, and the codec's own
 
@@ -33,15 +29,3 @@ def for_each(parts: Sequence[Region], memory: int, work: Callable[[Region], None
     fit = memory // (COPIES * 4 * max(map(size, parts)))
     for _ in map_blocks(work, parts, workers=max(1, min(len(os.sched_getaffinity(0)), fit))):
         pass
-
-
-def read_block(array: Any, part: Region) -> NDArray[np.float32]:
-    """Read a region, little-endian float32; raise BadInput where a chunk is damaged."""
-    try:
-        return np.ascontiguousarray(array[part], "<f4")
-    except ValueError as error:
-        voxel = tuple(s.start for s in part)
-        raise BadInput(
-            f"{array.store_path.store.root}: damaged in the block from voxel {voxel} on ({error});"
-            " bigbox verify BOX names the chunk"
-        ) from error

@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 import bigbox
-from bigbox.blockwise import Region
-from bigbox.export.blocks import chunk_edges, for_each_block, read_block
+from bigbox.blockwise import Region, read_block
+from bigbox.export.blocks import chunk_edges, for_each_block
 from bigbox.store.box import Box
 from bigbox.store.fields import AXES
 
@@ -40,7 +40,7 @@ def write_hdf5(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> 
             data = _empty(file, name, array)
 
             def copy(part: Region, array: Any = array, data: Any = data) -> None:
-                block = read_block(array, part)
+                block = read_block(array, part, array.store_path.store.root)
                 with lock:
                     data[part] = block
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.blockwise import Region
-from bigbox.export.blocks import for_each_block, read_block
+from bigbox.blockwise import Region, read_block
+from bigbox.export.blocks import for_each_block
 from bigbox.store.box import Box
 
 
@@ -27,7 +27,7 @@ def write_npy(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> N
         file.flush()
 
         def copy(part: Region) -> None:
-            block = read_block(array, part)
+            block = read_block(array, part, array.store_path.store.root)
             for first, rows in contiguous(block, part, array.shape):
                 _write_at(file.fileno(), rows, start + 4 * first)
 

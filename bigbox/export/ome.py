@@ -12,8 +12,8 @@ import zarr
 from numpy.typing import NDArray
 
 import bigbox
-from bigbox.blockwise import Region, regions
-from bigbox.export.blocks import for_each, read_block
+from bigbox.blockwise import Region, read_block, regions
+from bigbox.export.blocks import for_each
 from bigbox.store.box import Box
 from bigbox.store.fields import AXES
 
@@ -63,7 +63,7 @@ def _fill_level(source: Any, level: Any, shard: tuple[int, ...], halve: bool, me
 
     def fill(part: Region) -> None:
         if not halve:
-            level[part] = read_block(source, part)
+            level[part] = read_block(source, part, source.store_path.store.root)
             return
         # Chunk by chunk: the finer voxels under a whole shard are eight times its size.
         out = np.empty([s.stop - s.start for s in part], np.float32)
@@ -72,7 +72,7 @@ def _fill_level(source: Any, level: Any, shard: tuple[int, ...], halve: bool, me
                 slice(p.start + c.start, p.start + c.stop) for p, c in zip(part, piece, strict=True)
             )
             finer = at[:-3] + tuple(slice(2 * s.start, 2 * s.stop) for s in at[-3:])
-            out[piece] = mean_of_eight(read_block(source, finer))
+            out[piece] = mean_of_eight(read_block(source, finer, source.store_path.store.root))
         level[part] = out
 
     for_each(list(regions(level.shape, shard, 0)), memory, fill)

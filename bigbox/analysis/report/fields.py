@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.blockwise import Region, map_blocks, regions, size
+from bigbox.blockwise import Region, map_blocks, read_block, regions, size
 from bigbox.errors import BadInput
 from bigbox.ingest.sources import open_source
 from bigbox.store.box import Box
@@ -95,10 +95,8 @@ def open_truth(text: str, name: str, like: Field) -> Field:
     else:
         source = open_source(text)
 
-        def read(region: Region) -> Any:
-            return source.read((region[0], region[1], region[2]))
-
-        array = LazyArray(source.shape, [min(n, EDGE) for n in source.shape], read)
+        edges = [min(n, EDGE) for n in source.shape]
+        array = LazyArray(source.shape, edges, lambda r: source.read((r[0], r[1], r[2])))
         x, y, z = np.broadcast_to(source.attributes.get("box_size", like.box_size), 3).tolist()
         truth = Field(str(source), array, like.unit, source.shape, (x, y, z))
     require_alike(truth, like)
@@ -153,7 +151,7 @@ def extent(field: Field, memory: int) -> tuple[float, float]:
     """Return the least and largest value, as `survey`, but a constant field is no error."""
 
     def look(region: Region) -> tuple[float, float, int, int]:
-        values = read(field, region)
+        values = read_block(field.array, region, field.name)
         least, most = float(values.min()), float(values.max())
         if math.isfinite(least) and math.isfinite(most):
             return least, most, 0, -1
@@ -196,7 +194,9 @@ def compressed(field: Field) -> Field:
     """
     taken = blocks(field)
     few = [taken[round(i)] for i in np.linspace(0, len(taken) - 1, min(len(taken), SAMPLES))]
-    sample = np.concatenate([read(field, region)[::3, ::3, ::3].ravel() for region in few])
+    sample = np.concatenate(
+        [read_block(field.array, region, field.name)[::3, ::3, ::3].ravel() for region in few]
+    )
     middle = np.float32(np.median(sample))
     scatter = np.float32(np.median(np.abs(sample - middle)) or sample.std() or 1.0)
 
@@ -217,19 +217,6 @@ def halo_channel(box: Box, channel: int) -> Field:
 def blocks(field: Field) -> list[Region]:
     """Return regions that cover a field: its shards, or blocks of 128³ of one without chunks."""
     return list(regions(field.shape, _edges(field), 0))
-
-
-def read(field: Field, region: Region) -> NDArray[np.float32]:
-    """Read one region, float32; raise BadInput naming the field where a chunk is damaged."""
-    try:
-        return np.ascontiguousarray(field.array[region], np.float32)
-    except (ValueError, OSError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(
-            f"{field.name}: is damaged in the block from voxel {tuple(s.start for s in region)} on"
-            f" ({' '.join(str(error).split())}); find the chunk with: bigbox verify"
-        ) from error
 
 
 def _edges(field: Field) -> tuple[int, ...]:

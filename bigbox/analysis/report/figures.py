@@ -8,8 +8,9 @@ figure is one column wide, with units on every axis; colours are told apart by t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ STYLE: Any = {
 }
 MAP_STYLE: Any = {"axes.titlesize": 9.5, "axes.spines.top": True, "axes.spines.right": True}
 POWER = r"$P(k)$  [$(\mathrm{Mpc}/h)^3\,\mathrm{mK}^2$]"
+PER_DEX = r"PDF  [dex$^{-1}$]"
 WAVENUMBER = r"$k$  [$h/\mathrm{Mpc}$]"
 LINES = {
     "box": {"color": BOX, "ls": "-", "label": "this box"},
@@ -57,25 +59,34 @@ def sheet(out: Path, height: float, width: float = WIDTH, **style: Any) -> Itera
         figure.savefig(out, dpi=DPI)
 
 
-def heights(numbers: Numbers) -> dict[str, float]:
-    """Return the figures that the numbers allow, named as their functions, and heights, inches."""
-    spectra, seams = numbers["spectra"], numbers["seams"]
-    rows = (
-        ("spectra", 5.0 if spectra["ratio"] else 3.9, True),
-        ("dimensionless", 3.6, True),
-        ("agreement", 3.6, spectra["ratio"]),
-        ("matter", 3.6, spectra["matter"]),
-        ("cylinder", 3.9, numbers["cylinder"]),
-        ("bispectrum", 3.6, numbers["bispectrum"]),
-        ("onepoint", 3.6, True),
-        ("onepoint_log", 3.6, numbers["onepoint"]["box"]["log"]),
-        ("seam_ratio", 3.6, seams),
-        ("seam_mean", 3.4, seams),
-        ("seam_variance", 3.4, seams),
-        ("seam_harmonics", 3.4, seams),
-        ("seam_stages", 3.2, seams and seams["stages"]),
+def drawings(numbers: Numbers) -> dict[str, tuple[float, Callable[[Figure, Numbers], None]]]:
+    """Return the figures that the numbers allow: by name, the height in inches and who draws it."""
+    found, seams = numbers["spectra"], numbers["seams"]
+    one, log_tb = LABELS["tb"], r"$\log_{10}(T_b\,/\,\mathrm{mK})$"
+    linear = partial(onepoint, scale="linear", xlabel=one, ylabel=r"PDF  [mK$^{-1}$]")
+    log = partial(onepoint, scale="log", xlabel=log_tb, ylabel=PER_DEX)
+    mean = partial(
+        _seam_profile, what="mean", level=0, label=r"(mean $-$ mean of the box) / rms  [1]"
     )
-    return {name: height for name, height, there in rows if there}
+    variance = partial(
+        _seam_profile, what="variance", level=1, label="variance / variance of the box  [1]"
+    )
+    rows: tuple[tuple[str, float, Any, Any], ...] = (
+        ("spectra", 5.0 if found["ratio"] else 3.9, spectra, True),
+        ("dimensionless", 3.6, dimensionless, True),
+        ("agreement", 3.6, agreement, found["ratio"]),
+        ("matter", 3.6, matter, found["matter"]),
+        ("cylinder", 3.9, cylinder, numbers["cylinder"]),
+        ("bispectrum", 3.6, bispectrum, numbers["bispectrum"]),
+        ("onepoint", 3.6, linear, True),
+        ("onepoint_log", 3.6, log, numbers["onepoint"]["box"]["log"]),
+        ("seam_ratio", 3.6, seam_ratio, seams),
+        ("seam_mean", 3.4, mean, seams),
+        ("seam_variance", 3.4, variance, seams),
+        ("seam_harmonics", 3.4, seam_harmonics, seams),
+        ("seam_stages", 3.2, seam_stages, seams and seams["stages"]),
+    )
+    return {name: (height, draw) for name, height, draw, there in rows if there}
 
 
 def maps(
@@ -220,12 +231,8 @@ def bispectrum(figure: Figure, numbers: Numbers) -> None:
         for name, filled, shift in (("box", True, 1.0), ("truth", False, 1.03)):
             if found[name]:
                 x, q = k * (1 + 0.02 * (at - 1)) * shift, _array(found[name]["reduced"][at])
-                style: Any = {
-                    "mfc": COLOURS[at] if filled else "white",
-                    "elinewidth": 0.8,
-                    "capsize": 2,
-                }
-                style |= {"markersize": 5, "label": shape if filled else None}
+                style: Any = {"elinewidth": 0.8, "capsize": 2, "markersize": 5}
+                style |= {"mfc": COLOURS[at], "label": shape} if filled else {"mfc": "white"}
                 _points(place, at, x, q, _array(found[name]["error"][at]), **style)
     place.set(xscale="log", xlabel=r"longest side $k$  [$h/\mathrm{Mpc}$]")
     # Q of a field is over its unit: B / P^2.
@@ -233,23 +240,16 @@ def bispectrum(figure: Figure, numbers: Numbers) -> None:
     _legend_above(place)
 
 
-def onepoint(figure: Figure, numbers: Numbers) -> None:
-    """Draw the distribution of T_b."""
-    place = _distribution(figure, numbers["onepoint"], "linear")
-    place.set(xlabel=LABELS["tb"], ylabel=r"PDF  [mK$^{-1}$]")
-
-
-def onepoint_log(figure: Figure, numbers: Numbers) -> None:
-    """Draw the distribution of log10 T_b, over the voxels where T_b > 0."""
-    place = _distribution(figure, numbers["onepoint"], "log")
-    place.set(xlabel=r"$\log_{10}(T_b\,/\,\mathrm{mK})$", ylabel=r"PDF  [dex$^{-1}$]")
+def onepoint(figure: Figure, numbers: Numbers, scale: str, xlabel: str, ylabel: str) -> None:
+    """Draw the distribution of T_b, or of log10 T_b over the voxels where T_b > 0."""
+    _distribution(figure, numbers["onepoint"], scale).set(xlabel=xlabel, ylabel=ylabel)
 
 
 def halo_distribution(figure: Figure, channel: Numbers) -> None:
     """Draw the distribution of log10 halo density in one mass bin (LODI, figure 9, right)."""
     place = _distribution(figure, channel)
     unit = r"$(M_\odot/h)\,/\,(\mathrm{Mpc}/h)^3$"
-    place.set(xlabel=rf"$\log_{{10}}\rho_h$  [{unit}]", ylabel=r"PDF  [dex$^{-1}$]")
+    place.set(xlabel=rf"$\log_{{10}}\rho_h$  [{unit}]", ylabel=PER_DEX)
     place.set_title(channel["title"])
 
 
@@ -287,17 +287,8 @@ def seam_ratio(figure: Figure, numbers: Numbers) -> None:
     _legend_above(place)
 
 
-def seam_mean(figure: Figure, numbers: Numbers) -> None:
-    """Draw the mean of the field against the distance from the nearest tile edge, folded."""
-    _seam_profile(figure, numbers, "mean", 0, r"(mean $-$ mean of the box) / rms  [1]")
-
-
-def seam_variance(figure: Figure, numbers: Numbers) -> None:
-    """Draw the variance of the field against the distance from the nearest tile edge, folded."""
-    _seam_profile(figure, numbers, "variance", 1, "variance / variance of the box  [1]")
-
-
 def _seam_profile(figure: Figure, numbers: Numbers, what: str, level: float, label: str) -> None:
+    """Draw mean or variance of the field against the distance from the nearest tile edge."""
     place = figure.subplots()
     place.axhline(level, color="0.6", lw=0.8)
     place.axvline(0, color="0.6", lw=0.8, ls=":")

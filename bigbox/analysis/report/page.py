@@ -58,14 +58,11 @@ class View:
 
 
 @contextmanager
-def made_folder(out: Path | None) -> Iterator[None]:
+def made_folder(out: Path) -> Iterator[None]:
     """Make the folder of a report now, so that a long run does not fail in the end.
 
     It is removed again where the work inside ends in an error and nothing was written.
     """
-    if out is None:
-        yield
-        return
     existed = out.is_dir()
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -100,9 +97,9 @@ def write_report(
     options = {"axis": slab.axis, "sides": fields["box"].box_size, "slab": place}
     drawn = _maps(out, numbers, fields, slab, corners, options)
     halo = _halo_maps(out, numbers, fields, slab, options)
-    for name, height in figures.heights(numbers).items():
+    for name, (height, draw) in figures.drawings(numbers).items():
         with figures.sheet(out / f"{name}.png", height) as figure:
-            getattr(figures, name)(figure, numbers)
+            draw(figure, numbers)
         drawn.append(name)
 
     def inline(name: str) -> str:
@@ -196,9 +193,8 @@ def _tables(numbers: Numbers) -> dict[str, Table]:
             [f"{one['name']} ({label})", one["axis"], f"{one['value']:.3g}"]
             + [f"{one['expected']:.3g}", f"{one['z']:+.1f}"]
         )
-    made_of = _made_of(numbers)
-    spectra = _spectra_table(numbers["spectra"])
-    return {"spectra": spectra, "values": values, "signals": signals, "made_of": made_of}
+    found = {"spectra": _spectra_table(numbers["spectra"]), "made_of": _made_of(numbers)}
+    return {**found, "values": values, "signals": signals}
 
 
 def _spectra_table(found: Numbers, rows: int = 8) -> Table:
@@ -231,6 +227,5 @@ def _made_of(numbers: Numbers) -> Table:
     for key, value in (numbers["painting"] or {}).items():
         if isinstance(value, (str, int, float)) and not isinstance(value, bool):
             rows.append([key.replace("_", " "), f"{value}"])
-    if numbers["truth"] is not None:
-        rows.append(["truth", numbers["truth"]])
-    return rows + [["realization", path] for path in numbers["realizations"]]
+    others = [("truth", numbers["truth"]), *(("realization", r) for r in numbers["realizations"])]
+    return rows + [[name, path] for name, path in others if path is not None]

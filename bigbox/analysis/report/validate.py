@@ -41,12 +41,10 @@ class Limits:
     A value fails where it is beyond its limit by more than two of its own standard deviations.
 
     min_seam_ratio, max_seam_ratio  of every axis; 1 is no seam, less is too smooth at the edges
-    false_alarm_rate    a seam is "found" where chance alone gives as much in this part of all
-                        seamless boxes; 0: a seam that is found is reported but is no failure
+    false_alarm_rate    chance, in boxes without seams, of a seam as strong; 0: found, never failed
     max_power_error     |P / P_truth - 1| in every bin up to k_max (paper: 10 %, section 4)
     max_mean_error      |<T_b> / <T_b>_truth - 1|
-    min_correlation     r(k) with the truth in every bin up to k_max; None: not judged, since two
-                        realizations of one box need not agree on small scales
+    min_correlation     r(k) with the truth in every bin up to k_max; None: not judged
     k_max               h/Mpc; None: 10, or half of the Nyquist wavenumber where that is less
     """
 
@@ -117,12 +115,12 @@ def validate(
     if truth is not None:
         fields["truth"] = open_truth(truth, array, fields["box"])
     others = open_realizations(realizations, array, fields["box"])
-    folder = None if out is None else Path(out)
-    with made_folder(folder):
-        budget = Resources(memory=memory, scratch=scratch)
+    budget = Resources(memory=memory, scratch=scratch)
+    if out is None:
+        return _numbers(fields, others, limits, budget)[0]
+    with made_folder(Path(out)):
         found, tiling = _numbers(fields, others, limits, budget)
-        if folder is not None:
-            write_report(folder, found, fields, tiling, view)
+        write_report(Path(out), found, fields, tiling, view)
     return found
 
 
