@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     out = "the picture (default: BOX with .png at its end)"
     add("--out", type=Path, metavar="PNG", help=out)
     arrays = "arrays of the box to show (default: dm, halo and tb, those that are there)"
-    add("--array", nargs="+", metavar="NAME", help=arrays)
+    add("--array", dest="arrays", nargs="+", metavar="NAME", help=arrays)
     log = "logarithmic colours (default: for dm and halo; T_b is linear in its bulk)"
     add("--log", action="store_true", help=log)
     add("--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles")
@@ -46,20 +46,12 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.store.box import Box
 
     box = Box.open(box_path(options))
-    if options.array is None:
+    if options.arrays is None:
         box.require("dm")
     from bigbox.analysis.maps.picture import plot
 
     out = options.out or box.path.with_name(f"{box.stem}.png")
-    names = plot(
-        box,
-        out,
-        axis=options.axis,
-        at=options.at,
-        thickness=options.thickness,
-        arrays=options.array,
-        log=options.log,
-        mark_tiles=options.mark_tiles,
-    )
+    chosen = ("axis", "at", "thickness", "arrays", "log", "mark_tiles")
+    names = plot(box, out, **{name: getattr(options, name) for name in chosen})
     print(f"{out}: {', '.join(names)}")
     return 0

@@ -75,13 +75,12 @@ def export(
     out : The file; by default beside the box: BOX_NAME.npy, BOX.hdf5, BOX_NAME.ome.zarr.
     partial : Also a tb that is not painted to its end: NaN where it is not.
     ome_version : "0.5" (zarr v3, sharded) or "0.4" (zarr v2, for older readers).
-    memory : Bytes that the blocks in work may take together; at least one is in work.
 
     Raises
     ------
     BadInput
-        For an array that is not there or not whole, a place that is taken or cannot be written, and
-        a disk that is too small. Nothing is left behind.
+        For an array that is not whole, a place that cannot be written, a disk that is too small.
+        Nothing is left behind.
     """
     if to not in FORMATS:
         raise BadInput(f"--to {to}: not one of {', '.join(FORMATS)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def _omero(name: str, coarsest: Any, channels: bool, version: str) -> dict[str, 
 
 
 def _about(box: Box, name: str, array: Any) -> dict[str, Any]:
-    about = {
+    return {
         "array": name,
         "units": array.attrs.get("units", ""),
         "long_name": array.attrs.get("long_name", ""),
@@ -138,4 +137,3 @@ def _about(box: Box, name: str, array: Any) -> dict[str, Any]:
         "cosmology": box.attributes["cosmology"],
         "bigbox": bigbox.__version__,
     }
-    return dict(json.loads(json.dumps(about)))

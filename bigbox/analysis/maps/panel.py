@@ -82,23 +82,21 @@ def norm_of(kind: str, image: NDArray[np.float32], log: bool = False) -> Any:
     log: logarithmic whatever it is; values of zero and less get the colour of the least shown.
     """
     seen = image[np.isfinite(image)]
-    if kind not in LABELS and not log:
-        if not seen.size:
-            return None
+    densities = log or kind in ("dm", "halo")
+    if densities:
+        seen = seen[seen > 0]
+    if not seen.size:
+        return None
+    if densities:
+        low, high = np.percentile(seen, (10, 99.9))
+        if kind == "halo":  # what lies far under the densest is the smoothing's tail
+            low = max(low, 1e-4 * high)
+        return LogNorm(float(low), max(float(high), 1.01 * float(low)), clip=True)
+    if kind != "tb":
         low, high = np.percentile(seen, (0.5, 99.5))
         return Normalize(float(low), max(float(high), float(low) + 1e-30))
-    if kind == "tb" and not log:
-        if not seen.size:
-            return None
-        low, middle, high = np.percentile(seen, (0.5, 50, 99.8))
-        if low >= 0 and high > MANY_DECADES * middle:  # haloes in empty space
-            return LogNorm(1e-4 * float(high), float(high), clip=True)
-        width = max(float(middle - low), 1e-6)
-        return AsinhNorm(linear_width=width, vmin=float(low), vmax=max(float(high), low + width))
-    positive = seen[seen > 0]
-    if not positive.size:
-        return None
-    low, high = np.percentile(positive, (10, 99.9))
-    if kind == "halo":  # what lies far under the densest is the smoothing's tail
-        low = max(low, 1e-4 * high)
-    return LogNorm(float(low), max(float(high), 1.01 * float(low)), clip=True)
+    low, middle, high = np.percentile(seen, (0.5, 50, 99.8))
+    if low >= 0 and high > MANY_DECADES * middle:  # haloes in empty space
+        return LogNorm(1e-4 * float(high), float(high), clip=True)
+    width = max(float(middle - low), 1e-6)
+    return AsinhNorm(linear_width=width, vmin=float(low), vmax=max(float(high), low + width))

@@ -36,12 +36,8 @@ def plot(
 ) -> list[str]:
     """Write the picture; return the names of its panels.
 
-    Parameters
-    ----------
-    at, thickness : Middle and thickness of the slab, Mpc/h.
-    arrays : Names of arrays; dm, halo and tb if None.
-    log : Logarithmic colours for all of them.
-    mark_tiles : Crosses at the corners of the tiles that tb was painted in.
+    at, thickness: middle and thickness of the slab, Mpc/h. arrays: dm, halo and tb if None.
+    log: logarithmic colours for all of them. mark_tiles: crosses at the corners of tb's tiles.
     """
     slab = slab_of(box, axis, at, thickness)
     corners = None

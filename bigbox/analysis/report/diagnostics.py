@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import norm
 
 from bigbox.analysis.report.fields import Field, compressed, extent, halo_channel, residual
@@ -21,7 +20,7 @@ from bigbox.analysis.spectra.modes import nyquist
 from bigbox.analysis.spectra.onepoint import Distribution, distribution
 from bigbox.analysis.spectra.power import Resources, cylinder, pair, power
 from bigbox.analysis.spectra.resampling import over_subvolumes, scatter
-from bigbox.analysis.spectra.spectrum import Pair, Spectrum, jsonable
+from bigbox.analysis.spectra.spectrum import Float, Pair, Spectrum, jsonable
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.fields import AXES
@@ -41,7 +40,7 @@ def spectra(
     field: Field,
     truth: Field | None,
     others: Sequence[Field],
-    edges: NDArray[Any],
+    edges: Float,
     budget: Resources,
 ) -> Numbers:
     """Return P(k) of the box, the truth and the realizations, in the same bins, with error bars.
@@ -61,6 +60,9 @@ def spectra(
     versus = None if truth is None else cross(field, truth)
     matter = _matter(field)
     with_matter = None if matter is None else cross(field, matter)
+    truth_with_matter = None
+    if matter is not None and truth is not None:
+        truth_with_matter = cross(truth, matter).correlation
     known = versus or with_matter
     own = known.first if known else auto(field)
     each = [auto(other) for other in others]
@@ -76,6 +78,11 @@ def spectra(
             + ("" if truth is None else of_ratio)
             + ". Give --realizations for errors from other paintings of the same matter."
         )
+    others_found: Numbers | None = None
+    if each:
+        mean = np.mean([one.power for one in (own, *each)], axis=0)
+        rows = [{"name": o.name, "power": s.power} for o, s in zip(others, each, strict=True)]
+        others_found = {"mean": mean, "each": rows}
     found = {
         "k": own.k,
         "edges": own.edges,
@@ -87,22 +94,12 @@ def spectra(
         "error_words": words,
         "box": {"power": own.power, "errors": own.errors},
         "error_kind": own.error_kind,
-        "realizations": None
-        if not each
-        else {
-            "mean": np.mean([one.power for one in (own, *each)], axis=0),
-            "each": [{"name": o.name, "power": s.power} for o, s in zip(others, each, strict=True)],
-        },
+        "realizations": others_found,
         "truth": versus and {"power": versus.second.power, "errors": None},
         "ratio": versus and _ratio(versus, spread),
         "correlation": versus and versus.correlation,
         "transfer": versus and versus.transfer,
-        "matter": None
-        if with_matter is None or matter is None
-        else {
-            "box": with_matter.correlation,
-            "truth": None if truth is None else cross(truth, matter).correlation,
-        },
+        "matter": with_matter and {"box": with_matter.correlation, "truth": truth_with_matter},
     }
     return dict(jsonable(found))
 
@@ -139,7 +136,7 @@ def _extended(spectrum: Spectrum, reach: float) -> Spectrum:
     return spectrum.with_errors(errors, spectrum.error_kind)
 
 
-def _ratio(versus: Pair, spread: NDArray[Any] | None) -> Numbers:
+def _ratio(versus: Pair, spread: Float | None) -> Numbers:
     value = versus.transfer**2
     if spread is not None:
         return {"value": value, "error": spread / versus.second.power}
@@ -179,8 +176,7 @@ def seam_numbers(
     """Return seams of the field and of what shows them better; by axis, over mean and rms.
 
     field       the field itself: a few bright voxels decide its seam ratio, whose error is large
-    compressed  arcsinh of the field over its typical scatter: seams in the faint parts count too.
-                A field that is statistically the same everywhere stays so under any such function
+    compressed  arcsinh of the field over its typical scatter: seams in the faint parts count too
     residual    field less truth, or less another realization of the same matter: the structure
                 that both share is gone, what was painted is left
 
@@ -198,23 +194,23 @@ def seam_numbers(
             other = "truth" if truth is not None else "realization"
             words = f"the field less {'the' if truth is not None else 'another'} {other}"
             views["residual"] = (f"less {other}", words, rest)
+
+    def uncertainty(name: str) -> float:
+        """How badly the seam ratio is known: the view with the least shows seams best."""
+        errors = np.array([one["error"] for one in each[name]["axes"].values()])
+        return float(np.where(np.isfinite(errors), errors, np.inf).max(initial=0.0))
+
     each = {
         name: {"label": label, "words": words, **_seams(one, tiling, rate / len(views), budget)}
         for name, (label, words, one) in views.items()
     }
     return {
         "views": each,
-        "shown": min(each, key=lambda name: _uncertainty(each[name])),
+        "shown": min(each, key=uncertainty),
         "false_alarm_rate": rate,
         "tiles": list(tiling.counts),
         "stages": None if truth is None else _stages(field, truth, tiling, budget),
     }
-
-
-def _uncertainty(view: Numbers) -> float:
-    """How badly the seam ratio is known: the view with the least shows seams best."""
-    errors = np.array([one["error"] for one in view["axes"].values()])
-    return float(np.where(np.isfinite(errors), errors, np.inf).max(initial=0.0))
 
 
 def _seams(field: Field, tiling: Tiling, rate: float, budget: Resources) -> Numbers:
@@ -274,13 +270,11 @@ def distributions(
     found: Numbers = {}
     for name, one in fields.items():
         values = _distribution(one, linear, False, budget)
+        moments = ("skewness", "kurtosis", "least", "most")
         found[name] = {
             "mean": values.mean,
             "std": float(np.sqrt(values.variance)),
-            "skewness": values.skewness,
-            "kurtosis": values.kurtosis,
-            "least": values.least,
-            "most": values.most,
+            **{moment: getattr(values, moment) for moment in moments},
             "positive": 0.0,
             "linear": jsonable({"edges": linear, "density": values.pdf}),
             "log": None,
@@ -294,8 +288,8 @@ def distributions(
     return found
 
 
-def _distribution(field: Field, edges: NDArray[Any], log: bool, budget: Resources) -> Distribution:
-    return distribution(field.array, bins=edges, log=log, unit=field.unit, memory=budget["memory"])
+def _distribution(field: Field, edges: Float, log: bool, budget: Resources) -> Distribution:
+    return distribution(field.array, bins=edges, log=log, memory=budget["memory"])
 
 
 def triangles(fields: Mapping[str, Field], k_max: float, budget: Resources) -> Numbers | None:

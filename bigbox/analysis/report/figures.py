@@ -1,9 +1,9 @@
 """Draw the figures of `bigbox validate`: the paper's figures 8 to 11 in kind, and the seams.
 
-Everything but the maps is drawn from the numbers of the report alone (see
-`bigbox.analysis.report.validate`), so that a figure and numbers.json can never disagree. Each
-figure is one column wide, with units on every axis; colours are told apart by the colour-blind
-(Okabe & Ito 2008; Mishra, Trotta & Viel 2025 (LODI), figures 8-11).
+Everything but the maps is drawn from the numbers of the report alone, so that a figure and
+numbers.json can never disagree. Each figure is one column wide, with units on every axis; colours
+are told apart by the colour-blind (Okabe & Ito 2008; Mishra, Trotta & Viel 2025 (LODI), figures
+8-11).
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
 out/  numbers.json   every number     *.png   the figures     index.html   all of it, to read
 
-The page needs nothing but itself: figures are inline PNGs, the numbers an inline download. Its
-words stand in page.html. It is one column on a phone and a grid on a laptop: every figure is drawn
-one column wide, so that its text keeps its size.
+The page needs nothing but itself: figures are inline PNGs, the numbers an inline download. It is
+one column on a phone and a grid on a laptop. Its words stand in page.html.
 """
 
 from __future__ import annotations
@@ -37,11 +36,7 @@ TITLES = {"box": "this box", "truth": "truth"}
 
 @dataclass(frozen=True)
 class View:
-    """The slab that the maps show.
-
-    axis: x, y or z; at, thickness: Mpc/h (None: the middle, and 0.9 Mpc/h); mark_tiles: crosses at
-    the corners of the tiles.
-    """
+    """The slab that the maps show; at, thickness: Mpc/h (None: the middle, and 0.9 Mpc/h)."""
 
     axis: str = "z"
     at: float | None = None
@@ -59,10 +54,7 @@ class View:
 
 @contextmanager
 def made_folder(out: Path) -> Iterator[None]:
-    """Make the folder of a report now, so that a long run does not fail in the end.
-
-    It is removed again where the work inside ends in an error and nothing was written.
-    """
+    """Make the folder of a report first; remove it where the work inside fails with it empty."""
     existed = out.is_dir()
     try:
         out.mkdir(parents=True, exist_ok=True)

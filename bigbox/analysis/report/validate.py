@@ -98,17 +98,14 @@ def validate(
     ----------
     truth : A box, or an array file (.npy, HDF5, zarr) of the same grid and unit.
     realizations : Other paintings of the same matter: they give the error bars.
-    array : Which array of the box.
     out : Folder of numbers.json, the figures and index.html; None: nothing is written.
-    view : The slab that the maps show.
     memory : Bytes that the blocks in work may take together, beside the libraries (0.3 GB).
     scratch : Folder for half-transformed fields, 4 bytes a voxel each; None: the system's.
 
     Raises
     ------
     BadInput
-        In one line, before anything is written, for a box that is not painted to its end, a truth
-        of another shape or box size, constant fields, and NaN.
+        For a box that is not painted to its end, a truth of another grid, constant fields, NaN.
     """
     limits, view = limits or Limits(), view or View()
     fields = {"box": open_field(path, array)}
@@ -234,37 +231,30 @@ def verdict(checks: Sequence[Check]) -> str:
 
 def _seam_ratio(seams: dict[str, Any], limits: Limits) -> Check:
     low, high = limits.min_seam_ratio, limits.max_seam_ratio
-    axes = seams["axes"]
+
+    def beyond(axis: str) -> float:
+        """How far a ratio is certainly outside its limits; negative inside."""
+        ratio, error = seams["axes"][axis]["ratio"], seams["axes"][axis]["error"]
+        margin = SIGMA * error if math.isfinite(error) else 0.0
+        return float(max(low - ratio, ratio - high) - margin)
+
     # The axis that is furthest outside, or nearest to its limit.
-    worst = max(axes, key=lambda a: max(*_beyond(axes[a]["ratio"], axes[a]["error"], low, high)))
-    ratio, error = axes[worst]["ratio"], axes[worst]["error"]
-    return Check(
-        "seam_ratio",
+    worst = max(seams["axes"], key=beyond)
+    ratio, error = seams["axes"][worst]["ratio"], seams["axes"][worst]["error"]
+    what, found = (
         f"seam ratio ({seams['label']}), worst axis",
         f"{ratio:.3f} ± {error:.3f} on {worst}",
-        f"{low:g} to {high:g}",
-        ratio,
-        max(_beyond(ratio, error, low, high)) <= 0,
     )
-
-
-def _beyond(value: float, error: float, low: float, high: float) -> tuple[float, float]:
-    """How far a value is certainly below and above its limits; negative inside."""
-    margin = SIGMA * error if math.isfinite(error) else 0.0
-    return low - value - margin, value - high - margin
+    return Check("seam_ratio", what, found, f"{low:g} to {high:g}", ratio, beyond(worst) <= 0)
 
 
 def _seam_alarm(seams: dict[str, Any]) -> Check:
-    strongest = seams["strongest"]
+    strongest, p = seams["strongest"], seams["p_value"]
     on = "all axes" if strongest["axis"] == "all" else f"{strongest['axis']} axis"
-    return Check(
-        "seam_found",
-        f"seam tests ({seams['label']}), chance of this without seams",
-        f"{seams['p_value']:.2g} ({strongest['name']}, {on})",
-        f"at least {seams['false_alarm_rate']:.1g}",
-        seams["p_value"],
-        not seams["alarm"],
-    )
+    what = f"seam tests ({seams['label']}), chance of this without seams"
+    allowed = f"at least {seams['false_alarm_rate']:.1g}"
+    found = f"{p:.2g} ({strongest['name']}, {on})"
+    return Check("seam_found", what, found, allowed, p, not seams["alarm"])
 
 
 def _power(found: dict[str, Any], limits: Limits) -> Check:
@@ -274,40 +264,30 @@ def _power(found: dict[str, Any], limits: Limits) -> Check:
     inside = (k <= k_max) & np.isfinite(ratio)
     off = np.where(inside, abs(ratio - 1) - SIGMA * error, -np.inf)
     worst = int(off.argmax())
-    return Check(
-        "power",
-        f"P / P_truth, worst bin up to {k_max:.3g} h/Mpc",
-        f"{ratio[worst]:.3f} ± {error[worst]:.3f} at {k[worst]:.3g} h/Mpc",
-        f"{1 - limits.max_power_error:g} to {1 + limits.max_power_error:g}",
-        float(ratio[worst]),
-        bool(off[worst] <= limits.max_power_error),
-    )
+    what = f"P / P_truth, worst bin up to {k_max:.3g} h/Mpc"
+    shown = f"{ratio[worst]:.3f} ± {error[worst]:.3f} at {k[worst]:.3g} h/Mpc"
+    passed = bool(off[worst] <= limits.max_power_error)
+    allowed = _around_one(limits.max_power_error)
+    return Check("power", what, shown, allowed, float(ratio[worst]), passed)
 
 
 def _mean(onepoint: dict[str, Any], limits: Limits) -> Check:
     ratio = onepoint["box"]["mean"] / onepoint["truth"]["mean"]
-    return Check(
-        "mean",
-        "mean / mean of the truth",
-        f"{ratio:.4f}",
-        f"{1 - limits.max_mean_error:g} to {1 + limits.max_mean_error:g}",
-        ratio,
-        abs(ratio - 1) <= limits.max_mean_error,
-    )
+    allowed, passed = _around_one(limits.max_mean_error), abs(ratio - 1) <= limits.max_mean_error
+    return Check("mean", "mean / mean of the truth", f"{ratio:.4f}", allowed, ratio, passed)
+
+
+def _around_one(error: float) -> str:
+    return f"{1 - error:g} to {1 + error:g}"
 
 
 def _correlation(found: dict[str, Any], least: float) -> Check:
-    k = np.array(found["spectra"]["k"], float)
-    r = np.array(found["spectra"]["correlation"], float)
-    worst = int(np.nanargmin(np.where(k <= found["limits"]["k_max"], r, np.nan)))
-    return Check(
-        "correlation",
-        f"r(k) with the truth, worst bin up to {found['limits']['k_max']:.3g} h/Mpc",
-        f"{r[worst]:.3f} at {k[worst]:.3g} h/Mpc",
-        f"at least {least:g}",
-        float(r[worst]),
-        bool(r[worst] >= least),
-    )
+    k, k_max = np.array(found["spectra"]["k"], float), found["limits"]["k_max"]
+    every = np.array(found["spectra"]["correlation"], float)
+    worst = int(np.nanargmin(np.where(k <= k_max, every, np.nan)))
+    r, what = float(every[worst]), f"r(k) with the truth, worst bin up to {k_max:.3g} h/Mpc"
+    shown = f"{r:.3f} at {k[worst]:.3g} h/Mpc"
+    return Check("correlation", what, shown, f"at least {least:g}", r, r >= least)
 
 
 def _about(field: Field) -> dict[str, Any]:
@@ -315,19 +295,12 @@ def _about(field: Field) -> dict[str, Any]:
     redshift = 0.0 if field.box is None else field.box.redshift
     path = Path(field.name if field.box is None else field.box.place)
     size = " × ".join(f"{side:g}" for side in field.box_size)
+    box = {"name": path.name, "path": str(path), "array": array, "unit": field.unit}
+    grid = {"shape": list(field.shape), "box_size": list(field.box_size), "voxel": field.voxel}
     return {
         "bigbox": bigbox.__version__,
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "box": {
-            "name": path.name,
-            "path": str(path),
-            "array": array,
-            "unit": field.unit,
-            "shape": list(field.shape),
-            "box_size": list(field.box_size),
-            "voxel": field.voxel,
-            "redshift": redshift,
-        },
+        "box": {**box, **grid, "redshift": redshift},
         "headline": f"{array} on {' × '.join(map(str, field.shape))} voxels, {size} Mpc/h,"
         f" redshift {redshift:g}",
         "painting": None if field.painted is None else field.painted.identity,

@@ -86,23 +86,21 @@ class Block:
     cells: tuple[tuple[int, int], ...]
     bounds: tuple[tuple[int, int], ...]
     margin: int
-    shape: tuple[int, int, int]
-    periodic: tuple[bool, bool, bool]
+    tiling: Tiling
 
     def read(self, array: Any) -> npt.NDArray[np.float32]:
         """Return the block with its margin: wrapped round periodic axes, repeated at open ends."""
-        pads, origin, edges = [], [], []
-        for (low, high), n, wraps in zip(self.bounds, self.shape, self.periodic, strict=True):
+        shape, pads, origin, edges = self.tiling.shape, [], [], []
+        for (low, high), n, wraps in zip(self.bounds, shape, self.tiling.periodic, strict=True):
             first, last = low - self.margin, high + self.margin
             before, after = (0, 0) if wraps else (max(0, -first), max(0, last - n))
             pads.append((before, after))
             origin.append(first + before)
             edges.append(last - after - first - before)
         block = np.empty(edges, np.float32)
-        cutout = Grid.cutout(
-            self.shape, (origin[0], origin[1], origin[2]), (edges[0], edges[1], edges[2])
-        )
-        whole = Grid.regular(self.shape, max(self.shape))
+        (x, y, z), (dx, dy, dz) = origin, edges
+        cutout = Grid.cutout(shape, (x, y, z), (dx, dy, dz))
+        whole = Grid.regular(shape, max(shape))
         for _, here, there in Meeting(cutout, whole).pieces(0):
             block[here] = array[there]
         return np.pad(block, pads, mode="edge") if any(map(any, pads)) else block
@@ -135,7 +133,7 @@ def choose_blocks(
         bounds = tuple(
             (int(e[low]), int(e[high])) for (low, high), e in zip(cells, ends, strict=True)
         )
-        yield Block(cells, bounds, margin, tiling.shape, tiling.periodic)
+        yield Block(cells, bounds, margin, tiling)
 
 
 def check_shape(array: Any, tiling: Tiling, name: str) -> None:
@@ -149,7 +147,7 @@ def refuse(array: Any, block: Block) -> None:
     """Raise BadInput that names the first voxel of a block that is not finite."""
     values = np.asarray(array[tuple(slice(*b) for b in block.bounds)])
     bad = np.argwhere(~np.isfinite(values))
-    where = bad[0] + [b[0] for b in block.bounds] if len(bad) else [b[0] for b in block.bounds]
+    where = np.add([b[0] for b in block.bounds], bad[0] if len(bad) else 0)
     raise BadInput(
         f"field: voxel {tuple(int(i) for i in where)} is not finite; paint or repair it first"
     )

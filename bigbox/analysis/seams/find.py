@@ -1,14 +1,10 @@
 """Look for seams: every question asked of a painted box at the owners' boundaries, with a verdict.
 
-On each axis the owner of a voxel is decided by that axis alone (see `bigbox.scheduler.tiling`), so
-a seam is a whole plane of the box, and a tile's owned voxels are a cuboid between six of them::
-
-    | owned by 0   | 1        | 2            | 3        |     planes: first voxel of each owner
-    0              32         56             88         112
-
-A statistic is taken on every plane of voxels, the seams' planes are compared with the planes
-around them, and the scatter of the planes away from seams says how much is chance. Nothing about
-the field is assumed but that it is statistically the same everywhere.
+On each axis the owner of a voxel is decided by that axis alone (see `bigbox.analysis.seams.cells`),
+so a seam is a whole plane of the box. A statistic is taken on every plane of voxels, the seams'
+planes are compared with the planes around them, and the scatter of the planes away from seams says
+how much is chance. Nothing about the field is assumed but that it is statistically the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -106,7 +102,8 @@ def find_seams(
     for i, (itself, axis) in enumerate(zip(plain.axes, planes.axes, strict=True)):
         stride, periodic = tiling.tile - tiling.overlap, tiling.periodic[i]
         seen = AxisTests(itself, AXES[i], stride, periodic)
-        ratios.append((seen.ratio("jump", itself.jump), seen.ratio("kink", itself.kink)))
+        pairs = [seen.ratio(name, getattr(itself, name)) for name in ("jump", "kink")]
+        ratios.append([number for one, error in pairs for number in (one.value, error)])
         profiles.append(seen.profile(plain.offset))
         tests = AxisTests(axis, AXES[i], stride, periodic)
         findings += [tests.ratio(name, getattr(axis, name))[0] for name in ("jump", "kink")]
@@ -128,15 +125,16 @@ def find_seams(
         )
     strongest = min(usable, key=lambda f: (f.p, -abs(f.z)))
     p_value = min(1.0, CAUTION * strongest.p * len(usable))
+    ratio, ratio_error, kink, kink_error = np.array(ratios, np.float64).T
     mean = float(plain.axes[0].mean.mean())
     variance = float(plain.axes[0].square.mean()) - mean**2
     return SeamReport(
         mean=plain.offset + mean,
         rms=float(np.sqrt(variance)),
-        ratio=np.array([jump[0].value for jump, _ in ratios]),
-        ratio_error=np.array([jump[1] for jump, _ in ratios]),
-        kink=np.array([kink[0].value for _, kink in ratios]),
-        kink_error=np.array([kink[1] for _, kink in ratios]),
+        ratio=ratio,
+        ratio_error=ratio_error,
+        kink=kink,
+        kink_error=kink_error,
         profiles=tuple(profiles),
         harmonics=tuple(harmonics),
         tests=tuple(findings),

@@ -79,16 +79,8 @@ def bispectrum(
 ) -> Bispectrum:
     """Return the bispectrum of a periodic array (X, Y, Z) for triangles (n, 3) of sides in h/Mpc.
 
-    Parameters
-    ----------
-    width : Of the shells, h/Mpc; None: the fundamental mode.
-    normalise : Of field / <field>.
-    **resources : See `bigbox.analysis.spectra.power.Resources`.
-
-    Raises
-    ------
-    BadInput
-        For sides that close no triangle or reach beyond Nyquist.
+    width: of the shells, h/Mpc; None: the fundamental mode. normalise: of field / <field>.
+    Raise BadInput for sides that close no triangle or reach beyond Nyquist.
     """
     shape = tuple(int(n) for n in array.shape)
     sides = box_sides(shape, box_size)
@@ -136,22 +128,18 @@ class _ShellFields:
         kx, ky, _ = wavenumbers([2 * m + 1 for m in most], sides)
         kz = 2 * np.pi / sides[2] * np.arange(most[2] + 1)
         kx, ky = np.sort(kx), np.sort(ky)
-        self.length = np.sqrt(kx[:, None, None] ** 2 + ky[None, :, None] ** 2 + kz**2)
         self._known: dict[float, tuple[Float, Float, float, float]] = {}
+        self.length = np.sqrt(kx[:, None, None] ** 2 + ky[None, :, None] ** 2 + kz**2)
 
     def shell(self, k: float) -> tuple[Float, Float, float, float]:
         """Return the shell's field, that of modes all 1, number of modes, summed |mode|^2."""
         if k not in self._known:
-            inside = abs(self.length - k) < self.width / 2
-            inside &= self.length > 0
+            inside = (abs(self.length - k) < self.width / 2) & (self.length > 0)
             weight = np.where(np.arange(self.length.shape[2]) == 0, 1.0, 2.0) * inside
             squares = float((abs(self.low) ** 2 * weight).sum())
-            self._known[k] = (
-                self._field(np.where(inside, self.low, 0)),
-                self._field(inside.astype(np.complex128)),
-                float(weight.sum()),
-                squares,
-            )
+            field = self._field(np.where(inside, self.low, 0))
+            ones = self._field(inside.astype(np.complex128))
+            self._known[k] = field, ones, float(weight.sum()), squares
         return self._known[k]
 
     def _field(self, modes: npt.NDArray[Any]) -> Float:

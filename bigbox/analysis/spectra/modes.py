@@ -12,7 +12,6 @@ import numpy.typing as npt
 from bigbox.analysis.spectra.spectrum import Float, Spectrum
 from bigbox.errors import BadInput
 
-Window = str | None
 Axes = tuple[Float, Float, Float]
 Place = tuple[slice, slice, slice]
 
@@ -28,17 +27,13 @@ CHUNK_MODES = 1 << 18
 class Conventions(TypedDict, total=False):
     """What a spectrum is of.
 
-    Attributes
-    ----------
-    window : "ngp", "cic" or "tsc": divide each mode by that mass assignment's window squared; two
-        of them for a cross spectrum of fields that were assigned differently.
-    shot_noise : (Mpc/h)^3, 1 / number density of the particles: subtracted from each mode before
-        the window is divided out, with the aliased shape of the window (Jing 2005, eq. 21).
-    normalise : Spectrum of field / <field>.
-    unit : The field's unit, for the label alone ("mK").
+    window: "ngp", "cic" or "tsc": divide each mode by that mass assignment's window squared.
+    shot_noise: (Mpc/h)^3, 1 / number density of the particles: subtracted from each mode before the
+    window is divided out, with the aliased shape of the window (Jing 2005, eq. 21).
+    normalise: spectrum of field / <field>. unit: the field's, for the label alone ("mK").
     """
 
-    window: Window | tuple[Window, Window]
+    window: str | None
     shot_noise: float
     normalise: bool
     unit: str
@@ -159,23 +154,16 @@ class ModeSums:
         shape: Sequence[int],
         box_size: float | Sequence[float],
         bins: Shells | CylinderBins,
-        window: Window | tuple[Window, Window] = None,
+        window: str | None = None,
         shot_noise: float = 0.0,
         products: int = 1,
     ) -> None:
         self.shape = tuple(int(n) for n in shape)
         self.sides = box_sides(shape, box_size)
         self.bins = bins
-        self.windows = check_windows(window)
-        self.shot_noise = float(shot_noise)
-        if self.shot_noise and self.windows[0] != self.windows[1]:
-            raise BadInput(
-                f"shot noise {shot_noise:g} with windows {self.windows[0]} and {self.windows[1]}:"
-                " two different windows have no shot noise in common; set it to 0"
-            )
-        # Two fields give products 11, 22, 12: the first window twice, the second twice, both.
-        first, second = (0 if w is None else WINDOWS[w] for w in self.windows)
-        self._orders = [(first, first), (second, second), (first, second)][-products:]
+        if window is not None and window not in WINDOWS:
+            raise BadInput(f"window {window!r} is not known: choose {', '.join(WINDOWS)} or none")
+        self.window, self.shot_noise, self.products = window, float(shot_noise), products
         self._scale = math.prod(self.sides) / float(math.prod(self.shape)) ** 2
 
     def block(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> Float:
@@ -204,13 +192,13 @@ class ModeSums:
                 weight[own - first] = 1.0
         flat = np.broadcast_to(weight, tuple(map(len, k))).ravel()
         summed = [flat, *(flat * values for values in coordinates)]
-        products = _products(modes, len(self._orders))
-        for product, orders in zip(products, self._orders, strict=True):
+        order = 0 if self.window is None else WINDOWS[self.window]
+        for product in _products(modes, self.products):
             product *= self._scale * weight
             if self.shot_noise:
-                product -= self.shot_noise * weight * self._per_axis(k, _aliased, orders[0])
-            if any(orders):
-                product /= self._per_axis(k, _sinc, sum(orders))
+                product -= self.shot_noise * weight * self._per_axis(k, _aliased, order)
+            if order:
+                product /= self._per_axis(k, _sinc, 2 * order)
             summed.append(product.ravel())
         size = self.bins.size
         return np.array([np.bincount(number, v, size + 2)[1 : size + 1] for v in summed])
@@ -227,23 +215,19 @@ class ModeSums:
         """Return modes, mean coordinates and mean power of each bin, NaN where it has no modes."""
         with np.errstate(invalid="ignore", divide="ignore"):
             means = list(sums[1:] / sums[0])
-        power = len(means) - len(self._orders)
+        power = len(means) - self.products
         return np.rint(sums[0]).astype(np.int64), means[:power], means[power:]
 
     def spectra(self, sums: Float, edges: Float, units: str) -> list[Spectrum]:
         """Return one spectrum for each product; for bins in |k|."""
         modes, (k,), power = self.means(sums)
-        kinds = ["auto", "auto", "cross"] if len(power) == 3 else ["auto"]
         about: Any = {
             "units": units,
             "k_nyquist": nyquist(self.shape, self.sides),
-            "window": " x ".join(w for w in dict.fromkeys(self.windows) if w),
+            "window": self.window or "",
             "shot_noise": self.shot_noise,
         }
-        return [
-            Spectrum(k, p, modes, edges, kind=kind, **about)
-            for p, kind in zip(power, kinds, strict=True)
-        ]
+        return [Spectrum(k, p, modes, edges, **about) for p in power]
 
 
 def wavenumbers(shape: Sequence[int], sides: Sequence[float]) -> Axes:
@@ -285,15 +269,6 @@ def ascending(edges: npt.ArrayLike, what: str, least: float = -math.inf) -> Floa
     if values.ndim != 1 or len(values) < 2 or not (np.diff(values) > 0).all() or values[0] < least:
         raise BadInput(f"bin edges {values}: must be two or more ascending {what}")
     return values
-
-
-def check_windows(window: Window | tuple[Window, Window]) -> tuple[Window, Window]:
-    """Return the windows of both fields; raise BadInput for a name that does not exist."""
-    both = (window, window) if window is None or isinstance(window, str) else tuple(window)
-    for name in both:
-        if name is not None and name not in WINDOWS:
-            raise BadInput(f"window {name!r} is not known: choose {', '.join(WINDOWS)} or none")
-    return both[0], both[1]
 
 
 def divisor(mean: float, name: str) -> float:

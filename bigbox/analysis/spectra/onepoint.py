@@ -26,10 +26,9 @@ _BYTES = 24 * EDGE**3
 class Distribution:
     """Histogram and moments of the values of a field, or of its log10.
 
-    edges: (n + 1,), in `unit`, or its log10 where log is True; pdf: (n,) probability per unit of
-    the edges, over the voxels that have a value; counts: int64 (n,). below, above: voxels outside
-    the edges; without: voxels that have no logarithm (<= 0). skewness, kurtosis: of the
-    standardised value, 0 for a Gaussian.
+    edges: (n + 1,); pdf: (n,) probability per unit of the edges, over the voxels that have a value;
+    counts: int64 (n,). below, above: voxels outside the edges; without: voxels that have no
+    logarithm (<= 0). skewness, kurtosis: of the standardised value, 0 for a Gaussian.
     """
 
     edges: Float
@@ -45,8 +44,6 @@ class Distribution:
     without: int
     below: int
     above: int
-    log: bool
-    unit: str
 
 
 def distribution(
@@ -54,23 +51,15 @@ def distribution(
     *,
     bins: int | npt.ArrayLike = 100,
     log: bool = False,
-    unit: str = "",
     memory: int = MEMORY,
     workers: int | None = None,
 ) -> Distribution:
     """Return the distribution of an array of any shape: numpy, zarr or dask, in two passes.
 
-    Parameters
-    ----------
-    bins : A number of equal bins from the least to the largest value, or ascending edges.
-    log : Of log10 of the values, those <= 0 counted apart.
-    memory : Bytes that the blocks in work may take.
-    workers : Most threads; None: as many as there are cores.
-
-    Raises
-    ------
-    BadInput
-        Where values are not finite, or none is positive with log.
+    bins: a number of equal bins from the least to the largest value, or ascending edges. log: of
+    log10 of the values, those <= 0 counted apart. memory: bytes that the blocks in work may take.
+    workers: most threads; None: as many as there are cores. Raise BadInput where values are not
+    finite, or none is positive with log.
     """
     lazy = array
     if not isinstance(array, dask.array.Array):
@@ -124,8 +113,6 @@ def distribution(
         without=lazy.size - count,
         below=below,
         above=count - below - int(counts.sum()),
-        log=log,
-        unit=unit,
     )
 
 

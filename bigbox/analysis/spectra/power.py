@@ -2,10 +2,10 @@
 
     P(k) = V <|delta_k|^2>,   delta_k = FFT(field) / N_voxels,   V the volume of the box
 
-in (Mpc/h)^3 times the field's unit squared, k in h/Mpc, averaged over the modes of a bin of |k|.
-The zero mode is left out. The mean |k| of a bin's modes is its k. A mode and its conjugate count as
-two, so `modes / 2` are independent. The field is not changed by default; `normalise=True` takes
-T_b / <T_b> (Mishra, Trotta & Viel 2025 (LODI), eqs. 15-16).
+in (Mpc/h)^3 times the field's unit squared, averaged over the modes of a bin of |k|, h/Mpc, without
+the zero mode. A mode and its conjugate count as two, so `modes / 2` are independent. The field is
+not changed by default; `normalise=True` takes T_b / <T_b> (Mishra, Trotta & Viel 2025 (LODI), eqs.
+15-16).
 
     pass 1, slabs of x      read ──► FFT over y and z ──► scratch, chunks of (x, some y, all z)
     pass 2, pencils         scratch (all x, some y, all z) ──► FFT over x ──► bins of |k|
@@ -30,7 +30,7 @@ import scipy.fft
 import zarr
 
 from bigbox.analysis.spectra import modes
-from bigbox.analysis.spectra.modes import Conventions, ModeSums, Place, Shells, Window
+from bigbox.analysis.spectra.modes import Conventions, ModeSums, Place, Shells
 from bigbox.analysis.spectra.spectrum import Float, Pair, Spectrum
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
@@ -44,11 +44,9 @@ _BINNING = 80 * modes.CHUNK_MODES
 class Resources(TypedDict, total=False):
     """What a measurement out of core may use.
 
-    Attributes
-    ----------
-    memory : Bytes that the blocks in work may take together, beside the libraries (0.2 GB).
-    scratch : Folder for the half-transformed box, 4 bytes a voxel; None: the system's.
-    workers : Threads, which share the memory; None: a core each, as far as the memory has room.
+    memory: bytes that the blocks in work may take together, beside the libraries (0.2 GB).
+    scratch: folder for the half-transformed box, 4 bytes a voxel; None: the system's.
+    workers: threads, which share the memory; None: a core each, as far as the memory has room.
     """
 
     memory: int
@@ -116,8 +114,7 @@ class Cylinder:
     """P in bins of the wavenumber along the line of sight (rows) and across it (columns).
 
     power: (parallel, transverse), (Mpc/h)^3 x unit^2, NaN where a bin has no mode; modes: their
-    number, a mode and its conjugate counted as two; edges in h/Mpc; axis: the line of sight, 0 to
-    2.
+    number, a mode and its conjugate counted as two; edges in h/Mpc; axis: the line of sight, 0-2.
     """
 
     axis: int
@@ -138,11 +135,7 @@ def cylinder(
 ) -> Cylinder:
     """Return the cylindrical spectrum of a periodic array (X, Y, Z), out of core.
 
-    Parameters
-    ----------
-    axis : The line of sight.
-    bins : Of equal width from 0 to Nyquist, on either axis.
-    **options : See `Conventions` and `Resources`.
+    axis: the line of sight. bins: of equal width from 0 to Nyquist, on either axis.
     """
     if axis not in (0, 1, 2):
         raise BadInput(f"line of sight {axis}: must be axis 0, 1 or 2")
@@ -168,7 +161,7 @@ def mode_sums(
     box_size: float | Sequence[float],
     bins: Shells | modes.CylinderBins,
     *,
-    window: Window | tuple[Window, Window] = None,
+    window: str | None = None,
     shot_noise: float = 0.0,
     normalise: bool = False,
     unit: str = "",

@@ -52,9 +52,8 @@ def over_subvolumes(
 ) -> Spectrum:
     """Return the spectrum of the box with jackknife errors from pieces^3 sub-volumes of its array.
 
-    spectrum: the auto spectrum of `array`, numpy, zarr or dask. One sub-volume is read at a time.
-    Bins below the sub-volumes' reach take the inflation of the largest scales that they have. Raise
-    BadInput for sub-volumes of fewer than 16 voxels.
+    spectrum: of `array`, which is read one sub-volume at a time. Bins below the sub-volumes' reach
+    take the inflation of the largest scales that they have.
     """
     if pieces < 2:
         raise BadInput(f"{pieces} pieces on an axis: at least 2 are needed")

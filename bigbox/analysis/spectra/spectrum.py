@@ -18,15 +18,14 @@ class Spectrum:
 
     k: mean |k| of the bin's modes, h/Mpc. power: (Mpc/h)^3 x unit^2. modes: number of modes, a mode
     and its conjugate counted as two. edges: (bins + 1,) h/Mpc. errors: one standard deviation,
-    like power, or None; error_kind says where they come from. kind: "auto" or "cross". A bin
-    without modes has k and power NaN.
+    like power, or None; error_kind says where they come from. A bin without modes has k and power
+    NaN.
     """
 
     k: Float
     power: Float
     modes: npt.NDArray[np.int64]
     edges: Float
-    kind: str = "auto"
     units: str = "(Mpc/h)^3"
     errors: Float | None = None
     error_kind: str = ""
