@@ -189,7 +189,7 @@ def _pull_of_known_box(found: Spectrum, shape: tuple[int, int, int]) -> np.ndarr
         sums[0] += known.block(at, [np.sqrt(plane * np.prod(shape))[None]])
         sums[1] += known.block(at, [plane[None] * np.sqrt(np.prod(shape))])
     volume = np.prod(sides) / np.prod(shape)
-    mean, square = (known.means(total)[2][0] for total in sums)
+    mean, square = (known.means(total)[1][1] for total in sums)
     error = np.sqrt(2 * square * volume / found.modes)
     return (found.power - mean) / error
 

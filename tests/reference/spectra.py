@@ -85,7 +85,7 @@ def _measure(
         modes.append(scipy.fft.rfftn(contrast, workers=workers, overwrite_x=True))
         del contrast
     shells = Shells(default_edges(shapes[0], box_size) if edges is None else edges)
-    sums = ModeSums(shapes[0], box_size, shells, window, shot_noise, 2 * len(fields) - 1)
+    sums = ModeSums(shapes[0], box_size, shells, window, shot_noise)
     total = sums.block(EVERYTHING, modes)
     return sums.spectra(total, shells.edges, spectrum_unit(unit, normalise))
 

@@ -156,14 +156,13 @@ class ModeSums:
         bins: Shells | CylinderBins,
         window: str | None = None,
         shot_noise: float = 0.0,
-        products: int = 1,
     ) -> None:
         self.shape = tuple(int(n) for n in shape)
         self.sides = box_sides(shape, box_size)
         self.bins = bins
         if window is not None and window not in WINDOWS:
             raise BadInput(f"window {window!r} is not known: choose {', '.join(WINDOWS)} or none")
-        self.window, self.shot_noise, self.products = window, float(shot_noise), products
+        self.window, self.shot_noise = window, float(shot_noise)
         self._scale = math.prod(self.sides) / float(math.prod(self.shape)) ** 2
 
     def block(self, at: Place, modes: Sequence[npt.NDArray[Any]]) -> Float:
@@ -193,7 +192,7 @@ class ModeSums:
         flat = np.broadcast_to(weight, tuple(map(len, k))).ravel()
         summed = [flat, *(flat * values for values in coordinates)]
         order = 0 if self.window is None else WINDOWS[self.window]
-        for product in _products(modes, self.products):
+        for product in _products(modes):
             product *= self._scale * weight
             if self.shot_noise:
                 product -= self.shot_noise * weight * self._per_axis(k, _aliased, order)
@@ -211,23 +210,17 @@ class ModeSums:
         )
         return x[:, None, None] * y[None, :, None] * z[None, None, :]
 
-    def means(self, sums: Float) -> tuple[npt.NDArray[np.int64], list[Float], list[Float]]:
-        """Return modes, mean coordinates and mean power of each bin, NaN where it has no modes."""
+    def means(self, sums: Float) -> tuple[npt.NDArray[np.int64], Float]:
+        """Return modes, and mean coordinates and powers of each bin, NaN where it has no modes."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            means = list(sums[1:] / sums[0])
-        power = len(means) - self.products
-        return np.rint(sums[0]).astype(np.int64), means[:power], means[power:]
+            return np.rint(sums[0]).astype(np.int64), sums[1:] / sums[0]
 
     def spectra(self, sums: Float, edges: Float, units: str) -> list[Spectrum]:
         """Return one spectrum for each product; for bins in |k|."""
-        modes, (k,), power = self.means(sums)
-        about: Any = {
-            "units": units,
-            "k_nyquist": nyquist(self.shape, self.sides),
-            "window": self.window or "",
-            "shot_noise": self.shot_noise,
-        }
-        return [Spectrum(k, p, modes, edges, **about) for p in power]
+        modes, (k, *powers) = self.means(sums)
+        about: Any = {"window": self.window or "", "shot_noise": self.shot_noise, "units": units}
+        about["k_nyquist"] = nyquist(self.shape, self.sides)
+        return [Spectrum(k, power, modes, edges, **about) for power in powers]
 
 
 def wavenumbers(shape: Sequence[int], sides: Sequence[float]) -> Axes:
@@ -239,13 +232,13 @@ def wavenumbers(shape: Sequence[int], sides: Sequence[float]) -> Axes:
     return kx, ky, np.asarray(2 * np.pi / sides[2] * np.arange(shape[2] // 2 + 1), np.float64)
 
 
-def _products(modes: Sequence[npt.NDArray[Any]], count: int) -> list[Float]:
-    """|FFT|^2 of one block of modes; of two, both and Re(FFT1 FFT2*), or this alone."""
-    a, b = modes[0], modes[-1]
+def _products(modes: Sequence[npt.NDArray[Any]]) -> list[Float]:
+    """|FFT|^2 of one block of modes; of two, both and Re(FFT1 FFT2*)."""
+    own = [m.real.astype(np.float64) ** 2 + m.imag.astype(np.float64) ** 2 for m in modes]
+    if len(modes) == 1:
+        return own
+    a, b = modes
     cross = a.real.astype(np.float64) * b.real + a.imag.astype(np.float64) * b.imag
-    if count == 1:
-        return [cross]
-    own = (m.real.astype(np.float64) ** 2 + m.imag.astype(np.float64) ** 2 for m in modes)
     return [*own, cross]
 
 

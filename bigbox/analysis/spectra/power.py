@@ -61,14 +61,11 @@ class Options(Conventions, Resources):
 def power(
     array: Any,
     box_size: float | Sequence[float],
-    other: Any = None,
     *,
     edges: npt.ArrayLike | None = None,
     **options: Unpack[Options],
 ) -> Spectrum:
-    """Return the spectrum of a periodic array (X, Y, Z), or its cross spectrum with `other`.
-
-    The arrays may be of zarr, dask, HDF5 or numpy.
+    """Return the spectrum of a periodic array (X, Y, Z) of zarr, dask, HDF5 or numpy.
 
     Parameters
     ----------
@@ -81,8 +78,7 @@ def power(
     BadInput
         For arrays that cannot be used, too little memory, or too little disk.
     """
-    arrays = [array] if other is None else [array, other]
-    return _spectra(arrays, box_size, edges, **options)[-1]
+    return _spectra([array], box_size, edges, **options)[0]
 
 
 def pair(
@@ -145,7 +141,7 @@ def cylinder(
     along = np.linspace(0, top.pop(axis), bins + 1)
     across = np.linspace(0, min(top), bins + 1)
     found, sums = mode_sums([array], box_size, modes.CylinderBins(along, across, axis), **options)
-    number, _, (power,) = found.means(sums)
+    number, (power,) = found.means(sums)
     return Cylinder(
         axis=axis,
         power=power.reshape(bins, bins),
@@ -168,8 +164,7 @@ def mode_sums(
     **resources: Unpack[Resources],
 ) -> tuple[ModeSums, Float]:
     """Return the sums over all modes in any bins, for one array or two, and what explains them."""
-    products = 2 * len(arrays) - 1
-    found = ModeSums(arrays[0].shape, box_size, bins, window, shot_noise, products)
+    found = ModeSums(arrays[0].shape, box_size, bins, window, shot_noise)
     return found, collect(arrays, found.block, normalise=normalise, **resources)
 
 

@@ -89,8 +89,8 @@ def _inflation(
         if field.min() == field.max():
             raise BadInput(f"field: is constant ({field.flat[0]:g} everywhere): it has no spectrum")
         found.append(sums.means(sums.block(EVERYTHING, [scipy.fft.rfftn(field - field.mean())])))
-    modes, (k,), _ = found[0]
-    values = np.stack([power for _, _, (power,) in found])
+    modes, (k, _) = found[0]
+    values = np.stack([power for _, (_, power) in found])
     mean = values.mean(axis=0)
     good = (mean > 0) & (modes > 0)
     # Each fine bin over its mean, or the steep parts of a spectrum would drown the rest of a bin.
