@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from bigbox.cli.values import add_command, add_realization, box_path, in_bytes, number
@@ -49,9 +50,10 @@ example:  bigbox export box.zarr --to hdf5 --array dm tb
 
 def add(commands: Any) -> None:
     """Add the command to the command line."""
-    parser = add_command(
-        commands, "export", summary="arrays as numpy, HDF5 or OME-Zarr files", text=_text()
-    )
+    shown = (f"{to} is read with\n\n{indent(code, '    ')}" for to, code in EXAMPLES.items())
+    text = _TEXT.format(examples="\n".join(shown))
+    summary = "arrays as numpy, HDF5 or OME-Zarr files"
+    parser = add_command(commands, "export", summary=summary, text=text)
     add: Any = parser.add_argument
     add("box", metavar="BOX", type=Path, help="the box")
     add("--to", required=True, choices=("npy", "hdf5", "ome-zarr"), help="format")
@@ -67,13 +69,6 @@ def add(commands: Any) -> None:
     add("--memory", type=number(0, above=True), default=1.0, metavar="GIB", help=memory)
     add_realization(parser)
     parser.set_defaults(run=run)
-
-
-def _text() -> str:
-    shown = []
-    for name, code in EXAMPLES.items():
-        shown.append(f"{name} is read with\n\n" + "".join(f"    {c}\n" for c in code.splitlines()))
-    return _TEXT.format(examples="\n".join(shown))
 
 
 def run(options: argparse.Namespace) -> int:

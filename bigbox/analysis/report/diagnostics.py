@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 from scipy.stats import norm
 
-from bigbox.analysis.report.fields import Field, compressed, extent, halo_channel, residual
+from bigbox.analysis.report.fields import Field, compressed, halo_channel, residual, survey
 from bigbox.analysis.seams.find import find_seams
 from bigbox.analysis.seams.residuals import stage_residuals
 from bigbox.analysis.spectra.bispectrum import bispectrum
@@ -58,11 +58,11 @@ def spectra(
         return pair(one.array, two.array, size, edges=edges, unit=unit, **budget)
 
     versus = None if truth is None else cross(field, truth)
-    matter = _matter(field)
-    with_matter = None if matter is None else cross(field, matter)
-    truth_with_matter = None
-    if matter is not None and truth is not None:
-        truth_with_matter = cross(truth, matter).correlation
+    with_matter = truth_with_matter = None
+    if field.box is not None and field.box.has("dm") and not field.name.endswith("/dm"):
+        matter = replace(field, array=field.box.require("dm"))
+        with_matter = cross(field, matter)
+        truth_with_matter = truth and cross(truth, matter).correlation
     known = versus or with_matter
     own = known.first if known else auto(field)
     each = [auto(other) for other in others]
@@ -144,14 +144,6 @@ def _ratio(versus: Pair, spread: Float | None) -> Numbers:
     return {"value": value, "error": value * np.sqrt(4 * rest / np.maximum(versus.first.modes, 1))}
 
 
-def _matter(field: Field) -> Field | None:
-    """Open the matter density of the box, unless it is what is validated."""
-    if field.box is None or not field.box.has("dm") or field.name.endswith("/dm"):
-        return None
-    array = field.box.require("dm")
-    return Field(f"{field.box.path}/dm", array, "", field.shape, field.box_size, field.box)
-
-
 def cylindrical(field: Field, budget: Resources) -> Numbers:
     """Return P(k_par, k_perp) with the z axis as the line of sight."""
     found = cylinder(field.array, field.box_size, axis=LINE_OF_SIGHT, unit=field.unit, **budget)
@@ -189,7 +181,7 @@ def seam_numbers(
     against = truth or (others[0] if others else None)
     if against is not None:
         rest = residual(field, against)
-        least, most = extent(rest, budget["memory"])
+        least, most = survey(rest, budget["memory"], constant=True)
         if least < most:
             other = "truth" if truth is not None else "realization"
             words = f"the field less {'the' if truth is not None else 'another'} {other}"
@@ -204,12 +196,18 @@ def seam_numbers(
         name: {"label": label, "words": words, **_seams(one, tiling, rate / len(views), budget)}
         for name, (label, words, one) in views.items()
     }
+    stages = None
+    if truth is not None:
+        found = stage_residuals(field.array, truth.array, tiling, memory=budget["memory"])
+        voxels = sum(one.voxels for one in found)
+        overall = float(np.sqrt(sum(one.voxels * one.rms**2 for one in found) / voxels))
+        stages = {"each": [asdict(one) for one in found], "overall": overall}
     return {
         "views": each,
         "shown": min(each, key=uncertainty),
         "false_alarm_rate": rate,
         "tiles": list(tiling.counts),
-        "stages": None if truth is None else _stages(field, truth, tiling, budget),
+        "stages": stages,
     }
 
 
@@ -247,15 +245,6 @@ def _seams(field: Field, tiling: Tiling, rate: float, budget: Resources) -> Numb
         "z_limit": float(norm.isf(0.5 * rate / max(1, len(found.tests)))),
         "strongest": asdict(found.strongest),
         "tests": [asdict(test) for test in found.tests],
-    }
-
-
-def _stages(field: Field, truth: Field, tiling: Tiling, budget: Resources) -> Numbers:
-    found = stage_residuals(field.array, truth.array, tiling, memory=budget["memory"])
-    voxels = sum(one.voxels for one in found)
-    return {
-        "each": [asdict(one) for one in found],
-        "overall": float(np.sqrt(sum(one.voxels * one.rms**2 for one in found) / voxels)),
     }
 
 

@@ -133,22 +133,12 @@ def require_alike(field: Field, like: Field) -> None:
         )
 
 
-def survey(field: Field, memory: int) -> tuple[float, float]:
+def survey(field: Field, memory: int, *, constant: bool = False) -> tuple[float, float]:
     """Return the least and largest value of a field; read it once, in blocks on dask.
 
-    Raise BadInput, naming the field, where a voxel is not finite or all are the same.
+    Raise BadInput, naming the field, where a voxel is not finite or, unless `constant`, all are the
+    same.
     """
-    least, most = extent(field, memory)
-    if least == most:
-        raise BadInput(
-            f"{field.name}: is {least:g} in every voxel; a constant field has neither spectrum nor"
-            " seams: paint it again"
-        )
-    return least, most
-
-
-def extent(field: Field, memory: int) -> tuple[float, float]:
-    """Return the least and largest value, as `survey`, but a constant field is no error."""
 
     def look(region: Region) -> tuple[float, float, int, int]:
         values = read_block(field.array, region, field.name)
@@ -172,7 +162,13 @@ def extent(field: Field, memory: int) -> tuple[float, float]:
             f"{field.name}: {count:,} voxels are not finite, the first at {where}; paint the box to"
             " its end, or repair the array"
         )
-    return min(f[0] for f in found), max(f[1] for f in found)
+    least, most = min(f[0] for f in found), max(f[1] for f in found)
+    if least == most and not constant:
+        raise BadInput(
+            f"{field.name}: is {least:g} in every voxel; a constant field has neither spectrum nor"
+            " seams: paint it again"
+        )
+    return least, most
 
 
 def residual(field: Field, other: Field) -> Field:

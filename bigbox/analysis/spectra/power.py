@@ -188,7 +188,14 @@ def collect(
     sizes = BlockSizes.choose(arrays, memory, workers)
     x, y, z = shape
     folder = Path(tempfile.gettempdir() if scratch is None else scratch)
-    _check_disk(folder, 8 * len(arrays) * x * y * (z // 2 + 1))
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder for the scratch; make it or choose another")
+    need, free = 8 * len(arrays) * x * y * (z // 2 + 1), shutil.disk_usage(folder).free
+    if need > free:
+        raise BadInput(
+            f"{folder}: the scratch needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free;"
+            " choose another folder with --scratch or make room"
+        )
     work = Path(tempfile.mkdtemp(prefix="bigbox-spectra-", dir=folder))
     try:
         halves = [_planes(a, i, sizes, work, normalise) for i, a in enumerate(arrays)]
@@ -299,14 +306,3 @@ def _planes(
     mean = float(means.mean())
     factor = 1.0 / modes.divisor(mean, f"field {number + 1}") if normalise else 1.0
     return half, means - mean, factor
-
-
-def _check_disk(folder: Path, need: int) -> None:
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder for the scratch; make it or choose another")
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise BadInput(
-            f"{folder}: the scratch needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free;"
-            " choose another folder with --scratch or make room"
-        )
