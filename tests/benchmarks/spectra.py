@@ -21,9 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from bigbox.analysis.seams.find import SeamReport, find_seams
-from bigbox.analysis.spectra.modes import ModeSums, Shells, wavenumbers
+from bigbox.analysis.spectra.modes import ModeSums, Shells, Spectrum, wavenumbers
 from bigbox.analysis.spectra.power import power
-from bigbox.analysis.spectra.spectrum import Spectrum
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from tests.fields import PLANTED, autoregressive, draw, isotropic, plant

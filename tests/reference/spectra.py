@@ -13,12 +13,13 @@ from bigbox.analysis.spectra.modes import (
     EVERYTHING,
     Conventions,
     ModeSums,
+    Pair,
     Shells,
+    Spectrum,
     default_edges,
     divisor,
     spectrum_unit,
 )
-from bigbox.analysis.spectra.spectrum import Pair, Spectrum
 from bigbox.errors import BadInput
 
 

@@ -11,8 +11,8 @@ import pytest
 import zarr
 from scipy import stats
 
+from bigbox.analysis.spectra.modes import jsonable
 from bigbox.analysis.spectra.onepoint import distribution
-from bigbox.analysis.spectra.spectrum import jsonable
 from bigbox.errors import BadInput
 
 
@@ -48,7 +48,7 @@ def test_same_as_numpy_for_any_source(tmp_path: Path) -> None:
     )
     stored[:] = field
     for array in (field, stored, dask.array.from_array(field, chunks=37)):
-        found = distribution(array, bins=17, workers=2)
+        found = distribution(array, bins=17)
         counts, edges = np.histogram(field.astype(np.float64), 17)
         assert np.array_equal(found.counts, counts) and np.allclose(found.edges, edges)
         values = field.astype(np.float64).ravel()

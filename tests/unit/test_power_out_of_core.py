@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import zarr
 
-from bigbox.analysis.spectra.modes import log_edges
+from bigbox.analysis.spectra.modes import Spectrum, log_edges
 from bigbox.analysis.spectra.power import BlockSizes, pair, power
-from bigbox.analysis.spectra.spectrum import Spectrum
 from bigbox.errors import BadInput
 from tests.fields import draw, isotropic
 from tests.reference.spectra import pair_in_memory, power_in_memory

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 import zarr
 
-from bigbox.analysis.seams.cells import all_layers, choose_blocks
-from bigbox.analysis.seams.find import find_seams, normal_scores, sample_values
+from bigbox.analysis.seams.cells import choose_blocks, layers_of
+from bigbox.analysis.seams.find import find_seams, normal_scores, sample_values, stage_residuals
 from bigbox.analysis.seams.planes import plane_sums
-from bigbox.analysis.seams.residuals import stage_residuals
-from bigbox.analysis.spectra.spectrum import jsonable
+from bigbox.analysis.spectra.modes import jsonable
 from bigbox.errors import BadInput
 from bigbox.scheduler.stages import stage
 from bigbox.scheduler.tiling import Tiling
@@ -98,7 +97,7 @@ def test_planes_are_their_definition(memory: int) -> None:
 
 @pytest.mark.parametrize("tiling", [SMALL, OPEN])
 def test_blocks_cover_every_voxel_once(tiling: Tiling) -> None:
-    layers = all_layers(tiling)
+    layers = layers_of(tiling)
     count = np.zeros(tiling.shape, int)
     for block in choose_blocks(tiling, layers, 2, 24 * 24**3, 1):
         count[tuple(slice(*b) for b in block.bounds)] += 1
@@ -109,7 +108,7 @@ def test_blocks_cover_every_voxel_once(tiling: Tiling) -> None:
 def test_layers_are_the_owners() -> None:
     for tiling in (SMALL, OPEN):
         owner = tiling.coords(owner_map(tiling))
-        for axis, layers in enumerate(all_layers(tiling)):
+        for axis, layers in enumerate(layers_of(tiling)):
             line = np.moveaxis(owner[..., axis], axis, 0)[:, 0, 0]
             change = np.flatnonzero(line != np.roll(line, 1))
             if not tiling.periodic[axis]:
@@ -144,7 +143,7 @@ def test_seam_ratio_of_white_noise_with_offsets_is_known() -> None:
 
 
 def test_profiles_are_folded_on_the_seams() -> None:
-    layers = all_layers(SMALL)[1]
+    layers = layers_of(SMALL)[1]
     n = SMALL.shape[1]
     line = np.zeros(n)
     expected = {}

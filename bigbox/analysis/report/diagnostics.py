@@ -13,14 +13,12 @@ import numpy as np
 from scipy.stats import norm
 
 from bigbox.analysis.report.fields import Field, compressed, halo_channel, residual, survey
-from bigbox.analysis.seams.find import find_seams
-from bigbox.analysis.seams.residuals import stage_residuals
+from bigbox.analysis.seams.find import find_seams, stage_residuals
 from bigbox.analysis.spectra.bispectrum import bispectrum
-from bigbox.analysis.spectra.modes import nyquist
+from bigbox.analysis.spectra.modes import Float, Pair, Spectrum, jsonable, nyquist
 from bigbox.analysis.spectra.onepoint import Distribution, distribution
 from bigbox.analysis.spectra.power import Resources, cylinder, pair, power
 from bigbox.analysis.spectra.resampling import over_subvolumes, scatter
-from bigbox.analysis.spectra.spectrum import Float, Pair, Spectrum, jsonable
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.fields import AXES

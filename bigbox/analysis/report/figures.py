@@ -50,6 +50,9 @@ LINES = {
 }
 
 
+_array = partial(np.array, dtype=np.float64)  # of JSON numbers, null for NaN
+
+
 @contextmanager
 def sheet(out: Path, height: float, width: float = WIDTH, **style: Any) -> Iterator[Figure]:
     """Give an empty figure, inches, that is saved in the end."""
@@ -355,8 +358,3 @@ def _legend_above(place: Any) -> None:
     """Put the legend above the panel, where it covers nothing."""
     spacing = {"borderaxespad": 0.2, "columnspacing": 1, "handletextpad": 0.4}
     place.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, **spacing)
-
-
-def _array(values: Any) -> NDArray[np.float64]:
-    """JSON numbers, null for NaN, as float64."""
-    return np.array(values, dtype=np.float64)

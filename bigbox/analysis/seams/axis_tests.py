@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from bigbox.analysis.seams.planes import AxisPlanes
-from bigbox.analysis.spectra.spectrum import Float
+from bigbox.analysis.spectra.modes import Float
 from bigbox.scheduler.tiling import Tiling
 
 # Multiples of the tile frequency; halves see what alternates from tile to tile.

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.spectra.spectrum import Float
+from bigbox.analysis.spectra.modes import Float
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Grid, Meeting
 from bigbox.scheduler.tiling import Tiling
@@ -74,9 +74,9 @@ class Layers:
         return [*found, (first, len(self.starts))]
 
 
-def all_layers(tiling: Tiling) -> tuple[Layers, Layers, Layers]:
+def layers_of(tiling: Tiling) -> list[Layers]:
     """Return the layers of the three axes."""
-    return Layers.of(tiling, 0), Layers.of(tiling, 1), Layers.of(tiling, 2)
+    return [Layers.of(tiling, axis) for axis in range(3)]
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ import numpy.typing as npt
 from bigbox.analysis.seams.cells import (
     Block,
     Layers,
-    all_layers,
     check_shape,
     choose_blocks,
+    layers_of,
     refuse,
 )
+from bigbox.analysis.spectra.modes import Float
 from bigbox.analysis.spectra.power import MEMORY
-from bigbox.analysis.spectra.spectrum import Float
 from bigbox.blockwise import map_blocks
 from bigbox.scheduler.tiling import Tiling
 
@@ -124,7 +124,7 @@ def plane_sums(
     With them, the field's own have no more than mean, square, jump and kink.
     """
     check_shape(array, tiling, "field")
-    layers = all_layers(tiling)
+    layers = layers_of(tiling)
     least_width = min(int(one.widths.min()) for one in layers)
     reach = max(1, min(REACH, least_width // 4))
     blocks = list(choose_blocks(tiling, layers, reach, memory, workers))

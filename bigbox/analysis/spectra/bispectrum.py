@@ -21,9 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 
-from bigbox.analysis.spectra.modes import Place, box_sides, nyquist, spectrum_unit, wavenumbers
+from bigbox.analysis.spectra.modes import (
+    Float,
+    Place,
+    box_sides,
+    nyquist,
+    spectrum_unit,
+    wavenumbers,
+)
 from bigbox.analysis.spectra.power import Resources, collect
-from bigbox.analysis.spectra.spectrum import Float
 from bigbox.errors import BadInput
 
 

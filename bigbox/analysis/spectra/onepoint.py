@@ -11,9 +11,8 @@ import dask.array
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.spectra.modes import ascending
+from bigbox.analysis.spectra.modes import Float, ascending
 from bigbox.analysis.spectra.power import MEMORY
-from bigbox.analysis.spectra.spectrum import Float
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 
@@ -52,20 +51,18 @@ def distribution(
     bins: int | npt.ArrayLike = 100,
     log: bool = False,
     memory: int = MEMORY,
-    workers: int | None = None,
 ) -> Distribution:
     """Return the distribution of an array of any shape: numpy, zarr or dask, in two passes.
 
     bins: a number of equal bins from the least to the largest value, or ascending edges. log: of
     log10 of the values, those <= 0 counted apart. memory: bytes that the blocks in work may take.
-    workers: most threads; None: as many as there are cores. Raise BadInput where values are not
-    finite, or none is positive with log.
+    Raise BadInput where values are not finite, or none is positive with log.
     """
     lazy = array
     if not isinstance(array, dask.array.Array):
         lazy = dask.array.from_array(array, chunks=EDGE, meta=np.empty(0, np.float32))
     blocks = list(lazy.to_delayed().ravel())
-    threads = max(1, min(workers or len(os.sched_getaffinity(0)), memory // _BYTES))
+    threads = max(1, min(len(os.sched_getaffinity(0)), memory // _BYTES))
 
     def first(values: npt.NDArray[Any]) -> tuple[int, float, float, float]:
         if not np.isfinite(values).all():

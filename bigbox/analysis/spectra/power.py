@@ -30,8 +30,7 @@ import scipy.fft
 import zarr
 
 from bigbox.analysis.spectra import modes
-from bigbox.analysis.spectra.modes import Conventions, ModeSums, Place, Shells
-from bigbox.analysis.spectra.spectrum import Float, Pair, Spectrum
+from bigbox.analysis.spectra.modes import Conventions, Float, ModeSums, Place, Shells, Spectrum
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 
@@ -88,9 +87,9 @@ def pair(
     *,
     edges: npt.ArrayLike | None = None,
     **options: Unpack[Options],
-) -> Pair:
+) -> modes.Pair:
     """Return the auto spectra of two arrays and their cross spectrum, in the same two passes."""
-    return Pair(*_spectra([first, second], box_size, edges, **options))
+    return modes.Pair(*_spectra([first, second], box_size, edges, **options))
 
 
 def _spectra(

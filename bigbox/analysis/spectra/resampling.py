@@ -21,8 +21,8 @@ import numpy as np
 import scipy.fft
 from scipy.signal.windows import tukey
 
-from bigbox.analysis.spectra.modes import EVERYTHING, ModeSums, Shells, box_sides, default_edges
-from bigbox.analysis.spectra.spectrum import Float, Spectrum
+from bigbox.analysis.spectra import modes
+from bigbox.analysis.spectra.modes import Float, ModeSums, Spectrum
 from bigbox.errors import BadInput
 
 # Width of a bin of the sub-volumes in their own fundamental modes: wider than the taper's.
@@ -73,13 +73,13 @@ def _inflation(
     array: Any, box_size: float | Sequence[float], shape: tuple[int, ...], pieces: int
 ) -> tuple[Float, Float]:
     """Scatter of the sub-volumes' spectra over a Gaussian field's, and where (k), per wide bin."""
-    sides = box_sides(array.shape, box_size)
+    sides = modes.box_sides(array.shape, box_size)
     part = tuple(s * m / n for s, m, n in zip(sides, shape, array.shape, strict=True))
     tapers = [tukey(m, 0.5, sym=False) for m in shape]
     taper = tapers[0][:, None, None] * tapers[1][None, :, None] * tapers[2]
     # The volume that counts, (<w^2>)^2 / <w^4>, is less than the sub-volume's.
     effective = float((taper**2).mean() ** 2 / (taper**4).mean())
-    sums = ModeSums(shape, part, Shells(default_edges(shape, part)))
+    sums = ModeSums(shape, part, modes.Shells(modes.default_edges(shape, part)))
     found = []
     for corner in itertools.product(range(pieces), repeat=3):
         at = tuple(slice(c * m, (c + 1) * m) for c, m in zip(corner, shape, strict=True))
@@ -88,13 +88,15 @@ def _inflation(
         field = (field - (field * taper).sum() / taper.sum()) * taper
         if field.min() == field.max():
             raise BadInput(f"field: is constant ({field.flat[0]:g} everywhere): it has no spectrum")
-        found.append(sums.means(sums.block(EVERYTHING, [scipy.fft.rfftn(field - field.mean())])))
-    modes, (k, _) = found[0]
+        found.append(
+            sums.means(sums.block(modes.EVERYTHING, [scipy.fft.rfftn(field - field.mean())]))
+        )
+    count, (k, _) = found[0]
     values = np.stack([power for _, (_, power) in found])
     mean = values.mean(axis=0)
-    good = (mean > 0) & (modes > 0)
+    good = (mean > 0) & (count > 0)
     # Each fine bin over its mean, or the steep parts of a spectrum would drown the rest of a bin.
-    weight = np.where(good, modes, 0.0)
+    weight = np.where(good, count, 0.0)
     level = np.where(good, values / np.where(good, mean, 1.0), 0.0)
     starts = np.arange(0, len(k), WIDTH)
     wide = np.add.reduceat(weight, starts)
