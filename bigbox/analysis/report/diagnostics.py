@@ -35,11 +35,7 @@ LINE_OF_SIGHT = 2
 
 
 def spectra(
-    field: Field,
-    truth: Field | None,
-    others: Sequence[Field],
-    edges: Float,
-    budget: Resources,
+    field: Field, truth: Field | None, others: Sequence[Field], edges: Float, budget: Resources
 ) -> Numbers:
     """Return P(k) of the box, the truth and the realizations, in the same bins, with error bars.
 

@@ -94,7 +94,6 @@ def open_truth(text: str, name: str, like: Field) -> Field:
         truth = open_field(text, name)
     else:
         source = open_source(text)
-
         edges = [min(n, EDGE) for n in source.shape]
         array = LazyArray(source.shape, edges, lambda r: source.read((r[0], r[1], r[2])))
         x, y, z = np.broadcast_to(source.attributes.get("box_size", like.box_size), 3).tolist()

@@ -14,14 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.analysis.seams.cells import (
-    Block,
-    Layers,
-    check_shape,
-    choose_blocks,
-    layers_of,
-    refuse,
-)
+from bigbox.analysis.seams.cells import Block, Layers, check_shape, choose_blocks, layers_of, refuse
 from bigbox.analysis.spectra.modes import Float
 from bigbox.analysis.spectra.power import MEMORY
 from bigbox.blockwise import map_blocks

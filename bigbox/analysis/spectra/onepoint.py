@@ -46,11 +46,7 @@ class Distribution:
 
 
 def distribution(
-    array: Any,
-    *,
-    bins: int | npt.ArrayLike = 100,
-    log: bool = False,
-    memory: int = MEMORY,
+    array: Any, *, bins: int | npt.ArrayLike = 100, log: bool = False, memory: int = MEMORY
 ) -> Distribution:
     """Return the distribution of an array of any shape: numpy, zarr or dask, in two passes.
 

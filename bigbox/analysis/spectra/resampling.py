@@ -44,11 +44,7 @@ def scatter(spectra: Sequence[Spectrum]) -> Float:
 
 
 def over_subvolumes(
-    spectrum: Spectrum,
-    array: Any,
-    box_size: float | Sequence[float],
-    *,
-    pieces: int = 4,
+    spectrum: Spectrum, array: Any, box_size: float | Sequence[float], *, pieces: int = 4
 ) -> Spectrum:
     """Return the spectrum of the box with jackknife errors from pieces^3 sub-volumes of its array.
 
