@@ -107,9 +107,7 @@ def panels(
         array = box.require(name) if known_field(name) else box.array(name)
         if tuple(array.shape[-3:]) != box.shape or array.ndim > 4:
             raise BadInput(f"{box.path}/{name}: has shape {array.shape}, no field over the box")
-        if array.ndim == 3:
-            found[name] = slab_image(array, slab)
-            continue
-        for channel in range(array.shape[0]):
-            found[f"{name} {channel}"] = slab_image(array, slab, channel=channel)
+        for channel in [None] if array.ndim == 3 else range(array.shape[0]):
+            title = name if channel is None else f"{name} {channel}"
+            found[title] = slab_image(array, slab, channel=channel)
     return found

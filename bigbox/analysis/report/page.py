@@ -87,7 +87,7 @@ def write_report(
     if view.mark_tiles and tiling is not None:
         corners = tile_corners(tiling, slab.axis, fields["box"].voxel)
     options = {"axis": slab.axis, "sides": fields["box"].box_size, "slab": place}
-    drawn = _maps(out, numbers, fields, slab, corners, options)
+    drawn = _maps(out, fields, slab, corners, options)
     halo = _halo_maps(out, numbers, fields, slab, options)
     for name, (height, draw) in figures.drawings(numbers).items():
         with figures.sheet(out / f"{name}.png", height) as figure:
@@ -118,15 +118,10 @@ def _base64(raw: bytes) -> str:
 
 
 def _maps(
-    out: Path,
-    numbers: Numbers,
-    fields: Mapping[str, Field],
-    slab: Slab,
-    corners: Any,
-    options: dict[str, Any],
+    out: Path, fields: Mapping[str, Field], slab: Slab, corners: Any, options: dict[str, Any]
 ) -> list[str]:
     """Draw the maps of the matter, the field and the truth; return the files' names."""
-    box, name, drawn = fields["box"].box, numbers["box"]["array"], []
+    box, name, drawn = fields["box"].box, Path(fields["box"].name).name, []
     if box is not None and box.has("dm"):
         image = slab_image(box.require("dm"), slab)
         figures.maps(out / "map_dm.png", {"dark matter": image}, "dm", **options)

@@ -61,12 +61,10 @@ def distribution(
     threads = max(1, min(len(os.sched_getaffinity(0)), memory // _BYTES))
 
     def first(values: npt.NDArray[Any]) -> tuple[int, float, float, float]:
-        if not np.isfinite(values).all():
-            return 0, math.nan, math.inf, -math.inf
         kept = _kept(values, log)
-        if not len(kept):
-            return 0, 0.0, math.inf, -math.inf
-        return len(kept), float(kept.sum()), float(kept.min()), float(kept.max())
+        total = float(kept.sum()) if np.isfinite(values).all() else math.nan
+        least, most = kept.min(initial=math.inf), kept.max(initial=-math.inf)
+        return len(kept), total, float(least), float(most)
 
     counted, totals, lows, highs = zip(*map_blocks(first, blocks, workers=threads), strict=True)
     count = sum(counted)
