@@ -15,6 +15,7 @@ torch on a GPU run the same operations in the same order and give the same bits.
 from __future__ import annotations
 
 from enum import IntEnum
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -92,27 +93,20 @@ def normal(
     corner = np.asarray(origin, dtype=np.int64)
     corners = np.atleast_2d(corner)
     word = realization << 16 | int(purpose) << 12 | step
-    x, y, z = (
-        (corners[:, a, None] + np.arange(shape[a])) % box_shape[a] for a in range(3)
-    )  # (B, n) each
+    x, y, z = ((corners[:, a, None] + np.arange(shape[a])) % box_shape[a] for a in range(3))
     blocks, index = _blocks(z)
     if device is not None and not str(device).startswith("cpu"):
-        out = _normal_torch(seed, word, x, y, blocks, index, device)
-        return out if corner.ndim == 2 else out[0]
-    filled = np.empty((len(corners), *shape), np.float32)
-    for b in range(len(corners)):  # one tile at a time: the arrays stay in the cache
-        fields = _fields(seed, word, x[b : b + 1], y[b : b + 1], blocks[b : b + 1])
-        first = index[b, 0]
-        if index[b, -1] - first == shape[2] - 1:
-            filled[b] = fields[0, :, :, first : first + shape[2]]
-        else:
-            filled[b] = np.take(fields[0], index[b], axis=2)
-    result = filled if corner.ndim == 2 else filled[0]
-    if device is None:
-        return result
-    import torch
-
-    return torch.from_numpy(result)
+        result = _normal_torch(seed, word, x, y, blocks, index, device)
+    else:
+        result = np.empty((len(corners), *shape), np.float32)
+        for b, first in enumerate(index[:, 0]):  # one tile at a time: arrays stay in the cache
+            fields = _fields(seed, word, x[b : b + 1], y[b : b + 1], blocks[b : b + 1])[0]
+            wraps = index[b, -1] - first != shape[2] - 1
+            where = index[b] if wraps else slice(first, first + shape[2])
+            result[b] = fields[:, :, where]
+        if device is not None:
+            result = import_module("torch").from_numpy(result)
+    return result if corner.ndim == 2 else result[0]
 
 
 def _blocks(z: Array) -> tuple[Array, Array]:
@@ -152,14 +146,13 @@ def _fields(seed: int, word: int, x: Any, y: Any, blocks: Any) -> Any:
         (blocks * 0 + word)[:, None, None, :],
     )
     words = philox((seed & MASK, seed >> 32), counter)
-    voxels: Any
-    if isinstance(x, np.ndarray):
-        voxels = np.stack(words, axis=-1)
-    else:
-        import torch
-
-        voxels = torch.stack(words, dim=-1)
+    voxels = _library(x).stack(words, -1)
     return gaussian(voxels.reshape(*voxels.shape[:3], -1))
+
+
+def _library(array: Any) -> Any:
+    """Return the module of an array's type: numpy, or torch."""
+    return import_module(type(array).__module__)
 
 
 def philox(key: tuple[int, int], counter: tuple[Any, Any, Any, Any]) -> tuple[Any, ...]:
@@ -190,7 +183,8 @@ def philox(key: tuple[int, int], counter: tuple[Any, Any, Any, Any]) -> tuple[An
 
 def gaussian(words: Any) -> Any:
     """Return normals, float64, of int64 words i < 2^32: AS 241 of (i + 1/2) / 2^32."""
-    q = words.astype(np.float64) if isinstance(words, np.ndarray) else words.double()
+    library = _library(words)
+    q = library.asarray(words, dtype=library.float64)
     q -= 2147483647.5
     q *= 2.0**-32  # u - 1/2, exactly
     r = q * q
@@ -202,7 +196,7 @@ def gaussian(words: Any) -> Any:
     value, q = value.reshape(-1), q.reshape(-1)
     tail = abs(q) > _CENTRE
     outer = q[tail]
-    r = _sqrt(_minus_log(0.5 - abs(outer)))
+    r = library.sqrt(_minus_log(0.5 - abs(outer)))
     r -= _TAIL_SHIFT
     far = _polynomial(_C, r)
     far /= _polynomial(_D, r)
@@ -221,33 +215,24 @@ def _polynomial(coefficients: tuple[float, ...], r: Any) -> Any:
     return value
 
 
-def _sqrt(value: Any) -> Any:
-    return np.sqrt(value) if isinstance(value, np.ndarray) else value.sqrt()
-
-
 def _minus_log(p: Any) -> Any:
     """Return -log(p) of normal float64 p in (0, 1), to 1e-10, from + - * / and p's bits alone.
 
     p = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(f), f = (m - 1) / (m + 1).
     """
-    numpy = isinstance(p, np.ndarray)
-    if numpy:
-        bits = p.view(np.int64)
-    else:
-        import torch
-
-        bits = p.view(torch.int64)
+    library = _library(p)
+    bits = p.view(library.int64)
     mantissa = bits & _MANTISSA
     high = (mantissa > _SQRT_HALF_MANTISSA) * 1  # int64 in numpy and in torch
     exponent = (bits >> 52) - 1023 + high
     mantissa |= (1023 - high) << 52
-    m = mantissa.view(np.float64) if numpy else mantissa.view(torch.float64)
+    m = mantissa.view(library.float64)
     f = (m - 1.0) / (m + 1.0)
     s = f * f
     series = _polynomial((1.0, 1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13), s)
     series *= f
     series *= 2.0
-    whole = exponent.astype(np.float64) if numpy else exponent.double()
+    whole = library.asarray(exponent, dtype=library.float64)
     whole *= _LN2
     whole += series
     whole *= -1.0

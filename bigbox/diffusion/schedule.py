@@ -91,13 +91,3 @@ class Schedule:
     def sigmas(self) -> np.ndarray:
         """float64 (steps + 1,): the noise's amplitude in z."""
         return np.asarray(1.0 / np.sqrt(1.0 + np.exp(-self.gammas)))
-
-    def as_dict(self) -> dict[str, float | int | bool]:
-        """Return it as JSON values."""
-        return {
-            "steps": self.steps,
-            "gamma_min": self.gamma_min,
-            "gamma_max": self.gamma_max,
-            "skew": self.skew,
-            "to_zero": self.to_zero,
-        }

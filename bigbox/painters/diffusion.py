@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -56,16 +56,12 @@ class DiffusionPainter(ABC):
     steps: int = DEFAULT_STEPS[DEFAULT_SAMPLER]
     device: str = "cpu"
     threads: int = 1
-    schedule: Schedule = field(init=False)
 
     name: ClassVar[str]
     input: ClassVar[str]
     margin: ClassVar[int]
     channels: ClassVar[int]
     TILES_PER_CALL: ClassVar[dict[str, int]]  # on a CPU, and at most on a GPU
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "schedule", Schedule(self.steps, **self._schedule_ends()))
 
     @classmethod
     def from_settings(cls, settings: PainterSettings, **own: Any) -> Self:
@@ -74,9 +70,10 @@ class DiffusionPainter(ABC):
         shared = settings.chosen(*noise, *how, "device", "threads")
         return cls(**shared, steps=settings.calls, **own)
 
+    @property
     @abstractmethod
-    def _schedule_ends(self) -> dict[str, Any]:
-        """Return the schedule but for its number of steps."""
+    def schedule(self) -> Schedule:
+        """The noise levels, of `steps` calls."""
 
     @abstractmethod
     def units(self, condition: Tensor) -> DenoiserUnits:
@@ -130,7 +127,7 @@ class DiffusionPainter(ABC):
             "box_shape": list(self.box_shape),
             "overlap_method": self.overlap_method,
             "sampler": self.sampler,
-            "schedule": self.schedule.as_dict(),
+            "schedule": asdict(self.schedule),
             "device": device_name(self.device),
             "together": self.tiles_per_call,
             **self._own_identity(),

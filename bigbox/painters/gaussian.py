@@ -21,9 +21,10 @@ tiles of any mask run in one batched product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -49,35 +50,20 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 }
 
 
-def axis_pole() -> float:
-    """Return the process's fourfold pole z, of b (z + 1/z) = 1 + 2 b with b = R^2 / 4."""
-    b = SMOOTHING**2 / 4
-    return float((1 + 2 * b - np.sqrt(1 + 4 * b)) / (2 * b))
-
-
 @lru_cache(maxsize=1)
-def _axis_filter() -> tuple[np.ndarray, float]:
-    """Return coefficients (5,) of (1 - pole z)^4, and the innovation's variance if g has 1."""
+def axis_filter() -> tuple[np.ndarray, float]:
+    """Return coefficients (5,) of (1 - pole z)^4, and the innovation's variance if g has 1.
+
+    The fourfold pole is that of b (z + 1/z) = 1 + 2 b with b = R^2 / 4.
+    """
+    b = SMOOTHING**2 / 4
+    pole = float((1 + 2 * b - np.sqrt(1 + 4 * b)) / (2 * b))
     a = np.ones(1)
     for _ in range(ORDER):
-        a = np.convolve(a, [1.0, -axis_pole()])
+        a = np.convolve(a, [1.0, -pole])
     k = 2 * np.pi * np.arange(4096) / 4096
     response = abs(np.exp(-1j * np.outer(k, np.arange(ORDER + 1))) @ a) ** -2
     return a, float(1.0 / response.mean())
-
-
-def axis_power(k: np.ndarray) -> np.ndarray:
-    """Return P(k) of g along one axis, k in radians per voxel; its mean over (-pi, pi) is 1."""
-    a, innovation = _axis_filter()
-    b = SMOOTHING**2 / 4
-    at_zero = innovation / a.sum() ** 2
-    return np.asarray(at_zero * (1 + b * 2 * (1 - np.cos(k))) ** -float(ORDER))
-
-
-def true_power(shape: tuple[int, int, int]) -> np.ndarray:
-    """Return <|fftn(g)|^2> / N_voxels of every mode of g on a periodic box, float64 as fftn(g)."""
-    px, py, pz = (axis_power(2 * np.pi * np.arange(n) / n) for n in shape)
-    return np.asarray(px[:, None, None] * py[:, None] * pz)
 
 
 def axis_precision(tile: int) -> np.ndarray:
@@ -86,59 +72,43 @@ def axis_precision(tile: int) -> np.ndarray:
     Gohberg-Semencul: banded (A A^T - B B^T) / innovation variance, no inversion needed. A and B are
     lower triangular Toeplitz matrices of the coefficients, and of them in reverse.
     """
-    a, innovation = _axis_filter()
-    forward, backward = np.zeros((tile, tile)), np.zeros((tile, tile))
-    for lag in range(min(ORDER + 1, tile)):
+    a, innovation = axis_filter()
+    forward, backward = np.zeros((2, tile, tile))
+    for lag in range(ORDER + 1):
         forward += a[lag] * np.eye(tile, k=-lag)
-    for lag in range(max(0, tile - ORDER), tile):
-        backward += a[tile - lag] * np.eye(tile, k=-lag)
+        backward += a[lag] * np.eye(tile, k=lag - tile)
     return np.asarray((forward @ forward.T - backward @ backward.T) / innovation)
 
 
-def axis_covariance(tile: int) -> np.ndarray:
-    """Return the covariance (tile, tile) of g along one axis, float64."""
-    k = 2 * np.pi * np.arange(4096) / 4096
-    c = np.fft.ifft(axis_power(k)).real
-    return np.asarray(c[abs(np.arange(tile)[:, None] - np.arange(tile)[None])])
+class AxisLaw(NamedTuple):
+    """One axis of the law of U given its slabs, float64, zero outside U."""
 
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis of the law of U given its slabs, all (t, t) or (t,), float64, zero outside U.
-
-    vectors, values: eigenvectors (columns) and eigenvalues of the covariance; mean: -(Q_UU)^-1 Q
-    on the known voxels (the product over the axes has the sign taken out).
-    """
-
-    vectors: np.ndarray
-    values: np.ndarray
-    mean: np.ndarray
+    vectors: np.ndarray  # (t, t), eigenvectors of the covariance, as columns
+    values: np.ndarray  # (t,), its eigenvalues
+    mean: np.ndarray  # (t, t), (Q_UU)^-1 Q: the product over the axes has the mean's sign
 
 
 @lru_cache(maxsize=256)
-def axis_law(tile: int, low: int, high: int) -> Axis:
+def axis_law(tile: int, low: int, high: int) -> AxisLaw:
     """Return the law along one axis with known slabs of `low` and `high` voxels."""
     q = axis_precision(tile)
     u = slice(low, tile - high)
     precision, modes = np.linalg.eigh(q[u, u])
-    vectors, values, inverse = np.zeros((tile, tile)), np.zeros(tile), np.zeros((tile, tile))
-    vectors[u, u] = modes
-    values[u] = 1.0 / precision
+    vectors, inverse, values = *np.zeros((2, tile, tile)), np.zeros(tile)
+    vectors[u, u], values[u] = modes, 1.0 / precision
     inverse[u, u] = (modes / precision) @ modes.T
-    return Axis(vectors, values, inverse @ q)
+    return AxisLaw(vectors, values, inverse @ q)
 
 
-def apply_axes(x: Tensor, matrices: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+def apply_axes(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
     """Multiply each axis of x (B, n0, n1, n2) with matrices (B, n_a, m_a), x_a -> m_a.
 
     Each product takes the first axis away and appends the new one, so after three the axes are back
     in their order and all three are the same kind of matrix product, without a copy.
     """
-    size = x.shape[0]
     for matrix in matrices:
-        rest = x.shape[2:]
-        x = torch.bmm(x.reshape(size, x.shape[1], -1).transpose(1, 2), matrix)
-        x = x.view(size, *rest, matrix.shape[2])
+        rows = x.flatten(2).transpose(1, 2)
+        x = torch.bmm(rows, matrix).view(len(x), *x.shape[2:], matrix.shape[2])
     return x
 
 
@@ -151,10 +121,8 @@ class GaussianDenoiser:
 
     def __init__(self, known: Known, schedule: Schedule) -> None:
         x0, tile = known.x0, known.x0.shape[-1]
-        laws = [
-            [axis_law(tile, int(low), int(high)) for low, high in known.width[:, a]]
-            for a in range(3)
-        ]
+        widths = known.width.transpose(1, 0, 2).tolist()
+        laws = [[axis_law(tile, low, high) for low, high in axis] for axis in widths]
         self.schedule = schedule
         self.forward = _stack([[law.vectors for law in axis] for axis in laws], x0)
         self.backward = _stack([[law.vectors.T for law in axis] for axis in laws], x0)
@@ -179,9 +147,8 @@ class GaussianDenoiser:
         return x0 if self.base is None else x0.add_(self.base)
 
 
-def _stack(axes: list[list[np.ndarray]], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    first, second, third = (torch.from_numpy(np.stack(axis)).to(like) for axis in axes)
-    return first, second, third
+def _stack(axes: list[list[np.ndarray]], like: Tensor) -> list[Tensor]:
+    return [torch.from_numpy(np.stack(axis)).to(like) for axis in axes]
 
 
 @dataclass(frozen=True)
@@ -203,10 +170,11 @@ class GaussianPainter(DiffusionPainter):
     def __post_init__(self) -> None:
         if self.tile < ORDER:
             raise BadInput(f"gaussian painter: tile {self.tile} is below {ORDER}; use larger tiles")
-        super().__post_init__()
 
-    def _schedule_ends(self) -> dict[str, Any]:
-        return SCHEDULES[self.sampler]
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise levels."""
+        return Schedule(self.steps, **SCHEDULES[self.sampler])
 
     def _own_identity(self) -> dict[str, Any]:
         return {
@@ -218,8 +186,8 @@ class GaussianPainter(DiffusionPainter):
 
     def units(self, condition: Tensor) -> DenoiserUnits:
         """Return the units of these tiles from their density, (B, 1, n, n, n)."""
-        matrix = self._kernel.expand(len(condition), -1, -1)
-        mean = apply_axes(condition[:, 0], (matrix, matrix, matrix)).mul_(MEAN_MK)
+        matrices = [self._kernel.expand(len(condition), -1, -1)] * 3
+        mean = apply_axes(condition[:, 0], matrices).mul_(MEAN_MK)
         return DenoiserUnits(
             normalise=lambda brightness: (brightness - mean) / SCATTER_MK,
             brightness=lambda x: x.mul_(SCATTER_MK).add_(mean),
@@ -234,8 +202,8 @@ class GaussianPainter(DiffusionPainter):
     def _kernel(self) -> Tensor:
         """(t + 2 margin, t): the Gaussian of R voxels, cut at the margin, of unit sum."""
         taps = np.exp(-(np.arange(-MARGIN, MARGIN + 1) ** 2) / (2 * SMOOTHING**2))
-        taps /= taps.sum()
-        matrix = np.zeros((self.tile + 2 * MARGIN, self.tile))
-        for voxel in range(self.tile):
-            matrix[voxel : voxel + 2 * MARGIN + 1, voxel] = taps
+        edge = self.tile + 2 * MARGIN
+        matrix = np.zeros((edge, self.tile))
+        for place, tap in enumerate(taps / taps.sum()):
+            matrix += tap * np.eye(edge, self.tile, k=-place)
         return self._tensor(matrix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from bigbox.data import default_model
 from bigbox.diffusion.overlap import Known
+from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
 from bigbox.networks.lodi import TILE, clean_estimate
 from bigbox.networks.model import Model, load_model
@@ -44,8 +46,7 @@ class NetworkDenoiser:
         level = (float(schedule.gammas[step]) - low) / (high - low)
         levels = torch.full((1,), level, device=z.device)
         output = painter.compiled_network(z, levels, self.prepared).float()
-        alpha = torch.tensor(float(schedule.alphas[step]))
-        sigma = torch.tensor(float(schedule.sigmas[step]))
+        alpha, sigma = (torch.tensor(float(a[step])) for a in (schedule.alphas, schedule.sigmas))
         x0 = clean_estimate(painter.network.size.parametrisation, z, output, alpha, sigma)
         return torch.where(known.mask, known.x0, x0) if known.width.any() else x0
 
@@ -67,7 +68,6 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
     def __post_init__(self) -> None:
         if self.tile != TILE:
             raise BadInput(f"lodi painter: tile {self.tile}, the network paints {TILE}³ voxels")
-        super().__post_init__()
 
     @classmethod
     def from_settings(cls, settings: PainterSettings, **own: Any) -> Self:
@@ -80,13 +80,12 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
         """One call, so that what waits for a batch waits no longer than it must."""
         return self.tiles_per_call
 
-    def _schedule_ends(self) -> dict[str, Any]:
-        ends = SCHEDULES[self.sampler]
-        low, high = self.gamma_ends
-        return ends | {
-            "gamma_min": max(low, ends["gamma_min"]),
-            "gamma_max": min(high, ends["gamma_max"]),
-        }
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The noise levels, within those of the training."""
+        (low, high), ends = self.gamma_ends, SCHEDULES[self.sampler]
+        low, high = max(low, ends["gamma_min"]), min(high, ends["gamma_max"])
+        return Schedule(self.steps, **ends | {"gamma_min": low, "gamma_max": high})
 
     def _own_identity(self) -> dict[str, Any]:
         return {
@@ -114,8 +113,7 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
         return float(low), float(high)
 
     def _example(self) -> tuple[Tensor, ...]:
-        shape = (self.tiles_per_call, self.tile, self.tile, self.tile)
-        z = torch.zeros(shape, device=self.device)
+        z = torch.zeros((self.tiles_per_call, *(TILE,) * 3), device=self.device)
         halo = z[:, None].expand(-1, self.channels, -1, -1, -1)
         level = torch.zeros(1, device=self.device)
         return z, level, self.network.prepare(halo, z, z > 0)

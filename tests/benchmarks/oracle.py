@@ -33,9 +33,10 @@ import numpy as np
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.painters import Painter, TileBatch, make_painter
 from bigbox.painters.base import unknown_slices
-from bigbox.painters.gaussian import SCATTER_MK, true_power
+from bigbox.painters.gaussian import SCATTER_MK
 from bigbox.scheduler.stages import known, stage, stages
 from bigbox.scheduler.tiling import Tiling
+from tests.reference.gaussian import true_power
 
 BIN_EDGES = (0.5, 8.5, 14.5, *np.arange(20.5, 112, 6))  # in units of 2 pi / box
 RESOLVED = 1e-3

@@ -29,6 +29,7 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import echo
 from tests.benchmarks.oracle import DEFAULT, METHODS, markdown, measure, summary
+from tests.reference.gaussian import axis_covariance, axis_power, true_power
 
 BOX = (40, 40, 40)
 KINDS: dict[str, dict[str, Any]] = {
@@ -241,7 +242,7 @@ def test_the_trivial_mean_follows_the_matter() -> None:
 
 @pytest.mark.parametrize("tile", [4, 5, 6, 8, 9, 32])
 def test_precision_is_the_inverse_covariance_and_banded(tile: int) -> None:
-    precision, covariance = oracle.axis_precision(tile), oracle.axis_covariance(tile)
+    precision, covariance = oracle.axis_precision(tile), axis_covariance(tile)
     assert np.allclose(precision @ covariance, np.eye(tile), atol=1e-11)
     lag = abs(np.arange(tile)[:, None] - np.arange(tile)[None])
     assert not precision[lag > oracle.ORDER].any()
@@ -250,19 +251,19 @@ def test_precision_is_the_inverse_covariance_and_banded(tile: int) -> None:
 
 def test_the_spectrum_is_the_smoothing_of_the_maps() -> None:
     k = np.array([0.0, 0.05, 0.1, 0.2])
-    power = oracle.axis_power(k) / oracle.axis_power(np.zeros(1))
+    power = axis_power(k) / axis_power(np.zeros(1))
     assert np.allclose(power, np.exp(-((k * oracle.SMOOTHING) ** 2)), rtol=0.01)
     grid = 2 * np.pi * np.arange(1024) / 1024
-    assert oracle.axis_power(grid).mean() == pytest.approx(1)
-    a, innovation = oracle._axis_filter()
+    assert axis_power(grid).mean() == pytest.approx(1)
+    a, innovation = oracle.axis_filter()
     response = abs(np.exp(-1j * np.outer(grid, np.arange(5))) @ a) ** -2 * innovation
-    assert np.allclose(response, oracle.axis_power(grid), rtol=1e-10)
+    assert np.allclose(response, axis_power(grid), rtol=1e-10)
 
 
 def test_true_power_is_the_covariance_on_the_circle() -> None:
     shape = (48, 40, 44)
-    covariance = np.fft.ifftn(oracle.true_power(shape)).real
-    c = oracle.axis_covariance(12)[0]
+    covariance = np.fft.ifftn(true_power(shape)).real
+    c = axis_covariance(12)[0]
     expected = c[:, None, None] * c[None, :, None] * c[None, None, :]
     assert np.allclose(covariance[:12, :12, :12], expected, atol=1e-7)
 
@@ -273,7 +274,7 @@ def test_true_power_is_the_covariance_on_the_circle() -> None:
 def dense_estimate(z: np.ndarray, x0: np.ndarray, width: np.ndarray, a: float, s: float) -> Any:
     """E[x0 | z, known] from the t^3 x t^3 covariance; float64, (t, t, t)."""
     tile = len(z)
-    c = oracle.axis_covariance(tile)
+    c = axis_covariance(tile)
     covariance = np.kron(np.kron(c, c), c)
     inside = np.zeros((tile, tile, tile), bool)
     inside[unknown_slices(width, tile)] = True
@@ -293,7 +294,7 @@ def test_denoiser_for_every_pattern_of_known_faces(tile: int, every: int) -> Non
     draw = np.random.default_rng(tile)
     patterns = np.array(list(product((0, 1), repeat=6))).reshape(-1, 3, 2)
     width = patterns * draw.integers(1, tile // 2, patterns.shape)
-    c = np.linalg.cholesky(oracle.axis_covariance(tile))
+    c = np.linalg.cholesky(axis_covariance(tile))
     x0 = np.einsum("ai,bj,ck,nijk->nabc", c, c, c, draw.normal(size=(64, tile, tile, tile)))
     for b in range(64):
         x0[(b, *unknown_slices(width[b], tile))] = 0
@@ -385,7 +386,7 @@ def test_painted_tiles_have_the_conditional_law() -> None:
     one = pick(batch_for(painter, tile, 1), np.array([0]))
     one.inputs[:] = 0
     width = np.array([[0, 0], [3, 0], [0, 2]])
-    c = np.linalg.cholesky(oracle.axis_covariance(tile))
+    c = np.linalg.cholesky(axis_covariance(tile))
     white = np.random.default_rng(4).normal(size=(tile, tile, tile))
     known = (np.einsum("ai,bj,ck,ijk->abc", c, c, c, white) * 0.02).astype(np.float32)
     u = unknown_slices(width, tile)
