@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from bigbox.data import default_model
 from bigbox.devices import on_gpu
+from bigbox.errors import BadInput
 from bigbox.networks.model import Model, read_card
 from bigbox.networks.presets import HalogenSize
 from bigbox.painters.compiled import CompiledNetwork
 from bigbox.painters.precision import fast_dtype, ready
 from bigbox.painters.settings import HaloSettings, PainterSettings
-from bigbox.painters.validity import check_box
 from bigbox.store.box import Box
+
+SAME_VOXEL = 0.05  # relative difference of voxel sizes that a model may be used at
+SAME_REDSHIFT = 0.05
 
 
 class NetworkPainter(ABC):
@@ -47,9 +52,8 @@ class NetworkPainter(ABC):
         if not on_gpu(self.device):
             return self.TILES_PER_CALL["cpu"]
         size: Any = self.model.network.size
-        return tiles_on_gpu(
-            activation_bytes(size, self.EDGE), self.TILES_PER_CALL["cuda"], self.device
-        )
+        each = activation_bytes(size, self.EDGE)
+        return tiles_on_gpu(each, self.TILES_PER_CALL["cuda"], self.device)
 
     @cached_property
     def dtype(self) -> torch.dtype:
@@ -86,3 +90,43 @@ def tiles_on_gpu(bytes_each: int, most: int, device: str) -> int:
 def activation_bytes(size: HalogenSize, edge: int) -> int:
     """Return bytes of a U-Net at work on one tile or window, about 24 maps at full resolution."""
     return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
+
+
+def check_box(folder: Path, card: dict[str, Any], box: Box) -> None:
+    """Refuse a box that the model in `folder`, with this card, was not trained for.
+
+    A network knows one resolution, redshift and smoothing. At others it paints something else,
+    without a sign of it.
+
+    Raises
+    ------
+    BadInput
+        One line with the box's value, the model's, and the way out.
+    """
+    what, way = f"model {folder}/{card['kind']}", "or --force, if you know better"
+    if abs(box.voxel / card["voxel_size"] - 1) > SAME_VOXEL:
+        raise BadInput(
+            f"{box.path}: voxels of {box.voxel:.5g} Mpc/h, {what} was trained at "
+            f"{card['voxel_size']:.5g} (within {SAME_VOXEL:.0%}); ingest with another --grid, {way}"
+        )
+    if abs(box.redshift - card["redshift"]) > SAME_REDSHIFT:
+        raise BadInput(
+            f"{box.path}: redshift {box.redshift:.4g}, {what} was trained at "
+            f"{card['redshift']:.4g} (within {SAME_REDSHIFT}); train one for this redshift, {way}"
+        )
+    if card["kind"] != "lodi" or not box.has("halo"):
+        return
+    halo: dict[str, Any] = box.array("halo").attrs.asdict()
+    radius = halo.get("smoothing")
+    if radius is not None and abs(radius - card["smoothing"]) > 1e-3:
+        raise BadInput(
+            f"{box.path}/halo: smoothed over {radius:.4g} Mpc/h, {what} was trained on haloes "
+            f"smoothed over {card['smoothing']:.4g}; ingest with that --smoothing, {way}"
+        )
+    edges = halo.get("mass_edges")
+    lower = card["halo_mass_edges"]
+    if edges is not None and not np.allclose(edges[: len(lower)], lower, rtol=1e-6):
+        raise BadInput(
+            f"{box.path}/halo: mass bins from {edges} M_sun/h, {what} was trained on {lower}; "
+            f"ingest it again, {way}"
+        )

@@ -28,12 +28,15 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from bigbox.store.durable import Disk, File
 
+F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+Undo = Callable[[], None]
 
 
 class Killed(BaseException):
@@ -44,26 +47,19 @@ class World:
     """What several processes share: the directory, what is not durable in it, and the fault."""
 
     def __init__(self, root: Path, *, locks: bool = True) -> None:
-        self.root = root
-        self.locks = locks
+        self.root, self.locks = root, locks
         self.grave = root / "grave"
         self.grave.mkdir(parents=True)
         self.buried = 0
-        self.names: list[tuple[str, Callable[[], None], list[str]]] = []
-        self.data: dict[tuple[int, int], Pending] = {}
+        self.names: list[tuple[str, Undo, list[str]]] = []
+        self.data: dict[int, Pending] = {}  # by inode
         self.files: list[File] = []
-        self.count = 0
-        self.trace: list[str] = []
         self.hits: Counter[str] = Counter()
-        self.at = 0
-        self.mode = ""
-        self.phase = ""
-        self.dead = False
-        self.full = False
+        self.arm(0, "", "")
 
     def arm(self, at: int, mode: str, phase: str) -> None:
         """Let the fault happen at operation `at` from now on (0: never)."""
-        self.count, self.trace = 0, []
+        self.count, self.trace = 0, list[str]()
         self.at, self.mode, self.phase = at, mode, phase
         self.dead = self.full = False
 
@@ -84,21 +80,22 @@ class World:
         for pending in self.data.values():
             pending.lose(rng)
         self.data.clear()
-        keep: dict[str, int] = {}
-        for directory in dict.fromkeys(d for d, _, _ in self.names):
-            many = sum(d == directory for d, _, _ in self.names)
-            keep[directory] = rng.choice([0, many, rng.randint(0, many)])
-        left = Counter(d for d, _, _ in self.names)
+        left = Counter(directory for directory, _, _ in self.names)
+        keep = {d: rng.choice([0, many, rng.randint(0, many)]) for d, many in left.items()}
         for directory, undo, _ in reversed(self.names):
             left[directory] -= 1
             if left[directory] >= keep[directory]:
                 undo()
         self.names.clear()
 
-    def bury(self, path: str) -> str:
-        """Move a file or directory out of sight, to where an undo can bring it back from."""
+    def grave_place(self) -> str:
+        """Return a new name out of sight, from where an undo can bring something back."""
         self.buried += 1
-        place = str(self.grave / str(self.buried))
+        return str(self.grave / str(self.buried))
+
+    def bury(self, path: str | Path) -> str:
+        """Move a file or directory out of sight, and return where to."""
+        place = self.grave_place()
         os.rename(path, place)
         return place
 
@@ -144,16 +141,26 @@ class Pending:
         os.close(self.fd)
 
 
+def _crash_point(name: str, *, of: int = 0, allocates: bool = False) -> Callable[[F], F]:
+    """Make a method of CrashDisk a crash point; of: which argument is its path or file."""
+
+    def decorate(operation: F) -> F:
+        @wraps(operation)
+        def point(disk: CrashDisk, *args: Any) -> Any:
+            path, do = getattr(args[of], "path", args[of]), partial(operation, disk, *args)
+            return disk.crash_point(name, path, do, allocates=allocates)
+
+        return cast(F, point)
+
+    return decorate
+
+
 class CrashDisk(Disk):
     """The store's disk, every operation of it a crash point of the world it lives in."""
 
     def __init__(self, world: World, before: Callable[[int], None] | None = None) -> None:
-        super().__init__()
-        self.world = world
-        self.count = 0
+        self.world, self.count = world, 0
         self.before = before  # called before each operation with its number, for interleaving
-
-    # ---------------------------------------------------------------- operations
 
     def open(self, path: str | Path, *, create: bool = False, exclusive: bool = False) -> File:
         """Open a file; a new name is not durable."""
@@ -163,11 +170,11 @@ class CrashDisk(Disk):
             file = super(CrashDisk, self).open(path, create=create, exclusive=exclusive)
             self.world.files.append(file)
             if fresh:
-                self._named(path, lambda: self._gone(path))
+                self._named(path)
             return file
 
         makes = exclusive or (create and not os.path.exists(path))
-        return self._point("create" if makes else "open", path, do, allocates=makes)
+        return self.crash_point("create" if makes else "open", path, do, allocates=makes)
 
     def write_at(self, file: File, offset: int, buffers: Sequence[Any]) -> int:
         """Write at an offset, or a part of it where the fault strikes half-way."""
@@ -177,7 +184,7 @@ class CrashDisk(Disk):
             self._changing(file).note(offset, length)
             return super(CrashDisk, self).write_at(file, offset, [raw[:length]])
 
-        return self._point(
+        return self.crash_point(
             "write",
             file.path,
             lambda: part(len(raw)),
@@ -185,90 +192,77 @@ class CrashDisk(Disk):
             allocates=True,
         )
 
+    @_crash_point("truncate")
     def truncate(self, file: File, size: int) -> None:
         """Cut a file; its old bytes may come back."""
+        old = os.fstat(file.fd).st_size
+        self._changing(file).note(min(size, old), abs(old - size))
+        super().truncate(file, size)
 
-        def do() -> None:
-            old = os.fstat(file.fd).st_size
-            self._changing(file).note(min(size, old), abs(old - size))
-            super(CrashDisk, self).truncate(file, size)
-
-        self._point("truncate", file.path, do)
-
+    @_crash_point("fsync", allocates=True)
     def fsync(self, file: File) -> None:
         """Make the bytes of a file durable, but not its name."""
+        if pending := self.world.data.pop(os.fstat(file.fd).st_ino, None):
+            pending.close()
 
-        def do() -> None:
-            state = os.fstat(file.fd)
-            pending = self.world.data.pop((state.st_dev, state.st_ino), None)
-            if pending:
-                pending.close()
-
-        self._point("fsync", file.path, do, allocates=True)
-
+    @_crash_point("fsync_dir")
     def fsync_dir(self, path: str | Path) -> None:
         """Make the names in a directory durable."""
+        here = os.path.abspath(path)
+        for directory, _, durable in self.world.names:
+            if directory == here:
+                durable.append(here)
+        self.world.names = [n for n in self.world.names if n[0] != here]
 
-        def do() -> None:
-            here = os.path.abspath(path)
-            for directory, _, durable in self.world.names:
-                if directory == here:
-                    durable.append(here)
-            self.world.names = [n for n in self.world.names if n[0] != here]
-
-        self._point("fsync_dir", path, do)
-
+    @_crash_point("rename", of=1, allocates=True)
     def replace(self, source: str | Path, target: str | Path) -> None:
         """Rename; each directory remembers its own half of it."""
+        if os.path.isdir(source):
+            super().replace(source, target)
+            # One change of two directories, durable with either: it cannot have two names.
+            durable: list[str] = []
 
-        def do() -> None:
-            if os.path.isdir(source):
-                super(CrashDisk, self).replace(source, target)
-                # One change of two directories, durable with either: it cannot have two names.
-                durable: list[str] = []
-                for changed in (target, source):
-                    self._named(changed, lambda: self._back(target, source, durable), durable)
-                return
-            # Two names change, and each is durable when its own directory is synced.
-            moved, over = self._shadow(source), self._shadow(target)
-            super(CrashDisk, self).replace(source, target)
+            def undo() -> None:
+                if not durable and os.path.isdir(target) and not os.path.lexists(source):
+                    os.rename(target, source)
 
-            def undo_target() -> None:
-                self._gone(target)
-                if over:
-                    os.link(over, target)
+            self._named(target, undo, durable)
+            self._named(source, undo, durable)
+            return
+        # Two names change, and each is durable when its own directory is synced.
+        moved, over = self._shadow(source), self._shadow(target)
+        super().replace(source, target)
 
-            self._named(target, undo_target)
-            self._named(source, lambda: self._again(moved, source))
+        def undo_target() -> None:
+            self._gone(target)
+            if over:
+                os.link(over, target)
 
-        self._point("rename", target, do, allocates=True)
+        self._named(target, undo_target)
+        self._named(source, lambda: self._back(os.link, moved, source))
 
+    @_crash_point("link", of=1, allocates=True)
     def link(self, source: str | Path, target: str | Path) -> None:
         """Give a file a second name, not durable."""
+        super().link(source, target)
+        self._named(target)
 
-        def do() -> None:
-            super(CrashDisk, self).link(source, target)
-            self._named(target, lambda: self._gone(target))
-
-        self._point("link", target, do, allocates=True)
-
+    @_crash_point("unlink")
     def unlink(self, path: str | Path) -> None:
         """Remove a name; it may come back."""
-        self._point("unlink", path, lambda: self._away(path))
+        self._away(path)
 
+    @_crash_point("remove_tree")
     def remove_tree(self, path: str | Path) -> None:
         """Remove a directory; it may come back."""
-        self._point("remove_tree", path, lambda: self._away(path))
+        self._away(path)
 
+    @_crash_point("mkdir", allocates=True)
     def mkdir(self, path: str | Path) -> None:
         """Create a directory, whose name is not durable."""
-
-        def do() -> None:
-            if not os.path.isdir(path):
-                super(CrashDisk, self).mkdir(path)
-                self._named(path, lambda: self._gone(path))
-
-        self._point("mkdir", path, do, allocates=True)
+        if not os.path.isdir(path):
+            super().mkdir(path)
+            self._named(path)
 
     def close(self, file: File) -> None:
         """Close a file, if the process lives."""
@@ -279,9 +273,7 @@ class CrashDisk(Disk):
         """Lock a file, where this world has locks."""
         return super().lock(file, exclusive=exclusive) if self.world.locks else None
 
-    # ---------------------------------------------------------------- how they fail
-
-    def _point(
+    def crash_point(
         self,
         name: str,
         path: str | Path,
@@ -290,6 +282,7 @@ class CrashDisk(Disk):
         half: Callable[[], T] | None = None,
         allocates: bool = False,
     ) -> T:
+        """Do an operation, or fail before it, after it, or half-way through it."""
         world = self.world
         if world.dead:
             raise Killed
@@ -318,52 +311,41 @@ class CrashDisk(Disk):
         world.dead = True
         raise Killed
 
-    # ---------------------------------------------------------------- what could be undone
-
     def _changing(self, file: File) -> Pending:
-        state = os.fstat(file.fd)
-        key = (state.st_dev, state.st_ino)
+        key = os.fstat(file.fd).st_ino
         if key not in self.world.data:
             self.world.data[key] = Pending(file.fd)
         return self.world.data[key]
 
     def _named(
-        self, path: str | Path, undo: Callable[[], None], durable: list[str] | None = None
+        self, path: str | Path, undo: Undo | None = None, durable: list[str] | None = None
     ) -> None:
+        """Remember that a name changed, and how to undo it: by removing it, unless told."""
         directory = os.path.abspath(os.path.dirname(os.fspath(path)))
+        undo = undo or partial(self._gone, path)
         self.world.names.append((directory, undo, [] if durable is None else durable))
 
     def _shadow(self, path: str | Path) -> str:
         """Another name for a file, under which its bytes outlive the first one."""
         if not os.path.isfile(path):
             return ""
-        self.world.buried += 1
-        place = str(self.world.grave / str(self.world.buried))
+        place = self.world.grave_place()
         os.link(path, place)
         return place
 
     def _gone(self, path: str | Path) -> None:
         if os.path.lexists(path):
-            self.world.bury(os.fspath(path))
+            self.world.bury(path)
 
-    def _again(self, shadow: str, path: str | Path) -> None:
-        if shadow and not os.path.lexists(path) and os.path.isdir(os.path.dirname(path)):
-            os.link(shadow, path)
-
-    def _back(self, target: str | Path, source: str | Path, durable: list[str]) -> None:
-        if not durable and os.path.isdir(target) and not os.path.lexists(source):
-            os.rename(target, source)
+    def _back(self, how: Callable[[str, str | Path], None], place: str, path: str | Path) -> None:
+        """Bring something back from the grave, where its directory is and its name is free."""
+        if place and not os.path.lexists(path) and os.path.isdir(os.path.dirname(path)):
+            how(place, path)
 
     def _away(self, path: str | Path) -> None:
-        if not os.path.lexists(path):
-            return
-        place = self.world.bury(os.fspath(path))
-
-        def undo() -> None:
-            if not os.path.lexists(path) and os.path.isdir(os.path.dirname(path)):
-                os.rename(place, path)
-
-        self._named(path, undo)
+        if os.path.lexists(path):
+            place = self.world.bury(path)
+            self._named(path, lambda: self._back(os.rename, place, path))
 
 
 def kind_of(path: str | Path) -> str:

@@ -14,7 +14,7 @@ from bigbox.networks.model import load_model
 from bigbox.painters import TileBatch, make_painter
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
-from bigbox.painters.validity import check_box
+from bigbox.painters.network import check_box
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
 from tests.benchmarks import reference
