@@ -22,11 +22,10 @@ CONVOLUTIONS = ((48, 32), (64, 16), (96, 8), (128, 16), (192, 8), (256, 16))
 
 
 def rate(work: Callable[[], object], device: str, threads: int) -> float:
-    """Return calls of `work` a second, on `threads` threads of a CPU side by side, for a while.
+    """Return calls of `work` a second, on `threads` threads of a CPU side by side.
 
-    Of the quickest of several rounds, which others on the machine have disturbed least; a round is
-    as many calls in a row as a tile takes. A GPU is given a queue of them, so that it does not wait
-    for the next.
+    The quickest of several rounds counts: others on the machine have disturbed it least. A round
+    has as many calls in a row as a tile takes. A GPU is given a queue of them, and never waits.
     """
     pool = thread_pool(threads, device)
     cuda = on_gpu(device)
@@ -43,7 +42,7 @@ def rate(work: Callable[[], object], device: str, threads: int) -> float:
     rounds: list[float] = []
     while sum(rounds) < SECONDS or len(rounds) < 3:
         rounds.append(round_())
-    if pool is not None:
+    if pool:
         pool.shutdown()
     return calls / min(rounds)
 
@@ -74,13 +73,10 @@ def copy_rate(device: str, threads: int) -> float:
     """Return bytes a second that are read and written when memory is copied."""
     size = COPY_BYTES // threads
     source = torch.ones(size, dtype=torch.uint8, device=device)
-    # One target for each thread: they come one after the other to an empty list of them.
-    targets = [torch.empty_like(source) for _ in range(threads)]
+    targets = [torch.empty_like(source) for _ in range(threads)]  # as many at work at most
 
     def copy() -> None:
-        target = targets.pop()
-        target.copy_(source)
-        targets.append(target)
+        targets.append(targets.pop().copy_(source))
 
     return 2 * size * rate(copy, device, threads)
 

@@ -1,4 +1,4 @@
-"""The whole of `bigbox bench`: ceilings, networks, and a real painting through the engine."""
+"""The whole of `bigbox bench`: the networks alone, the sampler, and a real painting."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import platform
 import socket
 import statistics
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from bigbox import __version__
-from bigbox.bench.ceilings import convolution_rate, copy_rate, matrix_product_rate, store_rates
-from bigbox.bench.networks import halogen_speed, lodi_speed, tile_seconds
+from bigbox.bench import ceilings
 from bigbox.bench.record import Speed
 from bigbox.data import default_model
 from bigbox.devices import device_name, find_device
@@ -24,11 +26,13 @@ from bigbox.engine.options import PaintOptions
 from bigbox.engine.run import paint
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
+from bigbox.painters.base import TileBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 
+CALLS = 4  # of LODI's, one after the other on each thread: they seldom wait for one another
 SIDES = (4, 20)  # fewest and most tiles on a side of the box that is painted, an even number
 
 
@@ -59,18 +63,18 @@ def bench(
     )
     halogen = HalogenPainter(load_model(folder, "halogen"), **common)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="bigbox-bench-") as place:
-        written, read = store_rates(Path(place))
+        written, read = ceilings.store_rates(Path(place))
         box = Path(place) / "bench.zarr"
         # Others on the machine come and go: ceilings and networks are measured twice and the better
         # counts, the sampler before and after the engine and the mean counts.
-        rates = [_rates(lodi, halogen, threads)]
+        rates = [_rates(lodi, halogen)]
         tile_seconds(lodi, 1)  # the first call is slow
         tiles = _box(box, tile_seconds(lodi, 1), seconds / 2, lodi)
         sampler = [tile_seconds(lodi, tiles // 2)]
         job = PaintOptions(box, model=folder, steps=steps, batch=batch, quiet=True, **common)
         report = paint(job)
         sampler.append(tile_seconds(lodi, tiles // 2))
-        rates.append(_rates(lodi, halogen, threads))
+        rates.append(_rates(lodi, halogen))
     best = {name: max(one[name] for one in rates) for name in rates[0]}
     return Speed(
         bigbox=__version__,
@@ -97,15 +101,63 @@ def bench(
     )
 
 
-def _rates(lodi: LodiPainter, halogen: HalogenPainter, threads: int) -> dict[str, float]:
+@torch.inference_mode()
+def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
+    """Return operations of one call for one tile, and tiles a second of such calls."""
+    x = torch.randn((painter.tiles_per_call, *(painter.tile,) * 3), device=painter.device)
+    halo = x.new_zeros(len(x), painter.channels, *x.shape[1:])
+    prepared = painter.network.prepare(halo, x, torch.zeros_like(x, dtype=torch.bool))
+    return _speed(painter, x, x.new_full((1,), 0.5), prepared)
+
+
+@torch.inference_mode()
+def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
+    """Return operations of one window, and windows a second."""
+    shape = (painter.tiles_per_call, 1, *(painter.window,) * 3)
+    return _speed(painter, torch.randn(shape, device=painter.device))
+
+
+def tile_seconds(painter: LodiPainter, count: int) -> float:
+    """Return seconds of one of about `count` tiles in the sampler loop, the engine left out."""
+    rng = np.random.default_rng(0)
+    edges, batch = (painter.tile,) * 3, CALLS * painter.tiles_per_call * painter.full_speed_streams
+    tiles = TileBatch(
+        tiles=np.arange(batch),
+        origin=rng.integers(0, min(painter.box_shape), (batch, 3)),
+        inputs=np.zeros((batch, painter.channels, *edges), np.float32),
+        known=np.zeros((batch, painter.fields, *edges), np.float32),
+        width=np.tile(np.array([[4, 0]] * 3), (batch, 1, 1)),
+    )
+    rounds = max(1, round(count / batch))
+    began = time.perf_counter()
+    for _ in range(rounds):
+        painter.paint(tiles)
+    return (time.perf_counter() - began) / (rounds * batch)
+
+
+def _speed(painter: LodiPainter | HalogenPainter, *inputs: Tensor) -> tuple[float, float]:
+    """Return operations for one tile or window, and how many a second the whole device does.
+
+    Operations as torch counts them, of the network as it is, so that what a precision adds does not
+    count as work done.
+    """
+    with FlopCounterMode(display=False) as counter:
+        painter.model.network(*(tensor[:1].float().cpu() for tensor in inputs))
+    calls = ceilings.rate(
+        lambda: painter.compiled_network(*inputs), painter.device, painter.threads
+    )
+    return float(counter.get_total_flops()), painter.tiles_per_call * calls
+
+
+def _rates(lodi: LodiPainter, halogen: HalogenPainter) -> dict[str, float]:
     """Return what ceilings and networks do a second, and operations of a tile and a window."""
-    device, dtype = lodi.device, lodi.dtype
     lodi_operations, tiles = lodi_speed(lodi)
     halogen_operations, windows = halogen_speed(halogen)
+    place, batch = (lodi.device, lodi.dtype, lodi.threads), lodi.tiles_per_call
     return {
-        "matrix_product": matrix_product_rate(device, dtype, threads),
-        "convolution": convolution_rate(device, dtype, threads, lodi.tiles_per_call),
-        "copied": copy_rate(device, threads),
+        "matrix_product": ceilings.matrix_product_rate(*place),
+        "convolution": ceilings.convolution_rate(*place, batch),
+        "copied": ceilings.copy_rate(lodi.device, lodi.threads),
         "lodi": tiles,
         "lodi_operations": lodi_operations,
         "halogen": windows,

@@ -14,44 +14,33 @@ PAINTER = "lodi"  # whose numbers they are
 
 @dataclass(frozen=True)
 class Speed:
-    """What `bigbox bench` measured on one device.
-
-    device: the GPU, or the processor; threads: of it, 1 with a GPU; dtype: of the networks; model:
-    sha256 of LODI's weights; steps: network calls per tile, `together`: tiles in one call.
-
-    Rates a second: matrix_product, convolution (operations), copied (bytes read and written),
-    written, read (bytes, of the disk). lodi_operations: of one call for one tile,
-    halogen_operations: for one window; lodi_call, halogen_window: their seconds, the network alone;
-    tile: seconds of a tile in the sampler loop; engine_tile: the same through the engine, store and
-    ledger, from the first batch to the last; busy: the painter's share of that time; tiles: painted
-    to measure it.
-    """
+    """What `bigbox bench` measured on one device."""
 
     bigbox: str
     torch: str
     host: str
     date: str
-    device: str
+    device: str  # the GPU, or the processor
     kind: str
-    threads: int
-    dtype: str
-    model: str
-    steps: int
-    together: int
+    threads: int  # of a processor, 1 with a GPU
+    dtype: str  # of the networks
+    model: str  # sha256 of LODI's weights
+    steps: int  # network calls for a tile
+    together: int  # tiles in one call
     compiled: bool
-    matrix_product: float
+    matrix_product: float  # operations a second
     convolution: float
-    copied: float
-    written: float
+    copied: float  # bytes read and written a second, in memory
+    written: float  # bytes a second, on the disk
     read: float
-    lodi_operations: float
-    lodi_call: float
-    halogen_operations: float
-    halogen_window: float
-    tile: float
-    engine_tile: float
-    busy: float
-    tiles: int
+    lodi_operations: float  # of one call for one tile
+    lodi_call: float  # its seconds, the network alone
+    halogen_operations: float  # for one window
+    halogen_window: float  # its seconds, the network alone
+    tile: float  # seconds of a tile in the sampler loop
+    engine_tile: float  # also through the engine, store and ledger, from first batch to last
+    busy: float  # the painter's share of that time
+    tiles: int  # painted to measure it
 
     def seconds_per_tile(self, steps: int) -> float:
         """Return the time of a tile on one rank, a GPU or one core, for so many network calls."""

@@ -25,9 +25,8 @@ class HaloPlan:
     most_windows: int  # of the fullest rank
     seconds_per_window: float
     memory: dict[str, int]  # of one rank, to be added to that of the tiles
-    array_bytes: int  # halo, gaps left by older indices included
+    bytes: int  # on the disk when they are painted, gaps left by older indices included
     files: int
-    ledger_bytes: int
     scratch_bytes: int  # sums of blocks that are not final, over all ranks, while it is painted
     shard_bytes: int  # one shard: each rank may need as much again while it resumes
 
@@ -35,11 +34,6 @@ class HaloPlan:
     def seconds(self) -> float:
         """Time of the fullest rank."""
         return self.seconds_per_window * self.most_windows
-
-    @property
-    def bytes(self) -> int:
-        """What stands on the disk when the haloes are painted."""
-        return self.array_bytes + self.ledger_bytes
 
 
 def plan_haloes(
@@ -89,10 +83,9 @@ def plan_haloes(
         most_windows=-(-windows.size // assignment.n_ranks),
         seconds_per_window=seconds_per_window or row.seconds_per_window,
         memory=memory,
-        array_bytes=blocks * stored,
-        files=bricks.size,
         # A record when a batch of windows is begun, another when a block is done.
-        ledger_bytes=(-(-windows.size // painter.batch) + blocks) * RECORD.itemsize,
+        bytes=blocks * stored + (-(-windows.size // painter.batch) + blocks) * RECORD.itemsize,
+        files=bricks.size,
         # Sums are saved beside what stands there, so twice at most.
         scratch_bytes=assignment.n_ranks * 2 * front * sums,
         shard_bytes=bricks.slots * stored,

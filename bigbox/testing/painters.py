@@ -26,17 +26,15 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 class TrivialPainter:
     """T_b = 0.05 mK <1+delta> over a voxel and its six faces + 0.02 mK (noise + echo of the known).
 
-    latents: step latents per tile (as the latents method stores); seconds_per_tile: paint() sleeps
-    until that much has passed for each tile, to stand for a device of that speed; streams and
-    full_speed_streams are as of every painter, to stand for a GPU (2, 1) or for cores (2, 2).
+    It can stand for a device of any speed, for a GPU (2 streams, 1 at full speed), for cores (2, 2).
     """
 
     seed: int
     box_shape: tuple[int, int, int]
     realization: int = 0
     tile: int = 32
-    latents: int = 0
-    seconds_per_tile: float = 0.0
+    latents: int = 0  # steps stored, as by the latents method
+    seconds_per_tile: float = 0.0  # at least: paint() sleeps
     streams: int = 1
     full_speed_streams: int = 1
 
@@ -80,11 +78,10 @@ class TrivialPainter:
         return result
 
     def _tile(self, batch: TileBatch, b: int) -> np.ndarray:
-        t = self.tile
-        painted = np.empty((self.fields, t, t, t), np.float32)
+        painted = np.empty(batch.known.shape[1:], np.float32)
         for field in range(self.fields):
             key = (self.seed, self.realization, Purpose.PAINT, field)
-            noise = normal(*key, batch.origin[b], (t, t, t), self.box_shape)
+            noise = normal(*key, batch.origin[b], (self.tile,) * 3, self.box_shape)
             painted[field] = noise + echo(batch.known[b, field], batch.width[b])
         painted[0] = self._signal(batch.inputs[b]) + np.float32(NOISE_MK) * painted[0]
         return paste_known(painted, batch.known[b], batch.width[b])
@@ -117,13 +114,12 @@ class TrivialHaloes:
     """log10 rho_h = 8.8 + <1+delta> / 4 of a voxel and its faces, 3 at most, + 0.1 channel + slope.
 
     The slope runs through the window, steeper in z than in x, so that windows do not agree.
-    seconds_per_window: predict() sleeps until that much has passed for each window.
     """
 
     stride: int = 16
     batch: int = 4
     window: int = 64
-    seconds_per_window: float = 0.0
+    seconds_per_window: float = 0.0  # at least: predict() sleeps
     taper: int = 1  # weights rise from 1 to this towards the window's middle
 
     name: ClassVar[str] = "trivial-halo"
@@ -138,8 +134,8 @@ class TrivialHaloes:
     @property
     def weights(self) -> np.ndarray:
         """int64 (window,)."""
-        edge = np.minimum(np.arange(self.window), np.arange(self.window)[::-1])
-        return np.asarray(np.minimum(edge + 1, self.taper), np.int64)
+        place = np.arange(self.window)
+        return np.minimum(np.minimum(place, place[::-1]) + 1, self.taper).astype(np.int64)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the haloes' bytes."""

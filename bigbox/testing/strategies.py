@@ -67,16 +67,8 @@ def tilings(
 ) -> Tiling:
     """Draw a tiling.
 
-    Parameters
-    ----------
-    tile, overlap
-        Lowest and highest voxels, of the tile and shared by tiles; any overlap by default.
-    periodic
-        Which axes wrap; any mix by default.
-    largest
-        Most voxels on an axis.
-    tiles
-        Fewest and most tiles in the box.
+    tile, overlap: voxels of a tile, and shared by tiles (any number by default); periodic: which
+    axes wrap (any mix by default); largest: most voxels on an axis; tiles: in the whole box.
     """
     side = draw(st.integers(*tile))
     low, high = overlap or (0, side)
@@ -90,8 +82,7 @@ def tilings(
 
 def boxes(smallest: int = 1, largest: int = 9) -> st.SearchStrategy[Triple]:
     """Draw the voxels of a box on x, y, z."""
-    axis = st.integers(smallest, largest)
-    return st.tuples(axis, axis, axis)
+    return st.tuples(*[st.integers(smallest, largest)] * 3)
 
 
 @lru_cache(maxsize=4096)
@@ -111,14 +102,7 @@ def windows(
 ) -> Windows:
     """Draw windows over a periodic box.
 
-    Parameters
-    ----------
-    shape
-        Voxels of the box; 2 to 20 on an axis by default.
-    window, block
-        Lowest and highest voxels, of a window and of a block.
-    most_windows
-        Most windows over the box.
+    shape: voxels of the box, 2 to 20 on an axis by default; window, block: voxels on an edge.
     """
     shape = draw(boxes(2, 20)) if shape is None else shape
     low, high = window
@@ -148,12 +132,7 @@ def assignments(
 ) -> Assignment:
     """Draw which rank paints which brick of a tiling; one rank at most has none.
 
-    Parameters
-    ----------
-    of
-        Tilings, each of at least as many tiles as the fewest ranks.
-    edge, ranks
-        Fewest and most, of tiles on the edge of a brick and of ranks.
+    of: tilings, each of at least as many tiles as the fewest ranks; edge: tiles along a brick.
     """
     tiling = draw(of)
     every = [Bricks(tiling, e) for e in range(edge[0], edge[1] + 1)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bigbox.bench import ceilings
-from bigbox.bench.networks import halogen_speed, lodi_speed
+from bigbox.bench.painting import halogen_speed, lodi_speed
 from bigbox.bench.record import load_speed
 from bigbox.cli import main
 from bigbox.cli.bench import cost
