@@ -31,19 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class TileBatch:
-    """B tiles of edge t to paint.
+    """B tiles of edge t to paint."""
 
-    tiles: int64 (B,), linear tile ids; origin: int64 (B, 3), voxel corners in the box;
-    inputs: float32 (B, C, n, n, n) of the painter's input array, n = t + 2 margin, wrapped;
-    known: float32 (B, F, t, t, t), earlier tiles' fields (T_b in mK first), 0 where unknown;
-    width: int64 (B, 3, 2), voxels of the known slab at the low and the high face of each axis.
-    """
-
-    tiles: np.ndarray
-    origin: np.ndarray
-    inputs: np.ndarray
-    known: np.ndarray
-    width: np.ndarray
+    tiles: np.ndarray  # int64 (B,), linear tile ids
+    origin: np.ndarray  # int64 (B, 3), voxel corners in the box
+    inputs: np.ndarray  # float32 (B, C, n, n, n) of the painter's input array, wrapped
+    known: np.ndarray  # float32 (B, F, t, t, t), earlier tiles' fields (mK), 0 where unknown
+    width: np.ndarray  # int64 (B, 3, 2), voxels of the known slab at each axis' low and high face
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -128,17 +122,14 @@ class HaloPainter(_Painter, Protocol):
 
 def unknown_slices(width: np.ndarray, tile: int) -> tuple[slice, slice, slice]:
     """Return the cuboid of one tile that is still to paint; width: (3, 2)."""
-    x, y, z = (slice(int(low), tile - int(high)) for low, high in width)
+    x, y, z = (slice(low, tile - high) for low, high in width.tolist())
     return x, y, z
 
 
 def paste_known(fields: np.ndarray, known: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """Return the known voxels with what was painted between them, for one tile, a new array.
-
-    fields, known: float32 (F, t, t, t); width: (3, 2).
-    """
+    """Return the known voxels with what was painted between them, for one tile (F, t, t, t)."""
     result = known.astype("float32")
-    unknown = (slice(None), *unknown_slices(width, known.shape[-1]))
+    unknown = (..., *unknown_slices(width, known.shape[-1]))
     result[unknown] = fields[unknown]
     return result
 
@@ -147,12 +138,12 @@ def check_batch(painter: Painter, batch: TileBatch, tile: int, channels: int) ->
     """Raise BadInput unless the arrays of a batch have the shapes that the painter asks for."""
     edge = tile + 2 * painter.margin
     wanted = {
-        "origin": (len(batch), 3),
-        "inputs": (len(batch), channels, edge, edge, edge),
-        "known": (len(batch), painter.fields, tile, tile, tile),
-        "width": (len(batch), 3, 2),
+        "origin": (3,),
+        "inputs": (channels, edge, edge, edge),
+        "known": (painter.fields, tile, tile, tile),
+        "width": (3, 2),
     }
-    for name, shape in wanted.items():
-        given = getattr(batch, name).shape
+    for name, rest in wanted.items():
+        given, shape = getattr(batch, name).shape, (len(batch), *rest)
         if given != shape:
             raise BadInput(f"{painter.name} painter: {name} has shape {given}, not {shape}")

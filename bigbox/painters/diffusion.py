@@ -42,9 +42,8 @@ class DenoiserUnits:
 class DiffusionPainter(ABC):
     """See `bigbox.painters.settings.PainterSettings` for the arguments.
 
-    threads: calls side by side on a CPU, of one batch or several, with one thread each: OpenMP's
-    barriers within a call cost more than they bring, and very much more on a machine that is busy
-    with other work.
+    Each of the threads of a CPU makes calls of its own: OpenMP's barriers within a call cost more
+    than they bring, and very much more on a machine that is busy with other work.
     """
 
     seed: int
@@ -66,9 +65,7 @@ class DiffusionPainter(ABC):
     @classmethod
     def from_settings(cls, settings: PainterSettings, **own: Any) -> Self:
         """Return the painter of these settings; own: fields that only this painter has."""
-        noise, how = ("seed", "box_shape", "realization"), ("overlap_method", "sampler", "tile")
-        shared = settings.chosen(*noise, *how, "device", "threads")
-        return cls(**shared, steps=settings.calls, **own)
+        return cls(**settings.of(cls) | {"steps": settings.calls} | own)
 
     @property
     @abstractmethod
@@ -95,10 +92,7 @@ class DiffusionPainter(ABC):
 
     @property
     def tiles_per_call(self) -> int:
-        """Tiles in one call of the denoiser. Filled up with copies where there are fewer.
-
-        The kernels that a library picks, hence the bits, depend on the number.
-        """
+        """Tiles in one call of the denoiser, filled up with copies: the number decides bits."""
         return self.TILES_PER_CALL[torch.device(self.device).type]
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -48,8 +49,8 @@ class HalogenPainter(NetworkPainter):
     @classmethod
     def from_settings(cls, settings: HaloSettings) -> Self:
         """Return the painter of these settings, its model read."""
-        own = settings.chosen("stride", "weighting", "batch", "device", "threads", "compile")
-        return cls(load_model(settings.model or default_model(), cls.name), **own)
+        model = load_model(settings.model or default_model(), cls.name)
+        return cls(**settings.of(cls) | {"model": model})
 
     @property
     def margin(self) -> int:
@@ -59,10 +60,9 @@ class HalogenPainter(NetworkPainter):
     @property
     def weights(self) -> np.ndarray:
         """int64 (window,): of a voxel in the average, by its place on an axis."""
-        if self.weighting == "flat":
-            return np.ones(WINDOW, dtype=np.int64)
         place = np.arange(WINDOW)
-        return np.minimum(place + 1, WINDOW - place).astype(np.int64)
+        tent = np.minimum(place + 1, WINDOW - place).astype(np.int64)
+        return tent if self.weighting == "tent" else np.ones_like(tent)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the haloes' bytes, as JSON values."""
@@ -90,7 +90,7 @@ class HalogenPainter(NetworkPainter):
     def predict(self, dm: np.ndarray) -> np.ndarray:
         """Return log10 of rho_h in (M_sun/h) / (Mpc/h)^3, float32 (B, 4, w, w, w).
 
-        dm: float32 (B, n, n, n), 1 + delta not smoothed, n = window + 2 margin.
+        dm: float32 (B, n, n, n), 1 + delta, not smoothed.
         """
         result = np.empty((len(dm), CHANNELS, *(WINDOW,) * 3), dtype=np.float32)
 
@@ -108,11 +108,10 @@ class HalogenPainter(NetworkPainter):
         x = to_device(self.model.transform("dm").forward(smoothed), self.device)
         halo = self.model.transform("halo")
         logs = self.compiled_network(x).float() * halo.std + halo.mean
-        values: np.ndarray = logs.cpu().numpy()
-        return values
+        return np.asarray(logs.cpu())
 
     @cached_property
-    def _pool(self) -> Any:
+    def _pool(self) -> ThreadPoolExecutor | None:
         return thread_pool(self.threads, self.device)
 
     def _example(self) -> tuple[Tensor, ...]:

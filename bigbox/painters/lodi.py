@@ -72,8 +72,8 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
     @classmethod
     def from_settings(cls, settings: PainterSettings, **own: Any) -> Self:
         """Return the painter of these settings, its model read."""
-        own["model"] = load_model(settings.model or default_model(), cls.name)
-        return super().from_settings(settings, compile=settings.compile, **own)
+        model = load_model(settings.model or default_model(), cls.name)
+        return super().from_settings(settings, model=model, **own)
 
     @property
     def batch(self) -> int:

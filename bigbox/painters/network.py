@@ -96,12 +96,7 @@ def check_box(folder: Path, card: dict[str, Any], box: Box) -> None:
     """Refuse a box that the model in `folder`, with this card, was not trained for.
 
     A network knows one resolution, redshift and smoothing. At others it paints something else,
-    without a sign of it.
-
-    Raises
-    ------
-    BadInput
-        One line with the box's value, the model's, and the way out.
+    without a sign of it. Raises BadInput.
     """
     what, way = f"model {folder}/{card['kind']}", "or --force, if you know better"
     if abs(box.voxel / card["voxel_size"] - 1) > SAME_VOXEL:
@@ -123,8 +118,7 @@ def check_box(folder: Path, card: dict[str, Any], box: Box) -> None:
             f"{box.path}/halo: smoothed over {radius:.4g} Mpc/h, {what} was trained on haloes "
             f"smoothed over {card['smoothing']:.4g}; ingest with that --smoothing, {way}"
         )
-    edges = halo.get("mass_edges")
-    lower = card["halo_mass_edges"]
+    edges, lower = halo.get("mass_edges"), card["halo_mass_edges"]
     if edges is not None and not np.allclose(edges[: len(lower)], lower, rtol=1e-6):
         raise BadInput(
             f"{box.path}/halo: mass bins from {edges} M_sun/h, {what} was trained on {lower}; "

@@ -167,8 +167,7 @@ def make_painter(name: str, **settings: Any) -> Painter:
 
     The trivial painters import no torch, so that many ranks fit on one machine.
     """
-    made = PainterSettings(**settings)
-    painter: Painter = load(painter_row(name).painter).from_settings(made)
+    painter: Painter = load(painter_row(name).painter).from_settings(PainterSettings(**settings))
     return painter
 
 

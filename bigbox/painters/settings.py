@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS, SAMPLERS
 
 
+@dataclass(frozen=True)
 class _Settings:
-    def chosen(self, *names: str) -> dict[str, Any]:
-        """Return those of the named settings that are not left to the painter."""
-        values = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in values.items() if value is not None}
+    def of(self, painter: Any) -> dict[str, Any]:
+        """Return what this class of painters has as fields, where it is not left to the painter."""
+        names = {field.name for field in fields(self)} & {field.name for field in fields(painter)}
+        chosen = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in chosen.items() if value is not None}
 
 
 @dataclass(frozen=True)

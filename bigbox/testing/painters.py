@@ -26,7 +26,7 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 class TrivialPainter:
     """T_b = 0.05 mK <1+delta> over a voxel and its six faces + 0.02 mK (noise + echo of the known).
 
-    It can stand for a device of any speed, for a GPU (2 streams, 1 at full speed), for cores (2, 2).
+    It can stand for a device of any speed: a GPU has 2 streams, 1 of them at full speed.
     """
 
     seed: int
@@ -47,8 +47,7 @@ class TrivialPainter:
     @classmethod
     def from_settings(cls, settings: PainterSettings) -> Self:
         """Return the painter of these settings."""
-        shared = ("seed", "realization", "box_shape", "tile", "seconds_per_tile")
-        return cls(latents=settings.fields - 1, **settings.chosen(*shared))
+        return cls(latents=settings.fields - 1, **settings.of(cls))
 
     @property
     def fields(self) -> int:
@@ -129,7 +128,7 @@ class TrivialHaloes:
     @classmethod
     def from_settings(cls, settings: HaloSettings) -> Self:
         """Return the painter of these settings."""
-        return cls(**settings.chosen("stride", "batch", "window", "seconds_per_window"))
+        return cls(**settings.of(cls))
 
     @property
     def weights(self) -> np.ndarray:

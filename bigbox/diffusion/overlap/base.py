@@ -17,16 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """The voxels of a batch that earlier tiles have painted.
+    """The voxels of a batch that earlier tiles have painted."""
 
-    x0: (B, t, t, t) in the denoiser's units, 0 where unknown; width: int64 numpy (B, 3, 2), voxels
-    of the known slab at the low and the high face of each axis; steps: (B, T - 1, t, t, t), z of
-    the steps 1 .. T - 1 (methods that store step latents).
-    """
-
-    x0: Tensor
-    width: np.ndarray
-    steps: Tensor | None = None
+    x0: Tensor  # (B, t, t, t) in the denoiser's units, 0 where unknown
+    width: np.ndarray  # int64 (B, 3, 2), of the slabs at the low and high face of each axis
+    steps: Tensor | None = None  # (B, T - 1, t, t, t), z of the steps 1 .. T - 1, where stored
 
     @classmethod
     def nothing(cls, x0: Tensor) -> Known:
@@ -44,27 +39,23 @@ class Known:
         tile = self.x0.shape[-1]
         place = np.arange(tile)
         inside = (place >= self.width[..., :1]) & (place < tile - self.width[..., 1:])  # (B, 3, t)
-        unknown = inside[:, 0, :, None, None] & inside[:, 1, None, :, None]
-        unknown = unknown & inside[:, 2, None, None, :]
+        x, y, z = inside.swapaxes(0, 1)
+        unknown = x[:, :, None, None] & y[:, None, :, None] & z[:, None, None, :]
         return torch.from_numpy(~unknown).to(self.x0.device)
 
 
 @dataclass
 class OverlapMethod:
-    """A method at work on one batch; its class attributes say what it is.
-
-    known: the batch's known voxels, whether they are shown or not; noise(purpose, step): standard
-    normals (B, t, t, t), a function of the voxel.
-    """
+    """A method at work on one batch; its class attributes say what it is."""
 
     help: ClassVar[str] = ""  # one line for `bigbox paint --help`
     offered: ClassVar[bool] = True  # on the command line
     stores_latents: ClassVar[bool] = False  # z of the steps 1 .. T - 1, for later tiles
     task: ClassVar[str] = "bigbox.engine.tiles:TileTask"  # what the engine works through
 
-    known: Known
+    known: Known  # of the batch, whether it is shown or not
     schedule: Schedule
-    noise: Callable[[Purpose, int], Tensor]
+    noise: Callable[[Purpose, int], Tensor]  # (purpose, step) -> normals (B, t, t, t), by the voxel
 
     def __post_init__(self) -> None:
         """Begin the batch."""
