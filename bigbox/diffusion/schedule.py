@@ -50,18 +50,13 @@ from bigbox.errors import BadInput
 
 @dataclass(frozen=True)
 class Schedule:
-    """The noise levels of `steps` network calls.
-
-    gamma_min, gamma_max: ends of the range; skew in [0, 1): relative to the mean, the steps are
-    1 - skew long at gamma_min and 1 + skew at gamma_max; to_zero: step 0 has no noise at all, and
-    gamma_min belongs to step 1, else gamma_min belongs to step 0. Raises BadInput.
-    """
+    """The noise levels of `steps` network calls. Raises BadInput."""
 
     steps: int
     gamma_min: float
     gamma_max: float
-    skew: float = 0.0
-    to_zero: bool = False
+    skew: float = 0.0  # steps are 1 - skew long at gamma_min, 1 + skew at gamma_max, 1 in the mean
+    to_zero: bool = False  # step 0 has no noise, and gamma_min is of step 1; else of step 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:

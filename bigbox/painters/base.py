@@ -44,19 +44,11 @@ class TileBatch:
 
 
 class _Painter(Protocol):
-    """What painters of tiles and of haloes have in common."""
+    """What painters of tiles and of haloes have in common; attributes are only read."""
 
-    @property
-    def name(self) -> str:
-        """As in the identity."""
-
-    @property
-    def margin(self) -> int:
-        """Voxels of input beyond the tile, or window, on every side."""
-
-    @property
-    def batch(self) -> int:
-        """Tiles, or windows, of a batch, where the user does not choose; the last may be less."""
+    name: str  # as in the identity
+    margin: int  # voxels of input beyond the tile, or window, on every side
+    batch: int  # tiles, or windows, where the user does not choose; the last may have less
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the bytes (of haloes: stride, weights too), as JSON."""
@@ -65,21 +57,10 @@ class _Painter(Protocol):
 class Painter(_Painter, Protocol):
     """Paints tiles; its attributes say what it needs and what it gives."""
 
-    @property
-    def input(self) -> str:
-        """The box's array that `inputs` is cut from: "dm", "halo", or "" for none."""
-
-    @property
-    def fields(self) -> int:
-        """1, or 1 + the number of step latents that the latents method stores."""
-
-    @property
-    def streams(self) -> int:
-        """Batches worked on side by side, in threads of their own."""
-
-    @property
-    def full_speed_streams(self) -> int:
-        """Of these, how many run at full speed: 1 on a GPU, on a CPU one for each core."""
+    input: str  # the box's array that `inputs` is cut from: "dm", "halo", or "" for none
+    fields: int  # 1, or 1 + the number of step latents that the latents method stores
+    streams: int  # batches worked on side by side, in threads of their own
+    full_speed_streams: int  # of these, at full speed: 1 on a GPU, on a CPU one for each core
 
     def paint(self, batch: TileBatch) -> np.ndarray:
         """Return float32 (B, F, t, t, t), with known voxels those of batch.known, bit for bit."""
@@ -94,24 +75,10 @@ class HaloPainter(_Painter, Protocol):
     its own voxels only, as those of a tile are.
     """
 
-    @property
-    def window(self) -> int:
-        """Voxels of a window on each axis (64 in the paper)."""
-
-    @property
-    def stride(self) -> int:
-        """The most voxels between neighbouring windows (16 in the paper)."""
-
-    @property
-    def channels(self) -> int:
-        """Mass bins: 4."""
-
-    @property
-    def weights(self) -> np.ndarray:
-        """int64 (window,), above 0 somewhere; all ones is the paper's average.
-
-        The weight of a voxel in the average is the product over the axes.
-        """
+    window: int  # voxels on each axis (64 in the paper)
+    stride: int  # the most voxels between neighbouring windows (16 in the paper)
+    channels: int  # mass bins: 4
+    weights: np.ndarray  # int64 (window,), a voxel's weight is the product over the axes
 
     def attributes(self) -> dict[str, Any]:
         """Return attributes of the halo array (source, mass_edges, smoothing), as JSON values."""
@@ -134,9 +101,12 @@ def paste_known(fields: np.ndarray, known: np.ndarray, width: np.ndarray) -> np.
     return result
 
 
-def check_batch(painter: Painter, batch: TileBatch, tile: int, channels: int) -> None:
-    """Raise BadInput unless the arrays of a batch have the shapes that the painter asks for."""
-    edge = tile + 2 * painter.margin
+def check_batch(painter: Any, batch: TileBatch) -> None:
+    """Raise BadInput unless the arrays of a batch have the shapes that the painter asks for.
+
+    painter: a Painter that has `tile` and, of its input, `channels`.
+    """
+    tile, channels, edge = painter.tile, painter.channels, painter.tile + 2 * painter.margin
     wanted = {
         "origin": (3,),
         "inputs": (channels, edge, edge, edge),

@@ -129,7 +129,7 @@ class DiffusionPainter(ABC):
 
     def paint(self, batch: TileBatch) -> np.ndarray:
         """Return T_b in mK, then step latents in the denoiser's units, float32 (B, F, t, t, t)."""
-        check_batch(self, batch, self.tile, channels=self.channels)
+        check_batch(self, batch)
         result = np.empty(batch.known.shape, np.float32)
 
         def one_call(first: int) -> None:

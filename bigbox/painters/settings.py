@@ -38,7 +38,7 @@ class PainterSettings(_Settings):
     threads: int = 1  # of the CPU, for one painter
     seconds_per_tile: float = 0.0  # at least, of a trivial painter
     model: Path | None = None  # folder of trained networks, by default those that bigbox ships
-    compile: str = "auto"  # the networks, see `bigbox.painters.compiled`
+    compile: str = "auto"  # the networks, see `bigbox.painters.network`
 
     def __post_init__(self) -> None:
         from bigbox.noise import MAX_STEP, check_key  # numpy: not needed to list names

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import psutil
@@ -29,30 +31,21 @@ def written_bytes(box: Path) -> int:
 def _control_groups(root: Path = Path("/sys/fs/cgroup")) -> list[tuple[int, int]]:
     """Return (limit, used) bytes of the control groups that hold this process, v2 and v1."""
     places = [root, root / "memory"]
-    try:
+    with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, name = line.split(":", 2)
             top = root / "memory" if controllers == "memory" else root
             if controllers in ("", "memory"):
                 inside = top / name.strip("/")
                 places += [p for p in (inside, *inside.parents) if p.is_relative_to(top)]
-    except OSError:
-        pass
-    names = (
-        ("memory.max", "memory.current"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-    )
+    names = ("max", "current"), ("limit_in_bytes", "usage_in_bytes")
     found = []
-    for place in dict.fromkeys(places):
-        for limit, used in names:
-            try:
-                most = (place / limit).read_text().strip()
-                now = int((place / used).read_text())
-                lines = (place / "memory.stat").read_text().splitlines()
-                # Cached file pages are given back when memory is asked for.
-                cached = int(dict(line.split() for line in lines if line).get("inactive_file", 0))
-            except (OSError, ValueError):
-                continue
-            if most.isdigit():
-                found.append((int(most), max(0, now - cached)))
+    for place, (limit, used) in product(dict.fromkeys(places), names):
+        with suppress(OSError, ValueError):  # "max", a word, is no limit
+            most = int((place / f"memory.{limit}").read_text())
+            now = int((place / f"memory.{used}").read_text())
+            lines = (place / "memory.stat").read_text().splitlines()
+            # Cached file pages are given back when memory is asked for.
+            cached = int(dict(line.split() for line in lines if line).get("inactive_file", 0))
+            found.append((most, max(0, now - cached)))
     return found

@@ -33,10 +33,8 @@ def rank_memory(
 ) -> dict[str, int]:
     """Return the projected peak bytes of one rank, term by term; the sum is the projection.
 
-    batch: tiles that a rank paints at once; fields: float32 values kept for a voxel of a tile, 1,
-    or 1 + step latents; own_tiles: tiles of the fullest rank.
-
-    With B = batch, t = tile, m = margin, F = fields:
+    With B = batch, t = tile, m = margin, F = fields (T_b and step latents), own_tiles those of the
+    fullest rank:
 
         libraries   Python, numpy, zarr, mpi4py (and torch)
         inputs      2 batches (one loading, one painting) of B (C (t+2m)^3 + F t^3) float32
@@ -139,33 +137,24 @@ def make_plan(
 ) -> Plan:
     """Plan a painting. Raises BadInput when some ranks would have nothing to do.
 
-    Parameters
-    ----------
-    seconds_per_tile, seconds_per_window
-        As measured; by default those of the painter's row.
-    bricks
-        Those that the painting has begun with; by default those that paint would choose.
-    haloes
-        Whether they are painted first, where the painter takes them.
+    seconds_per_tile, seconds_per_window: as measured, by default those of the painter's row;
+    bricks: those that the painting has begun with, by default those that paint would choose;
+    haloes: whether they are painted first, where the painter takes them.
     """
     bricks = bricks or Bricks(tiling, default_edge(tiling, ranks))
-    edge = bricks.edge
     if ranks > bricks.size:
         raise BadInput(
-            f"{ranks} ranks but the box has only {bricks.size} bricks of {edge}^3 tiles, and a "
-            f"brick has one rank: at most {bricks.size} ranks have something to paint"
+            f"{ranks} ranks but the box has only {bricks.size} bricks of {bricks.edge}^3 tiles, "
+            f"and a brick has one rank: at most {bricks.size} ranks have something to paint"
         )
     assignment = Assignment(bricks, ranks)
     counts = assignment.counts()
-    stages = tuple(int(n) for n in stage_counts(tiling, colouring))
     row, limits = painter_row(painter), limits or Limits()
-    settings = PainterSettings(
-        0, tiling.shape, sampler=sampler, steps=steps, overlap_method=overlap_method
-    )
+    how = PainterSettings(0, tiling.shape, 0, overlap_method, sampler, steps)
     if seconds_per_tile is None:
-        seconds = row.seconds_per_tile + row.seconds_per_call * settings.calls
+        seconds = row.seconds_per_tile + row.seconds_per_call * how.calls
         seconds_per_tile = seconds * (tiling.tile / 32) ** 3
-    most, fields = int(counts.max()), settings.fields
+    most, fields = int(counts.max()), how.fields
     memory = rank_memory(row.memory, limits, assignment, batch=batch, fields=fields, own_tiles=most)
     halo_plan = None
     if haloes and row.halo_painter:
@@ -174,15 +163,15 @@ def make_plan(
     return Plan(
         tiling=tiling,
         box_size=box_size,
-        stages=stages,
+        stages=tuple(int(n) for n in stage_counts(tiling, colouring)),
         ranks=ranks,
         batch=batch,
         most_tiles=most,
         least_tiles=int(counts.min()),
         seconds_per_tile=seconds_per_tile,
         memory=memory,
-        disk=footprint(tiling, edge, n_steps=fields - 1),
-        edge=edge,
+        disk=footprint(tiling, bricks.edge, n_steps=fields - 1),
+        edge=bricks.edge,
         haloes=halo_plan,
     )
 
@@ -203,8 +192,8 @@ def lacks_haloes(box: Path) -> bool:
 def least_rounds(stages: tuple[int, ...], ranks: int, most_tiles: int) -> int:
     """Return how many tiles some rank must paint one after the other, at least.
 
-    The fullest rank paints all of its own; and a stage can begin to be painted by all ranks only
-    where the stage before it is done, which matters for boxes of few tiles.
+    The fullest rank paints all of its own. And a stage waits for the one before it, which matters
+    for boxes of few tiles.
     """
     return max(most_tiles, sum(-(-n // ranks) for n in stages))
 

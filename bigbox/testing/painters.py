@@ -69,7 +69,7 @@ class TrivialPainter:
     def paint(self, batch: TileBatch) -> np.ndarray:
         """Return T_b in mK, then step latents (unit noise plus echo), float32 (B, F, t, t, t)."""
         start = time.perf_counter()
-        check_batch(self, batch, self.tile, channels=self.channels)
+        check_batch(self, batch)
         result = np.empty(batch.known.shape, np.float32)
         for b in range(len(batch)):
             result[b] = self._tile(batch, b)

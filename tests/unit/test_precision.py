@@ -21,7 +21,7 @@ from bigbox.networks.model import load_model
 from bigbox.painters import TileBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
-from bigbox.painters.precision import fast_dtype, ready
+from bigbox.painters.network import fast_dtype, ready
 
 
 @pytest.fixture(scope="module", autouse=True)
