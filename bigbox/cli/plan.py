@@ -13,8 +13,7 @@ from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_STEPS
 
 if TYPE_CHECKING:
-    from bigbox.plan import Plan
-    from bigbox.plan.haloes import HaloPlan
+    from bigbox.plan import HaloPlan, Plan
 
 _PLANNED = (
     *("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring"),

@@ -11,8 +11,13 @@ from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS, SAMPLERS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Settings:
+    device: str = "cpu"  # of torch
+    threads: int = 1  # of the CPU, for one painter
+    model: Path | None = None  # folder of trained networks, by default those that bigbox ships
+    compile: str = "auto"  # the networks, see `bigbox.painters.network`
+
     def of(self, painter: Any) -> dict[str, Any]:
         """Return what this class of painters has as fields, where it is not left to the painter."""
         names = {field.name for field in fields(self)} & {field.name for field in fields(painter)}
@@ -34,11 +39,7 @@ class PainterSettings(_Settings):
     sampler: str = DEFAULT_SAMPLER
     steps: int | None = None  # network calls for a tile, by default DEFAULT_STEPS'
     tile: int = 32  # voxels on a side
-    device: str = "cpu"  # of torch
-    threads: int = 1  # of the CPU, for one painter
     seconds_per_tile: float = 0.0  # at least, of a trivial painter
-    model: Path | None = None  # folder of trained networks, by default those that bigbox ships
-    compile: str = "auto"  # the networks, see `bigbox.painters.network`
 
     def __post_init__(self) -> None:
         from bigbox.noise import MAX_STEP, check_key  # numpy: not needed to list names
@@ -70,8 +71,4 @@ class HaloSettings(_Settings):
     weighting: str | None = None  # of a window's voxels in the average, one of HALO_WEIGHTINGS
     batch: int | None = None  # windows that the painter is given at once
     window: int | None = None  # voxels on a side
-    device: str = "cpu"
-    threads: int = 1
     seconds_per_window: float = 0.0  # at least, of a trivial painter
-    model: Path | None = None
-    compile: str = "auto"

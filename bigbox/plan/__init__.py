@@ -1,7 +1,6 @@
 """What painting a box will take, before it begins: stages, time, memory, disk, files.
 
-    painting.py   the whole plan, and the refusal of what cannot fit
-    haloes.py     the haloes' part of it
+    painting.py   the plan, haloes included, and the refusal of what cannot fit
     machine.py    what this machine has to give
 
 Everything is arithmetic on the tiling, so a box of 10 240^3 voxels (49 million tiles) is planned in
@@ -10,6 +9,6 @@ seconds and without torch. What a painter takes is told by its row (`bigbox.pain
 
 from __future__ import annotations
 
-from bigbox.plan.painting import Plan, begun_bricks, lacks_haloes, make_plan, refuse
+from bigbox.plan.painting import HaloPlan, Plan, begun_bricks, lacks_haloes, make_plan, refuse
 
-__all__ = ["Plan", "begun_bricks", "lacks_haloes", "make_plan", "refuse"]
+__all__ = ["HaloPlan", "Plan", "begun_bricks", "lacks_haloes", "make_plan", "refuse"]

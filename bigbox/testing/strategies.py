@@ -112,16 +112,6 @@ def windows(
     return Windows(shape, side, stride, draw(st.integers(*block)))
 
 
-def brick_edges(largest: int = 5) -> st.SearchStrategy[int]:
-    """Draw the tiles on the edge of a brick."""
-    return st.integers(1, largest)
-
-
-def rank_counts(largest: int = 40) -> st.SearchStrategy[int]:
-    """Draw a number of ranks, also more than there are bricks."""
-    return st.integers(1, largest)
-
-
 @st.composite
 def assignments(
     draw: st.DrawFn,

@@ -26,7 +26,7 @@ from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialPainter
 from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
-from bigbox.testing.strategies import PERIODIC, brick_edges, faults, tilings
+from bigbox.testing.strategies import PERIODIC, faults, tilings
 from tests.boxes import scratch
 from tests.reference.painting import paint_by_stages
 
@@ -104,7 +104,7 @@ class Story:
 
 any_faults = given(
     tiling=tilings(tile=(4, 6), overlap=(1, 2), periodic=PERIODIC, largest=13, tiles=(1, 36)),
-    edge=brick_edges(2),
+    edge=st.integers(1, 2),
     latents=st.sampled_from([0, 0, 1]),
     faults=faults(),
     seed=st.integers(0, 2**31),

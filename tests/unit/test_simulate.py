@@ -17,7 +17,7 @@ from bigbox.scheduler.simulate import CostModel, Report, critical_path, simulate
 from bigbox.scheduler.tiling import Tiling
 from bigbox.scheduler.windows import Windows
 from bigbox.testing.exercised import worked
-from bigbox.testing.strategies import PERIODIC, brick_edges, rank_counts, tilings
+from bigbox.testing.strategies import PERIODIC, tilings
 
 SMALL = tilings(largest=28, tiles=(1, 64))
 MEETING = tilings(overlap=(1, 9), largest=28, tiles=(2, 64))
@@ -34,7 +34,7 @@ costs = st.builds(
 
 
 @both
-@given(SMALL, brick_edges(3), rank_counts(6), costs)
+@given(SMALL, st.integers(1, 3), st.integers(1, 6), costs)
 @settings(max_examples=25)
 def test_bounds(colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: CostModel) -> None:
     report = simulate(tiling, edge, n_ranks, cost, colouring)
@@ -52,7 +52,7 @@ def test_bounds(colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: C
 
 
 @both
-@given(SMALL, brick_edges(3), rank_counts(6), costs)
+@given(SMALL, st.integers(1, 3), st.integers(1, 6), costs)
 @settings(max_examples=25)
 def test_critical_path_is_the_longest_chain(
     colouring: str, tiling: Tiling, edge: int, n_ranks: int, cost: CostModel
@@ -72,7 +72,7 @@ def test_critical_path_is_the_longest_chain(
 
 
 @both
-@given(MEETING, brick_edges(3), rank_counts(6), st.data())
+@given(MEETING, st.integers(1, 3), st.integers(1, 6), st.data())
 @settings(max_examples=25)
 def test_kept_tiles_against_a_replay(
     colouring: str, tiling: Tiling, edge: int, n_ranks: int, data: st.DataObject
@@ -144,8 +144,8 @@ def test_enough_tiles_a_rank_hide_the_latency() -> None:
 
 @given(
     tilings(largest=28, tiles=(1, 64), periodic=PERIODIC),
-    brick_edges(3),
-    rank_counts(6),
+    st.integers(1, 3),
+    st.integers(1, 6),
     costs,
     st.integers(1, 4),
     st.integers(2, 5),
