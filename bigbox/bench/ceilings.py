@@ -28,13 +28,12 @@ def rate(work: Callable[[], object], device: str, threads: int) -> float:
     has as many calls in a row as a tile takes. A GPU is given a queue of them, and never waits.
     """
     pool = thread_pool(threads, device)
-    cuda = on_gpu(device)
-    calls = QUEUE if cuda else threads * IN_A_ROW
+    calls = QUEUE if on_gpu(device) else threads * IN_A_ROW
 
     def round_() -> float:
         began = time.perf_counter()
         side_by_side(pool, lambda _: work(), range(calls))
-        if cuda:
+        if on_gpu(device):
             torch.cuda.synchronize(device)
         return time.perf_counter() - began
 

@@ -82,7 +82,7 @@ class DiffusionPainter(ABC):
 
     @cached_property
     def method(self) -> type[OverlapMethod]:
-        """The overlap method."""
+        """The class of `overlap_method`."""
         return overlap_method(self.overlap_method)
 
     @property

@@ -29,12 +29,10 @@ MB = 1_000_000
 
 @dataclass(frozen=True)
 class TileMemory:
-    """What a painter asks of a rank's memory.
+    """What a painter asks of a rank's memory, as measured on CPUs."""
 
-    libraries: bytes of a process that has imported what it needs and painted one tile, and of what
-    the allocator holds on to between batches (about 30 MB), as measured on CPUs.
-    """
-
+    # Bytes of a process that has imported what it needs and painted one tile, with about 30 MB that
+    # the allocator holds on to between batches.
     libraries: int = 380 * MB
     channels: int = 4  # arrays of input, each (tile + 2 margin)^3 float32 a tile
     margin: int = 0
@@ -165,7 +163,7 @@ def stand_in(name: str) -> str | None:
 def make_painter(name: str, **settings: Any) -> Painter:
     """Return the painter of that name, ready to paint; settings: PainterSettings'. Raises BadInput.
 
-    The trivial painters import no torch, so that many ranks fit on one machine.
+    The trivial painters import no torch: many ranks fit on one machine.
     """
     painter: Painter = load(painter_row(name).painter).from_settings(PainterSettings(**settings))
     return painter

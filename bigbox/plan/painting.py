@@ -28,18 +28,11 @@ from bigbox.store.shards import CRC_BYTES, index_bytes
 
 
 def rank_memory(
-    painter: TileMemory,
-    limits: Limits,
-    assignment: Assignment,
-    *,
-    batch: int,
-    fields: int,
-    own_tiles: int,
+    painter: TileMemory, limits: Limits, assignment: Assignment, batch: int, fields: int
 ) -> dict[str, int]:
     """Return the projected peak bytes of one rank, term by term; the sum is the projection.
 
-    With B = batch, t = tile, m = margin, F = fields (T_b and step latents), own_tiles those of the
-    fullest rank:
+    With B = batch, t = tile, m = margin, F = fields (T_b and step latents):
 
         libraries   Python, numpy, zarr, mpi4py (and torch)
         inputs      2 batches (one loading, one painting) of B (C (t+2m)^3 + F t^3) float32
@@ -50,7 +43,7 @@ def rank_memory(
         blocks      the input cache's limit, and one block being decoded
         tb shard    one shard as an array and once more encoded, and the tile read into it
         order       48 bytes for each own tile (10 once painting), 2 for each tile of the box while
-                    the ledger is read, 24 for each brick
+                    the ledger is read, 24 for each brick; of the fullest rank
     """
     tiling, bricks = assignment.tiling, assignment.bricks
     voxels, edge = tiling.tile**3, tiling.tile + 2 * painter.margin
@@ -65,7 +58,7 @@ def rank_memory(
         "overlaps": limits.overlap_bytes + (waiting + 1) * batch * slab,
         "blocks": limits.block_cache_bytes + 64**3 * 4,
         "tb shard": 2 * shard**3 * 4 + 2 * fields * voxels * 4,
-        "order": 48 * own_tiles + 2 * tiling.size + 24 * bricks.size,
+        "order": 48 * int(assignment.counts().max()) + 2 * tiling.size + 24 * bricks.size,
     }
 
 
@@ -234,8 +227,7 @@ def make_plan(
     if seconds_per_tile is None:
         seconds = row.seconds_per_tile + row.seconds_per_call * how.calls
         seconds_per_tile = seconds * (tiling.tile / 32) ** 3
-    most, fields = int(counts.max()), how.fields
-    memory = rank_memory(row.memory, limits, assignment, batch=batch, fields=fields, own_tiles=most)
+    memory = rank_memory(row.memory, limits, assignment, batch, how.fields)
     halo_plan = None
     if haloes and row.halo_painter:
         halo_plan = plan_haloes(assignment, row, limits, seconds_per_window, halo_stride)
@@ -246,11 +238,11 @@ def make_plan(
         stages=tuple(int(n) for n in stage_counts(tiling, colouring)),
         ranks=ranks,
         batch=batch,
-        most_tiles=most,
+        most_tiles=int(counts.max()),
         least_tiles=int(counts.min()),
         seconds_per_tile=seconds_per_tile,
         memory=memory,
-        disk=footprint(tiling, bricks.edge, n_steps=fields - 1),
+        disk=footprint(tiling, bricks.edge, n_steps=how.fields - 1),
         edge=bricks.edge,
         haloes=halo_plan,
     )

@@ -158,9 +158,8 @@ class TrivialHaloes:
         found = np.empty((len(dm), self.channels, *(self.window,) * 3), np.float32)
         for row, inputs in zip(found, dm, strict=True):
             density = np.minimum(with_faces(inputs) / np.float32(28), np.float32(3))
-            below = np.float32(8.8) + density + slope
             for channel in range(self.channels):
-                row[channel] = below + np.float32(0.1 * channel)
+                row[channel] = np.float32(8.8) + density + slope + np.float32(0.1 * channel)
         _sleep_until(start + self.seconds_per_window * len(dm))
         return found
 
