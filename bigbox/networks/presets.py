@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
-
-from bigbox.errors import BadInput
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,6 @@ class LodiSize(HalogenSize):
     parametrisation: str
 
 
-_Preset = TypeVar("_Preset")
-
 # The paper gives HALOgen's input, poolings and bottleneck (64³, three, 8³), not its widths, and
 # LODI's input (32³) and one convolution more in a block than Ono et al. 2024, whose widths it has.
 # mini works on patches of 2³ voxels: the maps are smoothed over R = 0.2 Mpc/h, two voxels, so that
@@ -58,13 +54,6 @@ LODI = {
     "paper": LodiSize(1, (48, 96, 192, 384), 1, 3, 4, 192, "noise"),
     "mini": LodiSize(2, (64, 96, 128), 1, 2, 4, 128, "v"),
 }
-
-
-def find_preset(table: dict[str, _Preset], name: str) -> _Preset:
-    """Return the sizes, or the recipe, of a preset. Raises BadInput."""
-    if name not in table:
-        raise BadInput(f"preset: {name!r} is not one of {', '.join(table)}")
-    return table[name]
 
 
 def as_dict(size: HalogenSize) -> dict[str, Any]:

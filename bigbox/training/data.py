@@ -174,27 +174,26 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
     return Split([Region(0, validation + gap, training)], [Region(0, 0, validation)])
 
 
-def normalise(
+def fit_transforms(
     boxes: list[TrainingBox], training: list[Region], floors: dict[str, tuple[float, bool]]
 ) -> dict[str, LogTransform]:
-    """Turn fields into network units in place, by constants of the training boxes alone.
+    """Fit the transform of each field to the training boxes alone.
 
     `floors` has the floor of each field, and whether it clips (see LogTransform). Channels of one
     field share their constants, so that a network can compare them.
     """
     used = sorted({region.box for region in training})
-    transforms = {}
-    for name, (floor, clip) in floors.items():
-        fit = LogTransform.fit([boxes[i].fields[name] for i in used], floor, clip)
-        apply(fit, boxes, name)
-        transforms[name] = fit
-    return transforms
+    return {
+        name: LogTransform.fit([boxes[i].fields[name] for i in used], floor, clip)
+        for name, (floor, clip) in floors.items()
+    }
 
 
-def apply(transform: LogTransform, boxes: list[TrainingBox], name: str) -> None:
-    """Turn one field of all boxes into network units in place."""
+def normalise(boxes: list[TrainingBox], transforms: dict[str, LogTransform]) -> None:
+    """Turn fields of all boxes into network units, in place."""
     for box in boxes:
-        box.fields[name] = transform.forward(box.fields[name])
+        for name, transform in transforms.items():
+            box.fields[name] = transform.forward(box.fields[name])
 
 
 class Sampler:
@@ -203,12 +202,10 @@ class Sampler:
     def __init__(self, boxes: list[TrainingBox], regions: list[Region], window: int, seed: int):
         self.boxes, self.regions, self.window, self.seed = boxes, regions, window, seed
         # A region's share of the samples is its share of the origins.
-        origins = np.array([float(self._origins(region)) for region in regions])
+        edges = [boxes[region.box].edge for region in regions]
+        counts = [r.origins(n, window) * n**2 for r, n in zip(regions, edges, strict=True)]
+        origins = np.array(counts, dtype=np.float64)
         self._shares = origins / origins.sum()
-
-    def _origins(self, region: Region) -> int:
-        edge = self.boxes[region.box].edge
-        return region.origins(edge, self.window) * edge**2
 
     def generator(self, step: int, rank: int = 0) -> np.random.Generator:
         """Make the generator of the random numbers of one batch."""
@@ -229,11 +226,11 @@ class Sampler:
         return {n: np.stack([s[n] for s in samples]) for n in samples[0]}
 
 
-class HaloRichSampler(Sampler):
-    """Draw halo-poor sub-volumes less often (section 2.3.2).
+class LodiSampler(Sampler):
+    """Draw sub-volumes for LODI, halo-poor ones less often (section 2.3.2).
 
     Kept are all with a halo in the two high-mass channels, half of those with a halo in the two
-    low-mass ones only, and `empty` of those without any, which the paper does not speak of but
+    low-mass ones only, and a tenth of those without any, which the paper does not speak of but
     which a box is full of.
 
     Parameters
@@ -251,24 +248,35 @@ class HaloRichSampler(Sampler):
         seed: int,
         threshold: float,
         predicted: float = 0.0,
-        low_mass: float = 0.5,
-        empty: float = 0.1,
     ):
         super().__init__(boxes, regions, window, seed)
         self.threshold, self.predicted = threshold, predicted
-        self.low_mass, self.empty = low_mass, empty
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw one sub-volume of every field, its haloes true or predicted."""
         while True:
             sample = super().draw(rng)
             highest = sample["halo"].max(axis=(1, 2, 3)) >= self.threshold
-            keep = 1.0 if highest[2:].any() else self.low_mass if highest.any() else self.empty
+            keep = 1.0 if highest[2:].any() else 0.5 if highest.any() else 0.1
             if rng.random() < keep:
                 predicted = sample.pop("predicted", None)
                 if predicted is not None and rng.random() < self.predicted:
                     sample["halo"] = predicted
                 return sample
+
+    def batch(self, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw what `bigbox.training.losses.LodiTask` takes, float32 (size, ...) each."""
+        fields = super().batch(size, rng)
+        tb = fields["tb"][:, 0]
+        # One stratum a sample: the noise levels of a batch cover the whole range.
+        uniform = (np.arange(size) + rng.random(size)) / size
+        return {
+            "tb": tb,
+            "halo": fields["halo"],
+            "known": np.stack([overlap_mask(rng, self.window) for _ in range(size)]),
+            "uniform": uniform.astype(np.float32),
+            "noise": rng.standard_normal(tb.shape, dtype=np.float32),
+        }
 
 
 def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:

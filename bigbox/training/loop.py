@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,6 @@ class Process:
             distributed.destroy_process_group()
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Say how often to validate (steps), to save (seconds), and on how many batches to validate."""
-
-    validate_every: int = 200
-    checkpoint_every: float = 120.0
-    validation: int = 16
-
-
 @dataclass
 class Trainer:
     """Train a task (network and loss in one module) with a recipe.
@@ -85,6 +76,8 @@ class Trainer:
     batch : makes a training batch of (step, rank, size): what the task's forward takes, by name.
     validation_batch : makes one of a fixed set of batches, of (index, size).
     deadline : when to stop, in seconds of time.monotonic.
+    validate_every, checkpoint_every : steps, and seconds.
+    validation_batches : how many a validation takes.
     """
 
     task: nn.Module
@@ -95,8 +88,10 @@ class Trainer:
     settings: dict[str, Any]
     batch: Callable[[int, int, int], Batch]
     validation_batch: Callable[[int, int], Batch]
-    schedule: Schedule = field(default_factory=Schedule)
     deadline: float | None = None
+    validate_every: int = 200
+    checkpoint_every: float = 120.0
+    validation_batches: int = 16
 
     def __post_init__(self) -> None:
         self.task.to(self.process.device)
@@ -140,7 +135,7 @@ class Trainer:
                 losses.append(self._train(batch))
                 self.step += 1
                 last = self.step == self.recipe.steps
-                if last or self.step % self.schedule.validate_every == 0:
+                if last or self.step % self.validate_every == 0:
                     rate = (time.monotonic() - began) / (self.step - first)
                     self._validate(sum(losses) / len(losses), rate)
                     losses = []
@@ -152,7 +147,7 @@ class Trainer:
                         f"training {self.name} stopped by {self._stop} at step {self.step} of "
                         f"{self.recipe.steps}; the same command goes on from here"
                     )
-                if last or time.monotonic() - saved > self.schedule.checkpoint_every:
+                if last or time.monotonic() - saved > self.checkpoint_every:
                     self._save()
                     saved = time.monotonic()
 
@@ -191,13 +186,12 @@ class Trainer:
     def _validate(self, training_loss: float, seconds: float) -> None:
         self.average.eval()
         total = torch.zeros(1, device=self.process.device)
-        mine = range(self.process.rank, self.schedule.validation, self.process.size)
-        for index in mine:
+        for index in range(self.process.rank, self.validation_batches, self.process.size):
             with self._autocast():
                 total += self.average(**self._on_device(self.validation_batch(index, self.share)))
         if self.process.size > 1:
             distributed.all_reduce(total)
-        loss = float(total) / self.schedule.validation
+        loss = float(total) / self.validation_batches
         if loss < self.best:
             self.best = loss
             state = self.average.module.state_dict()
@@ -214,10 +208,9 @@ class Trainer:
             )
 
     def _record(self, training_loss: float, validation_loss: float) -> None:
-        new = not self.curve.exists()
         with self.curve.open("a", newline="") as file:
             writer = csv.writer(file)
-            if new:
+            if not file.tell():
                 writer.writerow(["step", "rate", "training", "validation"])
             rate = self.recipe.rate_at(self.step - 1)
             writer.writerow([self.step, f"{rate:.3e}", training_loss, validation_loss])
