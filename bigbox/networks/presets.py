@@ -8,35 +8,21 @@ from typing import Any
 
 @dataclass(frozen=True)
 class HalogenSize:
-    """Size HALOgen.
+    """Size HALOgen."""
 
-    Parameters
-    ----------
-    patch : voxels on an edge that the first convolution takes as one.
-    widths : channels at each resolution, the last at the bottleneck.
-    blocks, convs : residual blocks at each resolution, and convolutions in each block.
-    heads : of the attention, a multiple of 4.
-    """
-
-    patch: int
-    widths: tuple[int, ...]
-    blocks: int
-    convs: int
-    heads: int
+    patch: int  # voxels on an edge that the first convolution takes as one
+    widths: tuple[int, ...]  # channels at each resolution, the last at the bottleneck
+    blocks: int  # residual blocks at each resolution
+    convs: int  # convolutions in each block
+    heads: int  # of the attention, a multiple of 4
 
 
 @dataclass(frozen=True)
 class LodiSize(HalogenSize):
-    """Size LODI.
+    """Size LODI."""
 
-    Parameters
-    ----------
-    embedding : length of the noise level's embedding.
-    parametrisation : what the network predicts: "v" (Salimans & Ho 2022) or "noise" (the paper).
-    """
-
-    embedding: int
-    parametrisation: str
+    embedding: int  # length of the noise level's embedding
+    parametrisation: str  # what it predicts: "v" (Salimans & Ho 2022) or "noise" (the paper)
 
 
 # The paper gives HALOgen's input, poolings and bottleneck (64³, three, 8³), not its widths, and

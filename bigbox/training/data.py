@@ -49,24 +49,23 @@ class TrainingBox:
 
 @dataclass(frozen=True)
 class Region:
-    """Say where sub-volumes of a box may lie: within voxels start .. start + length of axis 0.
+    """Say where sub-volumes of a box may lie: within voxels start .. stop of axis 0.
 
-    With length None they may lie anywhere in the periodic box.
+    With stop None they may lie anywhere in the periodic box.
     """
 
     box: int
     start: int = 0
-    length: int | None = None
+    stop: int | None = None
 
     def origins(self, box_edge: int, window: int) -> int:
         """Count the origins along axis 0 that keep a window inside."""
-        return box_edge if self.length is None else self.length - window + 1
+        return box_edge if self.stop is None else self.stop - self.start - window + 1
 
     def as_dict(self, boxes: list[TrainingBox]) -> dict[str, Any]:
         """Return which voxels of which box these are, as JSON values for the model card."""
         box = boxes[self.box]
-        length = box.edge if self.length is None else self.length
-        where = [self.start, self.start + length]
+        where = [self.start, self.stop or box.edge]
         return {"box": box.path.name, "axis 0": where, "of": box.edge}
 
 
@@ -81,13 +80,9 @@ class Split:
 def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
     """Read whole arrays of boxes into memory, about 4 bytes a voxel and channel.
 
-    Of the arrays "dm", "halo" and "tb", dm is smoothed as the others are (section 2.1.2).
-
-    Raises
-    ------
-    BadInput
-        An array is missing, a box is given twice, or boxes differ in voxel size, redshift or
-        smoothing.
+    Of the arrays "dm", "halo" and "tb", dm is smoothed as the others are (section 2.1.2). Raises
+    BadInput where an array is missing, a box is given twice, or boxes differ in voxel size,
+    redshift or smoothing.
     """
     boxes: list[TrainingBox] = []
     for path in paths:
@@ -137,15 +132,8 @@ def _check_alike(boxes: list[TrainingBox]) -> None:
 def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = None) -> Split:
     """Split by simulation where there are several boxes, else by slab with a gap.
 
-    Parameters
-    ----------
-    window : voxels on a sub-volume's edge.
-    held_out : how many of the last boxes validate, by default a quarter, at least one.
-
-    Raises
-    ------
-    BadInput
-        A box is too small, or no simulation is left to train on.
+    The sub-volumes are `window` voxels on an edge. The last `held_out` boxes validate, by default a
+    quarter, at least one. Raises BadInput where a box is too small, or none is left to train on.
     """
     for box in boxes:
         if box.edge < window:
@@ -165,13 +153,12 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
         return Split(regions[:-last], regions[-last:])
     edge, gap = boxes[0].edge, round(GAP / boxes[0].attributes["voxel_size"])
     validation = max(window, round(VALIDATION_SHARE * edge))
-    training = edge - validation - 2 * gap
-    if training < window:
+    if edge - validation - 2 * gap < window:
         raise BadInput(
             f"{boxes[0].path}: {edge} voxels are too few to split into {validation} for "
             f"validation, two gaps of {gap} and {window} or more for training; give a second box"
         )
-    return Split([Region(0, validation + gap, training)], [Region(0, 0, validation)])
+    return Split([Region(0, validation + gap, edge - gap)], [Region(0, 0, validation)])
 
 
 def fit_transforms(
@@ -231,13 +218,8 @@ class LodiSampler(Sampler):
 
     Kept are all with a halo in the two high-mass channels, half of those with a halo in the two
     low-mass ones only, and a tenth of those without any, which the paper does not speak of but
-    which a box is full of.
-
-    Parameters
-    ----------
-    threshold : where a halo is: log10 rho_h = 10, in network units.
-    predicted : share of the samples whose haloes are those that HALOgen predicts (the field
-        "predicted").
+    which a box is full of. A halo is where the density, in network units, reaches `threshold`.
+    The share `predicted` of the samples has the haloes of the field "predicted", HALOgen's.
     """
 
     def __init__(
@@ -290,11 +272,10 @@ def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:
 
 
 def turn(field: np.ndarray, symmetry: int) -> np.ndarray:
-    """Return a view of a field (..., n, n, n), turned by one of the 48 symmetries of a cube."""
+    """Return a view of a field (C, n, n, n), turned by one of the 48 symmetries of a cube."""
     order, flips = SYMMETRIES[symmetry]
-    lead = field.ndim - 3
-    turned = field.transpose(*range(lead), *(lead + axis for axis in order))
-    return turned[(..., *(slice(None, None, -1) if flip else slice(None) for flip in flips))]
+    turned = field.transpose(0, *(1 + axis for axis in order))
+    return np.flip(turned, tuple(1 + axis for axis in range(3) if flips[axis]))
 
 
 def overlap_mask(rng: np.random.Generator, tile: int) -> np.ndarray:

@@ -8,6 +8,7 @@ goes on where it was.
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import signal
@@ -59,6 +60,13 @@ class Process:
         fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
         return cls(rank, size, where, fast)
 
+    def sum(self, value: Tensor) -> float:
+        """Return the sum of a scalar over the processes."""
+        value = value.to(self.device)
+        if self.size > 1:
+            distributed.all_reduce(value)
+        return float(value)
+
     def leave(self) -> None:
         """Part from the other processes: the first one goes on alone."""
         if self.size > 1:
@@ -69,28 +77,20 @@ class Process:
 class Trainer:
     """Train a task (network and loss in one module) with a recipe.
 
-    Parameters
-    ----------
-    folder, name : where checkpoint and curves go, and how their names begin.
-    settings : what must be the same when a training goes on.
-    batch : makes a training batch of (step, rank, size): what the task's forward takes, by name.
-    validation_batch : makes one of a fixed set of batches, of (index, size).
-    deadline : when to stop, in seconds of time.monotonic.
-    validate_every, checkpoint_every : steps, and seconds.
-    validation_batches : how many a validation takes.
+    Batches have what the task's forward takes, by name.
     """
 
     task: nn.Module
     recipe: Recipe
     process: Process
-    folder: Path
-    name: str
-    settings: dict[str, Any]
-    batch: Callable[[int, int, int], Batch]
-    validation_batch: Callable[[int, int], Batch]
-    deadline: float | None = None
-    validate_every: int = 200
-    checkpoint_every: float = 120.0
+    folder: Path  # of checkpoint and curves
+    name: str  # how their names begin
+    settings: dict[str, Any]  # what must be the same when a training goes on
+    batch: Callable[[int, int, int], Batch]  # of step, rank, sub-volumes
+    validation_batch: Callable[[int, int], Batch]  # of index, sub-volumes: one of a fixed set
+    deadline: float | None = None  # in seconds of time.monotonic
+    validate_every: int = 200  # steps
+    checkpoint_every: float = 120.0  # seconds
     validation_batches: int = 16
 
     def __post_init__(self) -> None:
@@ -114,12 +114,9 @@ class Trainer:
         self._stop = ""
 
     def run(self) -> None:
-        """Train to the last step, or to a stop.
+        """Train to the last step.
 
-        Raises
-        ------
-        StoppedEarly
-            At SIGTERM, SIGUSR2 or the deadline. The same command goes on from there.
+        Raises StoppedEarly at SIGTERM, SIGUSR2 or the deadline: the same command goes on.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -185,17 +182,14 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, training_loss: float, seconds: float) -> None:
         self.average.eval()
-        total = torch.zeros(1, device=self.process.device)
+        total = torch.zeros((), device=self.process.device)
         for index in range(self.process.rank, self.validation_batches, self.process.size):
             with self._autocast():
                 total += self.average(**self._on_device(self.validation_batch(index, self.share)))
-        if self.process.size > 1:
-            distributed.all_reduce(total)
-        loss = float(total) / self.validation_batches
+        loss = self.process.sum(total) / self.validation_batches
         if loss < self.best:
             self.best = loss
-            state = self.average.module.state_dict()
-            self.best_state = {k: v.detach().clone() for k, v in state.items()}
+            self.best_state = copy.deepcopy(self.average.module.state_dict())
         if self.process.rank == 0:
             self._record(training_loss, loss)
             left = (self.recipe.steps - self.step) * seconds / 60
@@ -219,12 +213,9 @@ class Trainer:
         self._stop = signal.Signals(number).name
 
     def _all_agree_to_stop(self) -> bool:
-        if self.process.size == 1:
-            return bool(self._stop)
-        asked = torch.tensor(float(bool(self._stop)), device=self.process.device)
-        distributed.all_reduce(asked)
+        asked = self.process.sum(torch.tensor(float(bool(self._stop))))
         self._stop = self._stop or ("another rank" if asked else "")
-        return bool(asked)
+        return asked > 0
 
     def _save(self) -> None:
         if self.process.rank:

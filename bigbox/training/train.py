@@ -98,12 +98,8 @@ class Lesson:
 def train(options: TrainOptions) -> dict[str, Any]:
     """Train a network, write it to options.out, and return its card.
 
-    Raises
-    ------
-    BadInput
-        Boxes that cannot be trained on, or a checkpoint of another training.
-    StoppedEarly
-        A signal or the time limit. The same command goes on from there.
+    Raises BadInput for boxes that cannot be trained on or a checkpoint of another training, and
+    StoppedEarly at a signal or the time limit.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
