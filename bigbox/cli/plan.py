@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from bigbox.plan import Plan
     from bigbox.plan.haloes import HaloPlan
 
-_PLANNED = (
-    *("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring"),
-    "halo_stride",
-)
+_PLANNED = ("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring",
+            "halo_stride")  # fmt: skip
 _ESTIMATE = "an estimate; bigbox bench measures it, or use --seconds-per-{}"
 
 _TEXT = """\
@@ -167,11 +165,11 @@ def _haloes(haloes: HaloPlan, source: str) -> str:
 
 def _disk(plan: Plan) -> str:
     disk, haloes = plan.disk, plan.haloes
+    total = plan.dm_bytes + disk.bytes + (haloes.bytes if haloes else 0)
+    halo = f"halo {in_bytes(haloes.bytes)} in {haloes.files:,} files, " if haloes else ""
     text = (
-        f"{in_bytes(plan.dm_bytes + disk.bytes + (haloes.bytes if haloes else 0))}: "
-        f"dm {in_bytes(plan.dm_bytes)}, "
-        + (f"halo {in_bytes(haloes.bytes)} in {haloes.files:,} files, " if haloes else "")
-        + f"painted tiles {in_bytes(disk.painted_bytes)}, tb {in_bytes(disk.tb_bytes)}, "
+        f"{in_bytes(total)}: dm {in_bytes(plan.dm_bytes)}, {halo}painted tiles "
+        f"{in_bytes(disk.painted_bytes)}, tb {in_bytes(disk.tb_bytes)}, "
         f"ledger {in_bytes(disk.ledger_bytes)}; {disk.files:,} files"
     )
     if disk.steps_bytes:
