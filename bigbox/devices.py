@@ -78,7 +78,7 @@ def side_by_side(
 
 @contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Give each thread a stream of its own on a GPU, so that batches side by side never wait."""
+    """Give each thread a stream of its own on a GPU: its copies hold up no other's batch."""
     if not on_gpu(device):
         yield
         return

@@ -57,14 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
-    except (BadInput, StoppedEarly) as error:
-        sys.stderr.write(_line(str(error)))
-        return error.exit_status
-    except ValueError as error:
-        if not _is_tiling_error(error):
+    except (ValueError, StoppedEarly) as error:
+        from bigbox.scheduler.tiling import TilingError  # knows nothing of exit statuses
+
+        if not isinstance(error, (BadInput, StoppedEarly, TilingError)):
             raise
         sys.stderr.write(_line(str(error)))
-        return BadInput.exit_status
+        return getattr(error, "exit_status", BadInput.exit_status)
     except BrokenPipeError:
         # The reader of our output has gone (as in `bigbox plan box | head`); point stdout elsewhere
         # so that the interpreter does not complain when it flushes at the end.
@@ -88,12 +87,6 @@ def _parser() -> Parser:
     for command in _COMMANDS:
         import_module(f"bigbox.cli.{command}").add(commands)
     return parser
-
-
-def _is_tiling_error(error: ValueError) -> bool:
-    # The scheduler knows nothing of bigbox.errors; when it raised, it is imported already.
-    tiling = sys.modules.get("bigbox.scheduler.tiling")
-    return tiling is not None and isinstance(error, tiling.TilingError)
 
 
 def _line(message: str) -> str:

@@ -14,10 +14,7 @@ _Number = TypeVar("_Number", int, float)
 def add_command(commands: Any, name: str, *, summary: str, text: str) -> argparse.ArgumentParser:
     """Make a command's parser, with `text` as its whole help and `summary` as its one line."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=text,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=summary, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     return parser
 
@@ -36,13 +33,8 @@ def add_choice(group: Any, flag: str, names: Sequence[str], help: str) -> None:
 
 def add_realization(parser: argparse.ArgumentParser) -> None:
     """Add the option --realization, which `box_path` reads."""
-    parser.add_argument(
-        "--realization",
-        type=whole(0, 2**16 - 1),
-        default=0,
-        metavar="R",
-        help="the tb of this realization (0); BOX/realizations/000R names the same",
-    )
+    text = "the tb of this realization (0); BOX/realizations/000R names the same"
+    add_value(parser, "--realization", "R", whole(0, 2**16 - 1), text, 0)
 
 
 def add_cosmology(

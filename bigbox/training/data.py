@@ -14,6 +14,7 @@ No sub-volume reaches into a gap, so no voxel, smoothed or not, is seen on both 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -183,16 +184,22 @@ def normalise(boxes: list[TrainingBox], transforms: dict[str, LogTransform]) -> 
             box.fields[name] = transform.forward(box.fields[name])
 
 
+@dataclass
 class Sampler:
     """Draw random sub-volumes of regions, turned by a random symmetry of the cube."""
 
-    def __init__(self, boxes: list[TrainingBox], regions: list[Region], window: int, seed: int):
-        self.boxes, self.regions, self.window, self.seed = boxes, regions, window, seed
-        # A region's share of the samples is its share of the origins.
-        edges = [boxes[region.box].edge for region in regions]
-        counts = [r.origins(n, window) * n**2 for r, n in zip(regions, edges, strict=True)]
-        origins = np.array(counts, dtype=np.float64)
-        self._shares = origins / origins.sum()
+    boxes: list[TrainingBox]
+    regions: list[Region]
+    window: int  # voxels on an edge
+    seed: int
+
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        """A region's share of the samples is its share of the origins."""
+        edges = [self.boxes[region.box].edge for region in self.regions]
+        pairs = zip(self.regions, edges, strict=True)
+        origins = np.array([float(r.origins(n, self.window) * n**2) for r, n in pairs])
+        return origins / origins.sum()
 
     def generator(self, step: int, rank: int = 0) -> np.random.Generator:
         """Make the generator of the random numbers of one batch."""
@@ -213,26 +220,17 @@ class Sampler:
         return {n: np.stack([s[n] for s in samples]) for n in samples[0]}
 
 
+@dataclass
 class LodiSampler(Sampler):
     """Draw sub-volumes for LODI, halo-poor ones less often (section 2.3.2).
 
     Kept are all with a halo in the two high-mass channels, half of those with a halo in the two
     low-mass ones only, and a tenth of those without any, which the paper does not speak of but
-    which a box is full of. A halo is where the density, in network units, reaches `threshold`.
-    The share `predicted` of the samples has the haloes of the field "predicted", HALOgen's.
+    which a box is full of.
     """
 
-    def __init__(
-        self,
-        boxes: list[TrainingBox],
-        regions: list[Region],
-        window: int,
-        seed: int,
-        threshold: float,
-        predicted: float = 0.0,
-    ):
-        super().__init__(boxes, regions, window, seed)
-        self.threshold, self.predicted = threshold, predicted
+    threshold: float  # the density from which there is a halo, in network units
+    predicted: float = 0.0  # share of the samples with the haloes of the field "predicted"
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw one sub-volume of every field, its haloes true or predicted."""

@@ -25,6 +25,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
 from bigbox.training.recipes import Recipe
 
@@ -46,19 +47,14 @@ class Process:
 
         Raises BadInput where there is no GPU for "cuda".
         """
-        size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        cuda = torch.cuda.is_available()
-        if device == "cuda" and not cuda:
-            raise BadInput("device cuda: torch sees no GPU here; use --device cpu")
-        if device == "auto":
-            device = "cuda" if cuda else "cpu"
+        numbers = (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+        size, rank, local = (int(os.environ.get(name, alone)) for name, alone in numbers)
+        cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        where = find_device(f"cuda:{local}" if cuda else "cpu")
         if size > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        where = torch.device(f"cuda:{local}" if device == "cuda" else "cpu")
+            distributed.init_process_group("nccl" if cuda else "gloo")
         # bfloat16 pays where the processor multiplies it; elsewhere it is emulated and slow.
-        fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        return cls(rank, size, where, fast)
+        return cls(rank, size, where, cuda or torch.cpu._is_avx512_bf16_supported())
 
     def sum(self, value: Tensor) -> float:
         """Return the sum of a scalar over the processes."""
@@ -190,24 +186,21 @@ class Trainer:
         if loss < self.best:
             self.best = loss
             self.best_state = copy.deepcopy(self.average.module.state_dict())
-        if self.process.rank == 0:
-            self._record(training_loss, loss)
-            left = (self.recipe.steps - self.step) * seconds / 60
-            print(
-                f"{self.name} step {self.step}/{self.recipe.steps}: loss {training_loss:.4f}, "
-                f"validation {loss:.4f} (best {self.best:.4f}), {seconds:.3f} s a step, "
-                f"{left:.0f} min left",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def _record(self, training_loss: float, validation_loss: float) -> None:
+        if self.process.rank:
+            return
         with self.curve.open("a", newline="") as file:
             writer = csv.writer(file)
             if not file.tell():
                 writer.writerow(["step", "rate", "training", "validation"])
             rate = self.recipe.rate_at(self.step - 1)
-            writer.writerow([self.step, f"{rate:.3e}", training_loss, validation_loss])
+            writer.writerow([self.step, f"{rate:.3e}", training_loss, loss])
+        print(
+            f"{self.name} step {self.step}/{self.recipe.steps}: loss {training_loss:.4f}, "
+            f"validation {loss:.4f} (best {self.best:.4f}), {seconds:.3f} s a step, "
+            f"{(self.recipe.steps - self.step) * seconds / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _asked_to_stop(self, number: int, frame: Any) -> None:
         self._stop = signal.Signals(number).name
