@@ -136,16 +136,14 @@ def _text(plan: Plan, tile_source: str, window_source: str) -> str:
     tiling = plan.tiling
     sides = " x ".join(f"{side:g}" for side in plan.box_size)
     voxel = plan.box_size[0] / tiling.shape[0]
-    own = f"{plan.most_tiles:,}"
-    if plan.least_tiles != plan.most_tiles:
-        own = f"{plan.least_tiles:,} to {own}"
+    least = f"{plan.least_tiles:,} to " if plan.least_tiles != plan.most_tiles else ""
     lines = [
         ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
         ("tiles", tiling.describe()),
         ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
         *([("haloes", _haloes(plan.haloes, window_source))] if plan.haloes else []),
-        ("ranks", f"{plan.ranks:,}, each {own} tiles in about {plan.batches:,} batches of "
-                  f"{plan.batch}; bricks of {plan.edge}^3 tiles"),
+        ("ranks", f"{plan.ranks:,}, each {least}{plan.most_tiles:,} tiles in about "
+                  f"{plan.batches:,} batches of {plan.batch}; bricks of {plan.edge}^3 tiles"),
         ("time", in_time(plan.seconds)
                  + (", haloes included; tb" if plan.haloes else "")
                  + f" at {plan.seconds_per_tile:.3g} s a tile ({tile_source})"),

@@ -65,12 +65,10 @@ def zero_weights(layer: nn.Module) -> None:
 def modulated_norm(layer: nn.Module, x: Tensor, modulation: Tensor | None = None) -> Tensor:
     """Normalise x (B, C, ...) in the norm's own precision, then scale and shift its channels.
 
-    Parameters
-    ----------
-    modulation : scale - 1 and shift by the noise level, (B, 2 C), or (1, 2 C) where all of a batch
-        are at one level, as when painting: then they become the norm's own, at no cost. In float32
-        where the network is in bfloat16: rounded here, every voxel of a tile would be wrong in the
-        same way, 1 % of the power of T_b.
+    `modulation` is scale - 1 and shift by the noise level, (B, 2 C), or (1, 2 C) where all of a
+    batch are at one level, as when painting: then they become the norm's own, at no cost. It is
+    float32 where the network is bfloat16: rounded here, every voxel of a tile would be wrong in the
+    same way, 1 % of the power of T_b.
     """
     assert isinstance(layer, nn.GroupNorm)
     x = x.to(layer.weight.dtype)

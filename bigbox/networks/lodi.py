@@ -56,24 +56,17 @@ class Lodi(nn.Module):
     def prepare(self, condition: Tensor, known: Tensor, mask: Tensor) -> Tensor:
         """Return what is the same at every step, (B, widths[0], ...), for `forward`.
 
-        Parameters
-        ----------
-        condition : normalised log halo density, (B, 4, t, t, t).
-        known : normalised T_b, 0 where unknown, (B, t, t, t).
-        mask : 1 where known, else 0, (B, t, t, t).
+        `condition` is the normalised log halo density, (B, 4, t, t, t). `known` is the normalised
+        T_b, 0 where unknown, and `mask` 1 where known, else 0, (B, t, t, t).
         """
         channels = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
         prepared: Tensor = self.condition_inlet(layers.patchify(channels, self.size.patch))
         return prepared
 
     def forward(self, z: Tensor, level: Tensor, prepared: Tensor) -> Tensor:
-        """Return v, or the noise if `size` says so, of noisy tiles: (B, t, t, t).
+        """Return v, or the noise if `size` says so, of noisy tiles z: (B, t, t, t).
 
-        Parameters
-        ----------
-        z : noisy tiles, (B, t, t, t).
-        level : noise level in 0 .. 1, (B,), or (1,) where all tiles have the same.
-        prepared : from `prepare`.
+        `level` is the noise level in 0 .. 1, (B,), or (1,) where all tiles have the same.
         """
         features = layers.level_features(level, self.size.embedding)
         e = self.embed(features.to(next(self.embed.parameters()).dtype))

@@ -30,6 +30,7 @@ from bigbox.errors import BadInput, StoppedEarly
 from bigbox.training.recipes import Recipe
 
 Batch = dict[str, Tensor]
+_STATEFUL = ("task", "average", "optimiser")
 
 
 @dataclass(frozen=True)
@@ -214,18 +215,9 @@ class Trainer:
         if self.process.rank:
             return
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save(
-            {
-                "settings": self.settings,
-                "step": self.step,
-                "best": self.best,
-                "best_state": self.best_state,
-                "task": self.task.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-            },
-            partial,
-        )
+        state = {name: getattr(self, name) for name in ("settings", "step", "best", "best_state")}
+        state |= {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        torch.save(state, partial)
         partial.replace(self.checkpoint)
 
     def _resume(self) -> None:
@@ -245,7 +237,6 @@ class Trainer:
                     f"{self.checkpoint}: trained with {key} {saved['settings'].get(key)!r}, now "
                     f"{value!r}; choose another --out, or remove the checkpoint to begin anew"
                 )
-        self.task.load_state_dict(saved["task"])
-        self.average.load_state_dict(saved["average"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(saved[name])
         self.step, self.best, self.best_state = saved["step"], saved["best"], saved["best_state"]

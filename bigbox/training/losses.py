@@ -130,10 +130,8 @@ class LodiTask(nn.Module):
     bright a halo is as a whole must be read from z at gamma = 2 to 6, where it is a small part of
     the error of single voxels, and all of the scatter between haloes.
 
-    Parameters
-    ----------
-    sites : for the v parametrisation: pairs of a halo density, in network units, and the weight
-        that is added where any channel is denser.
+    `sites`, for the v parametrisation, are pairs of a halo density, in network units, and the
+    weight that is added where any channel is denser.
     """
 
     def __init__(self, network: Lodi, sites: tuple[tuple[float, float], ...] = ()):
@@ -155,14 +153,10 @@ class LodiTask(nn.Module):
     def forward(
         self, tb: Tensor, halo: Tensor, known: Tensor, uniform: Tensor, noise: Tensor
     ) -> Tensor:
-        """Return the loss, a scalar.
+        """Return the loss of normalised tb (B, t, t, t) and halo (B, 4, t, t, t), a scalar.
 
-        Parameters
-        ----------
-        tb, halo : normalised, (B, t, t, t) and (B, 4, t, t, t).
-        known : 1 where a voxel is known, else 0, (B, t, t, t).
-        uniform : 0 .. 1, chooses the noise level, (B,).
-        noise : standard normal, (B, t, t, t).
+        `known` is 1 where a voxel is known, else 0, and `noise` standard normal, (B, t, t, t).
+        `uniform`, in 0 .. 1, chooses the noise level, (B,).
         """
         unknown = 1.0 - known
         if self.parametrisation == "v":
@@ -178,10 +172,8 @@ class LodiTask(nn.Module):
     def _site_weight(self, halo: Tensor) -> Tensor:
         """Return 1, and more in haloes, (B, t, t, t)."""
         densest = halo.amax(dim=1)
-        weight = torch.ones_like(densest)
-        for density, more in self.sites:
-            weight = weight + more * (densest > density)
-        return weight
+        added = (more * (densest > density) for density, more in self.sites)
+        return sum(added, torch.ones_like(densest))
 
     def _gamma(self, t: Tensor) -> Tensor:
         return self.gamma_start + self.gamma_slope.abs() * t
