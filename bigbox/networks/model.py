@@ -34,7 +34,6 @@ class Model:
     and "transforms".
     """
 
-    kind: str
     network: nn.Module
     card: dict[str, Any]
     sha256: str
@@ -86,7 +85,7 @@ def load_model(folder: Path, kind: str) -> Model:
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
         line = str(error).splitlines()[0]
         raise BadInput(f"model {path}: does not fit its card ({line})") from None
-    return Model(kind, network.eval(), card, found)
+    return Model(network.eval(), card, found)
 
 
 def read_card(folder: Path, kind: str) -> dict[str, Any]:

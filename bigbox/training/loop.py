@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -240,3 +241,22 @@ class Trainer:
         for name in _STATEFUL:
             getattr(self, name).load_state_dict(saved[name])
         self.step, self.best, self.best_state = saved["step"], saved["best"], saved["best_state"]
+
+
+def plot_curve(table: Path, picture: Path) -> None:
+    """Draw the curves of a CSV table (step, rate, training, validation) as a PNG."""
+    from matplotlib.figure import Figure
+
+    curve = np.atleast_1d(np.genfromtxt(table, delimiter=",", names=True))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel="optimiser step", ylabel="loss")
+    for name in ("training", "validation"):
+        axes.plot(curve["step"], curve[name], label=name)
+    if np.minimum(curve["training"], curve["validation"]).min() > 0:
+        axes.set_yscale("log")
+    axes.legend()
+    rates = axes.twinx()
+    rates.plot(curve["step"], curve["rate"], color="0.7", lw=1)
+    rates.set_ylabel("learning rate (grey)")
+    figure.savefig(picture, dpi=120)

@@ -25,7 +25,6 @@ from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box
 from bigbox.training import losses
-from bigbox.training.curves import plot_curve
 from bigbox.training.data import (
     LodiSampler,
     Region,
@@ -37,7 +36,7 @@ from bigbox.training.data import (
     normalise,
     split_boxes,
 )
-from bigbox.training.loop import Batch, Process, Trainer
+from bigbox.training.loop import Batch, Process, Trainer, plot_curve
 from bigbox.training.recipes import RECIPES, Recipe
 
 # Floors of the logarithms, in the fields' units. 1 + delta never comes near 0.01 at this
@@ -231,19 +230,17 @@ def _transforms(
     """Fit transforms to the training, or return those of the model that is trained further."""
     if options.further is None:
         return fit_transforms(boxes, split.training, floors) | fixed
-    card = read_card(options.further, options.kind)
-    return {name: LogTransform(**card["transforms"][name]) for name in (*floors, *fixed)}
+    trained = load_model(options.further, options.kind)
+    return {name: trained.transform(name) for name in (*floors, *fixed)}
 
 
 def _with_start(options: TrainOptions, network: Any) -> Any:
     """Give the network the weights of the model that is trained further, if there is one."""
     if options.further is not None:
-        trained = load_model(options.further, options.kind)
-        if trained.network.size != network.size:
-            raise BadInput(
-                f"--further {options.further}: {trained.network.size}, not {network.size}"
-            )
-        network.load_state_dict(trained.network.state_dict())
+        trained = load_model(options.further, options.kind).network
+        if trained.size != network.size:
+            raise BadInput(f"--further {options.further}: {trained.size}, not {network.size}")
+        network.load_state_dict(trained.state_dict())
     return network
 
 
