@@ -94,5 +94,6 @@ def _line(message: str) -> str:
 
 
 def _first_rank() -> bool:
-    ranks = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
+    from bigbox.engine.mpi import launched
+
+    return launched()[2] == 0

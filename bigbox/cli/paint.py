@@ -90,23 +90,11 @@ def add(commands: Any) -> None:
         "the time, needs a C++ compiler and takes a minute at the start of every rank"
     )
     add_choice(what, "--compile", COMPILE, text)
-    _add_how(parser.add_argument_group("how it is run (does not change the bytes)"))
-    kept = parser.add_argument_group("what is kept")
-    flag = partial(kept.add_argument, action="store_true")
-    text = "throw away the tb that is painted in this box and begin anew; haloes stay"
-    flag("--discard", help=text)
-    text = "throw away the haloes that bigbox painted, and the tb painted from them"
-    flag("--discard-halo", help=text)
-    text = "remove the painted tiles once tb is whole: halves the disk, ends repair of tb"
-    flag("--drop-latents", help=text)
-    parser.set_defaults(run=run)
-
-
-def _add_how(group: Any) -> None:
-    value = partial(add_value, group)
+    how = parser.add_argument_group("how it is run (does not change the bytes)")
+    value = partial(add_value, how)
     batch = "tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)"
     value("--batch", "K", whole(1), batch)
-    add_colouring(group)
+    add_colouring(how)
     text = (
         "auto (default): a GPU by local rank where there is one, else cpu; cuda: a GPU by "
         "local rank; cuda:1: that one for every rank; cpu"
@@ -118,7 +106,16 @@ def _add_how(group: Any) -> None:
     value("--seconds-per-tile", "X", number(0), f"trivial painters only: {least} tile", 0.0)
     window = f"trivial-halo painter only: {least} window of haloes"
     value("--seconds-per-window", "X", number(0), window, 0.0)
-    group.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    how.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    kept = parser.add_argument_group("what is kept")
+    flag = partial(kept.add_argument, action="store_true")
+    text = "throw away the tb that is painted in this box and begin anew; haloes stay"
+    flag("--discard", help=text)
+    text = "throw away the haloes that bigbox painted, and the tb painted from them"
+    flag("--discard-halo", help=text)
+    text = "remove the painted tiles once tb is whole: halves the disk, ends repair of tb"
+    flag("--drop-latents", help=text)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -32,10 +33,7 @@ class Halogen(nn.Module):
         super().__init__()
         self.size = size
         groups, widths = CHANNELS, size.widths
-
-        def blocks(channels: int, out: int) -> nn.Module:
-            return layers.ResidualBlocks(channels, out, size.blocks, size.convs, groups)
-
+        blocks = partial(layers.ResidualBlocks, count=size.blocks, convs=size.convs, groups=groups)
         self.inlet = layers.conv(size.patch**3, widths[0])
         self.down = nn.ModuleList(blocks(a, b) for a, b in pairwise((widths[0], *widths[:-1])))
         self.pool = nn.MaxPool3d(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -29,10 +30,9 @@ class Lodi(nn.Module):
         super().__init__()
         self.size = size
         widths, embedding = size.widths, size.embedding
-
-        def blocks(channels: int, out: int) -> nn.Module:
-            return layers.ResidualBlocks(channels, out, size.blocks, size.convs, 1, embedding)
-
+        blocks = partial(
+            layers.ResidualBlocks, count=size.blocks, convs=size.convs, embedding=embedding
+        )
         # One convolution over noisy tile and conditions, written as two: the second is the same at
         # every step, and is computed once.
         self.inlet = layers.conv(size.patch**3, widths[0])
