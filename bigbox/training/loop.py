@@ -92,10 +92,8 @@ class Trainer:
     validation_batches: int = 16
 
     def __post_init__(self) -> None:
-        self.task.to(self.process.device)
-        for module in self.task.modules():
-            if isinstance(module, nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        # The weights of convolutions; nothing else has five axes.
+        self.task.to(self.process.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = AveragedModel(self.task, avg_fn=self._moving_average)
         parameters, rate = self.task.parameters(), self.recipe.rate
         self.optimiser: torch.optim.Optimizer = (

@@ -18,7 +18,7 @@ from bigbox import __version__
 from bigbox.errors import BadInput
 from bigbox.networks.halogen import WINDOW, Halogen
 from bigbox.networks.lodi import TILE, Lodi
-from bigbox.networks.model import load_model, read_card, save_model
+from bigbox.networks.model import Model, load_model, save_model
 from bigbox.networks.presets import HALOGEN, LODI, as_dict
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
@@ -108,8 +108,14 @@ def train(options: TrainOptions) -> dict[str, Any]:
     changes = {name: getattr(options, name) for name in ("steps", "batch", "rate")}
     given = {name: value for name, value in changes.items() if value is not None}
     recipe = replace(RECIPES[options.kind][options.preset], **given)
-    lesson = _halogen(options) if options.kind == "halogen" else _lodi(options)
-    card = _card(options, lesson, recipe, process.size)
+    start = load_model(options.further, options.kind) if options.further else None
+    lesson = (_halogen if options.kind == "halogen" else _lodi)(options, start)
+    if start:
+        size, network = start.network.size, lesson.task.network
+        if size != network.size:
+            raise BadInput(f"--further {options.further}: {size}, not {network.size}")
+        network.load_state_dict(start.network.state_dict())
+    card = _card(options, lesson, recipe, process.size, start)
     settings = {
         "recipe": asdict(recipe),
         "size": card["size"],
@@ -154,11 +160,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
     return card
 
 
-def _halogen(options: TrainOptions) -> Lesson:
+def _halogen(options: TrainOptions, start: Model | None) -> Lesson:
     boxes = load_boxes(options.boxes, ["dm", "halo"])
     split = split_boxes(boxes, WINDOW, options.held_out)
     floors = {"dm": (DM_FLOOR, False), "halo": (HALOGEN_FLOOR, True)}
-    transforms = _transforms(options, boxes, split, floors, {})
+    transforms = _kept(start, "dm", "halo") or fit_transforms(boxes, split.training, floors)
     normalise(boxes, transforms)
     halo = torch.from_numpy(
         np.concatenate([boxes[r.box].fields["halo"].reshape(4, -1) for r in split.training], axis=1)
@@ -166,9 +172,8 @@ def _halogen(options: TrainOptions) -> Lesson:
     thresholds = losses.halo_thresholds(halo)
     weights = losses.halo_site_weights(halo > thresholds[:, None])
     mean_mask = float(losses.halo_mask(halo[None, :, :, None, None], thresholds, weights).mean())
-    network = _with_start(options, Halogen(HALOGEN[options.preset]))
     return Lesson(
-        losses.HalogenTask(network, thresholds, weights, mean_mask),
+        losses.HalogenTask(Halogen(HALOGEN[options.preset]), thresholds, weights, mean_mask),
         boxes,
         split,
         transforms,
@@ -181,7 +186,7 @@ def _halogen(options: TrainOptions) -> Lesson:
     )
 
 
-def _lodi(options: TrainOptions) -> Lesson:
+def _lodi(options: TrainOptions, start: Model | None) -> Lesson:
     size = LODI[options.preset]
     if options.parametrisation:
         size = replace(size, parametrisation=options.parametrisation)
@@ -189,14 +194,14 @@ def _lodi(options: TrainOptions) -> Lesson:
     split = split_boxes(boxes, TILE, options.held_out)
     if options.halogen:
         _add_predicted(boxes, options.halogen, options.threads or torch.get_num_threads())
-    floors = {"tb": (TB_FLOOR, False)}
-    transforms = _transforms(options, boxes, split, floors, {"halo": HALO_LOG})
+    transforms = _kept(start, "tb", "halo") or (
+        fit_transforms(boxes, split.training, {"tb": (TB_FLOOR, False)}) | {"halo": HALO_LOG}
+    )
     halo = transforms["halo"]
     normalise(boxes, transforms | ({"predicted": halo} if options.halogen else {}))
     sites = tuple(((density - halo.mean) / halo.std, more) for density, more in HALO_WEIGHTS)
     threshold = (MANY_HALOES - halo.mean) / halo.std
     predicted = options.halogen_share if options.halogen else 0.0
-    network = _with_start(options, Lodi(size))
     loss = (
         f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight), "
         f"{losses.NEAR_WEIGHT:g} more within {losses.NEAR_REACH} voxels of known ones, and of its "
@@ -205,7 +210,7 @@ def _lodi(options: TrainOptions) -> Lesson:
         else "eq. 13, T = 50"
     )
     return Lesson(
-        losses.LodiTask(network, sites),
+        losses.LodiTask(Lodi(size), sites),
         boxes,
         split,
         transforms,
@@ -220,28 +225,9 @@ def _lodi(options: TrainOptions) -> Lesson:
     )
 
 
-def _transforms(
-    options: TrainOptions,
-    boxes: list[TrainingBox],
-    split: Split,
-    floors: dict[str, tuple[float, bool]],
-    fixed: dict[str, LogTransform],
-) -> dict[str, LogTransform]:
-    """Fit transforms to the training, or return those of the model that is trained further."""
-    if options.further is None:
-        return fit_transforms(boxes, split.training, floors) | fixed
-    trained = load_model(options.further, options.kind)
-    return {name: trained.transform(name) for name in (*floors, *fixed)}
-
-
-def _with_start(options: TrainOptions, network: Any) -> Any:
-    """Give the network the weights of the model that is trained further, if there is one."""
-    if options.further is not None:
-        trained = load_model(options.further, options.kind).network
-        if trained.size != network.size:
-            raise BadInput(f"--further {options.further}: {trained.size}, not {network.size}")
-        network.load_state_dict(trained.state_dict())
-    return network
+def _kept(start: Model | None, *names: str) -> dict[str, LogTransform]:
+    """Return the transforms of the model that is trained further; none without."""
+    return {name: start.transform(name) for name in names} if start else {}
 
 
 def _add_predicted(boxes: list[TrainingBox], model: Path, threads: int) -> None:
@@ -256,11 +242,12 @@ def _add_predicted(boxes: list[TrainingBox], model: Path, threads: int) -> None:
         box.fields["predicted"] = found[key]
 
 
-def _card(options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int) -> dict[str, Any]:
+def _card(
+    options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int, start: Model | None
+) -> dict[str, Any]:
     """Say what a user must know of the model. Boxes by name: their paths are elsewhere soon."""
     first, boxes = lesson.boxes[0].attributes, lesson.boxes
     sources = {str(s) for box in boxes for s in box.attributes["sources"].values() if s}
-    before = read_card(options.further, options.kind) if options.further else {}
     kept = ("sha256", "data", "recipe", "trained further from")
     return {
         "bigbox": __version__,
@@ -278,7 +265,7 @@ def _card(options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int)
             "validation": [r.as_dict(boxes) for r in lesson.split.validation],
         },
         "recipe": asdict(recipe) | {"seed": options.seed, "processes": processes},
-        "trained further from": {key: before[key] for key in kept} if before else None,
+        "trained further from": {key: start.card[key] for key in kept} if start else None,
         **lesson.card,
     }
 
