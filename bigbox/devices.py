@@ -41,7 +41,7 @@ def find_device(name: str) -> torch.device:
     Raises BadInput where it cannot be used.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -62,10 +62,7 @@ def device_name(device: str) -> str:
 
 
 def thread_pool(threads: int, device: str) -> ThreadPoolExecutor | None:
-    """Return threads of one torch thread each, for work side by side on a CPU.
-
-    None where one will do.
-    """
+    """Return threads of one torch thread each, for work side by side; None where one will do."""
     if threads == 1 or torch.device(device).type != "cpu":
         return None
     return ThreadPoolExecutor(threads, "tile", torch.set_num_threads, (1,))
@@ -81,10 +78,7 @@ def side_by_side(
 
 @contextmanager
 def own_stream(device: str) -> Iterator[None]:
-    """Give each thread a stream of its own on a GPU.
-
-    Batches side by side then do not wait for each other's copies.
-    """
+    """Give each thread a stream of its own on a GPU: its copies hold up no other's batch."""
     if not on_gpu(device):
         yield
         return

@@ -1,8 +1,4 @@
-"""Names that options are chosen from, for the command line and what plans: imports nothing.
-
-Painters are named by `bigbox.painters.painter_names`, overlap methods by
-`bigbox.diffusion.overlap.overlap_methods`.
-"""
+"""Names that options are chosen from, for the command line and what plans: imports nothing."""
 
 from __future__ import annotations
 

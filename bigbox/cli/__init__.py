@@ -57,14 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options) or 0)
-    except (BadInput, StoppedEarly) as error:
-        sys.stderr.write(_line(str(error)))
-        return error.exit_status
-    except ValueError as error:
-        if not _is_tiling_error(error):
+    except (ValueError, StoppedEarly) as error:
+        from bigbox.scheduler.tiling import TilingError  # knows nothing of exit statuses
+
+        if not isinstance(error, (BadInput, StoppedEarly, TilingError)):
             raise
         sys.stderr.write(_line(str(error)))
-        return BadInput.exit_status
+        return getattr(error, "exit_status", BadInput.exit_status)
     except BrokenPipeError:
         # The reader of our output has gone (as in `bigbox plan box | head`); point stdout elsewhere
         # so that the interpreter does not complain when it flushes at the end.
@@ -90,16 +89,11 @@ def _parser() -> Parser:
     return parser
 
 
-def _is_tiling_error(error: ValueError) -> bool:
-    # The scheduler knows nothing of bigbox.errors; when it raised, it is imported already.
-    tiling = sys.modules.get("bigbox.scheduler.tiling")
-    return tiling is not None and isinstance(error, tiling.TilingError)
-
-
 def _line(message: str) -> str:
     return f"bigbox: {' '.join(message.split())}\n"
 
 
 def _first_rank() -> bool:
-    ranks = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
+    from bigbox.engine.mpi import launched
+
+    return launched()[2] == 0

@@ -7,15 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bigbox.cli.values import (
-    add_choice,
-    add_command,
-    add_value,
-    in_bytes,
-    in_time,
-    number,
-    whole,
-)
+from bigbox.cli.values import add_choice, add_command, add_value, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
 from bigbox.names import COMPILE
 
@@ -80,13 +72,13 @@ def run(options: argparse.Namespace) -> int:
 def table(speed: Speed) -> str:
     """Return the numbers for people."""
     threads = f", {speed.threads} threads" if speed.threads > 1 else ""
-    lodi = speed.lodi_operations / speed.lodi_call
-    halogen = speed.halogen_operations / speed.halogen_window
 
-    def share(of: float) -> str:
+    def network(operations: float, seconds: float, unit: str) -> str:
+        rate = operations / seconds
         return (
-            f"{100 * of / speed.convolution:.0f} % of the convolution ceiling, "
-            f"{100 * of / speed.matrix_product:.0f} % of the matrix product's"
+            f"{1e3 * seconds:.3g} ms a {unit}, {operations / 1e9:.3g} GFLOP: {_rate(rate)}, "
+            f"{100 * rate / speed.convolution:.0f} % of the convolution ceiling, "
+            f"{100 * rate / speed.matrix_product:.0f} % of the matrix product's"
         )
 
     rows = [
@@ -97,11 +89,8 @@ def table(speed: Speed) -> str:
         ("copy", f"{in_bytes(speed.copied)}/s read and written"),
         ("disk", f"{in_bytes(speed.written)}/s written with fsync, "
                  f"{in_bytes(speed.read)}/s read (cache)"),
-        ("LODI", f"{1e3 * speed.lodi_call:.3g} ms a tile and call, "
-                 f"{speed.lodi_operations / 1e9:.3g} GFLOP: {_rate(lodi)}, {share(lodi)}"),
-        ("HALOgen", f"{1e3 * speed.halogen_window:.3g} ms a window, "
-                    f"{speed.halogen_operations / 1e9:.3g} GFLOP: {_rate(halogen)}, "
-                    f"{share(halogen)}"),
+        ("LODI", network(speed.lodi_operations, speed.lodi_call, "tile and call")),
+        ("HALOgen", network(speed.halogen_operations, speed.halogen_window, "window")),
         ("sampler", f"{1e3 * speed.tile:.4g} ms a tile at {speed.steps} calls, the network "
                     f"{100 * speed.steps * speed.lodi_call / speed.tile:.1f} % of it"),
         ("engine", f"{1e3 * speed.engine_tile:.4g} ms a tile over {speed.tiles} tiles, "

@@ -9,13 +9,7 @@ from typing import Any
 
 from bigbox.cli.values import add_choice, add_command, add_value, number, whole
 from bigbox.diffusion.overlap import overlap_help, overlap_methods
-from bigbox.names import (
-    COLOURINGS,
-    COMPILE,
-    DEFAULT_STEPS,
-    HALO_WEIGHTINGS,
-    SAMPLERS,
-)
+from bigbox.names import COLOURINGS, COMPILE, DEFAULT_STEPS, HALO_WEIGHTINGS, SAMPLERS
 from bigbox.painters.registry import painter_help, painter_names
 
 _TEXT = """\
@@ -38,30 +32,23 @@ def add_painter(group: Any) -> None:
     """Add the options that decide both the bytes and the plan of a painting to a group."""
     value, choice = partial(add_value, group), partial(add_choice, group)
     choice("--painter", painter_names(), painter_help())
-    choice(
-        "--overlap-method",
-        overlap_methods(),
-        "how a tile takes over what its neighbours have painted (default: conditioned). "
-        + overlap_help(),
-    )
-    choice(
-        "--sampler",
-        SAMPLERS,
+    text = "how a tile takes over what its neighbours have painted (default: conditioned). "
+    choice("--overlap-method", overlap_methods(), text + overlap_help())
+    text = (
         "dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
-        "the same without fresh noise. ancestral: the paper's, needs more steps",
+        "the same without fresh noise. ancestral: the paper's, needs more steps"
     )
+    choice("--sampler", SAMPLERS, text)
     defaults = ", ".join(f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items())
     steps = f"denoising steps (calls of the denoiser) per tile; default: {defaults}"
     value("--steps", "T", whole(1, 4095), steps)
     value("--tile", "N", whole(4), "voxels on a tile's side (32)", 32)
     value("--overlap", "N", whole(0), "voxels that neighbouring tiles share, at least (4)", 4)
-    value(
-        "--halo-stride",
-        "N",
-        whole(1),
+    text = (
         "voxels between the windows of 64^3 in which haloes are predicted, where the box has "
-        "none (32; the paper's 16 takes eight times as long and is no better)",
+        "none (32; the paper's 16 takes eight times as long and is no better)"
     )
+    value("--halo-stride", "N", whole(1), text)
 
 
 def add_colouring(group: Any) -> None:
@@ -78,79 +65,57 @@ def add(commands: Any) -> None:
     what = parser.add_argument_group("what is painted (decides the bytes)")
     add_painter(what)
     value, flag = partial(add_value, what), partial(what.add_argument, action="store_true")
-    value(
-        "--model",
-        "DIR",
-        Path,
+    text = (
         "trained networks, as bigbox train makes them (default: those that bigbox ships, for "
-        "voxels of 0.098 Mpc/h at z = 0)",
+        "voxels of 0.098 Mpc/h at z = 0)"
     )
-    flag(
-        "--force",
-        help="paint at a resolution, redshift or smoothing that the networks were not trained at",
-    )
+    value("--model", "DIR", Path, text)
+    text = "paint at a resolution, redshift or smoothing that the networks were not trained at"
+    flag("--force", help=text)
     value("--seed", "S", whole(0, 2**64 - 1), "of the noise (default 0)", 0)
     several = "one of 65536 independent fields for the same seed and density (default 0)"
     value("--realization", "R", whole(0, 2**16 - 1), several, 0)
-    what.add_argument(
-        "--field",
-        action="append",
-        metavar="NAME",
-        default=[],
-        help="make this field from the painted tiles too, as an installed package adds it; may be "
-        "given several times",
+    text = (
+        "make this field from the painted tiles too, as an installed package adds it; may be "
+        "given several times"
     )
-    what.add_argument(
-        "--halo-weighting",
-        choices=HALO_WEIGHTINGS,
-        help="of a window in the average: tent (default) trusts its middle more than its edges, "
-        "flat is the paper's",
+    what.add_argument("--field", action="append", metavar="NAME", default=[], help=text)
+    text = (
+        "of a window in the average: tent (default) trusts its middle more than its edges, "
+        "flat is the paper's"
     )
-    add_choice(
-        what,
-        "--compile",
-        COMPILE,
+    what.add_argument("--halo-weighting", choices=HALO_WEIGHTINGS, help=text)
+    text = (
         "the networks, by torch: auto (default) on a GPU only. On a CPU it saves a tenth of "
-        "the time, needs a C++ compiler and takes a minute at the start of every rank",
+        "the time, needs a C++ compiler and takes a minute at the start of every rank"
     )
-    _add_how(parser.add_argument_group("how it is run (does not change the bytes)"))
-    kept = parser.add_argument_group("what is kept")
-    flag = partial(kept.add_argument, action="store_true")
-    flag(
-        "--discard",
-        help="throw away the tb that is painted in this box and begin anew; haloes stay",
-    )
-    flag(
-        "--discard-halo",
-        help="throw away the haloes that bigbox painted, and the tb painted from them",
-    )
-    flag(
-        "--drop-latents",
-        help="remove the painted tiles once tb is whole: halves the disk, ends repair of tb",
-    )
-    parser.set_defaults(run=run)
-
-
-def _add_how(group: Any) -> None:
-    value = partial(add_value, group)
+    add_choice(what, "--compile", COMPILE, text)
+    how = parser.add_argument_group("how it is run (does not change the bytes)")
+    value = partial(add_value, how)
     batch = "tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)"
     value("--batch", "K", whole(1), batch)
-    add_colouring(group)
-    value(
-        "--device",
-        "D",
-        str,
+    add_colouring(how)
+    text = (
         "auto (default): a GPU by local rank where there is one, else cpu; cuda: a GPU by "
-        "local rank; cuda:1: that one for every rank; cpu",
-        "auto",
+        "local rank; cuda:1: that one for every rank; cpu"
     )
+    value("--device", "D", str, text, "auto")
     threads = "CPU threads per rank (default: the machine's cores shared out among its ranks)"
     value("--threads", "N", whole(1), threads)
     least = "take at least this long for each"
     value("--seconds-per-tile", "X", number(0), f"trivial painters only: {least} tile", 0.0)
     window = f"trivial-halo painter only: {least} window of haloes"
     value("--seconds-per-window", "X", number(0), window, 0.0)
-    group.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    how.add_argument("--quiet", action="store_true", help="no progress on the terminal")
+    kept = parser.add_argument_group("what is kept")
+    flag = partial(kept.add_argument, action="store_true")
+    text = "throw away the tb that is painted in this box and begin anew; haloes stay"
+    flag("--discard", help=text)
+    text = "throw away the haloes that bigbox painted, and the tb painted from them"
+    flag("--discard-halo", help=text)
+    text = "remove the painted tiles once tb is whole: halves the disk, ends repair of tb"
+    flag("--drop-latents", help=text)
+    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -15,10 +15,8 @@ from bigbox.names import DEFAULT_STEPS
 if TYPE_CHECKING:
     from bigbox.plan import HaloPlan, Plan
 
-_PLANNED = (
-    *("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring"),
-    "halo_stride",
-)
+_PLANNED = ("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring",
+            "halo_stride")  # fmt: skip
 _ESTIMATE = "an estimate; bigbox bench measures it, or use --seconds-per-{}"
 
 _TEXT = """\
@@ -137,16 +135,14 @@ def _text(plan: Plan, tile_source: str, window_source: str) -> str:
     tiling = plan.tiling
     sides = " x ".join(f"{side:g}" for side in plan.box_size)
     voxel = plan.box_size[0] / tiling.shape[0]
-    own = f"{plan.most_tiles:,}"
-    if plan.least_tiles != plan.most_tiles:
-        own = f"{plan.least_tiles:,} to {own}"
+    least = f"{plan.least_tiles:,} to " if plan.least_tiles != plan.most_tiles else ""
     lines = [
         ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
         ("tiles", tiling.describe()),
         ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
         *([("haloes", _haloes(plan.haloes, window_source))] if plan.haloes else []),
-        ("ranks", f"{plan.ranks:,}, each {own} tiles in about {plan.batches:,} batches of "
-                  f"{plan.batch}; bricks of {plan.edge}^3 tiles"),
+        ("ranks", f"{plan.ranks:,}, each {least}{plan.most_tiles:,} tiles in about "
+                  f"{plan.batches:,} batches of {plan.batch}; bricks of {plan.edge}^3 tiles"),
         ("time", in_time(plan.seconds)
                  + (", haloes included; tb" if plan.haloes else "")
                  + f" at {plan.seconds_per_tile:.3g} s a tile ({tile_source})"),
@@ -166,11 +162,11 @@ def _haloes(haloes: HaloPlan, source: str) -> str:
 
 def _disk(plan: Plan) -> str:
     disk, haloes = plan.disk, plan.haloes
+    total = plan.dm_bytes + disk.bytes + (haloes.bytes if haloes else 0)
+    halo = f"halo {in_bytes(haloes.bytes)} in {haloes.files:,} files, " if haloes else ""
     text = (
-        f"{in_bytes(plan.dm_bytes + disk.bytes + (haloes.bytes if haloes else 0))}: "
-        f"dm {in_bytes(plan.dm_bytes)}, "
-        + (f"halo {in_bytes(haloes.bytes)} in {haloes.files:,} files, " if haloes else "")
-        + f"painted tiles {in_bytes(disk.painted_bytes)}, tb {in_bytes(disk.tb_bytes)}, "
+        f"{in_bytes(total)}: dm {in_bytes(plan.dm_bytes)}, {halo}painted tiles "
+        f"{in_bytes(disk.painted_bytes)}, tb {in_bytes(disk.tb_bytes)}, "
         f"ledger {in_bytes(disk.ledger_bytes)}; {disk.files:,} files"
     )
     if disk.steps_bytes:

@@ -62,9 +62,9 @@ def table(box: Path, found: dict[str, Any]) -> str:
         lines.append(("tb", f"{box}: nothing is painted; begin with: bigbox paint {box}"))
         return _text(lines)
     identity = found["identity"]
-    names = {"seed": "seed", "realization": "realization", "overlap_method": "overlaps",
-             "sampler": "sampler"}  # fmt: skip
-    how = [f"{name} {identity[key]}" for key, name in names.items() if key in identity]
+    keys = ("seed", "realization", "overlap_method", "sampler")
+    names = {"overlap_method": "overlaps"}
+    how = [f"{names.get(key, key)} {identity[key]}" for key in keys if key in identity]
     lines = [
         ("box", found["description"]),
         ("painter", ", ".join([str(identity.get("painter", "unknown")), *how])),
@@ -74,7 +74,7 @@ def table(box: Path, found: dict[str, Any]) -> str:
         ("tb", _of(found["tb_shards_done"], found["tb_shards"]) + " of the shards"),
         ("now", _now(found)),
     ]  # fmt: skip
-    return _text(lines) + "\n\n" + _runs(found["runs"], "tiles", "tiles")
+    return _text(lines) + "\n\n" + _runs(found["runs"])
 
 
 def _text(lines: list[tuple[str, str]]) -> str:
@@ -82,29 +82,36 @@ def _text(lines: list[tuple[str, str]]) -> str:
 
 
 def _haloes(found: dict[str, Any], at_work: bool) -> list[tuple[str, str]]:
-    """Write the lines about the haloes."""
     lines = [("haloes", found["source"])]
     if "windows" not in found:
         return lines
     lines.append(("windows", found["description"]))
     done = _of(found["blocks_done"], found["blocks"]) + " of the blocks are final"
-    if found["complete"]:
-        return [*lines, ("", done)]
-    run = found["runs"][-1]
-    # What a run at work has predicted and not yet stored is lost only if it is killed.
-    left = run["windows"] - run["windows_begun"] if at_work else found["windows_left"]
-    done += f", {left:,} windows to predict"
-    seconds = _seconds(run)
-    if run["windows_begun"] and seconds >= 3:
-        rate = run["windows_begun"] / seconds
-        done += f", at {rate:.1f} a second about {in_time(left / rate)}"
+    if not found["complete"]:
+        run = found["runs"][-1]
+        # What a run at work has predicted and not yet stored is lost only if it is killed.
+        left = run["windows"] - run["windows_begun"] if at_work else found["windows_left"]
+        done += f", {left:,} windows to predict"
+        if rate := _rate(run, "windows_begun"):
+            done += f", at {rate:.1f} a second about {in_time(left / rate)}"
     return [*lines, ("", done)]
 
 
-def _runs(runs: list[dict[str, Any]], key: str, name: str) -> str:
-    heads = ("run", "kind", "started", "worked", "ranks", name, f"{name}/s", "where")
-    rows = [heads, *(_row(run, key) for run in runs)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+def _runs(runs: list[dict[str, Any]]) -> str:
+    rows = [("run", "kind", "started", "worked", "ranks", "tiles", "tiles/s", "where")]
+    for run in runs:
+        rate, seconds = _rate(run, "tiles"), _seconds(run)
+        rows.append((
+            str(run["epoch"]),
+            str(run["kind"] or ""),
+            datetime.fromisoformat(run["started"]).strftime("%Y-%m-%d %H:%M:%S"),
+            in_time(seconds) if seconds else "-",
+            str(run["n_ranks"] or "-"),
+            f"{run['tiles']:,}",
+            f"{rate:.1f}" if rate else "-",
+            f"{run['host']}{', ' + run['device'] if run['device'] else ''}",
+        ))  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
@@ -128,17 +135,7 @@ def _seconds(run: dict[str, Any]) -> float:
     return (last - began).total_seconds()
 
 
-def _row(run: dict[str, Any], key: str) -> tuple[str, ...]:
-    began, seconds = datetime.fromisoformat(run["started"]), _seconds(run)
+def _rate(run: dict[str, Any], what: str) -> float:
     # Times are whole seconds: a rate over fewer than a few of them would mean nothing.
-    rate = f"{run[key] / seconds:.1f}" if run[key] and seconds >= 3 else "-"
-    return (
-        str(run["epoch"]),
-        str(run["kind"] or ""),
-        began.strftime("%Y-%m-%d %H:%M:%S"),
-        in_time(seconds) if seconds else "-",
-        str(run["n_ranks"] or "-"),
-        f"{run[key]:,}",
-        rate,
-        f"{run['host']}{', ' + run['device'] if run['device'] else ''}",
-    )
+    seconds = _seconds(run)
+    return float(run[what] / seconds) if seconds >= 3 else 0.0

@@ -14,10 +14,7 @@ _Number = TypeVar("_Number", int, float)
 def add_command(commands: Any, name: str, *, summary: str, text: str) -> argparse.ArgumentParser:
     """Make a command's parser, with `text` as its whole help and `summary` as its one line."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=summary,
-        description=text,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, help=summary, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     return parser
 
@@ -36,13 +33,8 @@ def add_choice(group: Any, flag: str, names: Sequence[str], help: str) -> None:
 
 def add_realization(parser: argparse.ArgumentParser) -> None:
     """Add the option --realization, which `box_path` reads."""
-    parser.add_argument(
-        "--realization",
-        type=whole(0, 2**16 - 1),
-        default=0,
-        metavar="R",
-        help="the tb of this realization (0); BOX/realizations/000R names the same",
-    )
+    text = "the tb of this realization (0); BOX/realizations/000R names the same"
+    add_value(parser, "--realization", "R", whole(0, 2**16 - 1), text, 0)
 
 
 def add_cosmology(
@@ -81,35 +73,30 @@ def box_path(options: argparse.Namespace) -> Path:
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     """Make an argparse type: a whole number within limits."""
-
-    def read(text: str) -> int:
-        value = _converted(text, int, "a whole number")
-        if not least <= value <= most:
-            limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
-            raise argparse.ArgumentTypeError(f"{value} is out of range: {limits}")
-        return value
-
-    return read
+    limits = f"at least {least}" if most == math.inf else f"{least} to {most}"
+    return _reader(int, "a whole number", lambda value: least <= value <= most, limits)
 
 
 def number(least: float, *, above: bool = False) -> Callable[[str], float]:
     """Make an argparse type: a finite number, at least or above a limit."""
+    limits = f"{'above' if above else 'at least'} {least:g}"
+    first = math.nextafter(least, math.inf) if above else least
+    return _reader(float, "a number", lambda value: first <= value < math.inf, limits)
 
-    def read(text: str) -> float:
-        value = _converted(text, float, "a number")
-        if not least <= value < math.inf or (above and value == least):
-            word = "above" if above else "at least"
-            raise argparse.ArgumentTypeError(f"{text} is out of range: {word} {least:g}")
+
+def _reader(
+    kind: Callable[[str], _Number], name: str, inside: Callable[[_Number], bool], limits: str
+) -> Callable[[str], _Number]:
+    def read(text: str) -> _Number:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
+        if not inside(value):
+            raise argparse.ArgumentTypeError(f"{text} is out of range: {limits}")
         return value
 
     return read
-
-
-def _converted(text: str, kind: Callable[[str], _Number], name: str) -> _Number:
-    try:
-        return kind(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {name}") from None
 
 
 def in_bytes(count: float) -> str:
@@ -125,12 +112,11 @@ def in_time(seconds: float) -> str:
     """Write a duration for people: 0.2 s, 4 min 10 s, 3 h 5 min, 12 days 4 h."""
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    for big, small, in_big, in_small, limit in (
-        ("min", "s", 60, 1, 3600),
-        ("h", "min", 3600, 60, 2 * 86400),
-        ("days", "h", 86400, 3600, math.inf),
-    ):
-        if seconds < limit:
-            first, rest = divmod(round(seconds / in_small) * in_small, in_big)
-            return f"{first:,} {big} {rest // in_small} {small}"
-    raise ValueError(f"{seconds} is not a duration")
+    if seconds < 3600:
+        big, small, in_big, in_small = "min", "s", 60, 1
+    elif seconds < 2 * 86400:
+        big, small, in_big, in_small = "h", "min", 3600, 60
+    else:
+        big, small, in_big, in_small = "days", "h", 86400, 3600
+    first, rest = divmod(round(seconds / in_small) * in_small, in_big)
+    return f"{first:,} {big} {rest // in_small} {small}"

@@ -43,9 +43,7 @@ def run(options: argparse.Namespace) -> int:
     said = [f"{line}; ingest the box again" for line in damaged_inputs(box)]
     damaged, complete, done = bool(said), True, []
     painting = painting_of(box)
-    for found in (haloes_of(box), painting):
-        if found is None:
-            continue
+    for found in (each for each in (haloes_of(box), painting) if each):
         report = verify(found, repair=not options.dry_run)
         damaged |= not report.intact
         complete &= report.complete

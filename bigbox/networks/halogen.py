@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from bigbox.networks import layers
@@ -30,39 +33,26 @@ class Halogen(nn.Module):
         super().__init__()
         self.size = size
         groups, widths = CHANNELS, size.widths
-
-        def blocks(channels: int, out: int) -> nn.ModuleList:
-            return layers.residual_blocks(channels, out, size.blocks, size.convs, groups)
-
+        blocks = partial(layers.ResidualBlocks, count=size.blocks, convs=size.convs, groups=groups)
         self.inlet = layers.conv(size.patch**3, widths[0])
-        self.down = nn.ModuleList(
-            blocks(a, b) for a, b in zip((widths[0], *widths[:-1]), widths[:-1], strict=False)
-        )
+        self.down = nn.ModuleList(blocks(a, b) for a, b in pairwise((widths[0], *widths[:-1])))
         self.pool = nn.MaxPool3d(2)
         self.bottom = blocks(widths[-2], widths[-1])
         self.attention = layers.Attention(widths[-1], size.heads, groups)
-        self.narrow = nn.ModuleList(
-            layers.conv(b, a, groups, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.narrow = nn.ModuleList(layers.conv(b, a, groups, edge=1) for a, b in pairwise(widths))
         self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
-        self.outlet = nn.Sequential(
-            layers.norm(widths[0], groups),
-            nn.SiLU(),
-            layers.conv(widths[0], CHANNELS * size.patch**3, groups),
-        )
+        self.outlet = layers.Outlet(widths[0], CHANNELS * size.patch**3, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, 4, n, n, n) from the normalised log density (B, 1, n, n, n)."""
         h = self.inlet(layers.patchify(x, self.size.patch))
         skips = []
         for level in self.down:
-            h = layers.run_blocks(level, h)
+            h = level(h)
             skips.append(h)
             h = self.pool(h)
-        h = self.attention(layers.run_blocks(self.bottom, h))
-        for level, narrow, skip in zip(
-            reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
-        ):
+        h = self.attention(self.bottom(h))
+        for level, narrow in zip(reversed(self.up), reversed(self.narrow), strict=True):
             # Narrowed before it is upsampled: the same function, an eighth of the work.
-            h = layers.run_blocks(level, layers.join(layers.upsample(narrow(h)), skip, CHANNELS))
-        return layers.unpatchify(layers.run_outlet(self.outlet, h), self.size.patch)
+            h = level(layers.join(layers.upsample(narrow(h)), skips.pop(), CHANNELS))
+        return layers.unpatchify(self.outlet(h), self.size.patch)

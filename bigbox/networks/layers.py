@@ -7,6 +7,7 @@ network, so that HALOgen's four output channels never see each other (paper sect
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -64,12 +65,10 @@ def zero_weights(layer: nn.Module) -> None:
 def modulated_norm(layer: nn.Module, x: Tensor, modulation: Tensor | None = None) -> Tensor:
     """Normalise x (B, C, ...) in the norm's own precision, then scale and shift its channels.
 
-    Parameters
-    ----------
-    modulation : scale - 1 and shift by the noise level, (B, 2 C), or (1, 2 C) where all of a batch
-        are at one level, as when painting: then they become the norm's own, at no cost. In float32
-        where the network is in bfloat16: rounded here, every voxel of a tile would be wrong in the
-        same way, 1 % of the power of T_b.
+    `modulation` is scale - 1 and shift by the noise level, (B, 2 C), or (1, 2 C) where all of a
+    batch are at one level, as when painting: then they become the norm's own, at no cost. It is
+    float32 where the network is bfloat16: rounded here, every voxel of a tile would be wrong in the
+    same way, 1 % of the power of T_b.
     """
     assert isinstance(layer, nn.GroupNorm)
     x = x.to(layer.weight.dtype)
@@ -98,9 +97,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         widths = [channels] + [out] * convs
         self.norms = nn.ModuleList(norm(width, groups) for width in widths[:-1])
-        self.convs = nn.ModuleList(
-            conv(a, b, groups) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.convs = nn.ModuleList(conv(a, b, groups) for a, b in pairwise(widths))
         zero_weights(self.convs[-1])  # a block starts as its skip connection
         self.skip = conv(channels, out, groups, edge=1) if channels != out else nn.Identity()
         self.level = nn.Linear(embedding, 2 * out) if embedding else None
@@ -116,28 +113,36 @@ class ResidualBlock(nn.Module):
         return skipped + h
 
 
-def residual_blocks(
-    channels: int, out: int, count: int, convs: int, groups: int = 1, embedding: int = 0
-) -> nn.ModuleList:
-    """Make the residual blocks of one resolution, for `run_blocks`."""
-    ends = [channels] + [out] * count
-    return nn.ModuleList(
-        ResidualBlock(a, b, convs, groups, embedding)
-        for a, b in zip(ends[:-1], ends[1:], strict=True)
-    )
+class ResidualBlocks(nn.Sequential):
+    """Pass through `count` residual blocks of one resolution, one after the other."""
+
+    def __init__(
+        self, channels: int, out: int, count: int, convs: int, groups: int = 1, embedding: int = 0
+    ):
+        ends = [channels] + [out] * count
+        super().__init__(
+            *(ResidualBlock(a, b, convs, groups, embedding) for a, b in pairwise(ends))
+        )
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        """Return (B, out, ...) from x (B, channels, ...) and the embedding (B, embedding)."""
+        for block in self:
+            x = block(x, embedding)
+        return x
 
 
-def run_blocks(blocks: nn.Module, x: Tensor, embedding: Tensor | None = None) -> Tensor:
-    """Pass x through the residual blocks of one resolution, one after the other."""
-    for block in blocks.children():
-        x = block(x, embedding)
-    return x
+class Outlet(nn.Sequential):
+    """Apply the last norm, activation and convolution, in their own precision."""
 
+    def __init__(self, channels: int, out: int, groups: int = 1):
+        super().__init__(norm(channels, groups), nn.SiLU(), conv(channels, out, groups))
 
-def run_outlet(outlet: nn.Module, x: Tensor) -> Tensor:
-    """Pass x through the last norm, activation and convolution, in their own precision."""
-    h: Tensor = outlet(x.to(next(outlet.parameters()).dtype))
-    return h
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, out, ...) from (B, channels, ...)."""
+        x = x.to(next(self.parameters()).dtype)
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 class Attention(nn.Module):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -27,12 +30,9 @@ class Lodi(nn.Module):
         super().__init__()
         self.size = size
         widths, embedding = size.widths, size.embedding
-
-        def blocks(channels: int, out: int) -> nn.ModuleList:
-            return layers.residual_blocks(
-                channels, out, size.blocks, size.convs, embedding=embedding
-            )
-
+        blocks = partial(
+            layers.ResidualBlocks, count=size.blocks, convs=size.convs, embedding=embedding
+        )
         # One convolution over noisy tile and conditions, written as two: the second is the same at
         # every step, and is computed once.
         self.inlet = layers.conv(size.patch**3, widths[0])
@@ -44,59 +44,43 @@ class Lodi(nn.Module):
             nn.SiLU(),
         )
         self.down = nn.ModuleList(blocks(width, width) for width in widths[:-1])
-        self.coarsen = nn.ModuleList(
-            layers.Conv(a, b, 2, stride=2) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.coarsen = nn.ModuleList(layers.Conv(a, b, 2, stride=2) for a, b in pairwise(widths))
         self.bottom = blocks(widths[-1], widths[-1])
         self.attention = layers.Attention(widths[-1], size.heads)
         self.bottom_out = blocks(widths[-1], widths[-1])
-        self.narrow = nn.ModuleList(
-            layers.conv(b, a, edge=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.narrow = nn.ModuleList(layers.conv(b, a, edge=1) for a, b in pairwise(widths))
         self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
-        self.outlet = nn.Sequential(
-            layers.norm(widths[0]), nn.SiLU(), layers.conv(widths[0], size.patch**3)
-        )
+        self.outlet = layers.Outlet(widths[0], size.patch**3)
         layers.zero_weights(self.outlet[-1])
 
     def prepare(self, condition: Tensor, known: Tensor, mask: Tensor) -> Tensor:
         """Return what is the same at every step, (B, widths[0], ...), for `forward`.
 
-        Parameters
-        ----------
-        condition : normalised log halo density, (B, 4, t, t, t).
-        known : normalised T_b, 0 where unknown, (B, t, t, t).
-        mask : 1 where known, else 0, (B, t, t, t).
+        `condition` is the normalised log halo density, (B, 4, t, t, t). `known` is the normalised
+        T_b, 0 where unknown, and `mask` 1 where known, else 0, (B, t, t, t).
         """
         channels = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
         prepared: Tensor = self.condition_inlet(layers.patchify(channels, self.size.patch))
         return prepared
 
     def forward(self, z: Tensor, level: Tensor, prepared: Tensor) -> Tensor:
-        """Return v, or the noise if `size` says so, of noisy tiles: (B, t, t, t).
+        """Return v, or the noise if `size` says so, of noisy tiles z: (B, t, t, t).
 
-        Parameters
-        ----------
-        z : noisy tiles, (B, t, t, t).
-        level : noise level in 0 .. 1, (B,), or (1,) where all tiles have the same.
-        prepared : from `prepare`.
+        `level` is the noise level in 0 .. 1, (B,), or (1,) where all tiles have the same.
         """
         features = layers.level_features(level, self.size.embedding)
         e = self.embed(features.to(next(self.embed.parameters()).dtype))
         h = self.inlet(layers.patchify(z[:, None], self.size.patch)) + prepared
         skips = []
         for stage, coarsen in zip(self.down, self.coarsen, strict=True):
-            h = layers.run_blocks(stage, h, e)
+            h = stage(h, e)
             skips.append(h)
             h = coarsen(h)
-        h = self.attention(layers.run_blocks(self.bottom, h, e))
-        h = layers.run_blocks(self.bottom_out, h, e)
-        for stage, narrow, skip in zip(
-            reversed(self.up), reversed(self.narrow), reversed(skips), strict=True
-        ):
+        h = self.bottom_out(self.attention(self.bottom(h, e)), e)
+        for stage, narrow in zip(reversed(self.up), reversed(self.narrow), strict=True):
             fine = layers.upsample(narrow(h))
-            h = layers.run_blocks(stage, layers.join(fine, skip.to(fine.dtype)), e)
-        return layers.unpatchify(layers.run_outlet(self.outlet, h), self.size.patch)[:, 0]
+            h = stage(layers.join(fine, skips.pop().to(fine.dtype)), e)
+        return layers.unpatchify(self.outlet(h), self.size.patch)[:, 0]
 
 
 def clean_estimate(

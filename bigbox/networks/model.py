@@ -24,7 +24,6 @@ from bigbox.networks.presets import HalogenSize, LodiSize
 from bigbox.networks.transforms import LogTransform
 
 FORMAT_VERSION = 1
-KINDS = ("halogen", "lodi")
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Model:
     and "transforms".
     """
 
-    kind: str
     network: nn.Module
     card: dict[str, Any]
     sha256: str
@@ -81,12 +79,13 @@ def load_model(folder: Path, kind: str) -> Model:
             f"{card['sha256'][:12]}..: damaged, truncated, or of another card; copy both again"
         )
     try:
-        network = make_network(kind, card["size"])
+        size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
+        network = Halogen(HalogenSize(**size)) if kind == "halogen" else Lodi(LodiSize(**size))
         network.load_state_dict({k: v.float() for k, v in load(data).items()})
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
         line = str(error).splitlines()[0]
         raise BadInput(f"model {path}: does not fit its card ({line})") from None
-    return Model(kind, network.eval(), card, found)
+    return Model(network.eval(), card, found)
 
 
 def read_card(folder: Path, kind: str) -> dict[str, Any]:
@@ -110,9 +109,3 @@ def read_card(folder: Path, kind: str) -> dict[str, Any]:
             f"format {FORMAT_VERSION}"
         )
     return card
-
-
-def make_network(kind: str, size: dict[str, Any]) -> Halogen | Lodi:
-    """Make a network with fresh weights, of the size that a card states."""
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in size.items()}
-    return Halogen(HalogenSize(**values)) if kind == "halogen" else Lodi(LodiSize(**values))

@@ -3,45 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
-
-from bigbox.errors import BadInput
+from typing import Any
 
 
 @dataclass(frozen=True)
 class HalogenSize:
-    """Size HALOgen.
+    """Size HALOgen."""
 
-    Parameters
-    ----------
-    patch : voxels on an edge that the first convolution takes as one.
-    widths : channels at each resolution, the last at the bottleneck.
-    blocks, convs : residual blocks at each resolution, and convolutions in each block.
-    heads : of the attention, a multiple of 4.
-    """
-
-    patch: int
-    widths: tuple[int, ...]
-    blocks: int
-    convs: int
-    heads: int
+    patch: int  # voxels on an edge that the first convolution takes as one
+    widths: tuple[int, ...]  # channels at each resolution, the last at the bottleneck
+    blocks: int  # residual blocks at each resolution
+    convs: int  # convolutions in each block
+    heads: int  # of the attention, a multiple of 4
 
 
 @dataclass(frozen=True)
 class LodiSize(HalogenSize):
-    """Size LODI.
+    """Size LODI."""
 
-    Parameters
-    ----------
-    embedding : length of the noise level's embedding.
-    parametrisation : what the network predicts: "v" (Salimans & Ho 2022) or "noise" (the paper).
-    """
+    embedding: int  # length of the noise level's embedding
+    parametrisation: str  # what it predicts: "v" (Salimans & Ho 2022) or "noise" (the paper)
 
-    embedding: int
-    parametrisation: str
-
-
-_Preset = TypeVar("_Preset")
 
 # The paper gives HALOgen's input, poolings and bottleneck (64³, three, 8³), not its widths, and
 # LODI's input (32³) and one convolution more in a block than Ono et al. 2024, whose widths it has.
@@ -58,13 +40,6 @@ LODI = {
     "paper": LodiSize(1, (48, 96, 192, 384), 1, 3, 4, 192, "noise"),
     "mini": LodiSize(2, (64, 96, 128), 1, 2, 4, 128, "v"),
 }
-
-
-def find_preset(table: dict[str, _Preset], name: str) -> _Preset:
-    """Return the sizes, or the recipe, of a preset. Raises BadInput."""
-    if name not in table:
-        raise BadInput(f"preset: {name!r} is not one of {', '.join(table)}")
-    return table[name]
 
 
 def as_dict(size: HalogenSize) -> dict[str, Any]:

@@ -46,13 +46,10 @@ class LogTransform:
         Raises BadInput where a field is the same everywhere.
         """
         raw = cls(floor, 0.0, 1.0, clip)
-        means, squares = [], []
-        for field in fields:
-            logs = raw.forward(field)
-            means.append(logs.mean(dtype=np.float64))
-            squares.append(np.square(logs).mean(dtype=np.float64))
-        mean = float(np.mean(means))
-        variance = float(np.mean(squares)) - mean**2
+        logs = map(raw.forward, fields)  # one at a time
+        moments = [(x.mean(dtype=np.float64), np.square(x).mean(dtype=np.float64)) for x in logs]
+        mean, square = (float(np.mean(values)) for values in zip(*moments, strict=True))
+        variance = square - mean**2
         if not variance > 0:
             raise BadInput(f"normalisation: the field is the same everywhere (log10 {mean:.3g})")
         return cls(floor, mean, variance**0.5, clip)

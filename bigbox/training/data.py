@@ -14,6 +14,7 @@ No sub-volume reaches into a gap, so no voxel, smoothed or not, is seen on both 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -49,24 +50,23 @@ class TrainingBox:
 
 @dataclass(frozen=True)
 class Region:
-    """Say where sub-volumes of a box may lie: within voxels start .. start + length of axis 0.
+    """Say where sub-volumes of a box may lie: within voxels start .. stop of axis 0.
 
-    With length None they may lie anywhere in the periodic box.
+    With stop None they may lie anywhere in the periodic box.
     """
 
     box: int
     start: int = 0
-    length: int | None = None
+    stop: int | None = None
 
     def origins(self, box_edge: int, window: int) -> int:
         """Count the origins along axis 0 that keep a window inside."""
-        return box_edge if self.length is None else self.length - window + 1
+        return box_edge if self.stop is None else self.stop - self.start - window + 1
 
     def as_dict(self, boxes: list[TrainingBox]) -> dict[str, Any]:
         """Return which voxels of which box these are, as JSON values for the model card."""
         box = boxes[self.box]
-        length = box.edge if self.length is None else self.length
-        where = [self.start, self.start + length]
+        where = [self.start, self.stop or box.edge]
         return {"box": box.path.name, "axis 0": where, "of": box.edge}
 
 
@@ -81,13 +81,9 @@ class Split:
 def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
     """Read whole arrays of boxes into memory, about 4 bytes a voxel and channel.
 
-    Of the arrays "dm", "halo" and "tb", dm is smoothed as the others are (section 2.1.2).
-
-    Raises
-    ------
-    BadInput
-        An array is missing, a box is given twice, or boxes differ in voxel size, redshift or
-        smoothing.
+    Of the arrays "dm", "halo" and "tb", dm is smoothed as the others are (section 2.1.2). Raises
+    BadInput where an array is missing, a box is given twice, or boxes differ in voxel size,
+    redshift or smoothing.
     """
     boxes: list[TrainingBox] = []
     for path in paths:
@@ -137,15 +133,8 @@ def _check_alike(boxes: list[TrainingBox]) -> None:
 def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = None) -> Split:
     """Split by simulation where there are several boxes, else by slab with a gap.
 
-    Parameters
-    ----------
-    window : voxels on a sub-volume's edge.
-    held_out : how many of the last boxes validate, by default a quarter, at least one.
-
-    Raises
-    ------
-    BadInput
-        A box is too small, or no simulation is left to train on.
+    The sub-volumes are `window` voxels on an edge. The last `held_out` boxes validate, by default a
+    quarter, at least one. Raises BadInput where a box is too small, or none is left to train on.
     """
     for box in boxes:
         if box.edge < window:
@@ -165,50 +154,52 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
         return Split(regions[:-last], regions[-last:])
     edge, gap = boxes[0].edge, round(GAP / boxes[0].attributes["voxel_size"])
     validation = max(window, round(VALIDATION_SHARE * edge))
-    training = edge - validation - 2 * gap
-    if training < window:
+    if edge - validation - 2 * gap < window:
         raise BadInput(
             f"{boxes[0].path}: {edge} voxels are too few to split into {validation} for "
             f"validation, two gaps of {gap} and {window} or more for training; give a second box"
         )
-    return Split([Region(0, validation + gap, training)], [Region(0, 0, validation)])
+    return Split([Region(0, validation + gap, edge - gap)], [Region(0, 0, validation)])
 
 
-def normalise(
+def fit_transforms(
     boxes: list[TrainingBox], training: list[Region], floors: dict[str, tuple[float, bool]]
 ) -> dict[str, LogTransform]:
-    """Turn fields into network units in place, by constants of the training boxes alone.
+    """Fit the transform of each field to the training boxes alone.
 
     `floors` has the floor of each field, and whether it clips (see LogTransform). Channels of one
     field share their constants, so that a network can compare them.
     """
     used = sorted({region.box for region in training})
-    transforms = {}
-    for name, (floor, clip) in floors.items():
-        fit = LogTransform.fit([boxes[i].fields[name] for i in used], floor, clip)
-        apply(fit, boxes, name)
-        transforms[name] = fit
-    return transforms
+    return {
+        name: LogTransform.fit([boxes[i].fields[name] for i in used], floor, clip)
+        for name, (floor, clip) in floors.items()
+    }
 
 
-def apply(transform: LogTransform, boxes: list[TrainingBox], name: str) -> None:
-    """Turn one field of all boxes into network units in place."""
+def normalise(boxes: list[TrainingBox], transforms: dict[str, LogTransform]) -> None:
+    """Turn fields of all boxes into network units, in place."""
     for box in boxes:
-        box.fields[name] = transform.forward(box.fields[name])
+        for name, transform in transforms.items():
+            box.fields[name] = transform.forward(box.fields[name])
 
 
+@dataclass
 class Sampler:
     """Draw random sub-volumes of regions, turned by a random symmetry of the cube."""
 
-    def __init__(self, boxes: list[TrainingBox], regions: list[Region], window: int, seed: int):
-        self.boxes, self.regions, self.window, self.seed = boxes, regions, window, seed
-        # A region's share of the samples is its share of the origins.
-        origins = np.array([float(self._origins(region)) for region in regions])
-        self._shares = origins / origins.sum()
+    boxes: list[TrainingBox]
+    regions: list[Region]
+    window: int  # voxels on an edge
+    seed: int
 
-    def _origins(self, region: Region) -> int:
-        edge = self.boxes[region.box].edge
-        return region.origins(edge, self.window) * edge**2
+    @cached_property
+    def _shares(self) -> np.ndarray:
+        """A region's share of the samples is its share of the origins."""
+        edges = [self.boxes[region.box].edge for region in self.regions]
+        pairs = zip(self.regions, edges, strict=True)
+        origins = np.array([float(r.origins(n, self.window) * n**2) for r, n in pairs])
+        return origins / origins.sum()
 
     def generator(self, step: int, rank: int = 0) -> np.random.Generator:
         """Make the generator of the random numbers of one batch."""
@@ -229,46 +220,43 @@ class Sampler:
         return {n: np.stack([s[n] for s in samples]) for n in samples[0]}
 
 
-class HaloRichSampler(Sampler):
-    """Draw halo-poor sub-volumes less often (section 2.3.2).
+@dataclass
+class LodiSampler(Sampler):
+    """Draw sub-volumes for LODI, halo-poor ones less often (section 2.3.2).
 
     Kept are all with a halo in the two high-mass channels, half of those with a halo in the two
-    low-mass ones only, and `empty` of those without any, which the paper does not speak of but
+    low-mass ones only, and a tenth of those without any, which the paper does not speak of but
     which a box is full of.
-
-    Parameters
-    ----------
-    threshold : where a halo is: log10 rho_h = 10, in network units.
-    predicted : share of the samples whose haloes are those that HALOgen predicts (the field
-        "predicted").
     """
 
-    def __init__(
-        self,
-        boxes: list[TrainingBox],
-        regions: list[Region],
-        window: int,
-        seed: int,
-        threshold: float,
-        predicted: float = 0.0,
-        low_mass: float = 0.5,
-        empty: float = 0.1,
-    ):
-        super().__init__(boxes, regions, window, seed)
-        self.threshold, self.predicted = threshold, predicted
-        self.low_mass, self.empty = low_mass, empty
+    threshold: float  # the density from which there is a halo, in network units
+    predicted: float = 0.0  # share of the samples with the haloes of the field "predicted"
 
     def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw one sub-volume of every field, its haloes true or predicted."""
         while True:
             sample = super().draw(rng)
             highest = sample["halo"].max(axis=(1, 2, 3)) >= self.threshold
-            keep = 1.0 if highest[2:].any() else self.low_mass if highest.any() else self.empty
+            keep = 1.0 if highest[2:].any() else 0.5 if highest.any() else 0.1
             if rng.random() < keep:
                 predicted = sample.pop("predicted", None)
                 if predicted is not None and rng.random() < self.predicted:
                     sample["halo"] = predicted
                 return sample
+
+    def batch(self, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw what `bigbox.training.losses.LodiTask` takes, float32 (size, ...) each."""
+        fields = super().batch(size, rng)
+        tb = fields["tb"][:, 0]
+        # One stratum a sample: the noise levels of a batch cover the whole range.
+        uniform = (np.arange(size) + rng.random(size)) / size
+        return {
+            "tb": tb,
+            "halo": fields["halo"],
+            "known": np.stack([overlap_mask(rng, self.window) for _ in range(size)]),
+            "uniform": uniform.astype(np.float32),
+            "noise": rng.standard_normal(tb.shape, dtype=np.float32),
+        }
 
 
 def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:
@@ -282,11 +270,10 @@ def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:
 
 
 def turn(field: np.ndarray, symmetry: int) -> np.ndarray:
-    """Return a view of a field (..., n, n, n), turned by one of the 48 symmetries of a cube."""
+    """Return a view of a field (C, n, n, n), turned by one of the 48 symmetries of a cube."""
     order, flips = SYMMETRIES[symmetry]
-    lead = field.ndim - 3
-    turned = field.transpose(*range(lead), *(lead + axis for axis in order))
-    return turned[(..., *(slice(None, None, -1) if flip else slice(None) for flip in flips))]
+    turned = field.transpose(0, *(1 + axis for axis in order))
+    return np.flip(turned, tuple(1 + axis for axis in range(3) if flips[axis]))
 
 
 def overlap_mask(rng: np.random.Generator, tile: int) -> np.ndarray:

@@ -8,6 +8,7 @@ goes on where it was.
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import signal
@@ -15,19 +16,22 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
 from bigbox.training.recipes import Recipe
 
 Batch = dict[str, Tensor]
+_STATEFUL = ("task", "average", "optimiser")
 
 
 @dataclass(frozen=True)
@@ -45,19 +49,21 @@ class Process:
 
         Raises BadInput where there is no GPU for "cuda".
         """
-        size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-        cuda = torch.cuda.is_available()
-        if device == "cuda" and not cuda:
-            raise BadInput("device cuda: torch sees no GPU here; use --device cpu")
-        if device == "auto":
-            device = "cuda" if cuda else "cpu"
+        numbers = (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+        size, rank, local = (int(os.environ.get(name, alone)) for name, alone in numbers)
+        cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+        where = find_device(f"cuda:{local}" if cuda else "cpu")
         if size > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if device == "cuda" else "gloo")
-        local = int(os.environ.get("LOCAL_RANK", 0))
-        where = torch.device(f"cuda:{local}" if device == "cuda" else "cpu")
+            distributed.init_process_group("nccl" if cuda else "gloo")
         # bfloat16 pays where the processor multiplies it; elsewhere it is emulated and slow.
-        fast = device == "cuda" or torch.cpu._is_avx512_bf16_supported()
-        return cls(rank, size, where, fast)
+        return cls(rank, size, where, cuda or torch.cpu._is_avx512_bf16_supported())
+
+    def sum(self, value: Tensor) -> float:
+        """Return the sum of a scalar over the processes."""
+        value = value.to(self.device)
+        if self.size > 1:
+            distributed.all_reduce(value)
+        return float(value)
 
     def leave(self) -> None:
         """Part from the other processes: the first one goes on alone."""
@@ -65,44 +71,29 @@ class Process:
             distributed.destroy_process_group()
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Say how often to validate (steps), to save (seconds), and on how many batches to validate."""
-
-    validate_every: int = 200
-    checkpoint_every: float = 120.0
-    validation: int = 16
-
-
 @dataclass
 class Trainer:
     """Train a task (network and loss in one module) with a recipe.
 
-    Parameters
-    ----------
-    folder, name : where checkpoint and curves go, and how their names begin.
-    settings : what must be the same when a training goes on.
-    batch : makes a training batch of (step, rank, size): what the task's forward takes, by name.
-    validation_batch : makes one of a fixed set of batches, of (index, size).
-    deadline : when to stop, in seconds of time.monotonic.
+    Batches have what the task's forward takes, by name.
     """
 
     task: nn.Module
     recipe: Recipe
     process: Process
-    folder: Path
-    name: str
-    settings: dict[str, Any]
-    batch: Callable[[int, int, int], Batch]
-    validation_batch: Callable[[int, int], Batch]
-    schedule: Schedule = field(default_factory=Schedule)
-    deadline: float | None = None
+    folder: Path  # of checkpoint and curves
+    name: str  # how their names begin
+    settings: dict[str, Any]  # what must be the same when a training goes on
+    batch: Callable[[int, int, int], Batch]  # of step, rank, sub-volumes
+    validation_batch: Callable[[int, int], Batch]  # of index, sub-volumes: one of a fixed set
+    deadline: float | None = None  # in seconds of time.monotonic
+    validate_every: int = 200  # steps
+    checkpoint_every: float = 120.0  # seconds
+    validation_batches: int = 16
 
     def __post_init__(self) -> None:
-        self.task.to(self.process.device)
-        for module in self.task.modules():
-            if isinstance(module, nn.Conv3d):
-                module.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        # The weights of convolutions; nothing else has five axes.
+        self.task.to(self.process.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = AveragedModel(self.task, avg_fn=self._moving_average)
         parameters, rate = self.task.parameters(), self.recipe.rate
         self.optimiser: torch.optim.Optimizer = (
@@ -119,12 +110,9 @@ class Trainer:
         self._stop = ""
 
     def run(self) -> None:
-        """Train to the last step, or to a stop.
+        """Train to the last step.
 
-        Raises
-        ------
-        StoppedEarly
-            At SIGTERM, SIGUSR2 or the deadline. The same command goes on from there.
+        Raises StoppedEarly at SIGTERM, SIGUSR2 or the deadline: the same command goes on.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
@@ -140,7 +128,7 @@ class Trainer:
                 losses.append(self._train(batch))
                 self.step += 1
                 last = self.step == self.recipe.steps
-                if last or self.step % self.schedule.validate_every == 0:
+                if last or self.step % self.validate_every == 0:
                     rate = (time.monotonic() - began) / (self.step - first)
                     self._validate(sum(losses) / len(losses), rate)
                     losses = []
@@ -152,7 +140,7 @@ class Trainer:
                         f"training {self.name} stopped by {self._stop} at step {self.step} of "
                         f"{self.recipe.steps}; the same command goes on from here"
                     )
-                if last or time.monotonic() - saved > self.schedule.checkpoint_every:
+                if last or time.monotonic() - saved > self.checkpoint_every:
                     self._save()
                     saved = time.monotonic()
 
@@ -190,65 +178,45 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, training_loss: float, seconds: float) -> None:
         self.average.eval()
-        total = torch.zeros(1, device=self.process.device)
-        mine = range(self.process.rank, self.schedule.validation, self.process.size)
-        for index in mine:
+        total = torch.zeros((), device=self.process.device)
+        for index in range(self.process.rank, self.validation_batches, self.process.size):
             with self._autocast():
                 total += self.average(**self._on_device(self.validation_batch(index, self.share)))
-        if self.process.size > 1:
-            distributed.all_reduce(total)
-        loss = float(total) / self.schedule.validation
+        loss = self.process.sum(total) / self.validation_batches
         if loss < self.best:
             self.best = loss
-            state = self.average.module.state_dict()
-            self.best_state = {k: v.detach().clone() for k, v in state.items()}
-        if self.process.rank == 0:
-            self._record(training_loss, loss)
-            left = (self.recipe.steps - self.step) * seconds / 60
-            print(
-                f"{self.name} step {self.step}/{self.recipe.steps}: loss {training_loss:.4f}, "
-                f"validation {loss:.4f} (best {self.best:.4f}), {seconds:.3f} s a step, "
-                f"{left:.0f} min left",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    def _record(self, training_loss: float, validation_loss: float) -> None:
-        new = not self.curve.exists()
+            self.best_state = copy.deepcopy(self.average.module.state_dict())
+        if self.process.rank:
+            return
         with self.curve.open("a", newline="") as file:
             writer = csv.writer(file)
-            if new:
+            if not file.tell():
                 writer.writerow(["step", "rate", "training", "validation"])
             rate = self.recipe.rate_at(self.step - 1)
-            writer.writerow([self.step, f"{rate:.3e}", training_loss, validation_loss])
+            writer.writerow([self.step, f"{rate:.3e}", training_loss, loss])
+        print(
+            f"{self.name} step {self.step}/{self.recipe.steps}: loss {training_loss:.4f}, "
+            f"validation {loss:.4f} (best {self.best:.4f}), {seconds:.3f} s a step, "
+            f"{(self.recipe.steps - self.step) * seconds / 60:.0f} min left",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def _asked_to_stop(self, number: int, frame: Any) -> None:
         self._stop = signal.Signals(number).name
 
     def _all_agree_to_stop(self) -> bool:
-        if self.process.size == 1:
-            return bool(self._stop)
-        asked = torch.tensor(float(bool(self._stop)), device=self.process.device)
-        distributed.all_reduce(asked)
+        asked = self.process.sum(torch.tensor(float(bool(self._stop))))
         self._stop = self._stop or ("another rank" if asked else "")
-        return bool(asked)
+        return asked > 0
 
     def _save(self) -> None:
         if self.process.rank:
             return
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save(
-            {
-                "settings": self.settings,
-                "step": self.step,
-                "best": self.best,
-                "best_state": self.best_state,
-                "task": self.task.state_dict(),
-                "average": self.average.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-            },
-            partial,
-        )
+        state = {name: getattr(self, name) for name in ("settings", "step", "best", "best_state")}
+        state |= {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        torch.save(state, partial)
         partial.replace(self.checkpoint)
 
     def _resume(self) -> None:
@@ -268,7 +236,25 @@ class Trainer:
                     f"{self.checkpoint}: trained with {key} {saved['settings'].get(key)!r}, now "
                     f"{value!r}; choose another --out, or remove the checkpoint to begin anew"
                 )
-        self.task.load_state_dict(saved["task"])
-        self.average.load_state_dict(saved["average"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        for name in _STATEFUL:
+            getattr(self, name).load_state_dict(saved[name])
         self.step, self.best, self.best_state = saved["step"], saved["best"], saved["best_state"]
+
+
+def plot_curve(table: Path, picture: Path) -> None:
+    """Draw the curves of a CSV table (step, rate, training, validation) as a PNG."""
+    from matplotlib.figure import Figure
+
+    curve = np.atleast_1d(np.genfromtxt(table, delimiter=",", names=True))
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel="optimiser step", ylabel="loss")
+    for name in ("training", "validation"):
+        axes.plot(curve["step"], curve[name], label=name)
+    if np.minimum(curve["training"], curve["validation"]).min() > 0:
+        axes.set_yscale("log")
+    axes.legend()
+    rates = axes.twinx()
+    rates.plot(curve["step"], curve["rate"], color="0.7", lw=1)
+    rates.set_ylabel("learning rate (grey)")
+    figure.savefig(picture, dpi=120)

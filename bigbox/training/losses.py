@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,26 +12,21 @@ from bigbox.networks.halogen import Halogen
 from bigbox.networks.lodi import Lodi, coherent_mse, target, weighted_mse
 
 TOP_SHARE = 0.05  # of a channel's voxels that count as halo sites (eq. 3)
+# The terms of eq. 5, with the values of section 2.3.1.
+ALPHA = 0.6  # share of the squared error, against the quantile loss
+QUANTILE = 0.7
+BETA = (1.0, 2.0, 5.0, 8.0)  # weight of each channel's squared error
+L1 = 1e-6  # weight of sum |theta|
+
+# Noise levels of the v parametrisation: gamma is normal, cut at its ends. Painting uses levels
+# within them. A halo's own brightness, 0.2 dex about the mean of its mass, is spread over a
+# thousand voxels of its neighbourhood in the logarithm. It shows through the noise at gamma = 4.
+# Networks trained about gamma = 1 settle for the mean there, which costs a third of the power.
+GAMMA_MIN, GAMMA_MAX = -9.0, 12.0
+GAMMA_CENTRE, GAMMA_WIDTH = 3.0, 3.2
+STEPS = 50  # T of eq. 13, for noise prediction
 NEAR_WEIGHT, NEAR_REACH = 3.0, 2  # added weight of voxels that near to a known one
 BLOCK_SHARES = ((4, 0.05), (8, 0.05))  # voxels on a block's edge, share of its error in LODI's loss
-
-
-@dataclass(frozen=True)
-class HalogenWeights:
-    """Weigh the terms of eq. 5, with the values of section 2.3.1.
-
-    Parameters
-    ----------
-    alpha : share of the squared error, against the quantile loss.
-    quantile : of the quantile loss.
-    beta : weight of each channel's squared error.
-    l1 : weight of sum |theta|.
-    """
-
-    alpha: float = 0.6
-    quantile: float = 0.7
-    beta: tuple[float, ...] = (1.0, 2.0, 5.0, 8.0)
-    l1: float = 1e-6
 
 
 def halo_thresholds(log_density: Tensor) -> Tensor:
@@ -48,10 +42,9 @@ def halo_thresholds(log_density: Tensor) -> Tensor:
 def halo_site_weights(sites: Tensor) -> Tensor:
     """Return w_i of eq. 2, (4,): a channel's voxels over halo sites in it and its neighbours.
 
-    `sites` is bool (4, ...) of the whole training data, or its mean per channel (4,).
+    `sites` is bool (4, ...) of the whole training data.
     """
-    share = sites.double() if sites.ndim == 1 else sites.flatten(1).double().mean(1)
-    return 1.0 / _with_neighbours(share[None]).squeeze(0)
+    return 1.0 / _with_neighbours(sites.flatten(1).double().mean(1)[None])[0]
 
 
 def halo_mask(log_density: Tensor, thresholds: Tensor, weights: Tensor) -> Tensor:
@@ -75,7 +68,7 @@ def _with_neighbours(channels: Tensor) -> Tensor:
 
 
 def halogen_loss(
-    predicted: Tensor, wanted: Tensor, mask: Tensor, weights: HalogenWeights, mean_mask: float
+    predicted: Tensor, wanted: Tensor, mask: Tensor, mean_mask: float, alpha: float = ALPHA
 ) -> Tensor:
     """Return eq. 5 without its last term, a scalar, from (B, 4, n, n, n) each.
 
@@ -84,71 +77,50 @@ def halogen_loss(
     """
     error = wanted - predicted
     squared = (error.square() * mask).mean(dim=(0, 2, 3, 4)) / mean_mask / error.shape[1]
-    quantile = torch.maximum(weights.quantile * error, (weights.quantile - 1.0) * error)
+    quantile = torch.maximum(QUANTILE * error, (QUANTILE - 1.0) * error)
     quantile = quantile.mean(dim=(0, 2, 3, 4)) / error.shape[1]
-    beta = torch.tensor(weights.beta, device=error.device)
-    return (weights.alpha * beta * squared + (1.0 - weights.alpha) * quantile).sum()
+    beta = torch.tensor(BETA, device=error.device)
+    return (alpha * beta * squared + (1.0 - alpha) * quantile).sum()
 
 
 class HalogenTask(nn.Module):
     """Join HALOgen and its loss in one module, so that DDP sees a single forward pass."""
 
     def __init__(
-        self,
-        network: Halogen,
-        weights: HalogenWeights,
-        thresholds: Tensor,
-        site_weights: Tensor,
-        mean_mask: float,
+        self, network: Halogen, thresholds: Tensor, site_weights: Tensor, mean_mask: float
     ):
         super().__init__()
         self.thresholds: Tensor
         self.site_weights: Tensor
-        self.network, self.weights, self.mean_mask = network, weights, mean_mask
+        self.network, self.mean_mask = network, mean_mask
         self.register_buffer("thresholds", thresholds.float(), persistent=False)
         self.register_buffer("site_weights", site_weights.float(), persistent=False)
 
     def forward(self, dm: Tensor, halo: Tensor) -> Tensor:
         """Return the loss of normalised dm (B, 1, n, n, n) and halo (B, 4, n, n, n), a scalar."""
         mask = halo_mask(halo, self.thresholds, self.site_weights)
-        predicted = self.network(dm).float()
-        loss = halogen_loss(predicted, halo, mask, self.weights, self.mean_mask)
+        loss = halogen_loss(self.network(dm).float(), halo, mask, self.mean_mask)
         if self.training:
-            loss = loss + self.weights.l1 * sum(p.abs().sum() for p in self.network.parameters())
+            loss = loss + L1 * sum(p.abs().sum() for p in self.network.parameters())
         return loss
 
 
-@dataclass(frozen=True)
-class NoiseLevels:
-    """Draw noise levels for the v parametrisation: gamma is normal, cut at its ends.
-
-    Painting uses levels within gamma_min .. gamma_max. A halo's own brightness, 0.2 dex about the
-    mean of its mass, is spread over a thousand voxels of its neighbourhood in the logarithm. It
-    shows through the noise at gamma = 4. Networks trained about gamma = 1 settle for the mean
-    there, which costs a third of the power.
-    """
-
-    gamma_min: float = -9.0
-    gamma_max: float = 12.0
-    centre: float = 3.0
-    width: float = 3.2
-
-    def gamma(self, uniform: Tensor) -> Tensor:
-        """Return noise levels from uniform numbers in 0 .. 1, (B,)."""
-        normal = torch.distributions.Normal(0.0, 1.0)
-        ends = torch.tensor([self.gamma_min, self.gamma_max], dtype=uniform.dtype)
-        low, high = normal.cdf((ends - self.centre) / self.width)
-        levels: Tensor = self.centre + self.width * normal.icdf(low + uniform * (high - low))
-        return levels
+def noise_levels(uniform: Tensor) -> Tensor:
+    """Return gamma of the v parametrisation from uniform numbers in 0 .. 1, (B,)."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    ends = torch.tensor([GAMMA_MIN, GAMMA_MAX], dtype=uniform.dtype)
+    low, high = normal.cdf((ends - GAMMA_CENTRE) / GAMMA_WIDTH)
+    levels: Tensor = GAMMA_CENTRE + GAMMA_WIDTH * normal.icdf(low + uniform * (high - low))
+    return levels
 
 
 class LodiTask(nn.Module):
     """Join LODI and its loss in one module.
 
-    With the v parametrisation the loss is the mean squared error of v, at the noise levels of
-    `NoiseLevels`. With noise prediction it is the variational bound (Kingma et al. 2021) at T steps
-    with gamma(t) = b + |w| t learned (eq. 13 and its text). The paper prints its diffusion term
-    alone, which |w| = 0 would bring to zero, so that the bound's other two terms are here too.
+    With the v parametrisation the loss is the mean squared error of v, at `noise_levels`. With
+    noise prediction it is the variational bound (Kingma et al. 2021) at T steps with gamma(t) =
+    b + |w| t learned (eq. 13 and its text). The paper prints its diffusion term alone, which
+    |w| = 0 would bring to zero, so that the bound's other two terms are here too.
     Known voxels have no weight, for painting pastes them.
 
     Nearly all power comes from few bright voxels in haloes. A weight that is a function of the
@@ -158,22 +130,13 @@ class LodiTask(nn.Module):
     bright a halo is as a whole must be read from z at gamma = 2 to 6, where it is a small part of
     the error of single voxels, and all of the scatter between haloes.
 
-    Parameters
-    ----------
-    steps : T of eq. 13, for noise prediction.
-    sites : for the v parametrisation: pairs of a halo density, in network units, and the weight
-        that is added where any channel is denser.
+    `sites`, for the v parametrisation, are pairs of a halo density, in network units, and the
+    weight that is added where any channel is denser.
     """
 
-    def __init__(
-        self,
-        network: Lodi,
-        levels: NoiseLevels,
-        steps: int = 50,
-        sites: tuple[tuple[float, float], ...] = (),
-    ):
+    def __init__(self, network: Lodi, sites: tuple[tuple[float, float], ...] = ()):
         super().__init__()
-        self.network, self.levels, self.steps, self.sites = network, levels, steps, sites
+        self.network, self.sites = network, sites
         self.parametrisation = network.size.parametrisation
         if self.parametrisation == "noise":
             # The bound has little to say of the ends at first: those of Kingma et al. 2021.
@@ -183,40 +146,34 @@ class LodiTask(nn.Module):
     def gamma_ends(self) -> tuple[float, float]:
         """Return gamma at t = 0 and t = 1."""
         if self.parametrisation == "v":
-            return self.levels.gamma_min, self.levels.gamma_max
+            return GAMMA_MIN, GAMMA_MAX
         start = float(self.gamma_start)
         return start, start + abs(float(self.gamma_slope))
 
     def forward(
         self, tb: Tensor, halo: Tensor, known: Tensor, uniform: Tensor, noise: Tensor
     ) -> Tensor:
-        """Return the loss, a scalar.
+        """Return the loss of normalised tb (B, t, t, t) and halo (B, 4, t, t, t), a scalar.
 
-        Parameters
-        ----------
-        tb, halo : normalised, (B, t, t, t) and (B, 4, t, t, t).
-        known : 1 where a voxel is known, else 0, (B, t, t, t).
-        uniform : 0 .. 1, chooses the noise level, (B,).
-        noise : standard normal, (B, t, t, t).
+        `known` is 1 where a voxel is known, else 0, and `noise` standard normal, (B, t, t, t).
+        `uniform`, in 0 .. 1, chooses the noise level, (B,).
         """
         unknown = 1.0 - known
         if self.parametrisation == "v":
-            gamma = self.levels.gamma(uniform)
+            gamma = noise_levels(uniform)
             weight = unknown * (self._site_weight(halo) + NEAR_WEIGHT * _near(known))
             return self._error(tb, halo, known, weight, gamma, noise).mean()
-        t = torch.ceil(uniform * self.steps).clamp(min=1.0) / self.steps
-        gamma, before = self._gamma(t), self._gamma(t - 1.0 / self.steps)
-        weight = self.steps / 2.0 * torch.expm1(gamma - before)
+        t = torch.ceil(uniform * STEPS).clamp(min=1.0) / STEPS
+        gamma, before = self._gamma(t), self._gamma(t - 1.0 / STEPS)
+        weight = STEPS / 2.0 * torch.expm1(gamma - before)
         diffusion = weight * self._error(tb, halo, known, unknown, gamma, noise)
         return (diffusion + self._ends(tb, unknown)).mean()
 
     def _site_weight(self, halo: Tensor) -> Tensor:
         """Return 1, and more in haloes, (B, t, t, t)."""
         densest = halo.amax(dim=1)
-        weight = torch.ones_like(densest)
-        for density, more in self.sites:
-            weight = weight + more * (densest > density)
-        return weight
+        added = (more * (densest > density) for density, more in self.sites)
+        return sum(added, torch.ones_like(densest))
 
     def _gamma(self, t: Tensor) -> Tensor:
         return self.gamma_start + self.gamma_slope.abs() * t

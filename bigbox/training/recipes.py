@@ -9,25 +9,15 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Recipe:
-    """Say how a network is trained.
-
-    Parameters
-    ----------
-    rate : the highest learning rate.
-    batch : sub-volumes over all ranks.
-    steps : of the optimiser.
-    epoch : steps that count as one in the paper's schedule, or 0 for warm-up and cosine to zero.
-    average : decay of the weights' moving average.
-    clip : largest norm of the gradient.
-    """
+    """Say how a network is trained."""
 
     optimiser: Literal["rmsprop", "adamw"]
-    rate: float
-    batch: int
-    steps: int
-    epoch: int
-    average: float
-    clip: float
+    rate: float  # the highest learning rate
+    batch: int  # sub-volumes over all ranks
+    steps: int  # of the optimiser
+    epoch: int  # steps of one in the paper's schedule, or 0 for warm-up and cosine to zero
+    average: float  # decay of the weights' moving average
+    clip: float  # largest norm of the gradient
 
     def rate_at(self, step: int) -> float:
         """Return the learning rate of a step."""

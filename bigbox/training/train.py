@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +18,25 @@ from bigbox import __version__
 from bigbox.errors import BadInput
 from bigbox.networks.halogen import WINDOW, Halogen
 from bigbox.networks.lodi import TILE, Lodi
-from bigbox.networks.model import load_model, read_card, save_model
-from bigbox.networks.presets import HALOGEN, LODI, HalogenSize, as_dict, find_preset
+from bigbox.networks.model import Model, load_model, save_model
+from bigbox.networks.presets import HALOGEN, LODI, as_dict
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box
 from bigbox.training import losses
-from bigbox.training.curves import plot_curve
 from bigbox.training.data import (
-    HaloRichSampler,
+    LodiSampler,
+    Region,
     Sampler,
     Split,
     TrainingBox,
-    apply,
+    fit_transforms,
     load_boxes,
     normalise,
-    overlap_mask,
     split_boxes,
 )
-from bigbox.training.loop import Batch, Process, Schedule, Trainer
+from bigbox.training.loop import Batch, Process, Trainer, plot_curve
 from bigbox.training.recipes import RECIPES, Recipe
 
 # Floors of the logarithms, in the fields' units. 1 + delta never comes near 0.01 at this
@@ -83,29 +83,22 @@ class TrainOptions:
 class Lesson:
     """Hold what one of the two networks is trained on, and what its card says of it alone.
 
-    `batch` makes a training batch of a sampler, the random numbers, and the number of sub-volumes.
+    `sampler` makes what draws from regions, with a seed.
     """
 
     task: losses.HalogenTask | losses.LodiTask
-    size: HalogenSize
     boxes: list[TrainingBox]
     split: Split
     transforms: dict[str, LogTransform]
-    training: Sampler
-    validation: Sampler
-    batch: Callable[[Sampler, np.random.Generator, int], Batch]
+    sampler: Callable[[list[Region], int], Sampler]
     card: dict[str, Any]
 
 
 def train(options: TrainOptions) -> dict[str, Any]:
     """Train a network, write it to options.out, and return its card.
 
-    Raises
-    ------
-    BadInput
-        Boxes that cannot be trained on, or a checkpoint of another training.
-    StoppedEarly
-        A signal or the time limit. The same command goes on from there.
+    Raises BadInput for boxes that cannot be trained on or a checkpoint of another training, and
+    StoppedEarly at a signal or the time limit.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -113,12 +106,16 @@ def train(options: TrainOptions) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     process = Process.here(options.device)
     changes = {name: getattr(options, name) for name in ("steps", "batch", "rate")}
-    recipe = replace(
-        find_preset(RECIPES[options.kind], options.preset),
-        **{name: value for name, value in changes.items() if value is not None},
-    )
-    lesson = _halogen(options) if options.kind == "halogen" else _lodi(options)
-    card = _card(options, lesson, recipe, process.size)
+    given = {name: value for name, value in changes.items() if value is not None}
+    recipe = replace(RECIPES[options.kind][options.preset], **given)
+    start = load_model(options.further, options.kind) if options.further else None
+    lesson = (_halogen if options.kind == "halogen" else _lodi)(options, start)
+    if start:
+        size, network = start.network.size, lesson.task.network
+        if size != network.size:
+            raise BadInput(f"--further {options.further}: {size}, not {network.size}")
+        network.load_state_dict(start.network.state_dict())
+    card = _card(options, lesson, recipe, process.size, start)
     settings = {
         "recipe": asdict(recipe),
         "size": card["size"],
@@ -127,9 +124,12 @@ def train(options: TrainOptions) -> dict[str, Any]:
         "data": card["data"],
         "ranks": process.size,
     }
+    training = lesson.sampler(lesson.split.training, options.seed)
+    validation = lesson.sampler(lesson.split.validation, options.seed + 1)
 
     def batch(sampler: Sampler, step: int, rank: int, share: int) -> Batch:
-        return lesson.batch(sampler, sampler.generator(step, rank), share)
+        fields = sampler.batch(share, sampler.generator(step, rank))
+        return {name: torch.from_numpy(field) for name, field in fields.items()}
 
     trainer = Trainer(
         lesson.task,
@@ -138,10 +138,10 @@ def train(options: TrainOptions) -> dict[str, Any]:
         options.out,
         options.kind,
         settings,
-        lambda step, rank, share: batch(lesson.training, step, rank, share),
-        lambda index, share: batch(lesson.validation, index, 0, share),
-        Schedule(validate_every=max(1, min(200, recipe.steps // 20))),
+        partial(batch, training),
+        lambda index, share: batch(validation, index, 0, share),
         time.monotonic() + 3600 * options.hours if options.hours else None,
+        validate_every=max(1, min(200, recipe.steps // 20)),
     )
     trainer.run()
     process.leave()
@@ -160,33 +160,24 @@ def train(options: TrainOptions) -> dict[str, Any]:
     return card
 
 
-def _halogen(options: TrainOptions) -> Lesson:
-    size = find_preset(HALOGEN, options.preset)
+def _halogen(options: TrainOptions, start: Model | None) -> Lesson:
     boxes = load_boxes(options.boxes, ["dm", "halo"])
     split = split_boxes(boxes, WINDOW, options.held_out)
     floors = {"dm": (DM_FLOOR, False), "halo": (HALOGEN_FLOOR, True)}
-    transforms = _transforms(options, boxes, split, floors)
+    transforms = _kept(start, "dm", "halo") or fit_transforms(boxes, split.training, floors)
+    normalise(boxes, transforms)
     halo = torch.from_numpy(
         np.concatenate([boxes[r.box].fields["halo"].reshape(4, -1) for r in split.training], axis=1)
     )
     thresholds = losses.halo_thresholds(halo)
     weights = losses.halo_site_weights(halo > thresholds[:, None])
     mean_mask = float(losses.halo_mask(halo[None, :, :, None, None], thresholds, weights).mean())
-    network = _with_start(options, Halogen(size))
-
-    def batch(sampler: Sampler, rng: np.random.Generator, count: int) -> Batch:
-        fields = sampler.batch(count, rng)
-        return {name: torch.from_numpy(fields[name]) for name in ("dm", "halo")}
-
     return Lesson(
-        losses.HalogenTask(network, losses.HalogenWeights(), thresholds, weights, mean_mask),
-        size,
+        losses.HalogenTask(Halogen(HALOGEN[options.preset]), thresholds, weights, mean_mask),
         boxes,
         split,
         transforms,
-        Sampler(boxes, split.training, WINDOW, options.seed),
-        Sampler(boxes, split.validation, WINDOW, options.seed + 1),
-        batch,
+        lambda regions, seed: Sampler(boxes, regions, WINDOW, seed),
         {
             "window": WINDOW,
             "loss": "eqs. 2-7: alpha 0.6, quantile 0.7, beta 1, 2, 5, 8, lambda 1e-6",
@@ -195,39 +186,22 @@ def _halogen(options: TrainOptions) -> Lesson:
     )
 
 
-def _lodi(options: TrainOptions) -> Lesson:
-    size = find_preset(LODI, options.preset)
+def _lodi(options: TrainOptions, start: Model | None) -> Lesson:
+    size = LODI[options.preset]
     if options.parametrisation:
         size = replace(size, parametrisation=options.parametrisation)
     boxes = load_boxes(options.boxes, ["halo", "tb"])
     split = split_boxes(boxes, TILE, options.held_out)
     if options.halogen:
         _add_predicted(boxes, options.halogen, options.threads or torch.get_num_threads())
-    transforms = _transforms(options, boxes, split, {"tb": (TB_FLOOR, False)})
-    halo = HALO_LOG
-    if options.further:
-        halo = LogTransform(**read_card(options.further, "lodi")["transforms"]["halo"])
-    transforms["halo"] = halo
-    for name in ("halo", "predicted") if options.halogen else ("halo",):
-        apply(halo, boxes, name)
+    transforms = _kept(start, "tb", "halo") or (
+        fit_transforms(boxes, split.training, {"tb": (TB_FLOOR, False)}) | {"halo": HALO_LOG}
+    )
+    halo = transforms["halo"]
+    normalise(boxes, transforms | ({"predicted": halo} if options.halogen else {}))
     sites = tuple(((density - halo.mean) / halo.std, more) for density, more in HALO_WEIGHTS)
     threshold = (MANY_HALOES - halo.mean) / halo.std
     predicted = options.halogen_share if options.halogen else 0.0
-    network = _with_start(options, Lodi(size))
-
-    def batch(sampler: Sampler, rng: np.random.Generator, count: int) -> Batch:
-        fields = sampler.batch(count, rng)
-        tb = fields["tb"][:, 0]
-        # One stratum a sample: the noise levels of a batch cover the whole range.
-        uniform = (np.arange(count) + rng.random(count)) / count
-        return {
-            "tb": torch.from_numpy(tb),
-            "halo": torch.from_numpy(fields["halo"]),
-            "known": torch.from_numpy(np.stack([overlap_mask(rng, TILE) for _ in range(count)])),
-            "uniform": torch.from_numpy(uniform.astype(np.float32)),
-            "noise": torch.from_numpy(rng.standard_normal(tb.shape, dtype=np.float32)),
-        }
-
     loss = (
         f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight), "
         f"{losses.NEAR_WEIGHT:g} more within {losses.NEAR_REACH} voxels of known ones, and of its "
@@ -236,14 +210,11 @@ def _lodi(options: TrainOptions) -> Lesson:
         else "eq. 13, T = 50"
     )
     return Lesson(
-        losses.LodiTask(network, losses.NoiseLevels(), sites=sites),
-        size,
+        losses.LodiTask(Lodi(size), sites),
         boxes,
         split,
         transforms,
-        HaloRichSampler(boxes, split.training, TILE, options.seed, threshold, predicted),
-        HaloRichSampler(boxes, split.validation, TILE, options.seed + 1, threshold, predicted),
-        batch,
+        lambda regions, seed: LodiSampler(boxes, regions, TILE, seed, threshold, predicted),
         {
             "tile": TILE,
             "loss": loss,
@@ -254,32 +225,9 @@ def _lodi(options: TrainOptions) -> Lesson:
     )
 
 
-def _transforms(
-    options: TrainOptions,
-    boxes: list[TrainingBox],
-    split: Split,
-    floors: dict[str, tuple[float, bool]],
-) -> dict[str, LogTransform]:
-    """Normalise boxes by those of the training, or as the model that is trained further does."""
-    if options.further is None:
-        return normalise(boxes, split.training, floors)
-    card = read_card(options.further, options.kind)
-    transforms = {name: LogTransform(**card["transforms"][name]) for name in floors}
-    for name, transform in transforms.items():
-        apply(transform, boxes, name)
-    return transforms
-
-
-def _with_start(options: TrainOptions, network: Any) -> Any:
-    """Give the network the weights of the model that is trained further, if there is one."""
-    if options.further is not None:
-        trained = load_model(options.further, options.kind)
-        if trained.network.size != network.size:
-            raise BadInput(
-                f"--further {options.further}: {trained.network.size}, not {network.size}"
-            )
-        network.load_state_dict(trained.network.state_dict())
-    return network
+def _kept(start: Model | None, *names: str) -> dict[str, LogTransform]:
+    """Return the transforms of the model that is trained further; none without."""
+    return {name: start.transform(name) for name in names} if start else {}
 
 
 def _add_predicted(boxes: list[TrainingBox], model: Path, threads: int) -> None:
@@ -294,21 +242,19 @@ def _add_predicted(boxes: list[TrainingBox], model: Path, threads: int) -> None:
         box.fields["predicted"] = found[key]
 
 
-def _card(options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int) -> dict[str, Any]:
+def _card(
+    options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int, start: Model | None
+) -> dict[str, Any]:
     """Say what a user must know of the model. Boxes by name: their paths are elsewhere soon."""
     first, boxes = lesson.boxes[0].attributes, lesson.boxes
     sources = {str(s) for box in boxes for s in box.attributes["sources"].values() if s}
-    before = read_card(options.further, options.kind) if options.further else {}
     kept = ("sha256", "data", "recipe", "trained further from")
     return {
         "bigbox": __version__,
         "torch": torch.__version__,
         "preset": options.preset,
-        "size": as_dict(lesson.size),
-        "voxel_size": first["voxel_size"],
-        "smoothing": first["smoothing"],
-        "redshift": first["redshift"],
-        "cosmology": first["cosmology"],
+        "size": as_dict(lesson.task.network.size),
+        **{key: first[key] for key in ("voxel_size", "smoothing", "redshift", "cosmology")},
         "halo_mass_edges": list(HALO_EDGES),
         "transforms": {name: asdict(fit) for name, fit in lesson.transforms.items()},
         "sources": sorted(sources),
@@ -319,7 +265,7 @@ def _card(options: TrainOptions, lesson: Lesson, recipe: Recipe, processes: int)
             "validation": [r.as_dict(boxes) for r in lesson.split.validation],
         },
         "recipe": asdict(recipe) | {"seed": options.seed, "processes": processes},
-        "trained further from": {key: before[key] for key in kept} if before else None,
+        "trained further from": {key: start.card[key] for key in kept} if start else None,
         **lesson.card,
     }
 
@@ -329,7 +275,7 @@ def _measure(task: losses.HalogenTask, trainer: Trainer) -> dict[str, Any]:
     """Measure errors on validation data that a card states with the loss."""
     task.eval()
     errors = []
-    for index in range(trainer.schedule.validation):
+    for index in range(trainer.validation_batches):
         batch = trainer.validation_batch(index, 1)
         where = trainer.process.device
         error = task.network(batch["dm"].to(where)).float() - batch["halo"].to(where)

@@ -14,16 +14,18 @@ from bigbox.networks.presets import LodiSize
 from bigbox.painters.lodi import SCHEDULES
 from bigbox.training.losses import (
     BLOCK_SHARES,
+    GAMMA_CENTRE,
+    GAMMA_MAX,
+    GAMMA_MIN,
     NEAR_REACH,
     NEAR_WEIGHT,
-    HalogenWeights,
     LodiTask,
-    NoiseLevels,
     amplitudes,
     halo_mask,
     halo_site_weights,
     halo_thresholds,
     halogen_loss,
+    noise_levels,
 )
 from tests.reference.losses import slow_mask, slow_weights
 
@@ -77,15 +79,14 @@ def test_halogen_loss_is_equation_5(density: torch.Tensor) -> None:
                 squared += error**2 * float(normalised[(j, *voxel)])
                 quantile += max(q * error, (q - 1) * error) / mask[b].numel()
             total += (alpha * beta[j] * squared + (1 - alpha) * quantile) / 2
-    found = halogen_loss(predicted, wanted, mask, HalogenWeights(), mean_mask)
+    found = halogen_loss(predicted, wanted, mask, mean_mask)
     assert float(found) == pytest.approx(total)
 
 
 def test_an_overestimate_costs_less_than_an_underestimate() -> None:
     zero, one = torch.zeros(1, 4, 2, 2, 2), torch.ones(1, 4, 2, 2, 2)
-    weights = HalogenWeights(alpha=0.0)
-    over = halogen_loss(one, zero, one, weights, 1.0)
-    under = halogen_loss(zero, one, one, weights, 1.0)
+    over = halogen_loss(one, zero, one, 1.0, alpha=0.0)
+    under = halogen_loss(zero, one, one, 1.0, alpha=0.0)
     assert float(under / over) == pytest.approx(0.7 / 0.3)
 
 
@@ -103,7 +104,7 @@ def test_a_perfect_network_gives_back_the_clean_tile(parametrisation: str) -> No
 def lodi_task(parametrisation: str) -> LodiTask:
     torch.manual_seed(6)
     size = LodiSize(2, (16, 16, 16), 1, 2, 2, 16, parametrisation)
-    task = LodiTask(Lodi(size), NoiseLevels())
+    task = LodiTask(Lodi(size))
     for parameter in task.network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
     return task.eval()
@@ -163,7 +164,7 @@ def test_known_voxels_cost_nothing() -> None:
     """What the network says of known voxels does not enter the loss, and they are told it clean."""
     task, batch = lodi_task("v"), lodi_batch()
     with torch.no_grad():
-        gamma = task.levels.gamma(batch["uniform"])
+        gamma = noise_levels(batch["uniform"])
         alpha, sigma = amplitudes(gamma)
         z = alpha * batch["tb"] + sigma * batch["noise"]
         known = batch["known"]
@@ -211,12 +212,11 @@ def test_weights_are_a_function_of_the_haloes() -> None:
 
 
 def test_training_levels_cover_those_that_are_painted() -> None:
-    levels = NoiseLevels()
-    gamma = levels.gamma(torch.linspace(0, 1, 1001)[1:-1])
+    gamma = noise_levels(torch.linspace(0, 1, 1001)[1:-1])
     assert (gamma.diff() > 0).all()
     for sampler in ("dpmpp-sde", "dpmpp"):
         painted = SCHEDULES[sampler]
-        assert levels.gamma_min <= gamma[0] <= painted["gamma_min"]
-        assert painted["gamma_max"] <= gamma[-1] <= levels.gamma_max
-    middle = levels.gamma(torch.tensor([0.5]))
-    assert abs(float(middle) - levels.centre) < 0.2
+        assert GAMMA_MIN <= gamma[0] <= painted["gamma_min"]
+        assert painted["gamma_max"] <= gamma[-1] <= GAMMA_MAX
+    middle = noise_levels(torch.tensor([0.5]))
+    assert abs(float(middle) - GAMMA_CENTRE) < 0.2

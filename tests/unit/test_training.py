@@ -21,7 +21,7 @@ from bigbox.networks.model import load_model
 from bigbox.store.box import Box
 from bigbox.training.data import (
     SYMMETRIES,
-    HaloRichSampler,
+    LodiSampler,
     Region,
     Sampler,
     TrainingBox,
@@ -30,7 +30,7 @@ from bigbox.training.data import (
     split_boxes,
     turn,
 )
-from bigbox.training.loop import Process, Schedule, Trainer
+from bigbox.training.loop import Process, Trainer
 from bigbox.training.recipes import RECIPES, Recipe
 from bigbox.training.train import TrainOptions, train
 
@@ -123,7 +123,7 @@ def test_halo_poor_sub_volumes_are_seen_less_often() -> None:
         if channel is not None:
             field[channel] = 2.0
         boxes.append(TrainingBox(Path("b"), {"halo": field}, {}))
-    sampler = HaloRichSampler(boxes, [Region(i) for i in range(3)], 8, seed=4, threshold=1.0)
+    sampler = LodiSampler(boxes, [Region(i) for i in range(3)], 8, seed=4, threshold=1.0)
     rng = sampler.generator(0)
     kinds = np.zeros(3)
     for _ in range(3000):
@@ -136,7 +136,7 @@ def test_halo_poor_sub_volumes_are_seen_less_often() -> None:
 def test_predicted_haloes_take_the_place_of_true_ones() -> None:
     field = np.full((4, 8, 8, 8), 2.0, dtype=np.float32)
     box = TrainingBox(Path("b"), {"halo": field, "predicted": -field}, {})
-    sampler = HaloRichSampler([box], [Region(0)], 8, seed=5, threshold=1.0, predicted=0.3)
+    sampler = LodiSampler([box], [Region(0)], 8, seed=5, threshold=1.0, predicted=0.3)
     rng = sampler.generator(0)
     drawn = [sampler.draw(rng) for _ in range(1000)]
     assert all(set(d) == {"halo"} for d in drawn)
@@ -211,7 +211,9 @@ def line_trainer(folder: Path, steps: int = 60, **settings: object) -> Trainer:
         {"recipe": 1, **settings},
         batch,
         lambda index, share: batch(10_000 + index, 0, share),
-        Schedule(validate_every=10, checkpoint_every=0.0, validation=2),
+        validate_every=10,
+        checkpoint_every=0.0,
+        validation_batches=2,
     )
 
 

@@ -21,7 +21,6 @@ from scipy import stats
 from bigbox.analysis.seams.axis_tests import AxisTests, Finding, Harmonics, Profile, student
 from bigbox.analysis.seams.cells import Block, check_shape, choose_blocks, layers_of
 from bigbox.analysis.seams.planes import (
-    MEMORY,
     PATTERNS,
     PointFunction,
     TextureSums,
@@ -29,6 +28,7 @@ from bigbox.analysis.seams.planes import (
     plane_sums,
 )
 from bigbox.analysis.spectra.modes import Float
+from bigbox.analysis.spectra.power import MEMORY
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
 from bigbox.scheduler.stages import stage, stages
