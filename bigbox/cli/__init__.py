@@ -84,8 +84,16 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
     )
-    for command in _COMMANDS:
-        import_module(f"bigbox.cli.{command}").add(commands)
+    for name in _COMMANDS:
+        command = import_module(f"bigbox.cli.{name}")
+        own = commands.add_parser(
+            name,
+            help=command.SUMMARY,
+            description=command.TEXT,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_options(own)
+        own.set_defaults(run=command.run)
     return parser
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bigbox.cli.values import add_choice, add_command, add_value, in_bytes, in_time, number, whole
+from bigbox.cli.values import add_choice, add_value, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
 from bigbox.names import COMPILE
 
 if TYPE_CHECKING:
     from bigbox.bench.record import Speed
 
-_TEXT = """\
+TEXT = """\
 Measures one device of this machine, a GPU or the threads of its processor: what it can do at most
 (matrix products, convolutions, copies, the disk), how fast the networks are and which share of that
 they reach, and what the engine adds to the bare sampler in a real painting (in a temporary folder).
@@ -28,10 +28,11 @@ example:  bigbox bench --shape 10240 --box-size 1000 --devices 64
 next:     bigbox plan box.zarr --ranks 4
 """
 
+SUMMARY = "how fast this machine paints"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = add_command(commands, "bench", summary="how fast this machine paints", text=_TEXT)
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     value = partial(add_value, parser)
     value("--model", "DIR", Path, "networks (default: the shipped)")
     value("--device", "D", str, "cpu, cuda, cuda:1 (default: a GPU if any)", "auto")
@@ -46,7 +47,6 @@ def add(commands: Any) -> None:
     value("--shape", "N", whole(1), "voxels (10240)", 10_240)
     value("--box-size", "L", number(0, above=True), "Mpc/h (1000)", 1000.0)
     value("--devices", "N", whole(1), "devices like this one (64)", 64)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

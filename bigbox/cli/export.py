@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from bigbox.cli.values import add_command, add_realization, box_path, in_bytes, number
+from bigbox.cli.values import add_realization, box_path, in_bytes, number
 
 # Three lines each for those who read the files.
 EXAMPLES = {
@@ -47,13 +47,13 @@ The store itself needs no export for xarray:
 example:  bigbox export box.zarr --to hdf5 --array dm tb
 """
 
+_SHOWN = (f"{to} is read with\n\n{indent(code, '    ')}" for to, code in EXAMPLES.items())
+TEXT = _TEXT.format(examples="\n".join(_SHOWN))
+SUMMARY = "arrays as numpy, HDF5 or OME-Zarr files"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    shown = (f"{to} is read with\n\n{indent(code, '    ')}" for to, code in EXAMPLES.items())
-    text = _TEXT.format(examples="\n".join(shown))
-    summary = "arrays as numpy, HDF5 or OME-Zarr files"
-    parser = add_command(commands, "export", summary=summary, text=text)
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     add: Any = parser.add_argument
     add("box", metavar="BOX", type=Path, help="the box")
     add("--to", required=True, choices=("npy", "hdf5", "ome-zarr"), help="format")
@@ -68,7 +68,6 @@ def add(commands: Any) -> None:
     memory = "memory that the blocks in work may take, GiB (1)"
     add("--memory", type=number(0, above=True), default=1.0, metavar="GIB", help=memory)
     add_realization(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

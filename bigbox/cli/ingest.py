@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, add_cosmology, add_value, cosmology, number, whole
+from bigbox.cli.values import add_cosmology, add_value, cosmology, number, whole
 from bigbox.errors import BadInput
 from bigbox.ingest.formats import FORMATS, find
 from bigbox.ingest.ingested import Ingested
@@ -43,15 +43,16 @@ example:  bigbox ingest snapdir_033 cv0.zarr --grid 256 --halos groups_033 --hi-
 next:     bigbox plan cv0.zarr --ranks 4
 """
 
+_HELP = {
+    holds: "\n".join(f"  {row.help}" for row in FORMATS if row.holds == holds)
+    for holds in ("particles", "grid")
+}
+TEXT = _TEXT.format(**_HELP)
+SUMMARY = "a snapshot or a density grid becomes a box"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    help_of = {
-        holds: "\n".join(f"  {row.help}" for row in FORMATS if row.holds == holds)
-        for holds in ("particles", "grid")
-    }
-    summary = "a snapshot or a density grid becomes a box"
-    parser = add_command(commands, "ingest", summary=summary, text=_TEXT.format(**help_of))
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     text = "the snapshot or density grid; see above"
     parser.add_argument("source", metavar="SOURCE", nargs="+", help=text)
     parser.add_argument("box", metavar="BOX", type=Path, help="the box to make, e.g. box.zarr")
@@ -65,7 +66,6 @@ def add(commands: Any) -> None:
     add_value(grid, "--redshift", "Z", number(0), "redshift (default 0)")
     add_value(grid, "--index", "I", whole(0), "which grid of a source that holds several")
     add_cosmology(parser, "cosmology, kept with the box", "where the source does not tell it")
-    parser.set_defaults(run=run)
 
 
 def _add_snapshot_options(snapshot: Any) -> None:

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_choice, add_command, add_value, number, whole
+from bigbox.cli.values import add_choice, add_value, number, whole
 from bigbox.diffusion.overlap import overlap_help, overlap_methods
 from bigbox.names import COLOURINGS, COMPILE, DEFAULT_STEPS, HALO_WEIGHTINGS, SAMPLERS
 from bigbox.painters.registry import painter_help, painter_names
 
-_TEXT = """\
+TEXT = """\
 Paints the 21 cm brightness temperature tb (mK) onto the dark matter of a box, tile by tile, on any
 number of ranks, with memory that does not grow with the box.
 
@@ -57,10 +57,11 @@ def add_colouring(group: Any) -> None:
     add_choice(group, "--colouring", COLOURINGS, text)
 
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    summary = "paint tb onto a box; the same command resumes"
-    parser = add_command(commands, "paint", summary=summary, text=_TEXT)
+SUMMARY = "paint tb onto a box; the same command resumes"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("box", metavar="BOX", type=Path, help="the box, as bigbox ingest makes it")
     what = parser.add_argument_group("what is painted (decides the bytes)")
     add_painter(what)
@@ -115,7 +116,6 @@ def add(commands: Any) -> None:
     flag("--discard-halo", help=text)
     text = "remove the painted tiles once tb is whole: halves the disk, ends repair of tb"
     flag("--drop-latents", help=text)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

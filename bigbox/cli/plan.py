@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bigbox.cli.paint import add_colouring, add_painter
-from bigbox.cli.values import add_command, add_value, in_bytes, in_time, number, whole
+from bigbox.cli.values import add_value, in_bytes, in_time, number, whole
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_STEPS
 
@@ -19,7 +19,7 @@ _PLANNED = ("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "
             "halo_stride")  # fmt: skip
 _ESTIMATE = "an estimate; bigbox bench measures it, or use --seconds-per-{}"
 
-_TEXT = """\
+TEXT = """\
 Tells what painting a box will take: stages, batches, time, memory of a rank, disk and files; for a
 box that exists, or for one that is only thought of (--shape and --box-size). Writes nothing.
 
@@ -35,11 +35,11 @@ example:  bigbox plan --shape 10240 --box-size 1000 --ranks 64 \\
 next:     mpirun -n 4 bigbox paint box.zarr
 """
 
+SUMMARY = "what painting a box will take, and whether it fits"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    summary = "what painting a box will take, and whether it fits"
-    parser = add_command(commands, "plan", summary=summary, text=_TEXT)
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("box", metavar="BOX", type=Path, nargs="?", help="the box")
     shape = "voxels on a side, or on three sides, instead of BOX"
     parser.add_argument("--shape", type=whole(1), nargs="+", metavar="N", help=shape)
@@ -60,7 +60,6 @@ def add(commands: Any) -> None:
     value("--ranks-per-node", "N", whole(1), "ranks that share a node's memory")
     value("--memory", "GB", above, "memory of a node")
     value("--disk", "GB", above, "free disk")
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, add_realization, box_path, number
+from bigbox.cli.values import add_realization, box_path, number
 
-_TEXT = """\
+TEXT = """\
 Writes a PNG of one slab of the box: the density (1 + delta, logarithmic), the halo channels where
 there are any, and the brightness temperature (mK), averaged over the slab. Only the slab is read.
 Voxels that are not painted yet are grey, so it can be used while painting.
@@ -17,12 +17,11 @@ example:  bigbox plot box.zarr --axis z --at 6.25 --thickness 0.5 --out slab.png
           bigbox plot box.zarr --array tb --log --mark-tiles
 """
 
+SUMMARY = "a picture of a slab of input and output"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = add_command(
-        commands, "plot", summary="a picture of a slab of input and output", text=_TEXT
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     add: Any = parser.add_argument
     add("box", metavar="BOX", type=Path, help="the box")
     add("--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)")
@@ -38,7 +37,6 @@ def add(commands: Any) -> None:
     add("--log", action="store_true", help=log)
     add("--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles")
     add_realization(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

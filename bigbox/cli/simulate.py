@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from bigbox.cli.values import (
-    add_command,
     add_cosmology,
     add_value,
     cosmology,
@@ -16,7 +14,7 @@ from bigbox.cli.values import (
     whole,
 )
 
-_TEXT = """\
+TEXT = """\
 Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,
 second-order displacements (2LPT) at z = 49, a particle-mesh run to the asked redshift, and
 friends-of-friends haloes (linking length 0.2, 32 particles or more).
@@ -45,12 +43,11 @@ example:  bigbox simulate sim --grid 128 --box-size 12.5 --seed 1
 next:     bigbox ingest sim/snapdir_000 box.zarr --grid 128 --halos sim/groups_000 --hi-halo
 """
 
+SUMMARY = "a small N-body run: snapshot and haloes"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = add_command(
-        commands, "simulate", summary="a small N-body run: snapshot and haloes", text=_TEXT
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to make")
     for flag, metavar, read, text in (
         ("--grid", "N", whole(8), "particles on a side, even"),
@@ -64,7 +61,6 @@ def add(commands: Any) -> None:
     add_value(parser, "--mesh-factor", "F", whole(1, 8), text)
     add_value(parser, "--device", "D", str, "cpu, cuda, cuda:1 (default: a GPU if any)", "auto")
     add_cosmology(parser, "cosmology, flat, no neutrinos (default: CAMELS)", defaults=True)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

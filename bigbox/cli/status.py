@@ -10,9 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, add_realization, box_path, in_time
+from bigbox.cli.values import add_realization, box_path, in_time
 
-_TEXT = """\
+TEXT = """\
 Tells from the ledger how far a painting is: windows and blocks of haloes where bigbox predicts
 them, tiles and shards of tb that are safe on the disk, every run that worked on it with its rate,
 tiles that had to be painted again after a kill, and whether a run is at work now. Reads only, and
@@ -22,14 +22,14 @@ example:  bigbox status box.zarr
 example:  bigbox status box.zarr --json
 """
 
+SUMMARY = "how far a painting is"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = add_command(commands, "status", summary="how far a painting is", text=_TEXT)
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("box", metavar="BOX", type=Path, help="the box")
     parser.add_argument("--json", action="store_true", help="the same as JSON")
     add_realization(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from bigbox.cli.values import add_choice, add_command, add_value, number, whole
+from bigbox.cli.values import add_choice, add_value, number, whole
 
-_TEXT = """\
+TEXT = """\
 Trains one of the two networks on boxes that have the truth: halogen learns halo from dm, lodi
 learns tb from halo. All boxes must have the same voxel size (Mpc/h), redshift and smoothing; they
 are held in memory. Several boxes are split by simulation (the last quarter validates), a single
@@ -27,12 +26,11 @@ example:  bigbox ingest snapdir_000 a.zarr --grid 256 --halos groups_000 --hi-ha
 next:     bigbox paint c.zarr --model model
 """
 
+SUMMARY = "train HALOgen or LODI on boxes with the truth"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = add_command(
-        commands, "train", summary="train HALOgen or LODI on boxes with the truth", text=_TEXT
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("kind", choices=("halogen", "lodi"), help="which network")
     parser.add_argument("boxes", metavar="BOX", type=Path, nargs="+", help="boxes with the truth")
     parser.add_argument(
@@ -65,10 +63,10 @@ def add(commands: Any) -> None:
     value("--threads", "N", whole(1, 4096), "of the CPU")
     float32 = "store weights in full; by default in bfloat16, the precision that painting uses"
     parser.add_argument("--float32-weights", action="store_true", help=float32)
-    parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Train."""
     from bigbox.training.train import TrainOptions, train
 
     train(TrainOptions(**{k: v for k, v in vars(options).items() if k != "run"}))

@@ -7,11 +7,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_command, add_realization, box_path, number
+from bigbox.cli.values import add_realization, box_path, number
 
 FAILED = 3
 
-_TEXT = """\
+TEXT = """\
 Measures a painted box and judges it: power spectra, one-point distribution, seams at the tiles'
 edges, and, with a truth, how far the box is from it. Writes a folder with
 
@@ -34,12 +34,11 @@ exit status: 0 pass; 3 fail, the report is written all the same; 2 bad input, no
 example:  bigbox validate box.zarr --truth hydro.zarr --realizations box1.zarr box2.zarr
 """
 
+SUMMARY = "spectra, seams, distributions; pass or fail"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = add_command(
-        commands, "validate", summary="spectra, seams, distributions; pass or fail", text=_TEXT
-    )
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     add: Any = parser.add_argument
     add("box", metavar="BOX", type=Path, help="the painted box")
     truth = (
@@ -80,7 +79,6 @@ def add(commands: Any) -> None:
     scratch = "folder for 4 bytes a voxel and field, removed afterwards (the system's)"
     add("--scratch", type=Path, metavar="DIR", help=scratch)
     add_realization(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,14 +11,6 @@ from typing import Any, TypeVar
 _Number = TypeVar("_Number", int, float)
 
 
-def add_command(commands: Any, name: str, *, summary: str, text: str) -> argparse.ArgumentParser:
-    """Make a command's parser, with `text` as its whole help and `summary` as its one line."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return parser
-
-
 def add_value(
     group: Any, flag: str, metavar: str, read: Any, help: str, default: Any = None, **more: Any
 ) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
-from bigbox.cli.values import add_command, add_realization, box_path
+from bigbox.cli.values import add_realization, box_path
 from bigbox.errors import BadInput
 
-_TEXT = """\
+TEXT = """\
 Reads everything in a box and compares it with its checksums and with the ledger: dm, halo, the
 painted tiles, tb. Each thing that is damaged is named with its file, one line each, and the exit
 status is 2. Damaged tiles and shards of tb are marked in the ledger, so that the same bigbox paint
@@ -19,16 +18,16 @@ command that made them makes them again; a damaged dm must be ingested again.
 example:  bigbox verify box.zarr
 """
 
+SUMMARY = "every checksum of a box"
 
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    parser = add_command(commands, "verify", summary="every checksum of a box", text=_TEXT)
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("box", metavar="BOX", type=Path, help="the box")
     parser.add_argument(
         "--dry-run", action="store_true", help="name the damage, but mark nothing in the ledger"
     )
     add_realization(parser)
-    parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
