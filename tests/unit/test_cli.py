@@ -113,12 +113,11 @@ def test_bad_input_is_one_line_and_status_2(
 def test_paint_has_an_option_for_every_field_of_the_engine() -> None:
     import argparse
 
-    from bigbox.engine.run import PaintOptions
+    from bigbox.engine.options import PaintOptions
 
     parser = argparse.ArgumentParser()
-    paint_command.add(parser.add_subparsers())
-    given = vars(parser.parse_args(["paint", "b.zarr"]))
-    given.pop("run")
+    paint_command.add_options(parser)
+    given = vars(parser.parse_args(["b.zarr"]))
     assert set(given) == {field.name for field in fields(PaintOptions)}
     defaults = vars(PaintOptions(Path("b.zarr")))
     assert {name: given[name] for name in defaults} == defaults
