@@ -69,7 +69,7 @@ class Story:
         disk = CrashDisk(world)
 
         def on_message() -> None:
-            disk._point("pass", "engine/message", lambda: None)
+            disk.crash_point("pass", "engine/message", lambda: None)
 
         try:
             paint_in_process(
