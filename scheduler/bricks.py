@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,22 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from bigbox.scheduler.grid import Grid, Ints, Triple
 from bigbox.scheduler.tiling import Tiling
 
-
-class Cells(Protocol):
-    """What is put into bricks: a tiling, or a grid of blocks."""
-
-    @property
-    def counts(self) -> Triple:
-        """Number on x, y, z."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Number of all."""
-        ...
-
-
-CellsT = TypeVar("CellsT", bound=Cells, covariant=True)
+CellsT = TypeVar("CellsT", Tiling, Grid)
 
 
 def hilbert(coords: ArrayLike, bits: int) -> Ints:
@@ -90,16 +75,18 @@ class Bricks(Generic[CellsT]):
             raise ValueError(f"a brick has an edge of {self.edge} tiles: at least 1 is needed")
 
     @cached_property
+    def _cuts(self) -> Grid:
+        return Grid.regular(self.grid.counts, self.edge)
+
+    @property
     def counts(self) -> Triple:
         """Number of bricks on x, y, z."""
-        x, y, z = (-(-n // self.edge) for n in self.grid.counts)
-        return x, y, z
+        return self._cuts.counts
 
     @property
     def size(self) -> int:
         """Number of bricks in the box."""
-        nx, ny, nz = self.counts
-        return nx * ny * nz
+        return self._cuts.size
 
     @property
     def slots(self) -> int:
@@ -108,7 +95,7 @@ class Bricks(Generic[CellsT]):
 
     def coords(self, bricks: ArrayLike) -> Ints:
         """Index of each brick on x, y, z: (M,) -> int64 (M, 3)."""
-        return np.stack(np.unravel_index(np.asarray(bricks, np.int64), self.counts), axis=-1)
+        return self._cuts.coords(bricks)
 
     @cached_property
     def cell_terms(self) -> tuple[Ints, Ints, Ints]:
@@ -144,18 +131,14 @@ class Bricks(Generic[CellsT]):
         tile = (at[..., 0] * ny + at[..., 1]) * nz + at[..., 2]
         return np.where((at < (nx, ny, nz)).all(axis=-1), tile, -1)
 
-    def tiles(self, brick: int) -> Ints:
-        """Return the tiles of one brick in order of their slots, int64."""
-        found = self.tile_at(brick, np.arange(self.slots))
+    def tiles(self, bricks: ArrayLike) -> Ints:
+        """Return the tiles of one brick or of several, each in order of its slots, int64."""
+        found = self.tile_at(np.asarray(bricks)[..., None], np.arange(self.slots))
         return found[found >= 0]
 
     def tile_counts(self) -> Ints:
         """Return the number of tiles in every brick, int64[size]."""
-        e = self.edge
-        x, y, z = (
-            np.minimum(e, n - e * np.arange(b, dtype=np.int64))
-            for n, b in zip(self.grid.counts, self.counts, strict=True)
-        )
+        x, y, z = (axis.length for axis in self._cuts.axes)
         return (x[:, None, None] * y[:, None] * z).ravel()
 
     @cached_property
@@ -192,10 +175,16 @@ class Assignment:
         return self.bricks.grid
 
     @cached_property
+    def _through(self) -> Ints:
+        """Tiles before each place on the curve, and all of them."""
+        per_brick = self.bricks.tile_counts()[self.bricks.curve]
+        return np.concatenate([[0], np.cumsum(per_brick)])
+
+    @cached_property
     def starts(self) -> Ints:
         """First place on the curve of each rank, int64[n_ranks + 1], the last is the end."""
-        through = np.concatenate([[0], np.cumsum(self.bricks.tile_counts()[self.bricks.curve])])
         # The cut nearest to the equal share, in integers so that every machine cuts alike.
+        through = self._through
         share = 2 * through * self.n_ranks
         middle = (share[1:] + share[:-1]) // 2
         total = 2 * int(through[-1])
@@ -229,7 +218,10 @@ class Assignment:
 
         It is the one writer of a shard.
         """
-        return self.rank_of(self.tiling.owner(grid.middle(np.arange(grid.size))))
+        tiles = zip(self.tiling.owned_grid.axes, grid.axes, self.bricks.cell_terms, strict=True)
+        x, y, z = (term[own.holding(axis.middle)] for own, axis, term in tiles)
+        cell = (x[:, None, None] + y[:, None] + z).ravel()
+        return self.brick_rank[cell // self.bricks.slots]
 
     def address(self, tiles: ArrayLike) -> Ints:
         """Place of the brick on the curve * edge^3 + slot: (M,) -> int64 (M,)."""
@@ -242,16 +234,11 @@ class Assignment:
 
     def tiles_of(self, rank: int) -> Ints:
         """Return the tiles of a rank, int64, in the order of their addresses."""
-        found = self.bricks.tile_at(
-            self.bricks_of(rank)[:, None], np.arange(self.bricks.slots)
-        ).ravel()
-        return found[found >= 0]
+        return self.bricks.tiles(self.bricks_of(rank))
 
     def counts(self) -> Ints:
         """Return the number of tiles of every rank, int64[n_ranks]."""
-        per_brick = self.bricks.tile_counts()[self.bricks.curve]
-        through = np.concatenate([[0], np.cumsum(per_brick)])
-        return np.diff(through[self.starts])
+        return np.diff(self._through[self.starts])
 
 
 def default_edge(tiling: Tiling, n_ranks: int = 1) -> int:

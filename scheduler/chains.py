@@ -10,11 +10,8 @@ from numpy.typing import NDArray
 from bigbox.scheduler import stages
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.costs import CostModel
-from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.grid import CHUNK, Ints
 from bigbox.scheduler.tiling import Tiling
-
-# Tiles handled together where all tiles of the box are passed over.
-CHUNK = 1 << 18
 
 
 def pending(

@@ -15,10 +15,11 @@ out axis by axis and never stored over the box: 10 240^3 voxels need a few thous
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,8 +30,44 @@ Slices = tuple[slice, slice, slice]
 # On one axis: an item of b, the voxels that are shared in the item of a, the same in that of b.
 Piece = tuple[int, slice, slice]
 
+T = TypeVar("T")
+Number = TypeVar("Number", bound=np.integer)
+
 # Items handled together where very many are passed over: bounds the temporary arrays.
 CHUNK = 1 << 17
+
+# Stands for no item in tables whose numbers are added up: no sum with it reaches 0.
+NONE = -(1 << 60)
+
+
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """Return three values, one per axis, as a tuple."""
+    x, y, z = values
+    return x, y, z
+
+
+def distinct(values: NDArray[Number]) -> NDArray[Number]:
+    """Return what `numpy.unique` does, for few values at a third of its fixed cost."""
+    values = np.sort(values, axis=None)
+    if len(values) < 2:
+        return values
+    keep = np.empty(len(values), bool)
+    keep[0] = True
+    np.not_equal(values[1:], values[:-1], out=keep[1:])
+    return values[keep]
+
+
+def distinct_pairs(a: Ints, b: NDArray[np.integer]) -> tuple[Ints, NDArray[np.int32]]:
+    """Return the pairs (a, b) of numbers from 0, ascending, none twice: int64 and int32 (K,)."""
+    base = np.int64(b.max(initial=0) + 1)
+    first, second = np.divmod(distinct(a * base + b), base)
+    return first, second.astype(np.int32)
+
+
+def find(held: Ints, items: ArrayLike) -> tuple[Ints, NDArray[np.bool_]]:
+    """Return places in `held`, ascending and not empty, and whether each item is there."""
+    place = np.minimum(np.searchsorted(held, items), len(held) - 1)
+    return place, held[place] == items
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +86,9 @@ class Cover:
     length: Ints
     skip: Ints = field(default_factory=lambda: np.zeros(1, np.int64))
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "skip", np.broadcast_to(self.skip, self.first.shape))
+
     @classmethod
     def regular(cls, n: int, edge: int) -> Cover:
         """Cut every `edge` voxels; the end of the axis cuts the last interval."""
@@ -66,13 +106,18 @@ class Cover:
         """Return the number of intervals."""
         return len(self.first)
 
+    @property
+    def middle(self) -> Ints:
+        """Return the voxel in the middle of each interval, in [0, n): int64 (items,)."""
+        return (self.first + self.length // 2) % self.n
+
     def grown(self, margin: int) -> Cover:
         """Widen every interval by `margin` voxels on both sides, to the whole axis at most."""
         return Cover(self.n, self.first - margin, np.minimum(self.length + 2 * margin, self.n))
 
     def trimmed(self, low: Ints, high: Ints) -> Cover:
         """Leave out the first `low` and last `high` voxels; pieces count from the old beginning."""
-        return Cover(self.n, self.first + low, self.length - low - high, low)
+        return Cover(self.n, self.first + low, self.length - low - high, self.skip + low)
 
     @cached_property
     def _cuts(self) -> tuple[Ints, Ints]:
@@ -81,20 +126,27 @@ class Cover:
         order = np.argsort(starts, kind="stable")
         return starts[order], order
 
+    def holding(self, voxels: ArrayLike) -> Ints:
+        """Return the interval of a partition that holds each voxel in [0, n): int64, as `voxels`.
+
+        The first of `_cuts` may lie behind a voxel: the last interval wraps round to it.
+        """
+        starts, order = self._cuts
+        return order[np.searchsorted(starts, voxels, side="right") - 1]
+
     def pieces(self, item: int, parts: Cover) -> list[Piece]:
         """Cut an interval where the partition `parts` is cut, in order along the interval.
 
         A part is met twice where the interval wraps round it.
         """
-        starts, order = parts._cuts
-        skip = int(self.skip[item % len(self.skip)])
+        skip = int(self.skip[item])
         at, end, found = 0, int(self.length[item]), []
         while at < end:
             voxel = (int(self.first[item]) + at) % self.n
-            part = int(order[np.searchsorted(starts, voxel, side="right") - 1])
+            part = int(parts.holding(voxel))
             inside = (voxel - int(parts.first[part])) % self.n
             take = min(int(parts.length[part]) - inside, self.n - voxel, end - at)
-            into = inside + int(parts.skip[part % len(parts.skip)])
+            into = inside + int(parts.skip[part])
             found.append((part, slice(skip + at, skip + at + take), slice(into, into + take)))
             at += take
         return found
@@ -156,26 +208,22 @@ class Grid:
     @classmethod
     def regular(cls, shape: Triple, edge: int) -> Grid:
         """Cut a box of `shape` voxels into cubes of `edge`; the box's end cuts the last ones."""
-        x, y, z = (Cover.regular(n, edge) for n in shape)
-        return cls((x, y, z))
+        return cls(triple(Cover.regular(n, edge) for n in shape))
 
     @classmethod
     def cutout(cls, shape: Triple, origin: Triple, edges: Triple) -> Grid:
         """Make a grid of one item: `edges` voxels from `origin` on."""
-        x, y, z = (Cover.equal(n, o, e) for n, o, e in zip(shape, origin, edges, strict=True))
-        return cls((x, y, z))
+        return cls(triple(map(Cover.equal, shape, origin, edges)))
 
     @cached_property
     def counts(self) -> Triple:
         """Number of items on x, y, z."""
-        x, y, z = (axis.count for axis in self.axes)
-        return x, y, z
+        return triple(axis.count for axis in self.axes)
 
     @property
     def shape(self) -> Triple:
         """Voxels of the box."""
-        x, y, z = (axis.n for axis in self.axes)
-        return x, y, z
+        return triple(axis.n for axis in self.axes)
 
     @property
     def size(self) -> int:
@@ -198,35 +246,25 @@ class Grid:
         at = self.coords(items)
         return np.stack([axis.first[at[..., a]] for a, axis in enumerate(self.axes)], axis=-1)
 
-    def middle(self, items: ArrayLike) -> Ints:
-        """Return a voxel in the middle of each item, in the box: (M,) -> int64 (M, 3)."""
-        at = self.coords(items)
-        found = [
-            (axis.first[at[..., a]] + axis.length[at[..., a]] // 2) % axis.n
-            for a, axis in enumerate(self.axes)
-        ]
-        return np.stack(found, axis=-1)
+    def holding(self, voxels: ArrayLike) -> Ints:
+        """Return the item of a partition that holds each voxel of the box: (M, 3) -> int64 (M,)."""
+        at = np.asarray(voxels, np.int64)
+        held = [axis.holding(at[..., a]) for a, axis in enumerate(self.axes)]
+        return self.index(np.stack(held, axis=-1))
 
     def slices(self, item: int) -> Slices:
         """Return the voxels of one item of a partition, as slices of the box."""
-        x, y, z = (
-            slice(int(axis.first[i]), int(axis.first[i] + axis.length[i]))
-            for axis, i in zip(self.axes, self.coords(item).tolist(), strict=True)
-        )
-        return x, y, z
+        low, extent = self.origin(item).tolist(), self.extent(item)
+        return triple(slice(a, a + n) for a, n in zip(low, extent, strict=True))
 
     def extent(self, item: int) -> Triple:
         """Return the voxels of one item on x, y, z."""
-        x, y, z = (
-            int(axis.length[i])
-            for axis, i in zip(self.axes, self.coords(item).tolist(), strict=True)
-        )
-        return x, y, z
+        at = self.coords(item).tolist()
+        return triple(int(axis.length[i]) for axis, i in zip(self.axes, at, strict=True))
 
     def grown(self, margin: int) -> Grid:
         """Widen every item by `margin` voxels on all sides."""
-        x, y, z = (axis.grown(margin) for axis in self.axes)
-        return Grid((x, y, z))
+        return Grid(triple(axis.grown(margin) for axis in self.axes))
 
 
 class Meeting:
@@ -251,25 +289,24 @@ class Meeting:
 
     def of(self, items: ArrayLike) -> Ints:
         """Return the items of b that each touches: (M,) -> int64 (M, W), -1 padded, none twice."""
-        return self._product([axis.table for axis in self.axes], items, self.b.counts)
+        return self._sums(self._tables, items)
 
     def touched(self, items: ArrayLike) -> Ints:
         """Return all items of b that any of these touches, ascending, int64."""
-        found = np.unique(self.of(items))
-        return found[found >= 0]
+        found = self.of(items)
+        return distinct(found[found >= 0])
 
     @cached_property
     def most(self) -> Triple:
         """Most items of a that touch one item of b, per axis."""
-        x, y, z = (int(axis.inverse.degree.max()) for axis in self.axes)
-        return x, y, z
+        return triple(int(axis.inverse.degree.max()) for axis in self.axes)
 
     def places(self, items: ArrayLike) -> Ints:
         """Return which of the items that touch the same item of b each is, as `of`.
 
         (M,) -> int64 (M, W), 0 up to the product of `most`, -1 padded.
         """
-        return self._product([axis.place for axis in self.axes], items, self.most)
+        return self._sums(self._orders, items)
 
     def degree(self, items: ArrayLike) -> Ints:
         """Return how many items of b each touches: (M,) -> int64 (M,)."""
@@ -285,12 +322,25 @@ class Meeting:
         for (i, ax, bx), (j, ay, by), (k, az, bz) in product(*rows):
             yield (i * ny + j) * nz + k, (ax, ay, az), (bx, by, bz)
 
-    def _product(self, tables: list[Ints], items: ArrayLike, counts: Triple) -> Ints:
-        at = self.a.coords(np.atleast_1d(np.asarray(items, np.int64)))
-        x, y, z = (table[at[:, k]] for k, table in enumerate(tables))
-        x, y, z = x[:, :, None, None], y[:, None, :, None], z[:, None, None, :]
-        found = np.where((x < 0) | (y < 0) | (z < 0), -1, (x * counts[1] + y) * counts[2] + z)
-        return found.reshape(len(at), -1 if len(at) else 0)
+    @cached_property
+    def _tables(self) -> tuple[Ints, ...]:
+        return _addends([axis.table for axis in self.axes], self.b.counts)
+
+    @cached_property
+    def _orders(self) -> tuple[Ints, ...]:
+        return _addends([axis.place for axis in self.axes], self.most)
+
+    def _sums(self, tables: tuple[Ints, ...], items: ArrayLike) -> Ints:
+        at = np.unravel_index(np.atleast_1d(np.asarray(items, np.int64)), self.a.counts)
+        x, y, z = (table[i] for table, i in zip(tables, at, strict=True))
+        found = x[:, :, None, None] + y[:, None, :, None] + z[:, None, None, :]
+        return np.maximum(found, -1).reshape(len(x), x.shape[1] * y.shape[1] * z.shape[1])
+
+
+def _addends(tables: list[Ints], counts: Triple) -> tuple[Ints, ...]:
+    """Tables per axis whose sum is a linear index over `counts`, below 0 where one has none."""
+    strides = (counts[1] * counts[2], counts[2], 1)
+    return tuple(np.where(t < 0, NONE, t * s) for t, s in zip(tables, strides, strict=True))
 
 
 class Gate:
@@ -312,7 +362,7 @@ class Gate:
         self.meeting = meeting
         found = [np.empty(0, np.int64)]
         found += [meeting.touched(items[i : i + CHUNK]) for i in range(0, len(items), CHUNK)]
-        self._parts = np.unique(np.concatenate(found))
+        self._parts = distinct(np.concatenate(found))
         self._final = final(self._parts)
         if not len(self._parts):  # nothing is of interest: one part that is never named
             self._parts, self._final = np.array([-2]), np.zeros(1, bool)
@@ -320,18 +370,13 @@ class Gate:
     def is_open(self, items: ArrayLike) -> NDArray[np.bool_]:
         """Return whether all parts under each item are final: (M,) -> bool (M,)."""
         under = self.meeting.of(items)
-        place, known = self._places(under)
+        place, known = find(self._parts, under)
         return np.all((under < 0) | (known & self._final[place]), axis=1)
 
     def open(self, parts: ArrayLike) -> Ints:
         """Note that parts are final; return the items that may be worked on since, ascending."""
         parts = np.asarray(parts, np.int64)
-        place, known = self._places(parts)
+        place, known = find(self._parts, parts)
         self._final[place[known]] = True
         over = self.meeting.inverse.touched(parts[known])
         return over[self.is_open(over)]
-
-    def _places(self, parts: Ints) -> tuple[Ints, NDArray[np.bool_]]:
-        """Places of parts among those that are held, and whether they are."""
-        place = np.minimum(np.searchsorted(self._parts, parts), len(self._parts) - 1)
-        return place, self._parts[place] == parts

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import CHUNK, Gate, Grid, Ints, Meeting
+from bigbox.scheduler.grid import CHUNK, Gate, Grid, Ints, Meeting, distinct_pairs
 from bigbox.scheduler.policy import Policy
 
 Ranks = NDArray[np.int32]
@@ -104,8 +104,7 @@ def next_work(orders: Sequence[SourceT], idle: bool) -> tuple[SourceT, Ints] | N
 def other_ranks(table: Ranks, rank: int) -> tuple[Ints, Ranks]:
     """Return (row, rank) for the ranks in each row but `rank` and -1, no pair twice."""
     rows, column = np.nonzero((table >= 0) & (table != rank))
-    pairs = np.unique(np.stack([rows, table[rows, column]], axis=1), axis=0)
-    return pairs[:, 0], pairs[:, 1].astype(np.int32)
+    return distinct_pairs(rows, table[rows, column])
 
 
 class TileOrder(Order):

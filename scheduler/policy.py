@@ -32,40 +32,23 @@ from __future__ import annotations
 
 from functools import cached_property
 from itertools import product
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.grid import CHUNK, Ints, distinct, distinct_pairs
 from bigbox.scheduler.stages import followers
 from bigbox.scheduler.tables import tables_of
-
-Number = TypeVar("Number", bound=np.integer)
 
 WAITING, READY, IN_FLIGHT, DONE = range(4)
 STATES = ("waiting", "ready", "in flight", "done")
 
-# Up to this many tiles at once, plain Python is faster than numpy's fixed cost per call.
-FEW = {"levels": 24, "paper": 8}
+# Up to so many tiles of "levels", plain Python is faster than the fixed cost of numpy's calls.
+FEW = 24
 
 # A rank of so many tiles or fewer takes them as one brick; their overlaps are some 50 MB.
 ONE_BRICK = 1024
-
-# Tiles handled together where all tiles of a rank are passed over: bounds the temporary arrays.
-CHUNK = 1 << 17
-
-
-def _distinct(values: NDArray[Number]) -> NDArray[Number]:
-    """`numpy.unique` for the few values of a batch, at a third of its fixed cost."""
-    values = np.sort(values)
-    if len(values) < 2:
-        return values
-    keep = np.empty(len(values), bool)
-    keep[0] = True
-    np.not_equal(values[1:], values[:-1], out=keep[1:])
-    return values[keep]
 
 
 class Policy:
@@ -80,6 +63,10 @@ class Policy:
     rank : this rank.
     colouring : "levels" or "paper".
     gated : every tile also waits until it is named by `opened`.
+
+    Attributes
+    ----------
+    ready, remaining : own tiles that could be painted now, and those that are not done.
 
     Raises
     ------
@@ -96,7 +83,7 @@ class Policy:
         self._assignment = assignment
         self._rank = rank
         self._tables = tables_of(assignment, colouring)
-        self._few = FEW[colouring]
+        self._few = FEW if colouring == "levels" else 0
         self._slots = assignment.bricks.slots
         # Addresses of this rank: [first, first + span).
         start, stop = (int(s) for s in assignment.starts[rank : rank + 2])
@@ -130,28 +117,12 @@ class Policy:
         self._wait = wait[order] | (self._tables.gate if gated else self._tables.wait_type.type(0))
         self._state = bytearray(np.where(self._wait == 0, READY, WAITING).astype(np.uint8))
         self._states = np.frombuffer(self._state, np.uint8)
-        self._ready = int(np.count_nonzero(self._wait == 0))
-        self._in_flight = 0
-        self._remaining = n
+        self.ready = int(np.count_nonzero(self._wait == 0))
+        self.remaining = n
         self._started = False
         # No tile before these is ready, in either class.
         self._low_awaited, self._low_inner = 0, self._inner
         self._at_view, self._wait_view = self._at.data, self._wait.data
-
-    @property
-    def ready(self) -> int:
-        """Own tiles that could be painted now."""
-        return self._ready
-
-    @property
-    def in_flight(self) -> int:
-        """Own tiles handed out and not yet done."""
-        return self._in_flight
-
-    @property
-    def remaining(self) -> int:
-        """Own tiles not yet done."""
-        return self._remaining
 
     def readers(self, tiles: ArrayLike) -> tuple[Ints, NDArray[np.int32]]:
         """Other ranks that wait for own tiles: the messages to send when these are done.
@@ -167,9 +138,7 @@ class Policy:
         rows, cell, _ = self._tables.steps(tiles[outer])
         ranks = self._assignment.brick_rank[cell // self._slots]
         other = ranks != self._rank
-        pair = _distinct(outer[rows[other]] * self._assignment.n_ranks + ranks[other])
-        rows, found = np.divmod(pair, self._assignment.n_ranks)
-        return rows, found.astype(np.int32)
+        return distinct_pairs(outer[rows[other]], ranks[other])
 
     def restore(self, done: ArrayLike) -> None:
         """Tiles of any rank painted by an earlier run; as often as needed before the first batch.
@@ -187,10 +156,10 @@ class Policy:
         for i in range(0, len(done), CHUNK):
             part = done[i : i + CHUNK]
             local, own = self._local(part)
-            p = _distinct(self._at[local[own]])
+            p = distinct(self._at[local[own]])
             before = self._states[p]
-            self._ready -= int(np.count_nonzero(before == READY))
-            self._remaining -= int(np.count_nonzero(before != DONE))
+            self.ready -= int(np.count_nonzero(before == READY))
+            self.remaining -= int(np.count_nonzero(before != DONE))
             self._states[p] = DONE
             self._release(part[self._near[self._assignment.bricks.of_tile(part)]])
 
@@ -211,12 +180,11 @@ class Policy:
         p = self._at[local]
         for wrong in np.flatnonzero(self._states[p] != IN_FLIGHT)[:1]:
             self._contradict(int(tiles[wrong]), self._state[p[wrong]])
-        if len(_distinct(p)) != len(p):
+        if len(distinct(p)) != len(p):
             values, times = np.unique(tiles, return_counts=True)
             self._contradict(int(values[times > 1][0]), DONE)
         self._states[p] = DONE
-        self._in_flight -= len(p)
-        self._remaining -= len(p)
+        self.remaining -= len(p)
         self._release(tiles)
 
     def arrived(self, tiles: ArrayLike) -> None:
@@ -256,10 +224,10 @@ class Policy:
         """
         if k < 1:
             raise ValueError(f"a batch of {k} tiles was asked for: at least 1 is needed")
-        if self._ready < k:
-            if not partial or not self._ready:
+        if self.ready < k:
+            if not partial or not self.ready:
                 return np.empty(0, np.int64)
-            k = self._ready
+            k = self.ready
         self._started = True
         state, find = self._state, self._state.find
         picked: list[int] = []
@@ -276,8 +244,7 @@ class Policy:
                 state[p] = IN_FLIGHT
                 picked.append(p)
             self._low_inner = p + 1
-        self._ready -= k
-        self._in_flight += k
+        self.ready -= k
         return self._tile[picked].astype(np.int64)
 
     @cached_property
@@ -350,8 +317,7 @@ class Policy:
         for t, cell, p in zip(tiles, cells, places, strict=True):
             self._state[p] = DONE
             self._release_one(t, cell)
-        self._in_flight -= len(tiles)
-        self._remaining -= len(tiles)
+        self.remaining -= len(tiles)
 
     def _release_one(self, tile: int, cell: int) -> None:
         """Clear the bit of one painted tile in the own tiles that wait for it."""
@@ -366,7 +332,7 @@ class Policy:
             self._wait_view[p] = left
             if not left and self._state[p] == WAITING:
                 self._state[p] = READY
-                self._ready += 1
+                self.ready += 1
                 if p >= self._inner:
                     self._low_inner = min(self._low_inner, p)
                 else:
@@ -383,11 +349,11 @@ class Policy:
     def _clear(self, p: NDArray[np.int32], bit: NDArray[np.unsignedinteger]) -> None:
         """Clear bits of what tiles wait for; tiles that wait for nothing more are ready."""
         np.bitwise_and.at(self._wait, p, ~bit)
-        free = _distinct(p[(self._wait[p] == 0) & (self._states[p] == WAITING)])
+        free = distinct(p[(self._wait[p] == 0) & (self._states[p] == WAITING)])
         if not free.size:
             return
         self._states[free] = READY
-        self._ready += len(free)
+        self.ready += len(free)
         self._low_awaited = min(self._low_awaited, int(free[0]))
         inner = np.searchsorted(free, self._inner)
         if inner < len(free):

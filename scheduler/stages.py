@@ -54,11 +54,6 @@ def colours(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
     return np.stack([tiling.colours(a)[at[..., a]] for a in range(3)], axis=-1)
 
 
-def level(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
-    """Sum of the three colours: (M,) -> uint8 (M,), 0 to 6."""
-    return colours(tiling, tiles).sum(axis=-1, dtype=np.uint8)
-
-
 def triples(tiling: Tiling, colouring: str = "levels") -> list[list[tuple[int, int, int]]]:
     """Return the colour triples of each stage, in order of the stages."""
     check_colouring(colouring)
@@ -102,18 +97,13 @@ def stage_counts(tiling: Tiling, colouring: str = "levels") -> Ints:
     return np.array(counts, np.int64)
 
 
-@cache
-def _known_table(tiling: Tiling, axis: int) -> Ints:
-    return np.stack(tiling.known_widths(axis), axis=-1)
-
-
 def known(tiling: Tiling, tiles: ArrayLike) -> Ints:
     """Widths of the slabs painted before each tile: (M,) -> int64 (M, 3, 2) voxels, 0 if none.
 
     Axis by axis, side 0 low and 1 high. The same for every colouring.
     """
     at = np.unravel_index(np.asarray(tiles, np.int64), tiling.counts)
-    return np.stack([_known_table(tiling, a)[i] for a, i in enumerate(at)], axis=-2)
+    return np.stack([tiling.known_widths(a)[i] for a, i in enumerate(at)], axis=-2)
 
 
 @cache
@@ -133,31 +123,23 @@ def overlapping(tiling: Tiling, axis: int) -> NDArray[np.bool_]:
 
 
 @cache
-def _face_shifts(tiling: Tiling, forward: bool) -> tuple[Ints, Ints, Ints]:
-    """Return per axis, int64 (n, 2), the step across each face to the tile that is waited for.
+def face_shifts(tiling: Tiling, axis: int, forward: bool) -> Ints:
+    """Return the step of the index on one axis to the tile that is waited for: int64 (n, 2).
 
-    It is a difference of linear indices, 0 where there is none; `forward`: to the one that waits.
+    Across the low and the high face, 0 where there is none; `forward`: to the tile that waits.
     """
-    found = []
-    for a, n in enumerate(tiling.counts):
-        colour, here = tiling.colours(a), np.arange(n)
-        stride = int(np.prod(tiling.counts[a + 1 :]))
-        shifts = np.zeros((n, 2), np.int64)
-        for side, step in enumerate((-1, 1)):
-            there = (here + step) % n
-            order = colour[there] > colour if forward else colour[there] < colour
-            waits = order & overlapping(tiling, a)[:, step + 1]
-            shifts[:, side] = np.where(waits, (there - here) * stride, 0)
-        shifts.setflags(write=False)
-        found.append(shifts)
-    return found[0], found[1], found[2]
+    colour, here = tiling.colours(axis), np.arange(tiling.counts[axis])[:, None]
+    there = (here + (-1, 1)) % len(colour)
+    order = colour[there] > colour[here] if forward else colour[there] < colour[here]
+    shifts = np.where(order & overlapping(tiling, axis)[:, [0, 2]], there - here, 0)
+    shifts.setflags(write=False)
+    return shifts
 
 
 @cache
 def _followers(tiling: Tiling, axis: int) -> NDArray[np.uint8]:
     """`followers` on one axis, uint8 (n,)."""
-    colour, shifts = tiling.colours(axis), _face_shifts(tiling, True)[axis]
-    steps = shifts // int(np.prod(tiling.counts[axis + 1 :]))
+    colour, steps = tiling.colours(axis), face_shifts(tiling, axis, True)
     longest = np.zeros(len(colour), np.uint8)
     for c in (1, 0):  # colour 2 is waited for by none
         here = np.flatnonzero(colour == c)
@@ -186,7 +168,7 @@ def _all_shifts(tiling: Tiling, axis: int) -> tuple[Ints, NDArray[np.bool_], Int
     n = tiling.counts[axis]
     here = np.arange(n)[:, None]
     there = (here + OFFSETS[:, axis]) % n
-    shift = (there - here) * int(np.prod(tiling.counts[axis + 1 :]))
+    shift = (there - here) * tiling.strides[axis]
     digit = tiling.colours(axis)[there].astype(np.int64) * 3 ** (2 - axis)
     return shift, overlapping(tiling, axis)[:, OFFSETS[:, axis] + 1], digit
 
@@ -202,7 +184,8 @@ def _related(tiling: Tiling, tiles: ArrayLike, colouring: str, *, forward: bool)
     at = np.unravel_index(tiles, tiling.counts)
     if colouring == "levels":
         shift = np.concatenate(
-            [s[i] for s, i in zip(_face_shifts(tiling, forward), at, strict=True)], axis=-1
+            [face_shifts(tiling, a, forward)[i] * tiling.strides[a] for a, i in enumerate(at)],
+            axis=-1,
         )
         return np.where(shift != 0, tiles[..., None] + shift, -1)
     tables = [_all_shifts(tiling, a) for a in range(3)]

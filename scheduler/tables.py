@@ -14,9 +14,10 @@ from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.stages import (
     OFFSETS,
     check_colouring,
+    face_shifts,
     overlapping,
     predecessors,
-    stage_of_triple,
+    successors,
 )
 from bigbox.scheduler.tiling import Tiling
 
@@ -30,18 +31,12 @@ class Tables:
 
     def __init__(self, assignment: Assignment, colouring: str) -> None:
         check_colouring(colouring)
-        bricks, tiling = assignment.bricks, assignment.tiling
-        self.tiling = tiling
+        self.bricks, self.tiling = bricks, tiling = assignment.bricks, assignment.tiling
         self.colouring = colouring
         self.cell = bricks.cell_terms
-        self.colour = [tiling.colours(a).astype(np.int64) for a in range(3)]
-        self.stage = stage_of_triple(tiling, colouring)
         self.wait_type = np.dtype(np.uint8 if colouring == "levels" else np.uint32)
         # The bit above those of the 6 or 26 predecessors.
         self.gate = self.wait_type.type(1 << (6 if colouring == "levels" else 26))
-        # Per axis (n, 3): shift of the cell, and whether voxels are shared, at steps -1, 0, +1.
-        self.shift = [np.stack([np.roll(c, -s) - c for s in (-1, 0, 1)], -1) for c in self.cell]
-        self.meets = [overlapping(tiling, a) for a in range(3)]
         # Per axis (n, 3): the step that leads back, plus one. Not always the opposite one: in a
         # ring of two tiles both steps lead to the other tile and only one of them is counted.
         self.back = [self._back(tiling, a) for a in range(3)]
@@ -56,21 +51,6 @@ class Tables:
             ]
             for shift, bit in faces
         ]
-        # Per axis and tile: shift, step back plus one, and colour, at each step that meets.
-        self.moves = [
-            [
-                tuple(
-                    (int(shift[i, s]), int(back[i, s]), int(colour[(i + s - 1) % len(colour)]))
-                    for s in range(3)
-                    if meets[i, s]
-                )
-                for i in range(len(colour))
-            ]
-            for shift, back, colour, meets in zip(
-                self.shift, self.back, self.colour, self.meets, strict=True
-            )
-        ]
-        self.stage_lists = self.stage.tolist()
         self.cell_lists = [c.tolist() for c in self.cell]
         self.place = assignment.place.data
         self.starved = self._starved(assignment)
@@ -96,13 +76,10 @@ class Tables:
         return back
 
     def _faces(self, axis: int) -> tuple[Ints, NDArray[np.uint8]]:
-        colour, meets = self.colour[axis], self.meets[axis]
-        bits = np.zeros((len(colour), 2), np.uint8)
-        for side, step in enumerate((-1, 1)):
-            waits = meets[:, step + 1] & (np.roll(colour, -step) > colour)
-            back = self.back[axis][:, step + 1] // 2
-            bits[:, side] = np.where(waits, 1 << (2 * axis + back), 0)
-        return self.shift[axis][:, [0, 2]], bits
+        cell, steps = self.cell[axis], face_shifts(self.tiling, axis, True)
+        back = self.back[axis][:, [0, 2]] // 2
+        bits = np.where(steps != 0, 1 << (2 * axis + back), 0).astype(np.uint8)
+        return cell[np.arange(len(cell))[:, None] + steps] - cell[:, None], bits
 
     def initial(self, tiles: Ints) -> NDArray[np.unsignedinteger]:
         """One bit for each tile that must be painted first."""
@@ -119,42 +96,24 @@ class Tables:
             shift = np.concatenate([d[i] for d, i in zip(self.face_shift, at, strict=True)], axis=1)
             rows, column = np.nonzero(bit)
             return rows, cell[rows] + shift[rows, column], bit[rows, column]
-        o = OFFSETS + 1
-        n = self.tiling.counts
-        ok = np.ones((len(tiles), len(o)), bool)
-        moved = np.repeat(cell[:, None], len(o), axis=1)
-        back = np.zeros_like(moved)
-        theirs = []
-        for a, i in enumerate(at):
-            ok &= self.meets[a][i][:, o[:, a]]
-            moved += self.shift[a][i][:, o[:, a]]
-            back = back * 3 + self.back[a][i][:, o[:, a]]
-            theirs.append(self.colour[a][(i[:, None] + OFFSETS[:, a]) % n[a]])
-        mine = self.stage[tuple(c[i] for c, i in zip(self.colour, at, strict=True))]
-        ok &= self.stage[tuple(theirs)] > mine[:, None]
-        rows, column = np.nonzero(ok)
-        # Columns of OFFSETS leave out the step (0, 0, 0), which is number 13 of the 27.
-        number = back[rows, column]
+        after = successors(self.tiling, tiles, self.colouring)
+        rows, column = np.nonzero(after >= 0)
+        steps = zip(self.back, at, OFFSETS[column].T + 1, strict=True)
+        x, y, z = (back[i[rows], step] for back, i, step in steps)
+        number = 9 * x + 3 * y + z
+        # `OFFSETS` leave out the step (0, 0, 0), which is number 13 of the 27.
         number -= number > 13
-        return rows, moved[rows, column], np.uint32(1) << number.astype(np.uint32)
+        waiting = after[rows, column]
+        return rows, self.bricks.cell(waiting), np.uint32(1) << number.astype(np.uint32)
 
     def steps_of(self, tile: int) -> Sequence[tuple[int, int]]:
-        """Return the same for one tile in plain Python: shift and bit of each that waits for it."""
+        """Return shift and bit of the tiles that wait for one tile, of "levels", in plain Python.
+
+        It is faster than numpy's fixed cost per call.
+        """
         _, ny, nz = self.tiling.counts
-        i, j, k = tile // (ny * nz), tile // nz % ny, tile % nz
-        if self.colouring == "levels":
-            x, y, z = self.face_steps
-            return x[i] + y[j] + z[k]
-        mine = self.stage_lists[self.colour[0][i]][self.colour[1][j]][self.colour[2][k]]
-        found = []
-        for shift_x, back_x, colour_x in self.moves[0][i]:
-            for shift_y, back_y, colour_y in self.moves[1][j]:
-                stage = self.stage_lists[colour_x][colour_y]
-                for shift_z, back_z, colour_z in self.moves[2][k]:
-                    if stage[colour_z] > mine:
-                        number = 9 * back_x + 3 * back_y + back_z
-                        found.append((shift_x + shift_y + shift_z, 1 << (number - (number > 13))))
-        return found
+        x, y, z = self.face_steps
+        return x[tile // (ny * nz)] + y[tile // nz % ny] + z[tile % nz]
 
     @cached_property
     def _chains(self) -> list[list[tuple[Ints, NDArray[np.bool_]]]]:

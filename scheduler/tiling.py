@@ -20,14 +20,14 @@ the lowest colour that covers it: it is the first tile to paint the voxel, which
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.grid import Cover, Grid, Ints, Slices, Triple
+from bigbox.scheduler.grid import Cover, Grid, Ints, Triple, triple
 
 AXES = "xyz"
 
@@ -36,43 +36,84 @@ class TilingError(ValueError):
     """A box that cannot be cut as asked; the message names the axis, the value and the way out."""
 
 
-def _count(n_voxels: int, tile: int, overlap: int, periodic: bool) -> int:
-    """Smallest number of tiles that cover an axis with at least `overlap` shared voxels."""
-    stride = tile - overlap
-    if periodic:
-        return max(2, -(-n_voxels // stride))
-    if n_voxels == tile:
-        return 1
-    return 1 + max(1, -(-(n_voxels - tile) // stride))
-
-
-def _largest_overlap(n_voxels: int, tile: int, overlap: int, periodic: bool) -> int:
-    n = _count(n_voxels, tile, overlap, periodic)
-    if n == 1:
-        return 0
-    return tile - (n_voxels // n if periodic else (n_voxels - tile) // (n - 1))
-
-
-def _fits(n_voxels: int, tile: int, overlap: int, periodic: bool) -> bool:
-    if n_voxels < tile:
-        return False
-    return 2 * _largest_overlap(n_voxels, tile, overlap, periodic) < tile
-
-
-def _nearest(n_voxels: int, tile: int, overlap: int, periodic: bool) -> str:
-    """Return the closest sizes below and above that can be tiled, as words for a message."""
-    # Tiles at the largest stride, more than half a tile, always fit: a size that works is never
-    # more than two tiles away.
-    above = max(n_voxels, tile) + 1 + np.arange(2 * tile)
-    up = next(int(n) for n in above if _fits(int(n), tile, overlap, periodic))
-    below = np.arange(n_voxels - 1, max(tile, n_voxels - 2 * tile) - 1, -1)
-    down = [int(n) for n in below if _fits(int(n), tile, overlap, periodic)]
-    return f"{down[0]} or {up}" if down else f"{up}"
-
-
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
     array.setflags(write=False)
     return array
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """What the tiling is on one axis, of `n` voxels."""
+
+    n: int
+    tile: int
+    overlap: int
+    periodic: bool
+
+    @cached_property
+    def count(self) -> int:
+        """Smallest number of tiles that cover the axis with at least `overlap` shared voxels."""
+        stride = self.tile - self.overlap
+        if self.periodic:
+            return max(2, -(-self.n // stride))
+        if self.n == self.tile:
+            return 1
+        return 1 + max(1, -(-(self.n - self.tile) // stride))
+
+    @property
+    def largest_overlap(self) -> int:
+        """Most voxels that two neighbours share."""
+        if self.count == 1:
+            return 0
+        span, strides = (self.n, 0) if self.periodic else (self.n - self.tile, 1)
+        return self.tile - span // (self.count - strides)
+
+    @property
+    def fits(self) -> bool:
+        """Whether no tile meets its second neighbours."""
+        return self.n >= self.tile and 2 * self.largest_overlap < self.tile
+
+    def nearest(self) -> str:
+        """Return the closest sizes below and above that can be tiled, as words for a message."""
+        # Tiles at the largest stride, more than half a tile, always fit: a size that works is never
+        # more than two tiles away.
+        reach = 2 * self.tile
+        above = range(max(self.n, self.tile) + 1, max(self.n, self.tile) + 1 + reach)
+        below = range(self.n - 1, max(self.tile, self.n - reach) - 1, -1)
+        found = [next((n for n in r if replace(self, n=n).fits), None) for r in (below, above)]
+        return " or ".join(str(n) for n in found if n is not None)
+
+    @cached_property
+    def origins(self) -> Ints:
+        """First voxel of every tile."""
+        i = np.arange(self.count, dtype=np.int64)
+        if self.periodic:
+            return _frozen(i * self.n // self.count)
+        return _frozen(i * (self.n - self.tile) // max(self.count - 1, 1))
+
+    @cached_property
+    def widths(self) -> Ints:
+        """Voxels shared with the tiles on both sides, int64 (count, 2)."""
+        stride = np.diff(self.origins, append=self.n)
+        high = np.maximum(self.tile - stride, 0)
+        if not self.periodic:
+            high[-1] = 0
+        return _frozen(np.stack([np.roll(high, 1), high], axis=-1))
+
+    @cached_property
+    def colours(self) -> NDArray[np.uint8]:
+        """Colour of every tile."""
+        colour = (np.arange(self.count) % 2).astype(np.uint8)
+        if self.periodic and self.count % 2:
+            colour[-1] = 2
+        return _frozen(colour)
+
+    @cached_property
+    def known(self) -> Ints:
+        """Voxels at both faces that a tile of lower colour has, int64 (count, 2)."""
+        colour = self.colours
+        lower = np.stack([np.roll(colour, 1) < colour, np.roll(colour, -1) < colour], axis=-1)
+        return _frozen(np.where(lower, self.widths, 0))
 
 
 @dataclass(frozen=True)
@@ -116,31 +157,34 @@ class Tiling:
                 f"overlap of {self.overlap} voxels reaches half a tile ({self.tile} voxels): "
                 f"at most {(self.tile - 1) // 2} are possible"
             )
-        for axis, n in enumerate(self.shape):
-            self._check_axis(axis, n)
+        for name, axis in zip(AXES, self._axes, strict=True):
+            if axis.n < self.tile:
+                raise TilingError(
+                    f"box is {axis.n} voxels on axis {name}, less than a tile of {self.tile}: "
+                    f"the nearest size that works is {axis.nearest()}"
+                )
+            if not axis.fits:
+                raise TilingError(
+                    f"box of {axis.n} voxels on axis {name} needs {axis.count} tiles that "
+                    f"overlap by {axis.largest_overlap} voxels, half a tile of {self.tile} or "
+                    f"more: the nearest sizes that work are {axis.nearest()}"
+                )
 
-    def _check_axis(self, axis: int, n: int) -> None:
-        rule = (self.tile, self.overlap, self.periodic[axis])
-        if n < self.tile:
-            raise TilingError(
-                f"box is {n} voxels on axis {AXES[axis]}, less than a tile of {self.tile}: "
-                f"the nearest size that works is {_nearest(n, *rule)}"
-            )
-        if not _fits(n, *rule):
-            raise TilingError(
-                f"box of {n} voxels on axis {AXES[axis]} needs {_count(n, *rule)} tiles that "
-                f"overlap by {_largest_overlap(n, *rule)} voxels, half a tile of {self.tile} or "
-                f"more: the nearest sizes that work are {_nearest(n, *rule)}"
-            )
+    @cached_property
+    def _axes(self) -> tuple[_Axis, _Axis, _Axis]:
+        rules = zip(self.shape, self.periodic, strict=True)
+        return triple(_Axis(n, self.tile, self.overlap, periodic) for n, periodic in rules)
 
     @cached_property
     def counts(self) -> Triple:
         """Number of tiles on x, y, z."""
-        x, y, z = (
-            _count(n, self.tile, self.overlap, p)
-            for n, p in zip(self.shape, self.periodic, strict=True)
-        )
-        return x, y, z
+        return triple(axis.count for axis in self._axes)
+
+    @property
+    def strides(self) -> Triple:
+        """Differences of the linear indices of next neighbours on x, y, z."""
+        _, ny, nz = self.counts
+        return ny * nz, nz, 1
 
     @property
     def size(self) -> int:
@@ -148,102 +192,36 @@ class Tiling:
         nx, ny, nz = self.counts
         return nx * ny * nz
 
-    @cached_property
-    def _origins(self) -> tuple[Ints, Ints, Ints]:
-        def one(axis: int) -> Ints:
-            i = np.arange(self.counts[axis], dtype=np.int64)
-            n, count = self.shape[axis], self.counts[axis]
-            if self.periodic[axis]:
-                return _frozen(i * n // count)
-            return _frozen(i * (n - self.tile) // max(count - 1, 1))
-
-        return one(0), one(1), one(2)
-
     def origins(self, axis: int) -> Ints:
         """First voxel of every tile along one axis, int64[n], ascending from 0."""
-        return self._origins[axis]
-
-    @cached_property
-    def _widths(self) -> tuple[tuple[Ints, Ints], ...]:
-        def one(axis: int) -> tuple[Ints, Ints]:
-            start = self.origins(axis)
-            stride = start - np.roll(start, 1)
-            stride[0] += self.shape[axis]
-            low = np.maximum(self.tile - stride, 0)
-            if not self.periodic[axis]:
-                low[0] = 0
-            return _frozen(low), _frozen(np.roll(low, -1))
-
-        return one(0), one(1), one(2)
+        return self._axes[axis].origins
 
     def widths(self, axis: int) -> tuple[Ints, Ints]:
         """Voxels shared with the previous and with the next tile, int64[n] each; 0 at open ends."""
-        return self._widths[axis]
-
-    @cached_property
-    def _colours(self) -> tuple[NDArray[np.uint8], ...]:
-        def one(axis: int) -> NDArray[np.uint8]:
-            n = self.counts[axis]
-            colour = (np.arange(n) % 2).astype(np.uint8)
-            if self.periodic[axis] and n % 2:
-                colour[-1] = 2
-            return _frozen(colour)
-
-        return one(0), one(1), one(2)
+        low, high = self._axes[axis].widths.T
+        return low, high
 
     def colours(self, axis: int) -> NDArray[np.uint8]:
         """Colour of every tile along one axis, uint8[n]: index % 2, or 2 to close an odd ring."""
-        return self._colours[axis]
+        return self._axes[axis].colours
 
-    @cached_property
-    def _known(self) -> tuple[tuple[Ints, Ints], ...]:
-        def one(axis: int) -> tuple[Ints, Ints]:
-            colour, (low, high) = self.colours(axis), self.widths(axis)
-            return (
-                _frozen(np.where(np.roll(colour, 1) < colour, low, 0)),
-                _frozen(np.where(np.roll(colour, -1) < colour, high, 0)),
-            )
-
-        return one(0), one(1), one(2)
-
-    def known_widths(self, axis: int) -> tuple[Ints, Ints]:
-        """Voxels at the low and high face painted before the tile itself, int64[n] each.
+    def known_widths(self, axis: int) -> Ints:
+        """Voxels at the low and high face painted before the tile itself, int64 (n, 2).
 
         They are those shared with a neighbour of lower colour; the tile owns the rest.
         """
-        return self._known[axis]
-
-    @cached_property
-    def _owners(self) -> tuple[Ints, Ints, Ints]:
-        def one(axis: int) -> Ints:
-            # Painted from the highest colour down, so that the lowest colour has the last word;
-            # tiles of one colour never meet.
-            owner = np.full(self.shape[axis], -1, np.int64)
-            colour = self.colours(axis)
-            for c in (2, 1, 0):
-                index = np.flatnonzero(colour == c)
-                voxel = self.origins(axis)[index][:, None] + np.arange(self.tile)
-                owner[voxel % self.shape[axis]] = index[:, None]
-            return _frozen(owner)
-
-        return one(0), one(1), one(2)
+        return self._axes[axis].known
 
     @cached_property
     def grid(self) -> Grid:
         """The tiles as a grid."""
-        x, y, z = (
-            Cover.equal(n, o, self.tile) for n, o in zip(self.shape, self._origins, strict=True)
-        )
-        return Grid((x, y, z))
+        return Grid(triple(Cover.equal(a.n, a.origins, self.tile) for a in self._axes))
 
     @cached_property
     def owned_grid(self) -> Grid:
         """What each tile owns, a partition; its pieces are counted in voxels of the tile."""
-        x, y, z = (
-            axis.trimmed(low, high)
-            for axis, (low, high) in zip(self.grid.axes, self._known, strict=True)
-        )
-        return Grid((x, y, z))
+        pairs = zip(self.grid.axes, self._axes, strict=True)
+        return Grid(triple(cover.trimmed(*axis.known.T) for cover, axis in pairs))
 
     def coords(self, tiles: ArrayLike) -> Ints:
         """Return the index of each tile on x, y, z: (M,) -> int64 (M, 3)."""
@@ -262,11 +240,10 @@ class Tiling:
         tiles = np.asarray(tiles, np.int64)
         at = self.coords(tiles)
         found = np.empty((*tiles.shape, 3, 2), np.int64)
-        step = (self.counts[1] * self.counts[2], self.counts[2], 1)
         for axis, n in enumerate(self.counts):
             here = at[..., axis]
             for side, there in enumerate((here - 1, here + 1)):
-                near = tiles + (there % n - here) * step[axis]
+                near = tiles + (there % n - here) * self.strides[axis]
                 beyond = (there < 0) | (there >= n)
                 open_end = not self.periodic[axis]
                 found[..., axis, side] = np.where(beyond & open_end, -1, near)
@@ -274,17 +251,7 @@ class Tiling:
 
     def owner(self, voxels: ArrayLike) -> Ints:
         """Return the tile that owns each voxel of the box: (M, 3) -> int64 (M,)."""
-        at = np.asarray(voxels, np.int64)
-        return self.index(np.stack([self._owners[a][at[..., a]] for a in range(3)], axis=-1))
-
-    def owned(self, tile: int) -> Slices:
-        """Return the cuboid of voxels a tile owns, as slices into the tile."""
-        at = self.coords(tile)
-        x, y, z = (
-            slice(int(low[i]), self.tile - int(high[i]))
-            for i, (low, high) in zip(at, self._known, strict=True)
-        )
-        return x, y, z
+        return self.owned_grid.holding(voxels)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the tiling as JSON."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bigbox.scheduler.bricks import Assignment, Bricks, hilbert
-from bigbox.scheduler.grid import Grid, Ints
+from bigbox.scheduler.grid import Grid, Ints, find
 from bigbox.scheduler.orders import Mail, Order, Outcome
 from bigbox.scheduler.windows import Windows
 
@@ -44,8 +44,7 @@ class WindowsDone:
         below = self.windows.meeting.of(windows)
         waits = (below >= 0) & ~self.final[below]
         if len(self.blocks):
-            place = np.minimum(np.searchsorted(self.blocks, below), len(self.blocks) - 1)
-            here = self.blocks[place] == below
+            place, here = find(self.blocks, below)
             waits &= ~(here & self.included[place, self.windows.meeting.places(windows)])
         return waits
 
@@ -53,8 +52,7 @@ class WindowsDone:
         """Return how many windows are in the sums of each block: (M,) -> int64 (M,)."""
         found = np.zeros(len(blocks), np.int64)
         if len(self.blocks):
-            place = np.minimum(np.searchsorted(self.blocks, blocks), len(self.blocks) - 1)
-            here = self.blocks[place] == blocks
+            place, here = find(self.blocks, blocks)
             found[here] = self.included[place[here]].sum(axis=1)
         return found
 
@@ -81,14 +79,12 @@ class WindowRow:
     def __init__(self, windows: Windows, assignment: Assignment, rank: int, done: WindowsDone):
         self.windows = windows
         self._done = done if done.anything else None
-        bricks, tiling = assignment.bricks, assignment.tiling
+        bricks, owned = assignment.bricks, assignment.tiling.owned_grid
         # Per axis, the windows of every index of a brick.
         self._along: list[list[Ints]] = []
-        for axis, cover in enumerate(windows.grid.axes):
-            middle = np.zeros((cover.count, 3), np.int64)
-            middle[:, axis] = (cover.first + windows.window // 2) % cover.n
-            brick = tiling.coords(tiling.owner(middle))[:, axis] // bricks.edge
-            self._along.append([np.flatnonzero(brick == b) for b in range(bricks.counts[axis])])
+        for cover, own, count in zip(windows.grid.axes, owned.axes, bricks.counts, strict=True):
+            brick = own.holding(cover.middle) // bricks.edge
+            self._along.append([np.flatnonzero(brick == b) for b in range(count)])
         x, y, z = (np.array([len(part) for part in along]) for along in self._along)
         counts = (x[:, None, None] * y[:, None] * z).ravel()[bricks.curve]
         ends = np.cumsum(counts)
@@ -185,12 +181,14 @@ class WindowOrder(Order):
         self.shard_rank = assignment.rank_of_middle(
             Grid.regular(windows.shape, shard_edge * windows.block)
         )
-        own = self._own_blocks()
-        touched, _ = WindowRow(windows, assignment, rank, nothing).contributions()
-        self.blocks = np.union1d(touched, own)
-        row = WindowRow(windows, assignment, rank, done)
-        self.left = np.zeros(len(self.blocks), np.int64)
+        own = np.sort(self._shards.tiles(np.flatnonzero(self.shard_rank == rank)))
+        row = WindowRow(windows, assignment, rank, nothing)
         touched, counts = row.contributions()
+        self.blocks = np.union1d(touched, own)
+        self.left = np.zeros(len(self.blocks), np.int64)
+        if done is not nothing:
+            row = WindowRow(windows, assignment, rank, done)
+            touched, counts = row.contributions()
         self.left[np.searchsorted(self.blocks, touched)] = counts
         at = np.searchsorted(self.blocks, own)
         self.left[at] = windows.meeting.inverse.degree(own) - done.count(own)
@@ -206,11 +204,6 @@ class WindowOrder(Order):
         self._unasked = self.total
         self._opened: set[int] = set()
         self.most_open = 0
-
-    def _own_blocks(self) -> Ints:
-        mine = np.flatnonzero(self.shard_rank == self.rank).tolist()
-        found = [self._shards.tiles(shard) for shard in mine]
-        return np.sort(np.concatenate(found)) if found else np.empty(0, np.int64)
 
     @property
     def remaining(self) -> int:
@@ -233,8 +226,8 @@ class WindowOrder(Order):
         """Return the blocks that a window is to be added to, and its place in each."""
         blocks = self.windows.meeting.of(window)[0]
         awaited = self.done_before.awaited([window])[0]
-        at = np.minimum(np.searchsorted(self.blocks, blocks), len(self.blocks) - 1)
-        awaited &= (self.blocks[at] == blocks) & (self.left[at] > 0)
+        at, here = find(self.blocks, blocks)
+        awaited &= here & (self.left[at] > 0)
         places = self.windows.meeting.places(window)[0]
         return dict(zip(blocks[awaited].tolist(), places[awaited].tolist(), strict=True))
 
@@ -251,8 +244,8 @@ class WindowOrder(Order):
 
     def awaits(self, block: int, count: int) -> bool:
         """Return whether so many windows are still to be added to a block here."""
-        at = int(np.searchsorted(self.blocks, block))
-        return at < len(self.blocks) and self.blocks[at] == block and self.left[at] >= count
+        at, here = find(self.blocks, block)
+        return bool(here) and bool(self.left[at] >= count)
 
     def done(self, windows: Ints) -> Outcome:
         """Count windows as predicted: blocks that are final, and counts owed to other ranks."""

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.grid import Cover, Grid, Ints, Meeting, Slices, Triple
+from bigbox.scheduler.grid import Cover, Grid, Ints, Meeting, Slices, Triple, triple
 from bigbox.scheduler.tiling import AXES, TilingError
 
 
@@ -73,8 +73,7 @@ class Windows:
             count = -(-n // self.stride)
             return Cover.equal(n, np.arange(count, dtype=np.int64) * n // count, self.window)
 
-        x, y, z = (one(n) for n in self.shape)
-        return Grid((x, y, z))
+        return Grid(triple(one(n) for n in self.shape))
 
     @cached_property
     def blocks(self) -> Grid:
@@ -123,8 +122,7 @@ class Windows:
 
     def inside(self, block: int) -> Slices:
         """Return the part of a block that lies in the box, as slices of the block."""
-        x, y, z = (slice(0, n) for n in self.blocks.extent(block))
-        return x, y, z
+        return triple(slice(0, n) for n in self.blocks.extent(block))
 
     def describe(self) -> str:
         """Describe the windows in one line for a person."""

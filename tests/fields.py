@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 
-from bigbox.scheduler.stages import level
 from bigbox.scheduler.tiling import Tiling
+from tests.reference.tilings import level
 
 PLANTED = ("step", "offset", "dip", "gain")
 

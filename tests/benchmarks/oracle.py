@@ -37,6 +37,7 @@ from bigbox.painters.gaussian import SCATTER_MK
 from bigbox.scheduler.stages import known, stage, stages
 from bigbox.scheduler.tiling import Tiling
 from tests.reference.gaussian import true_power
+from tests.reference.tilings import owned
 
 BIN_EDGES = (0.5, 8.5, 14.5, *np.arange(20.5, 112, 6))  # in units of 2 pi / box
 RESOLVED = 1e-3
@@ -123,7 +124,7 @@ def owners(tiling: Tiling) -> np.ndarray:
         low = tiling.origin(np.array([tile]))[0]
         axes = [
             (low[a] + np.arange(tiling.tile)[cut]) % tiling.shape[a]
-            for a, cut in enumerate(tiling.owned(tile))
+            for a, cut in enumerate(owned(tiling, tile))
         ]
         result[np.ix_(*axes)] = tile
     return result

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.scheduler.bricks import Assignment, Bricks
-from bigbox.scheduler.stages import known, level, predecessors, successors
+from bigbox.scheduler.stages import known, predecessors, successors
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.durable import Disk
 from bigbox.store.layouts import PaintLayout, painting_of
 from bigbox.store.painting import Painting, start_painting
 from bigbox.store.shards import EMPTY, decode_chunk, read_index
+from tests.reference.tilings import level, owned
 
 Float = npt.NDArray[np.float32]
 TB_EDGES = (4, 2)
@@ -77,7 +78,7 @@ def reference(tiling: Tiling, seed: int, n_steps: int) -> tuple[Float, Float]:
         fields[tile, 0] = painted(tiling, tile, seed, lambda near: fields[near])
         fields[tile, 1:] = 2 * fields[tile, 0]
         origin = tiling.origin([tile])[0]
-        own = tiling.owned(tile)
+        own = owned(tiling, tile)
         where = [
             (int(origin[a]) + np.arange(own[a].start, own[a].stop)) % tiling.shape[a]
             for a in range(3)

@@ -7,7 +7,13 @@ import numpy as np
 from bigbox.scheduler import policy as policy_module
 from bigbox.scheduler import stages
 from bigbox.scheduler.bricks import Assignment
-from tests.reference.tilings import longest_chains
+from bigbox.scheduler.policy import Policy
+from tests.reference.tilings import level, longest_chains
+
+
+def in_flight(policy: Policy) -> int:
+    """Own tiles handed out and not yet done."""
+    return policy._state.count(policy_module.IN_FLIGHT)
 
 
 class SlowPolicy:
@@ -25,9 +31,9 @@ class SlowPolicy:
         self.rank = rank
         self.in_hand: set[int] = set()
         self.handed: set[int] = set()
-        level = stages.level(self.tiling, tiles)
+        levels = level(self.tiling, tiles)
         self.ancestors: list[set[int]] = [set()] * self.tiling.size
-        for t in np.argsort(level, kind="stable"):
+        for t in np.argsort(levels, kind="stable"):
             self.ancestors[t] = self.before[t].union(*(self.ancestors[u] for u in self.before[t]))
         address = assignment.address(tiles)
         place = address // assignment.bricks.slots
@@ -50,7 +56,7 @@ class SlowPolicy:
 
     def starved(self, rank: int) -> bool:
         own = np.flatnonzero(self.rank_of == rank)
-        return 16 * int((stages.level(self.tiling, own) == 0).sum()) < len(own)
+        return 16 * int((level(self.tiling, own) == 0).sum()) < len(own)
 
     def ready(self) -> list[int]:
         free = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from bigbox.scheduler import stages
 from bigbox.scheduler.tiling import Tiling
@@ -13,6 +14,20 @@ def voxels(tiling: Tiling, tile: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
     origin = tiling.origin(np.array([tile]))[0]
     x, y, z = ((o + np.arange(tiling.tile)) % n for o, n in zip(origin, tiling.shape, strict=True))
     return np.ix_(x, y, z)
+
+
+def owned(tiling: Tiling, tile: int) -> tuple[slice, slice, slice]:
+    """The cuboid of voxels a tile owns, as slices into the tile."""
+    x, y, z = (
+        slice(int(low), tiling.tile - int(high))
+        for low, high in (tiling.known_widths(a)[i] for a, i in enumerate(tiling.coords(tile)))
+    )
+    return x, y, z
+
+
+def level(tiling: Tiling, tiles: ArrayLike) -> np.ndarray:
+    """Sum of the three colours: (M,) -> uint8 (M,), 0 to 6."""
+    return stages.colours(tiling, tiles).sum(axis=-1, dtype=np.uint8)
 
 
 def cover(tiling: Tiling) -> list[set[int]]:
@@ -51,6 +66,6 @@ def longest_chains(tiling: Tiling) -> np.ndarray:
     tiles = np.arange(tiling.size)
     after = stages.successors(tiling, tiles)
     longest = np.zeros(tiling.size, int)
-    for t in np.argsort(stages.level(tiling, tiles), kind="stable")[::-1]:
+    for t in np.argsort(level(tiling, tiles), kind="stable")[::-1]:
         longest[t] = max((1 + longest[u] for u in after[t] if u >= 0), default=0)
     return longest

@@ -11,6 +11,8 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import tilings
 from tests.reference.tilings import cover, longest_chains, paint_in_order, voxels
+from tests.reference.tilings import level as level_of
+from tests.reference.tilings import owned as cuboid
 
 MEETING = tilings(overlap=(1, 9), tiles=(2, 100))
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
@@ -36,7 +38,7 @@ def test_known_slabs_are_what_earlier_stages_painted(colouring: str, tiling: Til
         np.testing.assert_array_equal(found[t] >= 0, mask)
         # What is left is the owned cuboid.
         owned = np.zeros_like(mask)
-        owned[tiling.owned(t)] = True
+        owned[cuboid(tiling, t)] = True
         np.testing.assert_array_equal(owned, ~mask)
         assert owned.any()
     at = np.stack(np.meshgrid(*map(np.arange, tiling.shape), indexing="ij"), axis=-1)
@@ -108,7 +110,7 @@ def test_predecessors_are_earlier_overlapping_tiles(colouring: str, tiling: Tili
 def test_waiting_for_faces_is_waiting_for_every_earlier_painter(tiling: Tiling) -> None:
     """Edge and corner neighbours of a lower level are reached through the face neighbours."""
     tiles = np.arange(tiling.size)
-    level = stages.level(tiling, tiles)
+    level = level_of(tiling, tiles)
     before = stages.predecessors(tiling, tiles)
     _, found = paint_in_order(tiling, level)
     reached: list[set[int]] = [set()] * tiling.size
@@ -143,7 +145,7 @@ def test_stage_counts(colouring: str, tiling: Tiling) -> None:
 def test_the_papers_stages_refine_the_levels(tiling: Tiling) -> None:
     tiles = np.arange(tiling.size)
     order = np.argsort(stages.stage(tiling, tiles, "paper"), kind="stable")
-    level = stages.level(tiling, tiles)[order].astype(int)
+    level = level_of(tiling, tiles)[order].astype(int)
     assert (np.diff(level) >= 0).all()
     worked(level.any())
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import sizes, tilings
-from tests.reference.tilings import voxels
+from tests.reference.tilings import owned, voxels
 
 
 @given(tilings())
@@ -63,7 +63,7 @@ def test_every_voxel_has_one_owner_and_owned_voxels_are_a_cuboid(tiling: Tiling)
     for t in range(tiling.size):
         part = tuple(
             i.ravel()[s].reshape([-1 if a == b else 1 for b in range(3)])
-            for a, (i, s) in enumerate(zip(voxels(tiling, t), tiling.owned(t), strict=True))
+            for a, (i, s) in enumerate(zip(voxels(tiling, t), owned(tiling, t), strict=True))
         )
         times[part] += 1
         owner[part] = t

@@ -208,7 +208,7 @@ def test_a_great_box_is_planned_at_once() -> None:
 def test_gated_tiles_are_ready_when_they_are_opened(
     colouring: str, few: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bigbox.scheduler.policy.FEW", {"levels": 99 * few, "paper": 99 * few})
+    monkeypatch.setattr("bigbox.scheduler.policy.FEW", 99 * few)
     tiling = Tiling((12, 15, 18), 6, 1)
     assignment = Assignment(Bricks(tiling, 1), 1)
     gated, plain = (Policy(assignment, 0, colouring, gated=g) for g in (True, False))
