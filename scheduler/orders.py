@@ -19,6 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.grid import CHUNK, Gate, Grid, Ints, Meeting, distinct_pairs
 from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.tiling import Tiling
 
 Ranks = NDArray[np.int32]
 
@@ -253,5 +255,11 @@ def tile_gate(
     assignment: Assignment, rank: int, margin: int, blocks: Grid, final: NDArray[np.bool_]
 ) -> Gate:
     """Return which tiles of a rank may be painted: `margin` voxels round them must be final."""
-    meeting = Meeting(assignment.tiling.grid.grown(margin), blocks)
+    meeting = _blocks_of_tiles(assignment.tiling, margin, blocks)
     return Gate(meeting, assignment.tiles_of(rank), lambda parts: final[parts])
+
+
+@lru_cache(maxsize=2)
+def _blocks_of_tiles(tiling: Tiling, margin: int, blocks: Grid) -> Meeting:
+    """Blocks that lie under each tile, made once for all ranks of a simulation."""
+    return Meeting(tiling.grid.grown(margin), blocks)

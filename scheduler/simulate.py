@@ -37,7 +37,7 @@ from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome, TileOrder, next_work, tile_gate
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling
-from bigbox.scheduler.window_order import WindowOrder
+from bigbox.scheduler.window_order import WindowOrder, WindowsDone
 from bigbox.scheduler.windows import Windows
 
 
@@ -90,16 +90,16 @@ class _Rank:
 
 
 def orders_of(
-    assignment: Assignment, rank: int, cost: CostModel, colouring: str, windows: Windows | None
+    assignment: Assignment, rank: int, cost: CostModel, colouring: str, done: WindowsDone | None
 ) -> list[Order]:
     """Return one rank's orders of a new painting, as the engine makes them."""
     orders: list[Order] = []
     gate = None
-    if windows is not None:
+    if done is not None:
+        windows = done.windows
         edge = max(1, default_shard(max(windows.shape))[0] // windows.block)
-        orders.append(WindowOrder(windows, assignment, rank, edge, cost.window_batch))
-        final = np.zeros(windows.blocks.size, bool)
-        gate = tile_gate(assignment, rank, 0, windows.blocks, final)
+        orders.append(WindowOrder(windows, assignment, rank, edge, cost.window_batch, done))
+        gate = tile_gate(assignment, rank, 0, windows.blocks, done.final)
     policy = Policy(assignment, rank, colouring, gated=gate is not None)
     return [*orders, TileOrder(policy, assignment, rank, cost.batch, gate=gate, reads="halo")]
 
@@ -117,7 +117,8 @@ class Simulation:
     ) -> None:
         n = assignment.n_ranks
         self.cost, self.progress, self.tiles = cost, progress, assignment.tiling.size
-        self.ranks = [_Rank(orders_of(assignment, r, cost, colouring, windows)) for r in range(n)]
+        done = WindowsDone.nothing(windows) if windows else None
+        self.ranks = [_Rank(orders_of(assignment, r, cost, colouring, done)) for r in range(n)]
         # The batch in which each tile was painted, counted in order of completion.
         self.batch_of = np.full(self.tiles, -1, np.int32)
         self.batches = self.messages = self.painted = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,7 +35,12 @@ class WindowsDone:
     blocks: Ints = field(default_factory=lambda: np.empty(0, np.int64))
     included: Bool = field(default_factory=lambda: np.empty((0, 0), bool))
 
-    @property
+    @classmethod
+    def nothing(cls, windows: Windows) -> WindowsDone:
+        """Return that nothing is done yet."""
+        return cls(windows, np.zeros(windows.blocks.size, bool))
+
+    @cached_property
     def anything(self) -> bool:
         """Whether anything is done."""
         return bool(self.final.any()) or len(self.blocks) > 0
@@ -76,9 +82,11 @@ class WindowRow:
     and tiles can be painted early. A window that no block waits for is left out.
     """
 
-    def __init__(self, windows: Windows, assignment: Assignment, rank: int, done: WindowsDone):
+    def __init__(
+        self, windows: Windows, assignment: Assignment, rank: int, done: WindowsDone | None = None
+    ) -> None:
         self.windows = windows
-        self._done = done if done.anything else None
+        self._done = done if done is not None and done.anything else None
         bricks, owned = assignment.bricks, assignment.tiling.owned_grid
         # Per axis, the windows of every index of a brick.
         self._along: list[list[Ints]] = []
@@ -146,6 +154,12 @@ class WindowRow:
         return blocks, (times_x[:, None, None] * times_y[:, None] * times_z).ravel()
 
 
+@lru_cache(maxsize=2)
+def _shard_ranks(windows: Windows, shard_edge: int, assignment: Assignment) -> NDArray[np.int32]:
+    """Ranks that write the shards, made once for all ranks of a simulation."""
+    return assignment.rank_of_middle(Grid.regular(windows.shape, shard_edge * windows.block))
+
+
 class WindowOrder(Order):
     """One rank's part in predicting windows and averaging them over blocks.
 
@@ -175,18 +189,15 @@ class WindowOrder(Order):
         done: WindowsDone | None = None,
     ) -> None:
         self.windows, self.rank, self.batch = windows, rank, batch
-        nothing = WindowsDone(windows, np.zeros(windows.blocks.size, bool))
-        self.done_before = done = done or nothing
+        self.done_before = done = done or WindowsDone.nothing(windows)
         self._shards = Bricks(windows.blocks, shard_edge)
-        self.shard_rank = assignment.rank_of_middle(
-            Grid.regular(windows.shape, shard_edge * windows.block)
-        )
+        self.shard_rank = _shard_ranks(windows, shard_edge, assignment)
         own = np.sort(self._shards.tiles(np.flatnonzero(self.shard_rank == rank)))
-        row = WindowRow(windows, assignment, rank, nothing)
+        row = WindowRow(windows, assignment, rank)
         touched, counts = row.contributions()
         self.blocks = np.union1d(touched, own)
         self.left = np.zeros(len(self.blocks), np.int64)
-        if done is not nothing:
+        if done.anything:
             row = WindowRow(windows, assignment, rank, done)
             touched, counts = row.contributions()
         self.left[np.searchsorted(self.blocks, touched)] = counts
