@@ -27,7 +27,7 @@ or 27 stages.
 
 from __future__ import annotations
 
-from functools import cache, reduce
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -46,12 +46,6 @@ def check_colouring(colouring: str) -> None:
     """Refuse a colouring that does not exist."""
     if colouring not in COLOURINGS:
         raise ValueError(f"colouring {colouring!r} is not known: choose {' or '.join(COLOURINGS)}")
-
-
-def colours(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
-    """Colour on each axis: (M,) -> uint8 (M, 3), values 0, 1, or 2."""
-    at = tiling.coords(tiles)
-    return np.stack([tiling.colours(a)[at[..., a]] for a in range(3)], axis=-1)
 
 
 def triples(tiling: Tiling, colouring: str = "levels") -> list[list[tuple[int, int, int]]]:
@@ -82,9 +76,9 @@ def stages(tiling: Tiling, colouring: str = "levels") -> int:
 
 def stage(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
     """Stage of each tile: (M,) -> int64 (M,)."""
-    check_colouring(colouring)
-    c = colours(tiling, tiles)
-    return stage_of_triple(tiling, colouring)[c[..., 0], c[..., 1], c[..., 2]]
+    at = np.unravel_index(np.asarray(tiles, np.int64), tiling.counts)
+    triple = tuple(tiling.colours(a)[i] for a, i in enumerate(at))
+    return np.asarray(stage_of_triple(tiling, colouring)[triple])
 
 
 def stage_counts(tiling: Tiling, colouring: str = "levels") -> Ints:
@@ -159,20 +153,6 @@ def followers(tiling: Tiling, tiles: ArrayLike) -> NDArray[np.uint8]:
     return np.sum(found, axis=0, dtype=np.uint8)
 
 
-@cache
-def _all_shifts(tiling: Tiling, axis: int) -> tuple[Ints, NDArray[np.bool_], Ints]:
-    """Return along one axis, (n, 26) for the `OFFSETS`, what there is to know of neighbours.
-
-    Shift of the index, whether voxels are shared, and the colour as a digit of the triple.
-    """
-    n = tiling.counts[axis]
-    here = np.arange(n)[:, None]
-    there = (here + OFFSETS[:, axis]) % n
-    shift = (there - here) * tiling.strides[axis]
-    digit = tiling.colours(axis)[there].astype(np.int64) * 3 ** (2 - axis)
-    return shift, overlapping(tiling, axis)[:, OFFSETS[:, axis] + 1], digit
-
-
 def _related(tiling: Tiling, tiles: ArrayLike, colouring: str, *, forward: bool) -> Ints:
     """Tiles in a waiting relation, one column per direction: (M,) -> int64 (M, 6 or 26), -1 none.
 
@@ -188,15 +168,15 @@ def _related(tiling: Tiling, tiles: ArrayLike, colouring: str, *, forward: bool)
             axis=-1,
         )
         return np.where(shift != 0, tiles[..., None] + shift, -1)
-    tables = [_all_shifts(tiling, a) for a in range(3)]
-    near, meets, theirs = (
-        reduce(combine, (table[part][i] for table, i in zip(tables, at, strict=True)))
-        for part, combine in enumerate((np.add, np.logical_and, np.add))
-    )
-    stage_of = stage_of_triple(tiling, colouring).ravel()
+    near, meets = np.zeros((), np.int64), np.ones((), bool)
+    for a, i in enumerate(at):
+        there = (i[..., None] + OFFSETS[:, a]) % tiling.counts[a]
+        near = near + there * tiling.strides[a]
+        meets = meets & overlapping(tiling, a)[i][..., OFFSETS[:, a] + 1]
+    theirs = stage(tiling, near, colouring)
     mine = stage(tiling, tiles, colouring)[..., None]
-    order = stage_of[theirs] > mine if forward else stage_of[theirs] < mine
-    return np.where(meets & order, tiles[..., None] + near, -1)
+    order = theirs > mine if forward else theirs < mine
+    return np.where(meets & order, near, -1)
 
 
 def predecessors(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:

@@ -27,7 +27,9 @@ def owned(tiling: Tiling, tile: int) -> tuple[slice, slice, slice]:
 
 def level(tiling: Tiling, tiles: ArrayLike) -> np.ndarray:
     """Sum of the three colours: (M,) -> uint8 (M,), 0 to 6."""
-    return stages.colours(tiling, tiles).sum(axis=-1, dtype=np.uint8)
+    at = tiling.coords(tiles)
+    colours = [tiling.colours(a)[at[..., a]] for a in range(3)]
+    return np.sum(colours, axis=0, dtype=np.uint8)
 
 
 def cover(tiling: Tiling) -> list[set[int]]:
