@@ -45,14 +45,12 @@ def pending(
 
 def _by_stage(tiling: Tiling, colouring: str) -> Iterator[Ints]:
     """All tiles in pieces, int64, no piece before the tiles that its own wait for."""
-    _, ny, nz = tiling.counts
     for members in stages.triples(tiling, colouring):
         for triple in members:
             x, y, z = (np.flatnonzero(tiling.colours(a) == c) for a, c in enumerate(triple))
-            plane = y[:, None] * nz + z
-            step = max(1, CHUNK // plane.size)
+            step = max(1, CHUNK // (len(y) * len(z)))
             for i in range(0, len(x), step):
-                yield (x[i : i + step, None, None] * (ny * nz) + plane).ravel()
+                yield tiling.grid.cuboid(x[i : i + step], y, z)
 
 
 def critical_path(assignment: Assignment, cost: CostModel, colouring: str = "levels") -> float:

@@ -15,6 +15,7 @@ out axis by axis and never stored over the box: 10 240^3 voxels need a few thous
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,6 +45,12 @@ def triple(values: Iterable[T]) -> tuple[T, T, T]:
     """Return three values, one per axis, as a tuple."""
     x, y, z = values
     return x, y, z
+
+
+def in_chunks(items: NDArray[Number]) -> Iterator[NDArray[Number]]:
+    """Yield `CHUNK` items at a time."""
+    for i in range(0, len(items), CHUNK):
+        yield items[i : i + CHUNK]
 
 
 def distinct(values: NDArray[Number]) -> NDArray[Number]:
@@ -226,10 +233,15 @@ class Grid:
         return triple(axis.n for axis in self.axes)
 
     @property
+    def strides(self) -> Triple:
+        """Differences of the linear indices of next neighbours on x, y, z."""
+        _, ny, nz = self.counts
+        return ny * nz, nz, 1
+
+    @property
     def size(self) -> int:
         """Number of items."""
-        nx, ny, nz = self.counts
-        return nx * ny * nz
+        return math.prod(self.counts)
 
     def coords(self, items: ArrayLike) -> Ints:
         """Return the index of each item on x, y, z: (M,) -> int64 (M, 3)."""
@@ -238,8 +250,12 @@ class Grid:
     def index(self, coords: ArrayLike) -> Ints:
         """Return the linear index of items given on x, y, z: (M, 3) -> int64 (M,)."""
         at = np.asarray(coords, np.int64)
-        flat = np.ravel_multi_index((at[..., 0], at[..., 1], at[..., 2]), self.counts)
-        return np.asarray(flat, np.int64)
+        return np.asarray(np.ravel_multi_index(triple(np.moveaxis(at, -1, 0)), self.counts))
+
+    def cuboid(self, x: Ints, y: Ints, z: Ints) -> Ints:
+        """Return all items with these indices on x, y, z: int64, C order."""
+        step_x, step_y, _ = self.strides
+        return (x[:, None, None] * step_x + y[:, None] * step_y + z).ravel()
 
     def origin(self, items: ArrayLike) -> Ints:
         """Return the first voxel of each item: (M,) -> int64 (M, 3)."""
@@ -268,12 +284,7 @@ class Grid:
 
 
 class Meeting:
-    """Which items of the partition b each item of a touches; `inverse` turns it round.
-
-    Parameters
-    ----------
-    a, b : the grids, over one box.
-    """
+    """Which items of the partition b each item of a touches; `inverse` turns it round."""
 
     def __init__(self, a: Grid, b: Grid, axes: tuple[AxisMeeting, ...] = ()) -> None:
         self.a, self.b = a, b
@@ -318,9 +329,9 @@ class Meeting:
         """Yield (item of b, the shared voxels in the item of a, the same in that of b)."""
         at = self.a.coords(item).tolist()
         rows = (axis.rows[i] for axis, i in zip(self.axes, at, strict=True))
-        _, ny, nz = self.b.counts
+        step_x, step_y, _ = self.b.strides
         for (i, ax, bx), (j, ay, by), (k, az, bz) in product(*rows):
-            yield (i * ny + j) * nz + k, (ax, ay, az), (bx, by, bz)
+            yield i * step_x + j * step_y + k, (ax, ay, az), (bx, by, bz)
 
     @cached_property
     def _tables(self) -> tuple[Ints, ...]:
@@ -360,9 +371,8 @@ class Gate:
         self, meeting: Meeting, items: Ints, final: Callable[[Ints], NDArray[np.bool_]]
     ) -> None:
         self.meeting = meeting
-        found = [np.empty(0, np.int64)]
-        found += [meeting.touched(items[i : i + CHUNK]) for i in range(0, len(items), CHUNK)]
-        self._parts = distinct(np.concatenate(found))
+        found = [meeting.touched(part) for part in in_chunks(items)]
+        self._parts = distinct(np.concatenate([np.empty(0, np.int64), *found]))
         self._final = final(self._parts)
         if not len(self._parts):  # nothing is of interest: one part that is never named
             self._parts, self._final = np.array([-2]), np.zeros(1, bool)

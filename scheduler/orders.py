@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import CHUNK, Gate, Grid, Ints, Meeting, distinct_pairs
+from bigbox.scheduler.grid import Gate, Grid, Ints, Meeting, distinct_pairs, in_chunks
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling
 
@@ -79,15 +79,13 @@ class Order(ABC):
         return np.empty(0, np.int64), np.empty(0, np.int32)
 
 
-class Source(Protocol):
-    """What batches can be asked of: an order, or the engine's task around one."""
+class _Source(Protocol):
+    """An order, or the engine's task around one."""
 
-    def next_batch(self, idle: bool) -> Ints:
-        """Hand out units, int64; with `idle` fewer than a batch if there are no more."""
-        ...
+    def next_batch(self, idle: bool) -> Ints: ...
 
 
-SourceT = TypeVar("SourceT", bound=Source)
+SourceT = TypeVar("SourceT", bound=_Source)
 
 
 def next_work(orders: Sequence[SourceT], idle: bool) -> tuple[SourceT, Ints] | None:
@@ -115,8 +113,6 @@ class TileOrder(Order):
     Parameters
     ----------
     policy : the order of this rank's tiles; gated where `gate` is given.
-    assignment : which rank paints what.
-    rank : this rank.
     batch : tiles that are painted at once.
     product : the name of what tiles make final.
     gate, reads : which tiles may be painted, as chunks of the product `reads` become final.
@@ -135,9 +131,7 @@ class TileOrder(Order):
         self.policy, self.assignment, self.rank, self.batch = policy, assignment, rank, batch
         self.product, self.gate, self.reads = product, gate, reads
         if gate is not None:
-            own = assignment.tiles_of(rank)
-            for i in range(0, len(own), CHUNK):
-                part = own[i : i + CHUNK]
+            for part in in_chunks(assignment.tiles_of(rank)):
                 policy.opened(part[gate.is_open(part)])
 
     @property
@@ -187,8 +181,7 @@ class MapOrder(Order):
     ----------
     product, reads : names of what is made, and of what it is made of.
     meeting : of the chunks that are read with the units.
-    rank_of : int32 (units,), the rank that makes each.
-    rank : this rank.
+    assignment : of tiles. The rank that paints the tile at its middle makes a unit.
     done : bool (units,), those that earlier runs have made.
     """
 
@@ -197,14 +190,14 @@ class MapOrder(Order):
         product: str,
         reads: str,
         meeting: Meeting,
-        rank_of: Ranks,
+        assignment: Assignment,
         rank: int,
         done: NDArray[np.bool_],
     ) -> None:
-        self.product, self.reads, self.meeting = product, reads, meeting
-        self.rank_of, self.rank = rank_of, rank
-        own = np.flatnonzero((rank_of == rank) & ~done)
-        self._missing = np.zeros(len(rank_of), np.int64)
+        self.product, self.reads, self.meeting, self.rank = product, reads, meeting, rank
+        self.rank_of = assignment.rank_of_middle(meeting.b)
+        own = np.flatnonzero((self.rank_of == rank) & ~done)
+        self._missing = np.zeros(len(done), np.int64)
         self._missing[own] = meeting.inverse.degree(own)
         self._ready: list[int] = []
         self._remaining = len(own)
@@ -213,15 +206,6 @@ class MapOrder(Order):
     def remaining(self) -> int:
         """Return the units of this rank that are not made."""
         return self._remaining
-
-    @classmethod
-    def of_shards(
-        cls, product: str, reads: str, meeting: Meeting, assignment: Assignment, rank: int,
-        done: NDArray[np.bool_],
-    ) -> MapOrder:  # fmt: skip
-        """Make the order of shards, each written by the rank of the tile at its middle."""
-        ranks = assignment.rank_of_middle(meeting.b)
-        return cls(product, reads, meeting, ranks, rank, done)
 
     def next_batch(self, idle: bool) -> Ints:
         """Return a unit whose chunks are all final: int64 (<= 1,)."""

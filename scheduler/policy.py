@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import CHUNK, Ints, distinct, distinct_pairs
+from bigbox.scheduler.grid import CHUNK, Ints, distinct, distinct_pairs, in_chunks
 from bigbox.scheduler.stages import followers
 from bigbox.scheduler.tables import tables_of
 
@@ -59,9 +59,6 @@ class Policy:
 
     Parameters
     ----------
-    assignment : which rank paints what.
-    rank : this rank.
-    colouring : "levels" or "paper".
     gated : every tile also waits until it is named by `opened`.
 
     Attributes
@@ -71,8 +68,8 @@ class Policy:
     Raises
     ------
     ValueError
-        A rank or a colouring that does not exist; later, an event that contradicts the
-        state. The message names the tile, and the event has had no effect.
+        A rank or a colouring that does not exist; later, an event that contradicts the state, as a
+        tile of another rank that is done. The message names the tile, and nothing has changed.
     """
 
     def __init__(
@@ -125,10 +122,7 @@ class Policy:
         self._at_view, self._wait_view = self._at.data, self._wait.data
 
     def readers(self, tiles: ArrayLike) -> tuple[Ints, NDArray[np.int32]]:
-        """Other ranks that wait for own tiles: the messages to send when these are done.
-
-        Returns rows of `tiles`, int64[K], and ranks, int32[K], no pair twice.
-        """
+        """Return rows of own `tiles` and the other ranks that wait for them: int64, int32 (K,)."""
         tiles = np.asarray(tiles, np.int64)
         local, own = self._local(tiles)
         self._refuse(tiles, ~own, f"is not one of rank {self._rank}")
@@ -141,20 +135,13 @@ class Policy:
         return distinct_pairs(outer[rows[other]], ranks[other])
 
     def restore(self, done: ArrayLike) -> None:
-        """Tiles of any rank painted by an earlier run; as often as needed before the first batch.
+        """Note tiles of any rank painted by an earlier run, before the first batch.
 
         Tiles named twice, and tiles that are of no interest to this rank, have no further effect.
-
-        Raises
-        ------
-        ValueError
-            After the first batch, or for a tile that does not exist.
         """
         if self._started:
             raise ValueError("tiles can be restored only before the first batch is handed out")
-        done = np.asarray(done, np.int64)
-        for i in range(0, len(done), CHUNK):
-            part = done[i : i + CHUNK]
+        for part in in_chunks(np.asarray(done, np.int64)):
             local, own = self._local(part)
             p = distinct(self._at[local[own]])
             before = self._states[p]
@@ -164,13 +151,7 @@ class Policy:
             self._release(part[self._near[self._assignment.bricks.of_tile(part)]])
 
     def done(self, tiles: ArrayLike) -> None:
-        """Own tiles that are painted.
-
-        Raises
-        ------
-        ValueError
-            A tile of another rank, never handed out, or done already.
-        """
+        """Note own tiles that are painted: handed out before, and each once."""
         tiles = np.asarray(tiles, np.int64)
         if len(tiles) <= self._few:
             self._done_few(tiles.tolist())
@@ -188,13 +169,7 @@ class Policy:
         self._release(tiles)
 
     def arrived(self, tiles: ArrayLike) -> None:
-        """Tiles of other ranks whose overlaps are in hand; a tile named again has no effect.
-
-        Raises
-        ------
-        ValueError
-            An own tile, or one that does not exist.
-        """
+        """Note tiles of other ranks whose overlaps are in hand; named again, they do nothing."""
         tiles = np.asarray(tiles, np.int64)
         if len(tiles) <= self._few:
             numbers = tiles.tolist()
@@ -210,10 +185,9 @@ class Policy:
         self._release(tiles)
 
     def opened(self, tiles: ArrayLike) -> None:
-        """Tiles whose input is there; those of other ranks, or named again, have no effect."""
-        tiles = np.asarray(tiles, np.int64)
-        for i in range(0, len(tiles), CHUNK):
-            local, own = self._local(tiles[i : i + CHUNK])
+        """Note tiles whose input is there; those of other ranks, or named again, do nothing."""
+        for part in in_chunks(np.asarray(tiles, np.int64)):
+            local, own = self._local(part)
             p = self._at[local[own]]
             self._clear(p, np.full(len(p), self._tables.gate))
 

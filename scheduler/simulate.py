@@ -24,6 +24,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -54,12 +55,12 @@ class Report:
     peak_pending_tiles : most tiles kept at one time because a tile that waits for them is not
         painted yet, over all ranks.
     peak_pending_rank : the same of the rank that keeps the most of its own.
-    busy : seconds each rank was painting, float64[n_ranks].
     batches : number of batches.
     messages : number of messages between ranks; one per batch and rank that waits, one for the
         sums of a block, one for the tiles of a rank that a block sets free.
     windows : windows predicted.
     most_open : most blocks of which one rank has sums at one time.
+    busy : seconds each rank was painting, float64[n_ranks].
     """
 
     makespan: float
@@ -67,11 +68,11 @@ class Report:
     critical_path: float
     peak_pending_tiles: int
     peak_pending_rank: int
-    busy: NDArray[np.float64]
     batches: int
     messages: int
-    windows: int = 0
-    most_open: int = 0
+    windows: int
+    most_open: int
+    busy: NDArray[np.float64]
 
 
 class _Rank:
@@ -176,7 +177,7 @@ class Simulation:
         """Send what became of units to the ranks concerned, and take note on rank r itself."""
         number = self.ranks[r].orders.index(order)
         for mail in outcome.mail:
-            self._send(mail.to, lambda to=mail.to, what=mail.what: self._mail(to, number, what))  # type: ignore[misc]
+            self._send(mail.to, partial(self._mail, mail.to, number, mail.what))
         if not len(outcome.final):
             return
         readers: dict[int, set[int]] = defaultdict(set)
@@ -185,7 +186,7 @@ class Simulation:
                 readers[int(to)].add(int(row))
         for to in sorted(readers):
             chunks = outcome.final[sorted(readers[to])]
-            self._send(to, lambda to=to, chunks=chunks: self._final(to, order.product, chunks))  # type: ignore[misc]
+            self._send(to, partial(self._final, to, order.product, chunks))
         self._final(r, order.product, outcome.final)
 
     def _mail(self, r: int, number: int, what: Any) -> None:
@@ -208,15 +209,8 @@ def simulate(
 ) -> Report:
     """Paint the box on so many ranks, in simulated time.
 
-    Parameters
-    ----------
-    tiling : the box.
-    edge : tiles along a brick, see `bigbox.scheduler.bricks.default_edge`.
-    n_ranks : ranks.
-    cost : what painting costs.
-    colouring : "levels" or "paper".
-    progress : called now and then with tiles painted and tiles in all.
-    windows : in which haloes are predicted first; None: they are there.
+    Bricks have `edge` tiles along them. Haloes are predicted in `windows` first, unless they are
+    there. Now and then `progress` is called with the tiles that are painted, and all.
 
     Raises
     ------
@@ -303,14 +297,9 @@ def main(argv: list[str] | None = None) -> int:
         tiling = Tiling(shape, args.tile, args.overlap, (not args.open,) * 3)
         slow = _slow(args.slow, max(args.ranks))
         cost = CostModel(
-            args.seconds,
-            args.batch,
-            args.latency,
-            args.fixed,
-            slow,
-            seconds_per_window=args.window_seconds,
-            window_batch=args.window_batch,
-        )
+            args.seconds, args.batch, args.latency, args.fixed, slow,
+            seconds_per_window=args.window_seconds, window_batch=args.window_batch,
+        )  # fmt: skip
         stride = args.halo_stride
         windows = None if stride is None else Windows(tiling.shape, stride=stride)
         edges = [args.edge or default_edge(tiling, n) for n in args.ranks]
@@ -331,8 +320,8 @@ def main(argv: list[str] | None = None) -> int:
             print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
         took = time.perf_counter() - began
         if args.json:
-            row = {k: v for k, v in vars(report).items() if k != "busy"}
-            print(json.dumps({"ranks": n, "edge": edge, **row, "busy": report.busy.tolist()}))
+            row = {"ranks": n, "edge": edge, **vars(report), "busy": report.busy.tolist()}
+            print(json.dumps(row))
             continue
         print(
             f"{n:7d} {edge:4d} {tiling.size / n:10.0f} {report.makespan:11.1f} "

@@ -20,7 +20,7 @@ the lowest colour that covers it: it is the first tile to paint the voxel, which
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -183,14 +183,12 @@ class Tiling:
     @property
     def strides(self) -> Triple:
         """Differences of the linear indices of next neighbours on x, y, z."""
-        _, ny, nz = self.counts
-        return ny * nz, nz, 1
+        return self.grid.strides
 
     @property
     def size(self) -> int:
         """Number of tiles in the box."""
-        nx, ny, nz = self.counts
-        return nx * ny * nz
+        return self.grid.size
 
     def origins(self, axis: int) -> Ints:
         """First voxel of every tile along one axis, int64[n], ascending from 0."""
@@ -238,16 +236,13 @@ class Tiling:
     def neighbours(self, tiles: ArrayLike) -> Ints:
         """Face neighbours: (M,) -> int64 (M, 3, 2), side 0 low and 1 high; -1 past an open end."""
         tiles = np.asarray(tiles, np.int64)
-        at = self.coords(tiles)
-        found = np.empty((*tiles.shape, 3, 2), np.int64)
-        for axis, n in enumerate(self.counts):
-            here = at[..., axis]
-            for side, there in enumerate((here - 1, here + 1)):
-                near = tiles + (there % n - here) * self.strides[axis]
-                beyond = (there < 0) | (there >= n)
-                open_end = not self.periodic[axis]
-                found[..., axis, side] = np.where(beyond & open_end, -1, near)
-        return found
+        counts, strides, wraps = (
+            np.array(v)[:, None] for v in (self.counts, self.strides, self.periodic)
+        )
+        here = self.coords(tiles)[..., None]
+        there = here + (-1, 1)
+        near = tiles[..., None, None] + (there % counts - here) * strides
+        return np.where(wraps | ((there >= 0) & (there < counts)), near, -1)
 
     def owner(self, voxels: ArrayLike) -> Ints:
         """Return the tile that owns each voxel of the box: (M, 3) -> int64 (M,)."""
@@ -255,12 +250,7 @@ class Tiling:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the tiling as JSON."""
-        return {
-            "shape": list(self.shape),
-            "tile": self.tile,
-            "overlap": self.overlap,
-            "periodic": list(self.periodic),
-        }
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Tiling:
@@ -272,13 +262,8 @@ class Tiling:
         edges = "".join(
             f", open on {AXES[a]}" for a, periodic in enumerate(self.periodic) if not periodic
         )
-        shared = np.concatenate(
-            [
-                width[width > 0] if self.overlap else width
-                for axis in range(3)
-                for width in self.widths(axis)
-            ]
-        )
+        shared = np.concatenate([axis.widths.ravel() for axis in self._axes])
+        shared = shared[shared > 0] if self.overlap else shared
         span = "no overlap"
         if shared.size:
             low, high = int(shared.min()), int(shared.max())

@@ -23,7 +23,6 @@ class WindowsDone:
 
     Parameters
     ----------
-    windows : all windows.
     final : bool (blocks,).
     blocks : blocks that are not final and of which there are sums, ascending.
     included : bool (len(blocks), windows.most_per_block), the windows that are in them, by
@@ -114,9 +113,8 @@ class WindowRow:
             yield part
 
     def _part(self, row: int) -> Ints:
-        _, ny, nz = self.windows.counts
         x, y, z = (along[i] for along, i in zip(self._along, self._bricks[row], strict=True))
-        part = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
+        part = self.windows.grid.cuboid(x, y, z)
         local = np.indices((len(x), len(y), len(z))).reshape(3, -1).T
         bits = max(1, int(max(len(x), len(y), len(z)) - 1).bit_length())
         part = part[np.argsort(hilbert(local, bits), kind="stable")]
@@ -149,8 +147,7 @@ class WindowRow:
             below = self.windows.meeting.axes[axis].table[self._along[axis][index]]
             hits.append(np.unique(below[below >= 0], return_counts=True))
         (x, times_x), (y, times_y), (z, times_z) = hits
-        _, ny, nz = self.windows.blocks.counts
-        blocks = ((x[:, None, None] * ny + y[:, None]) * nz + z).ravel()
+        blocks = self.windows.blocks.cuboid(x, y, z)
         return blocks, (times_x[:, None, None] * times_y[:, None] * times_z).ravel()
 
 
@@ -169,9 +166,6 @@ class WindowOrder(Order):
 
     Parameters
     ----------
-    windows : all windows.
-    assignment : which rank paints which tiles.
-    rank : this rank.
     shard_edge : blocks along a shard, which one rank writes.
     batch : windows that are predicted at once.
     done : what earlier runs have done.

@@ -39,7 +39,7 @@ class ShardTask(Task):
         self.job, self.painting = job, job.painting
         done = self.painting.was_done(product)
         meeting = self.made_of()
-        order = MapOrder.of_shards(product, self.reads, meeting, job.assignment, job.rank, done)
+        order = MapOrder(product, self.reads, meeting, job.assignment, job.rank, done)
         for chunks in self.painting.done_before(self.reads):
             for i in range(0, len(chunks), CHUNK):
                 order.final(self.reads, chunks[i : i + CHUNK])
