@@ -100,6 +100,18 @@ def known(tiling: Tiling, tiles: ArrayLike) -> Ints:
     return np.stack([tiling.known_widths(a)[i] for a, i in enumerate(at)], axis=-2)
 
 
+def awaited_across_faces(tiling: Tiling, tiles: ArrayLike) -> Ints:
+    """Return the tile that a slab at each face is known to: (M,) -> int64 (M, 3, 2), -1 if none.
+
+    Where two tiles close a ring, the one waits across both faces of the other.
+    """
+    at = np.unravel_index(np.asarray(tiles, np.int64), tiling.counts)
+    shared = np.stack([np.stack(tiling.widths(a), -1)[i] for a, i in enumerate(at)], axis=-2)
+    # Neighbours never have one colour: of the two, one finds the slab painted.
+    owed = (shared > 0) & (known(tiling, tiles) == 0)
+    return np.where(owed, tiling.neighbours(tiles), -1)
+
+
 @cache
 def overlapping(tiling: Tiling, axis: int) -> NDArray[np.bool_]:
     """Whether a tile shares voxels with the tile at step -1, 0, +1 on one axis: bool (n, 3).

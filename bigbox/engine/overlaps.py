@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigbox.engine.transport import Parcel
+from bigbox.scheduler.stages import awaited_across_faces
 from bigbox.scheduler.stages import known as known_widths
-from bigbox.scheduler.stages import successors
 from bigbox.scheduler.tiling import Tiling
 
 Name = tuple[int, int, int]  # tile, axis, side
@@ -106,7 +106,7 @@ class Overlaps:
 
         fields: float32 (M, F, t, t, t).
         """
-        waiting = successors(self._tiling, tiles).reshape(-1, 3, 2)  # across each face
+        waiting = awaited_across_faces(self._tiling, tiles)
         slabs = []
         for row, axis, side in np.argwhere(waiting >= 0).tolist():
             tile = int(tiles[row])

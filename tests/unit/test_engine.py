@@ -18,6 +18,7 @@ from bigbox.engine.transport import Kind, Message
 from bigbox.painters.base import TileBatch
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
+from bigbox.store.painting import Painting
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialPainter
 from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
@@ -87,6 +88,24 @@ def test_batches_side_by_side_in_threads(
     tiling = Tiling(shape, 8, 2)
     assert report["tiles"] == tiling.size
     tb = Box.open(path).array("tb")[...]
+    assert tb.tobytes() == paint_by_stages(dm, tiling, painter, "levels").tobytes()
+
+
+def test_a_ring_of_two_tiles_waits_for_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tile knows slabs at both faces of the other, which need not be durable."""
+    path, dm = new_box(str(tmp_path), (12, 12, 12), 5)
+    painter = TrivialPainter(seed=1, box_shape=(12, 12, 12), tile=8)
+    monkeypatch.setattr(PaintOptions, "painter_of", lambda *_: painter)
+
+    def unread(self: Painting, tile: int) -> np.ndarray:
+        raise AssertionError(f"tile {tile} is read back")
+
+    monkeypatch.setattr(Painting, "read_fields", unread)
+    run.paint(PaintOptions(path, painter="trivial", batch=1, tile=8, overlap=1, quiet=True))
+    tb = Box.open(path).array("tb")[...]
+    tiling = Tiling((12, 12, 12), 8, 1)
     assert tb.tobytes() == paint_by_stages(dm, tiling, painter, "levels").tobytes()
 
 

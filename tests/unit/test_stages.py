@@ -167,3 +167,15 @@ def test_odd_rings_have_a_third_colour() -> None:
 def test_an_unknown_colouring_is_refused() -> None:
     with pytest.raises(ValueError, match="'rainbow'.*levels or paper"):
         stages.stages(Tiling((64,) * 3), "rainbow")
+
+
+@given(tilings())
+def test_slabs_are_awaited_where_the_neighbour_knows_them(tiling: Tiling) -> None:
+    tiles = np.arange(tiling.size)
+    near, known = tiling.neighbours(tiles), stages.known(tiling, tiles)
+    awaited = stages.awaited_across_faces(tiling, tiles)
+    for tile, axis, side in np.ndindex(awaited.shape):
+        there = near[tile, axis, side]
+        knows = there >= 0 and known[there, axis, 1 - side] > 0
+        assert awaited[tile, axis, side] == (there if knows else -1)
+    worked(tiling.size > 1)
