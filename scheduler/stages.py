@@ -84,11 +84,9 @@ def stage(tiling: Tiling, tiles: ArrayLike, colouring: str = "levels") -> Ints:
 def stage_counts(tiling: Tiling, colouring: str = "levels") -> Ints:
     """Return the number of tiles in each stage, int64 (stages,), from the counts per axis alone."""
     per_axis = [np.bincount(tiling.colours(a), minlength=3) for a in range(3)]
-    counts = [
-        sum(int(per_axis[0][i] * per_axis[1][j] * per_axis[2][k]) for i, j, k in members)
-        for members in triples(tiling, colouring)
-    ]
-    return np.array(counts, np.int64)
+    counts = np.einsum("i,j,k->ijk", *per_axis)
+    members = triples(tiling, colouring)
+    return np.array([sum(counts[t] for t in stage) for stage in members], np.int64)
 
 
 def known(tiling: Tiling, tiles: ArrayLike) -> Ints:
@@ -116,14 +114,13 @@ def awaited_across_faces(tiling: Tiling, tiles: ArrayLike) -> Ints:
 def overlapping(tiling: Tiling, axis: int) -> NDArray[np.bool_]:
     """Whether a tile shares voxels with the tile at step -1, 0, +1 on one axis: bool (n, 3).
 
-    Where two tiles close a ring, both steps lead to the same tile; only the first that shares
-    voxels is kept, so that no tile is counted twice.
+    Where two tiles close a ring, both steps lead to the same tile; the one that does not wrap round
+    is kept, so that no tile is counted twice, and the step back is always the opposite one.
     """
-    low, high = tiling.widths(axis)
-    up = high > 0
+    low, high = (width > 0 for width in tiling.widths(axis))
     if tiling.periodic[axis] and tiling.counts[axis] == 2:
-        up = up & (low == 0)
-    table = np.stack([low > 0, np.ones_like(up), up], axis=-1)
+        low, high = (low | high) & ((False, True), (True, False))
+    table = np.stack([low, np.ones_like(low), high], axis=-1)
     table.setflags(write=False)
     return table
 

@@ -15,11 +15,9 @@ from bigbox.scheduler.stages import (
     OFFSETS,
     check_colouring,
     face_shifts,
-    overlapping,
     predecessors,
     successors,
 )
-from bigbox.scheduler.tiling import Tiling
 
 
 class Tables:
@@ -31,15 +29,12 @@ class Tables:
 
     def __init__(self, assignment: Assignment, colouring: str) -> None:
         check_colouring(colouring)
-        self.bricks, self.tiling = bricks, tiling = assignment.bricks, assignment.tiling
+        self.bricks, self.tiling = assignment.bricks, assignment.tiling
         self.colouring = colouring
-        self.cell = bricks.cell_terms
+        self.cell = self.bricks.cell_terms
         self.wait_type = np.dtype(np.uint8 if colouring == "levels" else np.uint32)
         # The bit above those of the 6 or 26 predecessors.
         self.gate = self.wait_type.type(1 << (6 if colouring == "levels" else 26))
-        # Per axis (n, 3): the step that leads back, plus one. Not always the opposite one: in a
-        # ring of two tiles both steps lead to the other tile and only one of them is counted.
-        self.back = [self._back(tiling, a) for a in range(3)]
         # Per axis (n, 2): shift and bit to the tiles that wait across the two faces; bit 0: none.
         faces = [self._faces(a) for a in range(3)]
         self.face_shift = [shift for shift, _ in faces]
@@ -67,18 +62,9 @@ class Tables:
         per_rank = np.bincount(assignment.brick_rank, free, assignment.n_ranks)
         return 16 * per_rank < assignment.counts()
 
-    @staticmethod
-    def _back(tiling: Tiling, axis: int) -> Ints:
-        n, meets = tiling.counts[axis], overlapping(tiling, axis)
-        back = np.tile(np.array([2, 1, 0], np.int64), (n, 1))
-        if tiling.periodic[axis] and n == 2:
-            back[:, [0, 2]] = np.where(meets[::-1, 0], 0, 2)[:, None]
-        return back
-
     def _faces(self, axis: int) -> tuple[Ints, NDArray[np.uint8]]:
         cell, steps = self.cell[axis], face_shifts(self.tiling, axis, True)
-        back = self.back[axis][:, [0, 2]] // 2
-        bits = np.where(steps != 0, 1 << (2 * axis + back), 0).astype(np.uint8)
+        bits = np.where(steps != 0, (2 << 2 * axis, 1 << 2 * axis), 0).astype(np.uint8)
         return cell[np.arange(len(cell))[:, None] + steps] - cell[:, None], bits
 
     def initial(self, tiles: Ints) -> NDArray[np.unsignedinteger]:
@@ -98,13 +84,9 @@ class Tables:
             return rows, cell[rows] + shift[rows, column], bit[rows, column]
         after = successors(self.tiling, tiles, self.colouring)
         rows, column = np.nonzero(after >= 0)
-        steps = zip(self.back, at, OFFSETS[column].T + 1, strict=True)
-        x, y, z = (back[i[rows], step] for back, i, step in steps)
-        number = 9 * x + 3 * y + z
-        # `OFFSETS` leave out the step (0, 0, 0), which is number 13 of the 27.
-        number -= number > 13
         waiting = after[rows, column]
-        return rows, self.bricks.cell(waiting), np.uint32(1) << number.astype(np.uint32)
+        back = (len(OFFSETS) - 1 - column).astype(np.uint32)  # the opposite step
+        return rows, self.bricks.cell(waiting), np.uint32(1) << back
 
     def steps_of(self, tile: int) -> Sequence[tuple[int, int]]:
         """Return shift and bit of the tiles that wait for one tile, of "levels", in plain Python.
