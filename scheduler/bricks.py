@@ -24,10 +24,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.grid import Grid, Ints, Triple
+from bigbox.scheduler.grid import Grid, Ints, triple
 from bigbox.scheduler.tiling import Tiling
 
-CellsT = TypeVar("CellsT", Tiling, Grid)
+CellsT = TypeVar("CellsT", bound=Grid, covariant=True)
 
 
 def hilbert(coords: ArrayLike, bits: int) -> Ints:
@@ -58,8 +58,8 @@ def hilbert(coords: ArrayLike, bits: int) -> Ints:
 
 
 @dataclass(frozen=True)
-class Bricks(Generic[CellsT]):
-    """The tiles (or blocks) of a box in bricks of edge^3, in C order over `counts`.
+class Bricks(Grid, Generic[CellsT]):
+    """The tiles (or blocks) of a box in bricks of edge^3: a grid over tiles as others over voxels.
 
     Raises
     ------
@@ -73,41 +73,23 @@ class Bricks(Generic[CellsT]):
     def __post_init__(self) -> None:
         if self.edge < 1:
             raise ValueError(f"a brick has an edge of {self.edge} tiles: at least 1 is needed")
-
-    @cached_property
-    def _cuts(self) -> Grid:
-        return Grid.regular(self.grid.counts, self.edge)
-
-    @property
-    def counts(self) -> Triple:
-        """Number of bricks on x, y, z."""
-        return self._cuts.counts
-
-    @property
-    def size(self) -> int:
-        """Number of bricks in the box."""
-        return self._cuts.size
+        object.__setattr__(self, "axes", Grid.regular(self.grid.counts, self.edge).axes)
+        object.__setattr__(self, "shape", self.grid.counts)
 
     @property
     def slots(self) -> int:
         """Places for tiles in a brick, edge^3."""
         return self.edge**3
 
-    def coords(self, bricks: ArrayLike) -> Ints:
-        """Index of each brick on x, y, z: (M,) -> int64 (M, 3)."""
-        return self._cuts.coords(bricks)
-
     @cached_property
     def cell_terms(self) -> tuple[Ints, Ints, Ints]:
         """Per axis, int64[n]: the three terms whose sum is brick * edge^3 + slot of a tile."""
-        _, ny, nz = self.counts
-        e = self.edge
-        terms = []
-        for n, brick, slot in zip(self.grid.counts, (ny * nz, nz, 1), (e * e, e, 1), strict=True):
+        e, terms = self.edge, []
+        for n, brick, slot in zip(self.shape, self.strides, (e * e, e, 1), strict=True):
             i = np.arange(n, dtype=np.int64)
             terms.append(i // e * brick * self.slots + i % e * slot)
             terms[-1].setflags(write=False)
-        return terms[0], terms[1], terms[2]
+        return triple(terms)
 
     def cell(self, tiles: ArrayLike) -> Ints:
         """Return brick * edge^3 + slot: (M,) -> int64 (M,)."""
@@ -138,7 +120,7 @@ class Bricks(Generic[CellsT]):
 
     def tile_counts(self) -> Ints:
         """Return the number of tiles in every brick, int64[size]."""
-        x, y, z = (axis.length for axis in self._cuts.axes)
+        x, y, z = (axis.length for axis in self.axes)
         return (x[:, None, None] * y[:, None] * z).ravel()
 
     @cached_property

@@ -50,7 +50,7 @@ def _by_stage(tiling: Tiling, colouring: str) -> Iterator[Ints]:
             x, y, z = (np.flatnonzero(tiling.colours(a) == c) for a, c in enumerate(triple))
             step = max(1, CHUNK // (len(y) * len(z)))
             for i in range(0, len(x), step):
-                yield tiling.grid.cuboid(x[i : i + step], y, z)
+                yield tiling.cuboid(x[i : i + step], y, z)
 
 
 def critical_path(assignment: Assignment, cost: CostModel, colouring: str = "levels") -> float:

@@ -206,31 +206,36 @@ class AxisMeeting:
         return found
 
 
-@dataclass(frozen=True, eq=False)
 class Grid:
-    """A product of three covers, its items named by a linear index, C order over `counts`."""
+    """A product of three covers, its items named by a linear index, C order over `counts`.
+
+    Attributes
+    ----------
+    axes : the covers on x, y, z.
+    shape : voxels of the box.
+    """
 
     axes: tuple[Cover, Cover, Cover]
+    shape: Triple
 
-    @classmethod
-    def regular(cls, shape: Triple, edge: int) -> Grid:
+    def __init__(self, axes: tuple[Cover, Cover, Cover]) -> None:
+        self.axes = axes
+        self.shape = triple(axis.n for axis in axes)
+
+    @staticmethod
+    def regular(shape: Triple, edge: int) -> Grid:
         """Cut a box of `shape` voxels into cubes of `edge`; the box's end cuts the last ones."""
-        return cls(triple(Cover.regular(n, edge) for n in shape))
+        return Grid(triple(Cover.regular(n, edge) for n in shape))
 
-    @classmethod
-    def cutout(cls, shape: Triple, origin: Triple, edges: Triple) -> Grid:
+    @staticmethod
+    def cutout(shape: Triple, origin: Triple, edges: Triple) -> Grid:
         """Make a grid of one item: `edges` voxels from `origin` on."""
-        return cls(triple(map(Cover.equal, shape, origin, edges)))
+        return Grid(triple(map(Cover.equal, shape, origin, edges)))
 
     @cached_property
     def counts(self) -> Triple:
         """Number of items on x, y, z."""
         return triple(axis.count for axis in self.axes)
-
-    @property
-    def shape(self) -> Triple:
-        """Voxels of the box."""
-        return triple(axis.n for axis in self.axes)
 
     @property
     def strides(self) -> Triple:

@@ -246,4 +246,4 @@ def tile_gate(
 @lru_cache(maxsize=2)
 def _blocks_of_tiles(tiling: Tiling, margin: int, blocks: Grid) -> Meeting:
     """Blocks that lie under each tile, made once for all ranks of a simulation."""
-    return Meeting(tiling.grid.grown(margin), blocks)
+    return Meeting(tiling.grown(margin), blocks)

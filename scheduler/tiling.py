@@ -42,8 +42,8 @@ def _frozen(array: NDArray[Any]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """What the tiling is on one axis, of `n` voxels."""
+class _Row:
+    """The tiles of one axis, of `n` voxels."""
 
     n: int
     tile: int
@@ -117,11 +117,11 @@ class _Axis:
 
 
 @dataclass(frozen=True)
-class Tiling:
+class Tiling(Grid):
     """A box cut into overlapping tiles; everything else is arithmetic on it.
 
-    Tiles are named by a linear index, int64, C order over `counts`; every method takes arrays of M
-    of them. Nothing here holds an array over the tiles, only over the voxels of one axis.
+    It is a grid: tiles are named by a linear index, int64, C order over `counts`. Nothing here
+    holds an array over the tiles, only over those of one axis.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class Tiling:
                 f"overlap of {self.overlap} voxels reaches half a tile ({self.tile} voxels): "
                 f"at most {(self.tile - 1) // 2} are possible"
             )
-        for name, axis in zip(AXES, self._axes, strict=True):
+        for name, axis in zip(AXES, self._rows, strict=True):
             if axis.n < self.tile:
                 raise TilingError(
                     f"box is {axis.n} voxels on axis {name}, less than a tile of {self.tile}: "
@@ -169,69 +169,39 @@ class Tiling:
                     f"overlap by {axis.largest_overlap} voxels, half a tile of {self.tile} or "
                     f"more: the nearest sizes that work are {axis.nearest()}"
                 )
+        covers = triple(Cover.equal(row.n, row.origins, self.tile) for row in self._rows)
+        object.__setattr__(self, "axes", covers)
 
     @cached_property
-    def _axes(self) -> tuple[_Axis, _Axis, _Axis]:
+    def _rows(self) -> tuple[_Row, _Row, _Row]:
         rules = zip(self.shape, self.periodic, strict=True)
-        return triple(_Axis(n, self.tile, self.overlap, periodic) for n, periodic in rules)
-
-    @cached_property
-    def counts(self) -> Triple:
-        """Number of tiles on x, y, z."""
-        return triple(axis.count for axis in self._axes)
-
-    @property
-    def strides(self) -> Triple:
-        """Differences of the linear indices of next neighbours on x, y, z."""
-        return self.grid.strides
-
-    @property
-    def size(self) -> int:
-        """Number of tiles in the box."""
-        return self.grid.size
+        return triple(_Row(n, self.tile, self.overlap, periodic) for n, periodic in rules)
 
     def origins(self, axis: int) -> Ints:
         """First voxel of every tile along one axis, int64[n], ascending from 0."""
-        return self._axes[axis].origins
+        return self._rows[axis].origins
 
     def widths(self, axis: int) -> tuple[Ints, Ints]:
         """Voxels shared with the previous and with the next tile, int64[n] each; 0 at open ends."""
-        low, high = self._axes[axis].widths.T
+        low, high = self._rows[axis].widths.T
         return low, high
 
     def colours(self, axis: int) -> NDArray[np.uint8]:
         """Colour of every tile along one axis, uint8[n]: index % 2, or 2 to close an odd ring."""
-        return self._axes[axis].colours
+        return self._rows[axis].colours
 
     def known_widths(self, axis: int) -> Ints:
         """Voxels at the low and high face painted before the tile itself, int64 (n, 2).
 
         They are those shared with a neighbour of lower colour; the tile owns the rest.
         """
-        return self._axes[axis].known
-
-    @cached_property
-    def grid(self) -> Grid:
-        """The tiles as a grid."""
-        return Grid(triple(Cover.equal(a.n, a.origins, self.tile) for a in self._axes))
+        return self._rows[axis].known
 
     @cached_property
     def owned_grid(self) -> Grid:
         """What each tile owns, a partition; its pieces are counted in voxels of the tile."""
-        pairs = zip(self.grid.axes, self._axes, strict=True)
-        return Grid(triple(cover.trimmed(*axis.known.T) for cover, axis in pairs))
-
-    def coords(self, tiles: ArrayLike) -> Ints:
-        """Return the index of each tile on x, y, z: (M,) -> int64 (M, 3)."""
-        return self.grid.coords(tiles)
-
-    def index(self, coords: ArrayLike) -> Ints:
-        """Return the linear index of tiles given on x, y, z: (M, 3) -> int64 (M,)."""
-        return self.grid.index(coords)
-
-    def origin(self, tiles: ArrayLike) -> Ints:
-        """Return the lowest voxel of each tile: (M,) -> int64 (M, 3), in [0, N) on each axis."""
-        return self.grid.origin(tiles)
+        pairs = zip(self.axes, self._rows, strict=True)
+        return Grid(triple(cover.trimmed(*row.known.T) for cover, row in pairs))
 
     def neighbours(self, tiles: ArrayLike) -> Ints:
         """Face neighbours: (M,) -> int64 (M, 3, 2), side 0 low and 1 high; -1 past an open end."""
@@ -262,7 +232,7 @@ class Tiling:
         edges = "".join(
             f", open on {AXES[a]}" for a, periodic in enumerate(self.periodic) if not periodic
         )
-        shared = np.concatenate([axis.widths.ravel() for axis in self._axes])
+        shared = np.concatenate([row.widths.ravel() for row in self._rows])
         shared = shared[shared > 0] if self.overlap else shared
         span = "no overlap"
         if shared.size:

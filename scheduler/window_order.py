@@ -89,7 +89,7 @@ class WindowRow:
         bricks, owned = assignment.bricks, assignment.tiling.owned_grid
         # Per axis, the windows of every index of a brick.
         self._along: list[list[Ints]] = []
-        for cover, own, count in zip(windows.grid.axes, owned.axes, bricks.counts, strict=True):
+        for cover, own, count in zip(windows.axes, owned.axes, bricks.counts, strict=True):
             brick = own.holding(cover.middle) // bricks.edge
             self._along.append([np.flatnonzero(brick == b) for b in range(count)])
         x, y, z = (np.array([len(part) for part in along]) for along in self._along)
@@ -114,7 +114,7 @@ class WindowRow:
 
     def _part(self, row: int) -> Ints:
         x, y, z = (along[i] for along, i in zip(self._along, self._bricks[row], strict=True))
-        part = self.windows.grid.cuboid(x, y, z)
+        part = self.windows.cuboid(x, y, z)
         local = np.indices((len(x), len(y), len(z))).reshape(3, -1).T
         bits = max(1, int(max(len(x), len(y), len(z)) - 1).bit_length())
         part = part[np.argsort(hilbert(local, bits), kind="stable")]

@@ -27,7 +27,7 @@ from bigbox.scheduler.tiling import AXES, TilingError
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Grid):
     """Windows over a periodic box, named by a linear index, int64, C order over `counts`.
 
     Parameters
@@ -64,16 +64,12 @@ class Windows:
                     f" haloes are predicted in windows of {self.window}^3 voxels; ingest the box"
                     f" with --grid {self.window} or more"
                 )
-
-    @cached_property
-    def grid(self) -> Grid:
-        """The windows as a grid."""
-
-        def one(n: int) -> Cover:
-            count = -(-n // self.stride)
-            return Cover.equal(n, np.arange(count, dtype=np.int64) * n // count, self.window)
-
-        return Grid(triple(one(n) for n in self.shape))
+        counts = [-(-n // self.stride) for n in self.shape]
+        firsts = [
+            np.arange(count) * n // count for n, count in zip(self.shape, counts, strict=True)
+        ]
+        covers = triple(map(Cover.equal, self.shape, firsts, [self.window] * 3))
+        object.__setattr__(self, "axes", covers)
 
     @cached_property
     def blocks(self) -> Grid:
@@ -83,17 +79,7 @@ class Windows:
     @cached_property
     def meeting(self) -> Meeting:
         """The blocks that each window adds to."""
-        return Meeting(self.grid, self.blocks)
-
-    @property
-    def counts(self) -> Triple:
-        """Number of windows on x, y, z."""
-        return self.grid.counts
-
-    @property
-    def size(self) -> int:
-        """Number of windows."""
-        return self.grid.size
+        return Meeting(self, self.blocks)
 
     @property
     def most_per_block(self) -> int:
@@ -116,7 +102,7 @@ class Windows:
         """
         total = np.zeros(self.shape[axis], np.int64)
         reach = np.arange(self.window)
-        for origin in self.grid.axes[axis].first.tolist():
+        for origin in self.axes[axis].first.tolist():
             np.add.at(total, (origin + reach) % self.shape[axis], np.asarray(weights, np.int64))
         return total
 

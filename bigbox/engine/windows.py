@@ -83,7 +83,7 @@ class WindowTask(Task):
         """Return dm under the windows, float32 (B, n, n, n), n = window + 2 margin."""
         windows, margin = self.order.windows, self.painter.margin
         edge = windows.window + 2 * margin
-        corners = windows.grid.origin(units) - margin
+        corners = windows.origin(units) - margin
         return np.stack([self._reader.read(c, (edge,) * 3) for c in corners.tolist()])
 
     def compute(self, units: Ints, loaded: Float) -> Float:

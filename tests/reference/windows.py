@@ -10,7 +10,7 @@ from bigbox.scheduler.windows import Windows
 def voxels(windows: Windows, window: int) -> np.ndarray:
     """bool[shape]: the voxels under a window."""
     mask = np.zeros(windows.shape, bool)
-    origin = windows.grid.origin([window])[0]
+    origin = windows.origin([window])[0]
     at = [(o + np.arange(windows.window)) % n for o, n in zip(origin, windows.shape, strict=True)]
     mask[np.ix_(*at)] = True
     return mask

@@ -30,7 +30,7 @@ def windowed_tilings(draw: st.DrawFn) -> tuple[Windows, Tiling]:
 @given(windows())
 def test_origins_are_even_and_every_voxel_is_covered(windows: Windows) -> None:
     for axis, n in enumerate(windows.shape):
-        origins = windows.grid.axes[axis].first
+        origins = windows.axes[axis].first
         strides = np.diff(np.append(origins, origins[0] + n))
         assert origins[0] == 0 and strides.max() <= windows.stride
         assert strides.max() - strides.min() <= 1
@@ -164,7 +164,7 @@ def test_a_tile_opens_with_the_last_block_under_it(
     rng = np.random.default_rng(seed)
     final = rng.random(windows.blocks.size) < 0.3
     final[rng.integers(len(final))] = False
-    meeting = Meeting(tiling.grid.grown(margin), windows.blocks)
+    meeting = Meeting(tiling.grown(margin), windows.blocks)
     gate = Gate(meeting, np.arange(tiling.size), lambda parts: final[parts])
     done = set(np.flatnonzero(final).tolist())
     tiles = np.arange(tiling.size)
@@ -197,7 +197,7 @@ def test_a_great_box_is_planned_at_once() -> None:
     row = WindowRow(windows, assignment, 5, order.done_before)
     assert windows.size == 640**3 and order.total == windows.size // 64
     first = order.next_batch(False)
-    near = np.abs(windows.grid.origin(first) - windows.grid.origin(first[:1])).max()
+    near = np.abs(windows.origin(first) - windows.origin(first[:1])).max()
     assert near <= 64, "the windows of a batch lie side by side"
     blocks, counts = row.contributions()
     assert counts.max() == 5**3 and len(blocks) < 1.5 * windows.blocks.size / 64
