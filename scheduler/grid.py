@@ -159,6 +159,7 @@ class Cover:
         return found
 
 
+@dataclass(frozen=True, eq=False)
 class AxisMeeting:
     """Which intervals of one cover touch which of another, on one axis.
 
@@ -168,9 +169,8 @@ class AxisMeeting:
     count : items of b.
     """
 
-    def __init__(self, rows: list[list[Piece]], count: int) -> None:
-        self.rows = rows
-        self.count = count
+    rows: list[list[Piece]]
+    count: int
 
     @cached_property
     def table(self) -> Ints:
@@ -355,8 +355,8 @@ class Meeting:
 
 def _addends(tables: list[Ints], counts: Triple) -> tuple[Ints, ...]:
     """Tables per axis whose sum is a linear index over `counts`, below 0 where one has none."""
-    strides = (counts[1] * counts[2], counts[2], 1)
-    return tuple(np.where(t < 0, NONE, t * s) for t, s in zip(tables, strides, strict=True))
+    steps = (counts[1] * counts[2], counts[2], 1)
+    return tuple(np.where(t < 0, NONE, t * step) for t, step in zip(tables, steps, strict=True))
 
 
 class Gate:

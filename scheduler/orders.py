@@ -121,17 +121,16 @@ class TileOrder(Order):
     def __init__(
         self,
         policy: Policy,
-        assignment: Assignment,
-        rank: int,
         batch: int,
         product: str = "painted",
         gate: Gate | None = None,
         reads: str = "",
     ) -> None:
-        self.policy, self.assignment, self.rank, self.batch = policy, assignment, rank, batch
+        self.policy, self.batch = policy, batch
+        self.assignment, self.rank = policy.assignment, policy.rank
         self.product, self.gate, self.reads = product, gate, reads
         if gate is not None:
-            for part in in_chunks(assignment.tiles_of(rank)):
+            for part in in_chunks(self.assignment.tiles_of(self.rank)):
                 policy.opened(part[gate.is_open(part)])
 
     @property

@@ -77,8 +77,8 @@ class Policy:
     ) -> None:
         if not 0 <= rank < assignment.n_ranks:
             raise ValueError(f"rank {rank} does not exist: there are {assignment.n_ranks} ranks")
-        self._assignment = assignment
-        self._rank = rank
+        self.assignment = assignment
+        self.rank = rank
         self._tables = tables_of(assignment, colouring)
         self._few = FEW if colouring == "levels" else 0
         self._slots = assignment.bricks.slots
@@ -125,13 +125,13 @@ class Policy:
         """Return rows of own `tiles` and the other ranks that wait for them: int64, int32 (K,)."""
         tiles = np.asarray(tiles, np.int64)
         local, own = self._local(tiles)
-        self._refuse(tiles, ~own, f"is not one of rank {self._rank}")
+        self._refuse(tiles, ~own, f"is not one of rank {self.rank}")
         outer = np.flatnonzero(self._at[local] < self._inner)
         if not outer.size:
             return outer, np.empty(0, np.int32)
         rows, cell, _ = self._tables.steps(tiles[outer])
-        ranks = self._assignment.brick_rank[cell // self._slots]
-        other = ranks != self._rank
+        ranks = self.assignment.brick_rank[cell // self._slots]
+        other = ranks != self.rank
         return distinct_pairs(outer[rows[other]], ranks[other])
 
     def restore(self, done: ArrayLike) -> None:
@@ -148,7 +148,7 @@ class Policy:
             self.ready -= int(np.count_nonzero(before == READY))
             self.remaining -= int(np.count_nonzero(before != DONE))
             self._states[p] = DONE
-            self._release(part[self._near[self._assignment.bricks.of_tile(part)]])
+            self._release(part[self._near[self.assignment.bricks.of_tile(part)]])
 
     def done(self, tiles: ArrayLike) -> None:
         """Note own tiles that are painted: handed out before, and each once."""
@@ -157,7 +157,7 @@ class Policy:
             self._done_few(tiles.tolist())
             return
         local, own = self._local(tiles)
-        self._refuse(tiles, ~own, f"is done, but is not one of rank {self._rank}")
+        self._refuse(tiles, ~own, f"is done, but is not one of rank {self.rank}")
         p = self._at[local]
         for wrong in np.flatnonzero(self._states[p] != IN_FLIGHT)[:1]:
             self._contradict(int(tiles[wrong]), self._state[p[wrong]])
@@ -176,12 +176,12 @@ class Policy:
             cells = [self._cell(t) for t in numbers]
             for t, cell in zip(numbers, cells, strict=True):
                 if 0 <= self._local_of(cell) < self._span:
-                    raise ValueError(f"tile {t} arrived, but is rank {self._rank}'s own")
+                    raise ValueError(f"tile {t} arrived, but is rank {self.rank}'s own")
             for t, cell in zip(numbers, cells, strict=True):
                 self._release_one(t, cell)
             return
         _, own = self._local(tiles)
-        self._refuse(tiles, own, f"arrived, but is rank {self._rank}'s own")
+        self._refuse(tiles, own, f"arrived, but is rank {self.rank}'s own")
         self._release(tiles)
 
     def opened(self, tiles: ArrayLike) -> None:
@@ -224,9 +224,9 @@ class Policy:
     @cached_property
     def _near(self) -> NDArray[np.bool_]:
         """Bricks that are this rank's or touch one of them, bool[bricks]."""
-        bricks = self._assignment.bricks
+        bricks = self.assignment.bricks
         near = np.zeros(bricks.counts, bool)
-        at = bricks.coords(self._assignment.bricks_of(self._rank))
+        at = bricks.coords(self.assignment.bricks_of(self.rank))
         for step in product((-1, 0, 1), repeat=3):
             x, y, z = np.moveaxis((at + np.array(step)) % bricks.counts, -1, 0)
             near[x, y, z] = True
@@ -234,9 +234,9 @@ class Policy:
 
     def _urgency(self, tiles: Ints) -> NDArray[np.uint8]:
         """2 where a starved rank waits for the tile, through others too, 1 where another does."""
-        rank_of, starved = self._assignment.brick_rank, self._tables.starved
+        rank_of, starved = self.assignment.brick_rank, self._tables.starved
         found = np.zeros(len(tiles), np.uint8)
-        if self._assignment.n_ranks == 1:
+        if self.assignment.n_ranks == 1:
             return found
         if self._tables.colouring == "levels":
             waiting = self._tables.cone(tiles)
@@ -245,13 +245,13 @@ class Policy:
             waiting = iter([(rows, cell)])
         for rows, cell in waiting:
             rank = rank_of[cell // self._slots]
-            urgency = np.where(rank == self._rank, 0, 1 + starved[rank]).astype(np.uint8)
+            urgency = np.where(rank == self.rank, 0, 1 + starved[rank]).astype(np.uint8)
             np.maximum.at(found, rows, urgency)
         return found
 
     def _local(self, tiles: Ints) -> tuple[Ints, NDArray[np.bool_]]:
         """Address relative to the rank's first, and whether the tile is the rank's own."""
-        local = self._assignment.address(tiles) - self._first
+        local = self.assignment.address(tiles) - self._first
         return local, (local >= 0) & (local < self._span)
 
     def _cell(self, tile: int) -> int:
@@ -280,7 +280,7 @@ class Policy:
             cell = self._cell(t)
             local = self._local_of(cell)
             if not 0 <= local < self._span:
-                raise ValueError(f"tile {t} is done, but is not one of rank {self._rank}")
+                raise ValueError(f"tile {t} is done, but is not one of rank {self.rank}")
             p = self._at_view[local]
             if self._state[p] != IN_FLIGHT:
                 self._contradict(t, self._state[p])
@@ -316,7 +316,7 @@ class Policy:
         """Do the same for many tiles."""
         _, cell, bit = self._tables.steps(tiles)
         brick, slot = np.divmod(cell, self._slots)
-        local = self._assignment.place[brick] * np.int64(self._slots) + slot - self._first
+        local = self.assignment.place[brick] * np.int64(self._slots) + slot - self._first
         own = (local >= 0) & (local < self._span)
         self._clear(self._at[local[own]], bit[own])
 

@@ -102,7 +102,7 @@ def orders_of(
         orders.append(WindowOrder(windows, assignment, rank, edge, cost.window_batch, done))
         gate = tile_gate(assignment, rank, 0, windows.blocks, done.final)
     policy = Policy(assignment, rank, colouring, gated=gate is not None)
-    return [*orders, TileOrder(policy, assignment, rank, cost.batch, gate=gate, reads="halo")]
+    return [*orders, TileOrder(policy, cost.batch, gate=gate, reads="halo")]
 
 
 class Simulation:

@@ -112,6 +112,12 @@ class WindowRow:
                 part = part[self._done.awaited(part).any(axis=1)]
             yield part
 
+    def total(self) -> int:
+        """Return the number of windows of this rank."""
+        if self._done is None:
+            return int((self._high - self._low).sum())
+        return sum(len(part) for part in self.parts())
+
     def _part(self, row: int) -> Ints:
         x, y, z = (along[i] for along, i in zip(self._along, self._bricks[row], strict=True))
         part = self.windows.cuboid(x, y, z)
@@ -122,16 +128,14 @@ class WindowRow:
 
     def contributions(self) -> tuple[Ints, Ints]:
         """Return the blocks that these windows add to, ascending, and how many do: int64 each."""
-        found: list[Ints] = [np.empty(0, np.int64)]
-        counts: list[Ints] = [np.empty(0, np.int64)]
+        found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
         for row in range(len(self._bricks)):
             whole = self._whole[row] and self._done is None
-            blocks, times = self._whole_brick(row) if whole else self._part_brick(row)
-            found.append(blocks)
-            counts.append(times)
-        blocks, place = np.unique(np.concatenate(found), return_inverse=True)
+            found.append(self._whole_brick(row) if whole else self._part_brick(row))
+        touched, counts = map(np.concatenate, zip(*found, strict=True))
+        blocks, place = np.unique(touched, return_inverse=True)
         total = np.zeros(len(blocks), np.int64)
-        np.add.at(total, place, np.concatenate(counts))
+        np.add.at(total, place, counts)
         return blocks, total
 
     def _part_brick(self, row: int) -> tuple[Ints, Ints]:
@@ -203,7 +207,7 @@ class WindowOrder(Order):
         self.blocks_left = len(unfinished)
         # A run that was killed may have added all windows of a block, and not stored it.
         self.complete_before = unfinished[self.left[np.searchsorted(self.blocks, unfinished)] == 0]
-        self.total = sum(len(part) for part in row.parts())
+        self.total = row.total()
         self._parts = row.parts()
         self._part = np.empty(0, np.int64)
         self._unasked = self.total

@@ -88,9 +88,7 @@ class TileTask(Task):
         policy = Policy(job.assignment, job.rank, job.colouring, gated=gate is not None)
         for tiles in self.painting.done_before(PAINTED.name):
             policy.restore(tiles)
-        order = PaintOrder(
-            policy, job.assignment, job.rank, job.batch, PAINTED.name, gate, HALO.name
-        )
+        order = PaintOrder(policy, job.batch, PAINTED.name, gate, HALO.name)
         if self.painter.fields > 1:
             order.steps = StepLatents(job)
         super().__init__(PAINTED.name, "tile", order)
