@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,8 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.fields import TB, output_field
 from bigbox.store.layouts import PaintLayout, Recorded
+
+_OF_PAINTER = {one.name for one in fields(PainterSettings)}
 
 
 @dataclass(frozen=True)
@@ -67,21 +69,9 @@ class PaintOptions:
 
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""
-        return make_painter(
-            self.painter,
-            seed=self.seed,
-            realization=self.realization,
-            overlap_method=self.overlap_method,
-            sampler=self.sampler,
-            steps=self.steps,
-            tile=tiling.tile,
-            box_shape=tiling.shape,
-            device=device,
-            threads=threads,
-            seconds_per_tile=self.seconds_per_tile,
-            model=self.model,
-            compile=self.compile,
-        )
+        mine = {name: value for name, value in vars(self).items() if name in _OF_PAINTER}
+        machine = {"device": device, "threads": threads}
+        return make_painter(self.painter, box_shape=tiling.shape, **mine | machine)
 
     def halo_painter_of(self, device: str, threads: int) -> HaloPainter:
         """Make the painter of haloes that goes with it."""

@@ -11,17 +11,20 @@ import numpy as np
 from tqdm import tqdm
 
 
-@dataclass
+@dataclass(frozen=True)
 class Goal:
     """How many units of a task there are, over all ranks, and how many earlier runs have done.
 
     A task without a noun is not shown, the first one with `main` has the bar.
     """
 
-    noun: str
-    total: int
+    noun: str = ""
+    total: int = 0
     already: int = 0
     main: bool = False
+
+
+NO_GOAL = Goal()
 
 
 class Progress:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
-from bigbox.engine.job import Job, Leases, PaintSpec, Prepared, prepare
+from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.options import PaintOptions, check_alike, check_model, device_of
 from bigbox.engine.stop import StopRequest
@@ -91,11 +91,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
         options.colouring,
         overlap_method(options.overlap_method).task,
     )
-    leases = Leases()
-
-    def begin() -> Prepared:
-        nonlocal leases
-        prepared, leases = prepare(
+    prepared = world.first(
+        lambda: prepare(
             spec,
             options.open("r+"),
             n_ranks=world.size,
@@ -103,12 +100,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
             discard=options.discard,
             discard_halo=options.discard_halo,
         )
-        return prepared
-
-    prepared = world.first(begin)
-    return world.each(
-        lambda: Job(options.open("r+"), spec, prepared, world.rank, world.size, leases=leases)
     )
+    return world.each(lambda: Job(options.open("r+"), spec, prepared, world.rank, world.size))
 
 
 def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:

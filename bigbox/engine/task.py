@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from bigbox.engine.progress import NO_GOAL, Goal
 from bigbox.engine.transport import Parcel
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome
@@ -25,9 +26,8 @@ class Task:
 
     Parameters
     ----------
-    product : name of the field that its units make final.
-    noun : what a unit is called.
-    order : which units, and when.
+    order : which units, and when; it names the field that they make final.
+    goal : how many units there are, where progress is to be shown.
     on_device : whether `compute` needs the device. Else load, compute and store run in one thread
         of the task's own, one unit after the other.
     stores_waiting : batches that may wait to be stored before the device pauses: bounds memory.
@@ -38,8 +38,8 @@ class Task:
     stores_waiting = 2
     stopped = True
 
-    def __init__(self, product: str, noun: str, order: Order) -> None:
-        self.product, self.noun, self.order = product, noun, order
+    def __init__(self, order: Order, goal: Goal = NO_GOAL) -> None:
+        self.product, self.order, self.goal = order.product, order, goal
 
     def next_batch(self, idle: bool) -> Ints:
         """Return the next units, int64; empty where there are none now."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigbox.engine.overlaps import Overlaps, Slab, packed
+from bigbox.engine.progress import Goal
 from bigbox.engine.task import Task
 from bigbox.engine.transport import Parcel
 from bigbox.errors import BigboxError
@@ -78,22 +79,22 @@ class TileTask(Task):
     """
 
     def __init__(self, job: Job) -> None:
-        self.tiling, self.painter, self.painting = job.tiling, job.painter, job.painting
+        self.tiling, self.painter, self.painting = job.tiling, job.spec.painter, job.painting
         self._rank_of, self._rank = job.assignment.rank_of, job.rank
         gate = None
         if job.halo_painting is not None:
             blocks, final = job.halo_painting.layout.windows.blocks, job.halo_painting.was_done
             margin = self.painter.margin
             gate = tile_gate(job.assignment, job.rank, margin, blocks, final(HALO.name))
-        policy = Policy(job.assignment, job.rank, job.colouring, gated=gate is not None)
+        policy = Policy(job.assignment, job.rank, job.spec.colouring, gated=gate is not None)
         for tiles in self.painting.done_before(PAINTED.name):
             policy.restore(tiles)
         order = PaintOrder(
-            policy, job.assignment, job.rank, job.batch, PAINTED.name, gate, HALO.name
+            policy, job.assignment, job.rank, job.spec.batch, PAINTED.name, gate, HALO.name
         )
         if self.painter.fields > 1:
             order.steps = StepLatents(job)
-        super().__init__(PAINTED.name, "tile", order)
+        super().__init__(order, Goal("tile", self.tiling.size, job.already, main=True))
         self._steps = order.steps
         self._reader = job.reader(self.painter.input) if self.painter.input else None
         self._overlaps = Overlaps(

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.engine.progress import Goal
 from bigbox.engine.sums import Bool, Float, Sums
 from bigbox.engine.task import Task
 from bigbox.engine.transport import Parcel
@@ -32,7 +33,7 @@ from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Mail, Outcome
 from bigbox.scheduler.window_order import WindowOrder
 from bigbox.store.cutouts import CutoutReader
-from bigbox.store.fields import DM, HALO
+from bigbox.store.fields import DM
 
 if TYPE_CHECKING:
     from bigbox.engine.job import Job
@@ -61,12 +62,11 @@ class WindowTask(Task):
     def __init__(self, job: Job, painter: HaloPainter, painting: HaloPainting) -> None:
         self.painter, self.painting = painter, painting
         layout = painting.layout
-        windows = layout.windows
-        done = painting.done_of(np.arange(windows.blocks.size))
+        done, edge = painting.windows_done, layout.edge
         self.order: WindowOrder = WindowOrder(
-            windows, job.assignment, job.rank, layout.edge, painter.batch, done
+            layout.windows, job.assignment, job.rank, edge, painter.batch, done
         )
-        super().__init__(HALO.name, "window", self.order)
+        super().__init__(self.order, Goal("window", painting.windows_left))
         self._sums = Sums(
             self.order, painter.weights, painter.channels, painting, job.limits.sum_bytes
         )

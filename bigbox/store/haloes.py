@@ -26,47 +26,27 @@ from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import (
-    HaloLayout,
-    Recorded,
-    halo_ledger,
-    haloes_of,
-    saved_of,
-    windows_done,
-)
-from bigbox.store.lease import LINGER, Lease
+from bigbox.store.layouts import HaloLayout, Recorded
+from bigbox.store.lease import LINGER
 from bigbox.store.product import ChunkReader
 from bigbox.store.run import Begun, Start, discard_run
-from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, sums_directory
+from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, saved_sums, sums_directory
 from bigbox.store.shards import Float
 from bigbox.store.writer import RunWriter
 
 Bool = npt.NDArray[np.bool_]
 
 
-def start_haloes(
-    box: Box,
-    layout: HaloLayout,
-    identity: Mapping[str, Any],
-    found: Recorded[HaloLayout] | None = None,
-) -> Start[HaloLayout]:
-    """Return the start of a run that paints haloes, for rank 0: see `bigbox.store.run.Start`."""
-    look, ledger = lambda: haloes_of(box), halo_ledger(box)
-    return Start(box.path, ledger, layout, identity, look, found, keeps_layout=True)
-
-
 @dataclass(frozen=True)
-class BegunHaloes:
+class BegunHaloes(Begun[HaloLayout]):
     """A run that paints haloes and has begun, for all ranks.
 
     Parameters
     ----------
-    run : the run.
     sums : the saved sums that it goes on from.
     windows_left : windows that it has to predict.
     """
 
-    run: Begun[HaloLayout]
     sums: SavedSums
     windows_left: int
 
@@ -77,26 +57,31 @@ def begin_haloes(
     about: Mapping[str, Any],
     attributes: Mapping[str, Any],
     linger: float = LINGER,
-) -> tuple[BegunHaloes, Lease]:
-    """Begin a run that paints haloes; return it with the first rank's lease."""
-    ledger = start.ledger
-    found = start.found if start.difference is None else None
-    windows = start.layout.windows
-    left = windows.size
-    if found is not None:
-        saved = saved_of(ledger, found.layout, found.state)
-        left = windows_done(found.layout, found.state, saved).left()
-    begun, lease = start.begin(disk, {**about, "windows": left}, attributes, linger)
+) -> BegunHaloes:
+    """Begin a run that paints haloes: see `Start.begin`."""
+    ledger, left = start.ledger, start.layout.windows.size
+    if start.found is not None and start.difference is None:
+        left = windows_done(start.found).left()
+    begun = start.begin(disk, {**about, "windows": left}, attributes, linger)
+    lease = begun.lease
+    assert lease is not None
     try:
         with explained(ledger.path), lease.fenced():
             disk.make_dir(sums_directory(ledger))
-            saved = saved_of(ledger, begun.layout, begun.state)
+            saved = saved_sums(ledger, begun.layout.windows.most_per_block, begun.state.done[0])
             made, tmp = count(1), ledger.tmp_of(begun.epoch)
             remove_unused(disk, ledger, saved, lambda name: tmp / f"start-{next(made)}-{name}")
     except BaseException:
         lease.close()
         raise
-    return BegunHaloes(begun, saved, left), lease
+    return BegunHaloes(**vars(begun), sums=saved, windows_left=left)
+
+
+def windows_done(found: Recorded[HaloLayout]) -> WindowsDone:
+    """Return what is done of the windows, with the sums that earlier runs have saved."""
+    windows, final = found.layout.windows, found.state.done[0]
+    saved = saved_sums(found.ledger, windows.most_per_block, final)
+    return WindowsDone(windows, final, *saved.included())
 
 
 def discard_haloes(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bool:
@@ -104,13 +89,14 @@ def discard_haloes(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bo
 
     Returns whether there were any. Raises BadInput while a run holds the lease.
     """
-    return discard_run(halo_ledger(box), box.path, (HALO.name,), disk, linger)
+    return discard_run(HaloLayout.ledger(box), box.path, (HALO.name,), disk, linger)
 
 
 class HaloPainting(RunWriter[HaloLayout]):
     """A rank's handle on a run that paints haloes. Then `close`.
 
-    Thread safe, but for sums: those are one thread's.
+    Thread safe, but for sums: those are one thread's. windows_done: what all ranks had done when
+    the run began.
     """
 
     def __init__(
@@ -120,13 +106,12 @@ class HaloPainting(RunWriter[HaloLayout]):
         assignment: Assignment,
         rank: int = 0,
         disk: Disk = DISK,
-        lease: Lease | None = None,
     ) -> None:
-        run, saved = begun.run, begun.sums
-        windows, edge = run.layout.windows, run.layout.edge
+        saved, windows, edge = begun.sums, begun.layout.windows, begun.layout.edge
         ranks = assignment.rank_of_middle(Grid.regular(windows.shape, edge * windows.block))
-        super().__init__(box.path, halo_ledger(box), run, rank, ranks, disk, lease)
-        self.state, self.saved, self.windows_left = run.state, saved, begun.windows_left
+        super().__init__(box, begun, rank, ranks, disk)
+        self.windows_done = WindowsDone(windows, begun.state.done[0], *saved.included())
+        self.windows_left = begun.windows_left
         block = self.products[0].bricks.of_tile(saved.lines["block"].astype(np.int64))
         self._sums = SumsFile(
             disk,
@@ -137,10 +122,6 @@ class HaloPainting(RunWriter[HaloLayout]):
             saved.only(ranks[block] == rank),
             self.temporary,
         )
-
-    def done_of(self, blocks: Ints) -> WindowsDone:
-        """Return what all ranks had done of these blocks when the run began; blocks: ascending."""
-        return windows_done(self.layout, self.state, self.saved, blocks)
 
     def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
         """Keep the sums of a block that is not final, int64 (channels, b, b, b), on the disk.

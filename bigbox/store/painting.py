@@ -1,4 +1,4 @@
-"""Begin a painting of tb, and one rank's hand on it: tiles in, tiles out, tb assembled.
+"""One rank's hand on a painting of tb: tiles in, tiles out, tb assembled.
 
 Tiles are appended and shards of tb written as in `bigbox.store.product`; step latents are put in
 place before the record of their tile.
@@ -7,10 +7,9 @@ place before the record of their tile.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +17,15 @@ import numpy.typing as npt
 from bigbox.errors import BigboxError
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.grid import Ints
-from bigbox.store.box import Box, make_realization
+from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import STEPS, TB
 from bigbox.store.layouts import PaintLayout, painting_of
-from bigbox.store.lease import LINGER, Lease
+from bigbox.store.lease import LINGER
 from bigbox.store.ledger import Ledger
-from bigbox.store.run import Begun, Start, discard_run
+from bigbox.store.run import Begun, discard_run
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
 from bigbox.store.writer import RunWriter
-
-
-def start_painting(
-    box: Box, layout: PaintLayout, identity: Mapping[str, Any]
-) -> Start[PaintLayout]:
-    """Return the start of a run that paints tb, for rank 0: see `bigbox.store.run.Start`."""
-    return Start(
-        box.place,
-        Ledger(box.place),
-        layout,
-        identity,
-        lambda: painting_of(box),
-        prepare=lambda disk: make_realization(disk, box),
-    )
 
 
 def discard_painting(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bool:
@@ -63,10 +48,9 @@ class Painting(RunWriter[PaintLayout]):
         rank: int = 0,
         n_ranks: int = 1,
         disk: Disk = DISK,
-        lease: Lease | None = None,
     ) -> None:
         ranks = Assignment(begun.layout.bricks, n_ranks).brick_rank
-        super().__init__(box.place, Ledger(box.place), begun, rank, ranks, disk, lease)
+        super().__init__(box, begun, rank, ranks, disk)
 
     def commit_tiles(self, tiles: npt.ArrayLike, fields: Float) -> None:
         """Store painted tiles for good: they are done when this returns.

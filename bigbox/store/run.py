@@ -12,7 +12,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Generic
 
 from bigbox.errors import BadInput
+from bigbox.store.box import Box, make_realization
 from bigbox.store.durable import Disk, explained
-from bigbox.store.layouts import LayoutT, Recorded
+from bigbox.store.layouts import LayoutT, Recorded, recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger, State
 from bigbox.store.metadata import group_metadata, read_json
@@ -38,14 +39,19 @@ class Begun(Generic[LayoutT]):
     Parameters
     ----------
     epoch : the run's number.
-    layout, identity : what is painted.
+    layout : what is painted.
     state : what earlier runs have done.
+    lease : the first rank's. It does not travel: the others take their own.
     """
 
     epoch: int
     layout: LayoutT
-    identity: dict[str, Any]
     state: State
+    lease: Lease | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lease behind."""
+        return self.__dict__ | {"lease": None}
 
 
 class Start(Generic[LayoutT]):
@@ -53,36 +59,27 @@ class Start(Generic[LayoutT]):
 
     Parameters
     ----------
-    place : the group that the products stand in.
-    ledger : the ledger of the run.
+    box : the box, opened to be written.
     layout : what is painted.
     identity : JSON, everything that decides the bytes.
-    look : returns what the ledger says, as `layouts.painting_of` and `haloes_of` do. It is asked
-        again only where another run has begun since.
-    found : what the ledger said, where that is known.
-    keeps_layout : whether a painting that has begun with this identity keeps its layout.
-    prepare : makes what must stand on the disk before the ledger.
+    found : what the ledger says, where that is known. It is read again only where another run has
+        begun since.
     """
 
     def __init__(
         self,
-        place: Path,
-        ledger: Ledger,
+        box: Box,
         layout: LayoutT,
         identity: Mapping[str, Any],
-        look: Callable[[], Recorded[LayoutT] | None],
         found: Recorded[LayoutT] | None = None,
-        keeps_layout: bool = False,
-        prepare: Callable[[Disk], None] = lambda disk: None,
     ) -> None:
-        self.place, self.ledger, self.layout = place, ledger, layout
-        self._look, self._prepare = look, prepare
+        self.box, self.place, self.ledger = box, layout.place(box), layout.ledger(box)
         self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
-        self._newest = found.newest if found else ledger.newest()
-        self.found = found or look()
-        if keeps_layout and self.found is not None and self.found.identity == self.identity:
-            self.layout = self.found.layout
-        self.wanted = {"identity": self.identity, **self.layout.as_dict()}
+        self.found = found or recorded(box, type(layout))
+        if layout.kept and self.found is not None and self.found.identity == self.identity:
+            layout = self.found.layout
+        self.layout = layout
+        self.wanted = {"identity": self.identity, **layout.as_dict()}
 
     @property
     def difference(self) -> tuple[str, Any, Any] | None:
@@ -99,13 +96,14 @@ class Start(Generic[LayoutT]):
         """Raise BadInput where the run would be refused."""
         refuse_others(self.place, self.layout.arrays())
         difference = self.difference
-        if self.found is not None and difference and self.found.state.done[0].any():
-            key, old, new = difference
-            raise BadInput(
-                f"{self.place}: {self.layout.noun} with {key} = {old}, this run asks for {new};"
-                f" paint with the old value, or give that painting up with {self.layout.way_out},"
-                " or use another copy of the box"
-            )
+        with suppress(FileNotFoundError):  # of a painting that another command gives up just now
+            if self.found is not None and difference and self.found.state.done[0].any():
+                key, old, new = difference
+                raise BadInput(
+                    f"{self.place}: {self.layout.noun} with {key} = {old}, this run asks for"
+                    f" {new}; paint with the old value, or give that painting up with"
+                    f" {self.layout.way_out}, or use another copy of the box"
+                )
 
     def begin(
         self,
@@ -113,15 +111,15 @@ class Start(Generic[LayoutT]):
         about: Mapping[str, Any],
         attributes: Mapping[str, Any] | None = None,
         linger: float = LINGER,
-    ) -> tuple[Begun[LayoutT], Lease]:
-        """Begin the run; the lease that comes with it is the first rank's.
+    ) -> Begun[LayoutT]:
+        """Begin the run.
 
         about: noted with the run's number; attributes: of the arrays, where they are made anew.
         Raises BadInput where another run holds the lease, the store cannot be written, or some
         chunks are made already with another identity.
         """
         self.check()
-        self._prepare(disk)
+        make_realization(disk, self.box)
         with explained(self.ledger.path):
             make_ledger(disk, self.ledger)
             lease = Lease.exclusive(disk, self.ledger, linger)
@@ -129,8 +127,9 @@ class Start(Generic[LayoutT]):
                 newest = self.ledger.newest()
                 fence_off(disk, self.ledger, newest)
                 found = self.found
-                if newest != self._newest or (found and not self.ledger.is_current(found.state)):
-                    found = self.found = self._look()
+                known = found is not None and found.newest == newest
+                if found is None or not (known and self.ledger.is_current(found.state)):
+                    found = self.found = recorded(self.box, type(self.layout))
                     self.check()
                 fresh = found is None or self.difference is not None
                 if found is None or fresh:
@@ -146,7 +145,7 @@ class Start(Generic[LayoutT]):
                 lease.close()
                 raise
             lease.share(linger)
-        return Begun(lease.epoch, self.layout, self.identity, state), lease
+        return Begun(lease.epoch, self.layout, state, lease)
 
     def _make_arrays(self, disk: Disk, epoch: int, attributes: Mapping[str, Any]) -> None:
         """Make the empty arrays without a name, then give them one: only the newest run can."""

@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from bigbox.errors import BigboxError
 from bigbox.scheduler.grid import CHUNK, Ints
+from bigbox.store.box import Box
 from bigbox.store.durable import Disk, explained
 from bigbox.store.layouts import LayoutT
 from bigbox.store.lease import Lease
-from bigbox.store.ledger import Ledger
 from bigbox.store.product import ChunkReader, Sharded, true_in_parts
 from bigbox.store.records import BEGUN, COMPLETE, Records, RecordWriter, made, make_records, revoked
 from bigbox.store.run import Begun
@@ -42,31 +42,27 @@ class RunWriter(Generic[LayoutT]):
 
     Parameters
     ----------
-    place : the group that the products stand in.
-    ledger : the ledger.
+    box : the box, opened to be written.
     begun : the run, as rank 0 has begun it.
     rank : this rank.
     brick_rank : int32 (bricks,), the rank of every brick of product 0.
     disk : what writes.
-    lease : the first rank's; the others take their own.
     """
 
     def __init__(
         self,
-        place: Path,
-        ledger: Ledger,
+        box: Box,
         begun: Begun[LayoutT],
         rank: int,
         brick_rank: npt.NDArray[np.int32],
         disk: Disk,
-        lease: Lease | None = None,
     ) -> None:
         self.rank, self.epoch, self.layout = rank, begun.epoch, begun.layout
-        self.place, self.ledger = place, ledger
-        self.products = begun.layout.products(place)
+        self.place, self.ledger = begun.layout.place(box), begun.layout.ledger(box)
+        self.products = begun.layout.products(self.place)
         self.names = {product.name: n for n, product in enumerate(self.products)}
         self._disk = disk
-        self._tmp = ledger.tmp_of(begun.epoch)
+        self._tmp = self.ledger.tmp_of(begun.epoch)
         self._lock = Lock()  # of the bricks open for appending
         self._broken = ""
         self._cause: BigboxError | None = None
@@ -76,10 +72,11 @@ class RunWriter(Generic[LayoutT]):
         self._ends = begun.state.ends.copy()
         self._begun: set[int] = set()
         self._open: OrderedDict[int, AppendShard] = OrderedDict()
-        self._lease = lease or Lease.shared(disk, ledger, begun.epoch)
+        lease = None if rank else begun.lease
+        self._lease = lease or Lease.shared(disk, self.ledger, begun.epoch)
         try:
-            self._records = RecordWriter(disk, ledger.records_path, begun.epoch, rank)
-            self.reader = ChunkReader(self.products[0], self._ends, ledger)
+            self._records = RecordWriter(disk, self.ledger.records_path, begun.epoch, rank)
+            self.reader = ChunkReader(self.products[0], self._ends, self.ledger)
             with explained(self.products[0].path), self._lease.fenced():
                 self._cut_torn_tails()
         except BaseException:

@@ -21,7 +21,8 @@ from bigbox.store import product, writer
 from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
 from bigbox.store.layouts import PaintLayout, painting_of
-from bigbox.store.painting import Painting, discard_painting, start_painting
+from bigbox.store.painting import Painting, discard_painting
+from bigbox.store.run import Start
 from bigbox.store.shards import DamagedChunk
 from bigbox.store.status import status
 from bigbox.store.verify import verify
@@ -91,7 +92,7 @@ def test_readable_by_zarr_while_it_goes_on(tmp_path: Path) -> None:
 
 def test_another_identity_is_refused_only_over_painted_tiles(tmp_path: Path) -> None:
     case = case_of(tmp_path)
-    start_painting(case.box, case.layout, {"seed": 0}).begin(Disk(), {})[1].close()
+    Start(case.box, case.layout, {"seed": 0}).begin(Disk(), {}).lease.close()
     finish(case, steps=1)  # nothing was painted: seed 1 simply takes its place
     other = Case(case.box, case.tiling, case.edge, seed=2)
     with pytest.raises(BadInput, match=r"seed = 1, this run asks for 2.*--discard"):
@@ -265,8 +266,8 @@ def test_a_torn_tail_is_cut_when_the_next_run_starts(tmp_path: Path) -> None:
 
 def test_a_lone_rank_begins_and_joins_its_own_run(tmp_path: Path) -> None:
     case = case_of(tmp_path)
-    begun, lease = start_painting(case.box, case.layout, {"a": 1}).begin(Disk(), {})
-    with Painting(case.box, begun, lease=lease) as rank:
+    begun = Start(case.box, case.layout, {"a": 1}).begin(Disk(), {})
+    with Painting(case.box, begun) as rank:
         assert rank.epoch == 1 and not list(rank.done_before("latents/painted"))
         tile = int(np.flatnonzero((case.tiling.coords(np.arange(36)) == 0).all(1))[0])
         rank.commit_tiles([tile], painted(case.tiling, tile, 1, lambda t: np.zeros(1))[None, None])
