@@ -32,13 +32,12 @@ from bigbox.store.haloes import (
     HaloPainting,
     HaloReader,
     begin_haloes,
-    discard_haloes,
     windows_done,
 )
 from bigbox.store.layouts import HaloLayout, PaintLayout, Recorded, haloes_of, painting_of
 from bigbox.store.lease import LINGER
-from bigbox.store.painting import Painting, discard_painting
-from bigbox.store.run import Begun, Start
+from bigbox.store.painting import Painting
+from bigbox.store.run import Begun, Start, discard
 from bigbox.store.shards import DamagedChunk
 
 # What an identity says of the machine: no longer of interest once all is painted.
@@ -166,7 +165,7 @@ def _discard(
         if painted.layout.tiling == spec.layout.tiling and painted.identity == identity:
             return
     if not discard_halo:
-        discard_painting(box)
+        discard(box, PaintLayout)
         return
     if found is None and box.has(HALO.name):
         raise BadInput(f"{box.path}/halo: was not painted by bigbox and is never discarded")
@@ -175,8 +174,8 @@ def _discard(
         run = painting_of(one)
         on_them = found and run and run.identity.get("halo") == found.identity
         if on_them or realization == box.realization:
-            discard_painting(one)
-    discard_haloes(box)
+            discard(one, PaintLayout)
+    discard(box, HaloLayout)
 
 
 class Job:
@@ -206,13 +205,15 @@ class Job:
         self.box, self.spec, self.rank, self.limits = box, spec, rank, limits or Limits()
         self.assignment = Assignment(spec.layout.bricks, n_ranks)
         self.tiling = self.assignment.tiling
-        self.halo_found = prepared.halo_found
         self.already = int(prepared.painting.state.done[0].sum())
         self.halo_painting: HaloPainting | None = None
         try:
             if (haloes := prepared.haloes) is not None:
                 self.halo_painting = HaloPainting(box, haloes, self.assignment, rank, disk)
             self.painting = Painting(box, prepared.painting, rank, n_ranks, disk)
+            self._blocks = self.halo_painting.reader if self.halo_painting is not None else None
+            if prepared.halo_found is not None:
+                self._blocks = prepared.halo_found.reader()
         except BaseException:
             if self.halo_painting is not None:
                 self.halo_painting.close()
@@ -224,11 +225,8 @@ class Job:
     def reader(self, name: str) -> CutoutReader:
         """Return a reader of an array of the box, of haloes also while they are painted."""
         cache = self.limits.block_cache_bytes
-        if name == HALO.name and self.halo_painting is not None:
-            blocks = self.halo_painting.layout.windows.blocks
-            return HaloReader(self.box, self.halo_painting.reader, blocks, cache)
-        if name == HALO.name and (found := self.halo_found) is not None:
-            return HaloReader.of(self.box, found, cache)
+        if name == HALO.name and self._blocks is not None:
+            return HaloReader(self.box, self._blocks, cache)
         return CutoutReader(self.box.array(name), self.tiling.periodic, cache)
 
     def tasks(self) -> list[Task]:

@@ -11,13 +11,16 @@ Sums of floats depend on the order of adding, hence on ranks and batches; those 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
 from bigbox.scheduler.window_order import WindowOrder
+
+if TYPE_CHECKING:
+    from bigbox.store.haloes import HaloPainting
 
 Ints = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -31,16 +34,6 @@ CUT = 9.5
 SANE = 38.0
 
 
-class Aside(Protocol):
-    """Where sums go when memory is short, and where those of earlier runs come from."""
-
-    def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
-        """Take the sums of a block over some windows; there are none of it here."""
-
-    def put_back(self, block: int) -> tuple[Bool, Ints] | None:
-        """Give them back; None where there are none."""
-
-
 class Sums:
     """Sums of the blocks that one rank has a part in, at most `limit_bytes` of them in memory.
 
@@ -49,7 +42,7 @@ class Sums:
     order : which windows are awaited by which blocks, and what is complete.
     weights : int64 (window,), of a voxel in the average, on one axis.
     channels : of haloes.
-    aside : takes what does not fit.
+    aside : takes what does not fit, and has what earlier runs have left.
     limit_bytes : see above; one block is always held.
 
     Raises
@@ -63,7 +56,7 @@ class Sums:
         order: WindowOrder,
         weights: npt.ArrayLike,
         channels: int,
-        aside: Aside,
+        aside: HaloPainting,
         limit_bytes: int,
     ) -> None:
         self._order = order

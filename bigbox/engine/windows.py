@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,14 +38,6 @@ if TYPE_CHECKING:
     from bigbox.engine.job import Job
     from bigbox.painters.base import HaloPainter
     from bigbox.store.haloes import HaloPainting
-
-
-@dataclass
-class Settled:
-    """What adding to the sums came to: own blocks that are durable, and sums owed to others."""
-
-    final: list[int] = field(default_factory=list)
-    owed: list[Mail] = field(default_factory=list)
 
 
 class WindowTask(Task):
@@ -97,7 +88,7 @@ class WindowTask(Task):
             )
         return logs
 
-    def store(self, units: Ints, result: npt.NDArray[np.float32]) -> Settled:
+    def store(self, units: Ints, result: npt.NDArray[np.float32]) -> Outcome:
         """Add predictions to the sums; store the blocks that are complete."""
         self._changed = True
         complete: list[int] = []
@@ -105,19 +96,19 @@ class WindowTask(Task):
             complete += self._sums.add(window, logs)
         return self._settle(complete)
 
-    def receive(self, chunks: Ints, parcel: Parcel) -> Settled:
+    def receive(self, chunks: Ints, parcel: Parcel) -> Outcome:
         """Add the sums of another rank to those of one block."""
         self._changed = True
         windows = _unpacked(parcel.numbers, self.order.windows.most_per_block)
         block, sums = int(chunks[0]), parcel.data.view(np.int64)
         return self._settle(self._sums.add_sums(block, windows, sums))
 
-    def stored(self, units: Ints, found: Settled) -> Outcome:
+    def stored(self, units: Ints, found: Outcome) -> Outcome:
         """Return the blocks that are final, and the sums owed to other ranks."""
         self.order.blocks_left -= len(found.final)
-        return Outcome(np.array(found.final, np.int64), found.owed)
+        return found
 
-    def due(self, stopping: bool, busy: bool) -> Callable[[], Settled] | None:
+    def due(self, stopping: bool, busy: bool) -> Callable[[], Outcome] | None:
         """Save the sums now and then, and at a stop once all is added to them."""
         if self._complete_before:
             # A run that was killed may have added all windows of a block, and not stored it.
@@ -135,23 +126,24 @@ class WindowTask(Task):
         self._changed = False
         return self._save
 
-    def _save(self) -> Settled:
+    def _save(self) -> Outcome:
         self.painting.save_sums(self._sums.held())
-        return Settled()
+        return Outcome(np.empty(0, np.int64))
 
-    def _settle(self, complete: list[int]) -> Settled:
-        found, values = Settled(), []
+    def _settle(self, complete: list[int]) -> Outcome:
+        final: list[int] = []
+        values, owed = [], []
         for block, rank in zip(complete, self.order.rank_of(complete).tolist(), strict=True):
             windows, sums = self._sums.take(block)
             if rank == self.order.rank:
-                found.final.append(block)
+                final.append(block)
                 values.append(self._sums.density(block, sums))
             else:
                 parcel = Parcel(_packed(windows), sums)
-                found.owed.append(Mail(rank, (np.array([block], np.int64), parcel)))
-        self.painting.append(found.final, values)
+                owed.append(Mail(rank, (np.array([block], np.int64), parcel)))
+        self.painting.append(final, values)
         self.painting.forget_sums(complete)
-        return found
+        return Outcome(np.array(final, np.int64), owed)
 
 
 def _packed(windows: Bool) -> Ints:

@@ -28,8 +28,8 @@ import numpy as np
 import zarr
 
 from bigbox.errors import BadInput
-from bigbox.store.durable import Disk, explained
-from bigbox.store.fields import AXES, HALO, Field, is_of_realization, known_field
+from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.fields import AXES, HALO, field_of, is_of_realization
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
 
 REALIZATIONS = "realizations"
@@ -73,7 +73,7 @@ class Box:
         cosmology: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         *,
-        disk: Disk | None = None,
+        disk: Disk = DISK,
     ) -> Box:
         """Make a new, empty box.
 
@@ -82,7 +82,6 @@ class Box:
         or the geometry cannot be one of cubic voxels.
         """
         path = Path(path)
-        disk = disk or Disk()
         voxels = _three_sizes(path, shape)
         size = _three_lengths(path, voxels, box_size)
         if not math.isfinite(redshift) or redshift < 0:
@@ -198,7 +197,7 @@ class Box:
             way = "bigbox ingest SOURCE BOX" if name == "dm" else f"the command that makes {name}"
             raise BadInput(f"{self.path}: has no '{name}'; add it with: {way}")
         array = self.array(name)
-        rank = len((known_field(name) or Field(name, "", "")).dims)
+        rank = len(field_of(name).dims)
         if array.ndim != rank:
             raise BadInput(
                 f"{self.path}/{name}: has {array.ndim} dimensions {array.shape},"
@@ -220,20 +219,19 @@ class Box:
         long_name: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
-        disk: Disk | None = None,
+        disk: Disk = DISK,
     ) -> zarr.Array[Any]:
         """Make an array over the box, (X, Y, Z) or (channels, X, Y, Z), NaN until written.
 
         Sharded; write whole shards, one writer each (`array.shards`): two processes that write
         different chunks of one shard lose data.
         """
-        disk = disk or Disk()
         place = self.path / name
         if place.exists():
             if not overwrite:
                 raise BadInput(f"{place}: exists already; overwrite it on purpose or keep it")
             disk.remove_tree(place)
-        known = known_field(name) or Field(name, "", "")
+        known = field_of(name)
         chunk, shard = field_chunks(self.shape, channels)
         names = AXES if channels is None else HALO.dims
         shape = self.shape if channels is None else (channels, *self.shape)

@@ -83,6 +83,11 @@ def known_field(name: str) -> Field | None:
     return found
 
 
+def field_of(name: str) -> Field:
+    """Return the row of a field, or one for an array over the box that no row names."""
+    return known_field(name) or Field(name, "", "")
+
+
 def output_field(name: str) -> Field:
     """Return the row of a field that a painting can make. Raises BadInput."""
     row = known_field(name)

@@ -29,7 +29,7 @@ from bigbox.store.fields import HALO
 from bigbox.store.layouts import HaloLayout, Recorded
 from bigbox.store.lease import LINGER
 from bigbox.store.product import ChunkReader
-from bigbox.store.run import Begun, Start, discard_run
+from bigbox.store.run import Begun, Start
 from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, saved_sums, sums_directory
 from bigbox.store.shards import Float
 from bigbox.store.writer import RunWriter
@@ -82,14 +82,6 @@ def windows_done(found: Recorded[HaloLayout]) -> WindowsDone:
     windows, final = found.layout.windows, found.state.done[0]
     saved = saved_sums(found.ledger, windows.most_per_block, final)
     return WindowsDone(windows, final, *saved.included())
-
-
-def discard_haloes(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bool:
-    """Give up the painted haloes; what was painted on them is the caller's to give up first.
-
-    Returns whether there were any. Raises BadInput while a run holds the lease.
-    """
-    return discard_run(HaloLayout.ledger(box), box.path, (HALO.name,), disk, linger)
 
 
 class HaloPainting(RunWriter[HaloLayout]):
@@ -169,21 +161,13 @@ class HaloReader(CutoutReader):
     Parameters
     ----------
     box : the box.
-    reader : of the blocks.
-    grid : of the blocks.
+    blocks : a reader of blocks.
     cache_bytes : see `CutoutReader`.
     """
 
-    def __init__(self, box: Box, reader: ChunkReader, grid: Grid, cache_bytes: int) -> None:
+    def __init__(self, box: Box, blocks: ChunkReader, cache_bytes: int) -> None:
         super().__init__(box.array(HALO.name), (True, True, True), cache_bytes)
-        self._grid, self._reader = grid, reader
-
-    @classmethod
-    def of(cls, box: Box, found: Recorded[HaloLayout], cache_bytes: int) -> HaloReader:
-        """Return a reader of haloes that no run is painting now. Raises DamagedChunk later."""
-        product = found.products[0]
-        reader = ChunkReader(product, found.state.ends, found.ledger)
-        return cls(box, reader, found.layout.windows.blocks, cache_bytes)
+        self._of_blocks, self._grid = blocks, blocks.product.bricks.grid
 
     def _fetch(self, key: tuple[int, ...]) -> Float:
-        return self._reader.read(int(self._grid.index(key)))
+        return self._of_blocks.read(int(self._grid.index(key)))

@@ -27,7 +27,7 @@ from bigbox.store.box import Box
 from bigbox.store.fields import HALO, PAINTED, STEPS, TB, Field, known_field
 from bigbox.store.ledger import Ledger, State
 from bigbox.store.metadata import array_metadata, group_metadata
-from bigbox.store.product import Appended, Sharded
+from bigbox.store.product import Appended, ChunkReader, Sharded
 
 # The group of the haloes' ledger.
 HALOGEN = "halogen"
@@ -44,6 +44,7 @@ class Layout(ABC):
     kind: ClassVar[str]  # of a run, in the ledger
     noun: ClassVar[str]  # what is painted, in a message
     way_out: ClassVar[str]  # the option that gives it up
+    usual: ClassVar[tuple[str, ...]]  # the arrays in the group that a run makes at least
     kept: ClassVar[bool]  # a run that goes on keeps the layout that it finds, whatever is asked
 
     @staticmethod
@@ -69,9 +70,9 @@ class Layout(ABC):
     def products(self, place: Path) -> Products:
         """Return the products in the group `place`, by the numbers of their records."""
 
-    @abstractmethod
     def arrays(self) -> tuple[str, ...]:
         """Return the names in the group that a run makes, and may put aside."""
+        return self.usual
 
     @abstractmethod
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
@@ -102,6 +103,7 @@ class PaintLayout(Layout):
     kind = "paint"
     noun = "is painted"
     way_out = "--discard"
+    usual = ("latents", TB.name)
     kept = False
 
     def __post_init__(self) -> None:
@@ -237,6 +239,7 @@ class HaloLayout(Layout):
     kind = "halo"
     noun = "haloes are painted"
     way_out = "--discard-halo"
+    usual = (HALO.name,)
     kept = True
 
     @classmethod
@@ -282,10 +285,6 @@ class HaloLayout(Layout):
         shape = (self.channels, *(self.windows.block,) * 3)
         bricks = Bricks(self.windows.blocks, self.edge)
         return (Appended(HALO, place, "block", "blocks of haloes", bricks, shape, "c.0.{}.{}.{}"),)
-
-    def arrays(self) -> tuple[str, ...]:
-        """Return the names in the group that a run makes."""
-        return (HALO.name,)
 
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
         """Return zarr.json of halo, one inner chunk a block."""
@@ -338,6 +337,10 @@ class Recorded(Generic[LayoutT]):
     def state(self) -> State:
         """What is done."""
         return self.ledger.state(self.products)
+
+    def reader(self) -> ChunkReader:
+        """Return a reader of the chunks of product 0, which no run is making now."""
+        return ChunkReader(self.products[0], self.state.ends, self.ledger)
 
     @property
     def complete(self) -> bool:

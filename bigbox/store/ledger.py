@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,9 @@ from bigbox.errors import BadInput
 from bigbox.store.metadata import read_json
 from bigbox.store.records import COMPLETE, RECORD, Records, checks, made, revoked
 from bigbox.store.shards import Index, empty_index
+
+if TYPE_CHECKING:
+    from bigbox.store.product import Product
 
 Bool = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -75,7 +78,7 @@ class State:
     seen: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def nothing(cls, products: Sequence[Counted], newest: int = 0) -> State:
+    def nothing(cls, products: Sequence[Product], newest: int = 0) -> State:
         """Return the state in which nothing is done."""
         ends = np.zeros(products[0].files, np.uint64)
         return cls([np.zeros(one.size, np.bool_) for one in products], ends, newest=newest)
@@ -89,24 +92,6 @@ class State:
         """Unpack the bits."""
         done = [np.unpackbits(bits, count=n).astype(bool) for n, bits in state["done"]]
         self.__dict__.update(state | {"done": done})
-
-
-class Counted(Protocol):
-    """What the ledger must know of a product."""
-
-    @property
-    def size(self) -> int:
-        """Return the number of its chunks."""
-        ...
-
-    @property
-    def files(self) -> int:
-        """Return the number of its files."""
-        ...
-
-    def file_of(self, chunks: Ints) -> Ints:
-        """Return the file of each chunk."""
-        ...
 
 
 class Ledger:
@@ -222,7 +207,7 @@ class Ledger:
         """Length of the part of a record file that counts."""
         return sum(len(block) for block in self.blocks(source)) * RECORD.itemsize
 
-    def state(self, products: Sequence[Counted]) -> State:
+    def state(self, products: Sequence[Product]) -> State:
         """Read the whole ledger, file by file."""
         state = State.nothing(products, self.newest())
         sources = self.sources()

@@ -19,23 +19,12 @@ from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.grid import Ints
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
-from bigbox.store.fields import STEPS, TB
-from bigbox.store.layouts import PaintLayout, painting_of
-from bigbox.store.lease import LINGER
-from bigbox.store.ledger import Ledger
-from bigbox.store.run import Begun, discard_run
+from bigbox.store.fields import STEPS
+from bigbox.store.layouts import PaintLayout
+from bigbox.store.records import COMPLETE, make_records
+from bigbox.store.run import Begun
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
 from bigbox.store.writer import RunWriter
-
-
-def discard_painting(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bool:
-    """Give up the painting of a box: tb, the latents and every record; dm and halo stay.
-
-    Returns whether there was one. Raises BadInput while a run holds the lease.
-    """
-    found = painting_of(box)
-    arrays = found.layout.arrays() if found else ("latents", TB.name)
-    return discard_run(Ledger(box.place), box.place, arrays, disk, linger)
 
 
 class Painting(RunWriter[PaintLayout]):
@@ -129,7 +118,7 @@ class Painting(RunWriter[PaintLayout]):
                 for name in os.listdir(place):
                     if name.startswith("c."):
                         self._disk.unlink(place / name)
-        self.record_complete()
+            self._record(make_records(COMPLETE, self.epoch, 0))
 
     def drop_latents(self) -> None:
         """Remove the painted tiles of a painting that is complete.

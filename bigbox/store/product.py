@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -53,7 +54,7 @@ WAITS = (0.0, 0.0, 0.005, 0.05, 0.2)
 
 
 @dataclass(frozen=True)
-class Product:
+class Product(ABC):
     """An array that ranks fill chunk by chunk.
 
     Parameters
@@ -78,6 +79,29 @@ class Product:
         """Return the array's directory."""
         return self.place / self.field.name
 
+    @property
+    @abstractmethod
+    def grid(self) -> Any:
+        """Return the chunks as cells of a grid."""
+
+    @property
+    def size(self) -> int:
+        """Return the number of chunks."""
+        return int(self.grid.size)
+
+    @property
+    def files(self) -> int:
+        """Return the number of files."""
+        return self.size
+
+    def file_of(self, chunks: Ints) -> Ints:
+        """Return the file of each chunk: (M,) -> int64 (M,)."""
+        return chunks
+
+    def coords(self, chunk: int) -> tuple[int, ...]:
+        """Return where a chunk is on x, y, z."""
+        return tuple(int(i) for i in np.unravel_index(chunk, self.grid.counts))
+
     def damaged(self, chunk: int, file: Path, why: str) -> DamagedChunk:
         """Return the error for a chunk that cannot be had."""
         return DamagedChunk(self.name, self.noun, chunk, str(file), why)
@@ -99,13 +123,13 @@ class Appended(Product):
     key: str
 
     @property
-    def size(self) -> int:
-        """Return the number of chunks."""
-        return self.bricks.grid.size
+    def grid(self) -> Any:
+        """Return the tiles or blocks."""
+        return self.bricks.grid
 
     @property
     def files(self) -> int:
-        """Return the number of files."""
+        """Return the number of bricks."""
         return self.bricks.size
 
     @property
@@ -120,10 +144,6 @@ class Appended(Product):
     def file(self, brick: int) -> Path:
         """Return the file of a brick."""
         return self.path / self.key.format(*np.unravel_index(brick, self.bricks.counts))
-
-    def coords(self, chunk: int) -> tuple[int, ...]:
-        """Return where a chunk is, for people."""
-        return tuple(int(i) for i in np.unravel_index(chunk, self.bricks.grid.counts))
 
     def recorded_index(self, ledger: Ledger, brick: int) -> Index:
         """Return the index of a brick's file as the records have it: when its own is lost."""
@@ -144,19 +164,9 @@ class Sharded(Product):
     edges: tuple[int, int]
 
     @property
-    def size(self) -> int:
-        """Return the number of shards."""
-        return self.shards.size
-
-    files = size
-
-    def file_of(self, chunks: Ints) -> Ints:
-        """Return the file of each shard: itself."""
-        return chunks
-
-    def coords(self, shard: int) -> tuple[int, ...]:
-        """Return the index of a shard on x, y, z."""
-        return tuple(int(i) for i in self.shards.coords(shard))
+    def grid(self) -> Grid:
+        """Return the shards."""
+        return self.shards
 
     def file(self, shard: int) -> Path:
         """Return the file of a shard."""
@@ -187,7 +197,7 @@ class ChunkReader:
     """
 
     def __init__(self, product: Appended, ends: npt.NDArray[np.uint64], ledger: Ledger) -> None:
-        self._product = product
+        self.product = product
         self._bricks = product.bricks
         self._ends = ends
         self._ledger = ledger
@@ -208,7 +218,7 @@ class ChunkReader:
                 return values
         # The file's own index may be what is damaged, or lag behind: the records know the places
         # too.  All of them are read, which takes a while: without the lock.
-        index = self._product.recorded_index(self._ledger, brick)
+        index = self.product.recorded_index(self._ledger, brick)
         with self._lock:
             self._recorded[brick] = index
             self._recorded.move_to_end(brick)
@@ -216,7 +226,7 @@ class ChunkReader:
                 self._recorded.popitem(last=False)
             values, why = self._try(brick, slot, again=False)
         if values is None:
-            raise self._product.damaged(chunk, self._product.file(brick), why)
+            raise self.product.damaged(chunk, self.product.file(brick), why)
         return values
 
     def close(self) -> None:
@@ -249,7 +259,7 @@ class ChunkReader:
         values = decode_chunk(raw)
         if values is None:
             return None, f"checksum wrong at byte {offset}"
-        return values.reshape(self._product.shape), ""
+        return values.reshape(self.product.shape), ""
 
     def _entry(self, brick: int, again: bool) -> tuple[int, Index | None]:
         entry = self._open.get(brick)
@@ -259,7 +269,7 @@ class ChunkReader:
         if entry is not None:
             os.close(self._open.pop(brick)[0])
         try:
-            fd = os.open(self._product.file(brick), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.product.file(brick), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return -1, None
         slots = self._bricks.slots
@@ -271,11 +281,3 @@ class ChunkReader:
         while len(self._open) > OPEN_FILES:
             os.close(self._open.popitem(last=False)[1][0])
         return fd, index
-
-
-def true_in_parts(packed: npt.NDArray[np.uint8], at_a_time: int) -> Iterator[Ints]:
-    """Yield the places of the true bits of packed bits, ascending, some at a time."""
-    for low in range(0, len(packed), at_a_time // 8):
-        found = np.flatnonzero(np.unpackbits(packed[low : low + at_a_time // 8]))
-        if len(found):
-            yield found + low * 8

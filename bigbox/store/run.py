@@ -23,8 +23,8 @@ from typing import Any, Generic
 
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, make_realization
-from bigbox.store.durable import Disk, explained
-from bigbox.store.layouts import LayoutT, Recorded, recorded
+from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.layouts import Layout, LayoutT, Recorded, recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger, State
 from bigbox.store.metadata import group_metadata, read_json
@@ -164,13 +164,14 @@ class Start(Generic[LayoutT]):
         empty_tmp(disk, self.ledger, epoch)
 
 
-def discard_run(
-    ledger: Ledger, place: Path, arrays: Sequence[str], disk: Disk, linger: float = LINGER
-) -> bool:
-    """Give up what a ledger's runs have made: the arrays in `place`, and every record.
+def discard(box: Box, kind: type[Layout], *, disk: Disk = DISK, linger: float = LINGER) -> bool:
+    """Give up a painting: its arrays and every record.
 
-    Returns whether there was something. Raises BadInput while a run holds the lease.
+    What was painted on haloes is the caller's to give up first. Returns whether there was a
+    painting. Raises BadInput while a run holds the lease.
     """
+    painted, ledger, place = recorded(box, kind), kind.ledger(box), kind.place(box)
+    arrays = painted.layout.arrays() if painted else kind.usual
     refuse_others(place, arrays)
     if not ledger.path.exists():
         return False

@@ -83,10 +83,9 @@ def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
         lines = _read(sums_directory(ledger) / name, bits) if match else None
         if match is None or lines is None or int(match[1]) < base:
             continue
-        numbers.append(np.full(len(lines), len(files), np.int32))
-        files.append(sums_directory(ledger) / name.removesuffix(".idx"))
         parts.append(lines[lines["block"] < len(final)])
-        numbers[-1] = numbers[-1][: len(parts[-1])]
+        numbers.append(np.full(len(parts[-1]), len(files), np.int32))
+        files.append(sums_directory(ledger) / name.removesuffix(".idx"))
     if not parts:
         return SavedSums(bits, files, np.empty(0, np.int32), np.empty(0, _line(bits)))
     found = SavedSums(bits, files, np.concatenate(numbers), np.concatenate(parts))

@@ -24,8 +24,8 @@ from bigbox.store.box import Box
 from bigbox.store.durable import Disk, explained
 from bigbox.store.layouts import LayoutT
 from bigbox.store.lease import Lease
-from bigbox.store.product import ChunkReader, Sharded, true_in_parts
-from bigbox.store.records import BEGUN, COMPLETE, Records, RecordWriter, made, make_records, revoked
+from bigbox.store.product import ChunkReader, Sharded
+from bigbox.store.records import BEGUN, Records, RecordWriter, made, make_records, revoked
 from bigbox.store.run import Begun
 from bigbox.store.shards import AppendShard, Float, empty_index, read_index, write_shard
 
@@ -87,7 +87,11 @@ class RunWriter(Generic[LayoutT]):
 
     def done_before(self, name: str) -> Iterator[Ints]:
         """Yield chunks of a product that were done when the run began, ascending, in parts."""
-        return true_in_parts(self._done[self.names[name]], CHUNK)
+        packed = self._done[self.names[name]]
+        for low in range(0, len(packed), CHUNK // 8):
+            found = np.flatnonzero(np.unpackbits(packed[low : low + CHUNK // 8]))
+            if len(found):
+                yield found + low * 8
 
     def was_done(self, name: str) -> npt.NDArray[np.bool_]:
         """Return which chunks of a product were done when the run began, bool (chunks,)."""
@@ -125,24 +129,13 @@ class RunWriter(Generic[LayoutT]):
                     f" {int(np.argmin(done))}"
                 )
 
-    def record_complete(self) -> None:
-        """Note that everything is done."""
-        with self.writing(0):
-            self._record(make_records(COMPLETE, self.epoch, 0))
-
     # ------------------------------------------------------------------------ writing
 
-    def append(
-        self,
-        chunks: npt.ArrayLike,
-        values: Sequence[Float],
-        also: Callable[[], None] = lambda: None,
-    ) -> None:
+    def append(self, chunks: npt.ArrayLike, values: Sequence[Float]) -> None:
         """Store chunks of product 0 for good: they are done when this returns.
 
-        chunks: (M,) of this rank's bricks; values: float32 of the product's shape for each; also:
-        puts in place what else must be durable before the record. Raises BadInput on a full disk,
-        StoppedEarly where a newer run has started.
+        chunks: (M,) of this rank's bricks; values: float32 of the product's shape for each. Raises
+        BadInput on a full disk, StoppedEarly where a newer run has started.
         """
         product = self.products[0]
         chunks = self._own(chunks)
@@ -153,9 +146,12 @@ class RunWriter(Generic[LayoutT]):
                 )
         if len(chunks):
             with self._lock, self.writing(sum(one.nbytes for one in values)):
-                self._append(chunks, values, also)
+                self._append(chunks, values)
 
-    def _append(self, chunks: Ints, values: Sequence[Float], also: Callable[[], None]) -> None:
+    def _append(
+        self, chunks: Ints, values: Sequence[Float], also: Callable[[], None] = lambda: None
+    ) -> None:
+        """Append, under the lock; also: puts in place what must be durable before the record."""
         bricks = self.products[0].bricks
         brick_of, slot_of = np.divmod(bricks.cell(chunks), bricks.slots)
         places = np.zeros((3, len(chunks)), np.uint64)  # offset, committed end, crc32c

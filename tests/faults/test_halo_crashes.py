@@ -120,7 +120,7 @@ class Story:
         if found is None:
             return
         blocks = found.layout.windows.blocks
-        reader = HaloReader.of(box, found, 1 << 20)
+        reader = HaloReader(box, found.reader(), 1 << 20)
         for block in np.flatnonzero(found.state.done[0]).tolist():
             low, size = blocks.origin(block).tolist(), blocks.extent(block)
             at = (slice(None), *blocks.slices(block))
