@@ -46,42 +46,24 @@ HOW = ("device", "dtype", "together", "compiled")
 
 @dataclass(frozen=True)
 class PaintSpec:
-    """What is to be painted: the same on every rank.
+    """What is to be painted: the same on every rank."""
 
-    Parameters
-    ----------
-    layout : tiles, bricks, and fields.
-    painter : of tiles.
-    haloes : predicts haloes; None where the box has them, or they are of no interest.
-    halo_layout : windows and blocks.
-    batch : tiles of a batch.
-    colouring : order of the tiles.
-    task : "module:Class" of the task that paints tiles, as the overlap method names it.
-    """
-
-    layout: PaintLayout
-    painter: Painter
-    haloes: HaloPainter | None = None
+    layout: PaintLayout  # tiles, bricks, and fields
+    painter: Painter  # of tiles
+    haloes: HaloPainter | None = None  # None where the box has them, or they are of no interest
     halo_layout: HaloLayout | None = None
-    batch: int = 16
-    colouring: str = "levels"
-    task: str = "bigbox.engine.tiles:TileTask"
+    batch: int = 16  # tiles
+    colouring: str = "levels"  # order of the tiles
+    task: str = "bigbox.engine.tiles:TileTask"  # that paints tiles, as the overlap method names it
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What rank 0 has found and begun, for all ranks.
-
-    Parameters
-    ----------
-    painting : the run that paints tb.
-    haloes : the run that paints haloes; None where all are there.
-    halo_found : the ledger of haloes that are all there; None where none were painted by bigbox.
-    """
+    """What rank 0 has found and begun, for all ranks."""
 
     painting: Begun[PaintLayout]
-    haloes: BegunHaloes | None = None
-    halo_found: Recorded[HaloLayout] | None = None
+    haloes: BegunHaloes | None = None  # None where all are there
+    halo_found: Recorded[HaloLayout] | None = None  # where bigbox has painted all of them
 
 
 def whole_haloes(
@@ -181,15 +163,7 @@ def _discard(
 class Job:
     """One rank's hand on a painting: all that its tasks need.
 
-    Parameters
-    ----------
-    box : the box, opened to be written.
-    spec : what is painted.
-    prepared : what rank 0 has found and begun. It is not kept: what the ledgers say is packed by
-        those who need it.
-    rank, n_ranks : this rank.
-    disk : what writes.
-    limits : what is kept in hand.
+    `prepared` is not kept: what the ledgers say is packed by those who need it.
     """
 
     def __init__(

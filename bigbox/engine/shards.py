@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 class ShardTask(Task):
     """Shards of one field, each made of a region of another product, with `margin` voxels round it.
 
-    A subclass says what it reads, and `make`s a shard.
-
-    Parameters
-    ----------
-    job : the painting.
-    product : name of the field.
+    A subclass says what it reads, and `make`s a shard. product: the name of the field.
     """
 
     on_device = False

@@ -71,12 +71,7 @@ class PaintOrder(TileOrder):
 
 
 class TileTask(Task):
-    """One rank's tiles.
-
-    Parameters
-    ----------
-    job : the painting.
-    """
+    """One rank's tiles."""
 
     def __init__(self, job: Job) -> None:
         self.tiling, self.painter, self.painting = job.tiling, job.spec.painter, job.painting

@@ -41,14 +41,7 @@ if TYPE_CHECKING:
 
 
 class WindowTask(Task):
-    """One rank's windows, and the blocks that it writes.
-
-    Parameters
-    ----------
-    job : the painting.
-    painter : predicts haloes.
-    painting : this rank's hand on the haloes.
-    """
+    """One rank's windows, and the blocks that it writes."""
 
     def __init__(self, job: Job, painter: HaloPainter, painting: HaloPainting) -> None:
         self.painter, self.painting = painter, painting

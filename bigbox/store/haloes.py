@@ -39,16 +39,10 @@ Bool = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class BegunHaloes(Begun[HaloLayout]):
-    """A run that paints haloes and has begun, for all ranks.
+    """A run that paints haloes and has begun, for all ranks."""
 
-    Parameters
-    ----------
-    sums : the saved sums that it goes on from.
-    windows_left : windows that it has to predict.
-    """
-
-    sums: SavedSums
-    windows_left: int
+    sums: SavedSums  # that it goes on from
+    windows_left: int  # that it has to predict
 
 
 def begin_haloes(
@@ -156,14 +150,7 @@ class HaloPainting(RunWriter[HaloLayout]):
 
 
 class HaloReader(CutoutReader):
-    """Cut-outs of painted haloes, of blocks that are final, safe while they are being painted.
-
-    Parameters
-    ----------
-    box : the box.
-    blocks : a reader of blocks.
-    cache_bytes : see `CutoutReader`.
-    """
+    """Cut-outs of painted haloes, of blocks that are final, safe while they are being painted."""
 
     def __init__(self, box: Box, blocks: ChunkReader, cache_bytes: int) -> None:
         super().__init__(box.array(HALO.name), (True, True, True), cache_bytes)

@@ -85,19 +85,11 @@ class Layout(ABC):
 
 @dataclass(frozen=True)
 class PaintLayout(Layout):
-    """Tiles in bricks of `edge`^3, and the fields of the box that are made of them.
-
-    Parameters
-    ----------
-    bricks : the tiles in bricks.
-    n_steps : per-step latents kept for each tile.
-    edges : (shard, inner chunk) of the fields, voxels.
-    fields : names of the fields.
-    """
+    """Tiles in bricks of `edge`^3, and the fields of the box that are made of them."""
 
     bricks: Bricks[Tiling]
-    n_steps: int = 0
-    edges: tuple[int, int] = (0, 0)
+    n_steps: int = 0  # per-step latents kept for each tile
+    edges: tuple[int, int] = (0, 0)  # (shard, inner chunk) of the fields, voxels
     fields: tuple[str, ...] = (TB.name,)
 
     kind = "paint"
@@ -305,22 +297,13 @@ LayoutT = TypeVar("LayoutT", bound=Layout)
 
 @dataclass(frozen=True)
 class Recorded(Generic[LayoutT]):
-    """What a ledger says of the painting that it is about; its records are read once, when asked.
+    """What a ledger says of its painting; the records are read once, when asked."""
 
-    Parameters
-    ----------
-    place : the group that the products stand in.
-    ledger : the ledger.
-    run : run.json.
-    layout : what the runs make.
-    newest : number of the newest run when this was read.
-    """
-
-    place: Path
+    place: Path  # the group that the products stand in
     ledger: Ledger
-    run: dict[str, Any]
+    run: dict[str, Any]  # run.json
     layout: LayoutT
-    newest: int
+    newest: int  # run when this was read
 
     @property
     def identity(self) -> dict[str, Any]:

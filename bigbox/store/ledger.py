@@ -80,7 +80,7 @@ class State:
     @classmethod
     def nothing(cls, products: Sequence[Product], newest: int = 0) -> State:
         """Return the state in which nothing is done."""
-        ends = np.zeros(products[0].files, np.uint64)
+        ends = np.zeros(products[0].files if products else 0, np.uint64)
         return cls([np.zeros(one.size, np.bool_) for one in products], ends, newest=newest)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -55,18 +55,11 @@ WAITS = (0.0, 0.0, 0.005, 0.05, 0.2)
 
 @dataclass(frozen=True)
 class Product(ABC):
-    """An array that ranks fill chunk by chunk.
-
-    Parameters
-    ----------
-    field : its row in the table of fields.
-    place : the group that it stands in.
-    noun, many : what a chunk is called in messages, and many of them.
-    """
+    """An array that ranks fill chunk by chunk."""
 
     field: Field
-    place: Path
-    noun: str
+    place: Path  # the group that it stands in
+    noun: str  # what a chunk is called in messages
     many: str
 
     @property
@@ -109,18 +102,11 @@ class Product(ABC):
 
 @dataclass(frozen=True)
 class Appended(Product):
-    """One chunk a tile (or block), one append-only file a brick of them.
-
-    Parameters
-    ----------
-    bricks : the tiles in bricks.
-    shape : float32 values of a chunk.
-    key : name of a brick's file, to be given its x, y, z.
-    """
+    """One chunk a tile (or block), one append-only file a brick of them."""
 
     bricks: Bricks[Any]
-    shape: tuple[int, ...]
-    key: str
+    shape: tuple[int, ...]  # float32 values of a chunk
+    key: str  # name of a brick's file, to be given its x, y, z
 
     @property
     def grid(self) -> Any:
@@ -152,16 +138,10 @@ class Appended(Product):
 
 @dataclass(frozen=True)
 class Sharded(Product):
-    """One chunk a shard of an array over the box, which one rank writes whole.
-
-    Parameters
-    ----------
-    shards : the shards as a grid.
-    edges : (shard, inner chunk), voxels.
-    """
+    """One chunk a shard of an array over the box, which one rank writes whole."""
 
     shards: Grid
-    edges: tuple[int, int]
+    edges: tuple[int, int]  # (shard, inner chunk), voxels
 
     @property
     def grid(self) -> Grid:
@@ -188,12 +168,8 @@ class Sharded(Product):
 class ChunkReader:
     """Chunks of an appended product by index, while ranks write it. Thread safe.
 
-    Parameters
-    ----------
-    product : what is read.
-    ends : uint64 (bricks,), the committed end of every brick's file when the run began. The owner
-        of a brick keeps its own up to date.
-    ledger : that of the product.
+    ends: uint64 (bricks,), the committed end of every brick's file when the run began. The owner of
+    a brick keeps its own up to date.
     """
 
     def __init__(self, product: Appended, ends: npt.NDArray[np.uint64], ledger: Ledger) -> None:

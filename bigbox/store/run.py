@@ -34,20 +34,12 @@ LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 
 @dataclass(frozen=True)
 class Begun(Generic[LayoutT]):
-    """A run that has begun: rank 0 sends this to all ranks, which then join it.
+    """A run that has begun: rank 0 sends this to all ranks, which then join it."""
 
-    Parameters
-    ----------
-    epoch : the run's number.
-    layout : what is painted.
-    state : what earlier runs have done.
-    lease : the first rank's. It does not travel: the others take their own.
-    """
-
-    epoch: int
+    epoch: int  # the run's number
     layout: LayoutT
-    state: State
-    lease: Lease | None
+    state: State  # what earlier runs have done
+    lease: Lease | None  # the first rank's. It does not travel: the others take their own
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the lease behind."""
@@ -57,13 +49,8 @@ class Begun(Generic[LayoutT]):
 class Start(Generic[LayoutT]):
     """The start of a run, for rank 0 alone.
 
-    Parameters
-    ----------
-    box : the box, opened to be written.
-    layout : what is painted.
-    identity : JSON, everything that decides the bytes.
-    found : what the ledger says, where that is known. It is read again only where another run has
-        begun since.
+    identity: JSON, everything that decides the bytes; found: what the ledger says, where that is
+    known. It is read again only where another run has begun since.
     """
 
     def __init__(
@@ -182,8 +169,8 @@ def discard(box: Box, kind: type[Layout], *, disk: Disk = DISK, linger: float = 
             found = (ledger.path / "run.json").exists()
             newest = ledger.newest()
             fence_off(disk, ledger, newest)
-            about = {"kind": "discard", "n_ranks": 0}
-            lease.epoch = claim(disk, ledger, about, newest, fresh=True)
+            about, nothing = {"kind": "discard", "n_ranks": 0}, State.nothing([], newest)
+            lease.epoch = claim(disk, ledger, about, nothing, fresh=True)
             with lease.fenced():
                 put_aside(disk, place, arrays, ledger, lease.epoch)
                 empty_tmp(disk, ledger, lease.epoch)
@@ -196,19 +183,17 @@ def claim(
     disk: Disk,
     ledger: Ledger,
     about: Mapping[str, Any],
-    state: State | int,
+    state: State,
     fresh: bool = False,
     reseal: Mapping[str, int] | None = None,
 ) -> int:
     """Take the next number, under the exclusive lease, when earlier runs are fenced off.
 
-    state: as it was read since, or the newest number where all earlier records become void
-    (`fresh`); reseal: record files of earlier runs that were found damaged, and the bytes that
-    still count.
+    state: as it was read since; fresh: all earlier records become void; reseal: record files of
+    earlier runs that were found damaged, and the bytes that still count.
     """
-    newest = state if isinstance(state, int) else state.newest
     sealed = dict(reseal or {})
-    if not fresh and not isinstance(state, int):
+    if not fresh:
         sealed |= state.good
         for name in state.good:
             # A rank that was killed between writing a record and syncing it left it in the page
@@ -217,7 +202,7 @@ def claim(
             disk.fsync(file)
             disk.close(file)
         disk.fsync_dir(ledger.records_path)
-    epoch = newest + 1
+    epoch = state.newest + 1
     data = json.dumps(
         {
             "epoch": epoch,

@@ -56,20 +56,12 @@ class Damage:
 
 @dataclass
 class Report:
-    """What `verify` found.
-
-    Parameters
-    ----------
-    total, done : chunks of each product, by its name.
-    damage : what is damaged.
-    revoked : chunks taken back, so that the next paint makes them again.
-    notes : what else there is to say.
-    """
+    """What `verify` found: chunks of each product by its name, and what is damaged."""
 
     total: dict[str, int]
     done: dict[str, int]
     damage: list[Damage] = field(default_factory=list)
-    revoked: dict[str, int] = field(default_factory=dict)
+    revoked: dict[str, int] = field(default_factory=dict)  # taken back, for the next paint
     notes: list[str] = field(default_factory=list)
 
     @property

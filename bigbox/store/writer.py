@@ -38,15 +38,7 @@ class RunWriter(Generic[LayoutT]):
 
     Commits go one at a time, and hold a lock while the data becomes durable. Nothing else waits for
     that: records have a short lock of their own, in `RecordWriter`. After any failure this handle
-    writes nothing more.
-
-    Parameters
-    ----------
-    box : the box, opened to be written.
-    begun : the run, as rank 0 has begun it.
-    rank : this rank.
-    brick_rank : int32 (bricks,), the rank of every brick of product 0.
-    disk : what writes.
+    writes nothing more. brick_rank: int32 (bricks,), the rank of every brick of product 0.
     """
 
     def __init__(
