@@ -19,7 +19,7 @@ from bigbox.engine.task import Task
 from bigbox.engine.transport import Transport
 from bigbox.engine.windows import WindowTask
 from bigbox.engine.workers import Threads, Workers
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
 from bigbox.scheduler.bricks import Assignment
@@ -248,9 +248,13 @@ class Job:
             if painting is not None and name in painting.names:
                 painting.revoke({name: [damage.chunk]})
 
-    def marks(self, damage: DamagedChunk) -> bool:
-        """Return whether `take_back` could mark it: haloes of an earlier run stay as they are."""
-        return damage.array != HALO.name or self.halo_painting is not None
+    def outcome_of(self, failure: BigboxError | None) -> BigboxError | None:
+        """Return the error that ends a run; haloes of an earlier run stay as they are."""
+        if not isinstance(failure, DamagedChunk):
+            return failure
+        if failure.array != HALO.name or self.halo_painting is not None:
+            return StoppedEarly(f"{failure}; it is marked: the same command paints it again")
+        return BadInput(f"{failure}; bigbox verify marks it, and the same command paints it again")
 
     def finish(self) -> None:
         """Check and note that all is done, for rank 0."""

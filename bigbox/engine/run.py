@@ -14,11 +14,10 @@ from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.options import PaintOptions, check_alike, check_model, device_of
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.tally import describe, summary
-from bigbox.errors import BadInput, BigboxError, StoppedEarly
+from bigbox.errors import BigboxError, StoppedEarly
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
 from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, haloes_of, painting_of
-from bigbox.store.shards import DamagedChunk
 
 STOP_FILE = "STOP"
 
@@ -122,7 +121,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         raise
     loop.progress.close()
     seconds = time.monotonic() - began
-    failures = [f for f in world.gather(_outcome_of(loop.failure, job)) if f]
+    failures = [f for f in world.gather(job.outcome_of(loop.failure)) if f]
     stops = [s for s in world.gather(loop.stopping) if s]
     complete = not any(world.gather(loop.left()))
     already, total = job.already, job.tiling.size
@@ -145,12 +144,3 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
     if world.rank == 0 and not options.quiet:
         print(describe(report, job.box.place), file=sys.stderr)
     return report
-
-
-def _outcome_of(failure: BigboxError | None, job: Job) -> BigboxError | None:
-    """Return the error that ends the run: a damaged chunk is marked in a ledger, or is to be."""
-    if not isinstance(failure, DamagedChunk):
-        return failure
-    if job.marks(failure):
-        return StoppedEarly(f"{failure}; it is marked: the same command paints it again")
-    return BadInput(f"{failure}; bigbox verify marks it, and the same command paints it again")

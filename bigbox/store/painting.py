@@ -7,8 +7,7 @@ place before the record of their tile.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +53,31 @@ class Painting(RunWriter[PaintLayout]):
                 f"fields are {fields.dtype} {fields.shape}, must be float32 {expected}"
             )
         if len(tiles):
-            with self._lock, self.writing(fields.nbytes), self._steps_of(tiles, fields) as place:
-                self._append(tiles, [field[0] for field in fields], place)
+            with self._lock, self.writing(fields.nbytes):
+                self._commit(tiles, fields)
+
+    def _commit(self, tiles: Ints, fields: Float) -> None:
+        """Write the step latents without a name, and put them in place before the records."""
+        steps: list[tuple[Path, Path]] = []
+
+        def place() -> None:
+            for temporary, path in steps:
+                self._disk.replace(temporary, path)
+            if steps:
+                self._disk.fsync_dir(self.place / STEPS.name)
+
+        try:
+            for tile, values in zip(tiles.tolist(), fields[:, 1:], strict=True):
+                if self.layout.n_steps:
+                    temporary = self.temporary("steps")
+                    steps.append((temporary, self.layout.steps_file(self.place, tile)))
+                    self._write_steps(temporary, np.ascontiguousarray(values, "<f4"))
+            self._append(tiles, [field[0] for field in fields], place)
+        except OSError:
+            for temporary, _ in steps:
+                with suppress(OSError):
+                    self._disk.unlink(temporary)
+            raise
 
     def read_fields(self, tile: int) -> Float:
         """Return all fields of a tile that is done: float32 (1 + n_steps, t, t, t).
@@ -130,30 +152,6 @@ class Painting(RunWriter[PaintLayout]):
                 self._disk.replace(self.place / "latents", self._tmp / "latents")
                 self._disk.fsync_dir(self.place)
             self._disk.remove_tree(self._tmp / "latents")
-
-    @contextmanager
-    def _steps_of(self, tiles: Ints, fields: Float) -> Iterator[Callable[[], None]]:
-        """Write the step latents without a name; give what puts them in their places."""
-        written: list[tuple[Path, Path]] = []
-
-        def place() -> None:
-            for temporary, path in written:
-                self._disk.replace(temporary, path)
-            if written:
-                self._disk.fsync_dir(self.place / STEPS.name)
-
-        try:
-            for tile, values in zip(tiles.tolist(), fields[:, 1:], strict=True):
-                if self.layout.n_steps:
-                    temporary = self.temporary("steps")
-                    written.append((temporary, self.layout.steps_file(self.place, tile)))
-                    self._write_steps(temporary, np.ascontiguousarray(values, "<f4"))
-            yield place
-        except OSError:
-            for temporary, _ in written:
-                with suppress(OSError):
-                    self._disk.unlink(temporary)
-            raise
 
     def _write_steps(self, path: Path, values: Float) -> None:
         crc = crc32c(values).to_bytes(CRC_BYTES, "little")

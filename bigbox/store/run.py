@@ -243,16 +243,12 @@ def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
             with suppress(FileNotFoundError):
                 disk.replace(path, gone)
             path = gone
-        if path.is_dir():
-            disk.remove_tree(path)
-        else:
-            disk.unlink(path)
+        _remove(disk, path)
 
 
 def make_ledger(disk: Disk, ledger: Ledger) -> None:
     """Make the directories of a ledger where they are not yet, and the group that it stands in."""
-    if not (ledger.path.parent / "zarr.json").exists():
-        make_group(disk, ledger.path.parent)
+    make_group(disk, ledger.path.parent)
     make_group(disk, ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path)
 
 
@@ -299,13 +295,12 @@ def empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
         match = re.match(r"e(\d+)-", name)
         if match and int(match[1]) < epoch:
             disk.unlink(ledger.records_path / name)
-    place = ledger.tmp_of(epoch)
-    for name in os.listdir(place):
-        path = place / name
-        if path.is_dir():
-            disk.remove_tree(path)
-        else:
-            disk.unlink(path)
+    for path in ledger.tmp_of(epoch).iterdir():
+        _remove(disk, path)
+
+
+def _remove(disk: Disk, path: Path) -> None:
+    (disk.remove_tree if path.is_dir() else disk.unlink)(path)
 
 
 def _first(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Generic, Self
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -229,14 +229,6 @@ class RunWriter(Generic[LayoutT]):
             self._records.close()
             self.reader.close()
             self._lease.close()
-
-    def __enter__(self) -> Self:
-        """Return the handle."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close it."""
-        self.close()
 
     @contextmanager
     def writing(self, needed: int) -> Iterator[None]:

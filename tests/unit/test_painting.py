@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,16 @@ def test_another_identity_is_refused_only_over_painted_tiles(tmp_path: Path) -> 
     assert status(case.box) == {"painting": None, "haloes": None}
     finish(other)
     check_complete(other, with_zarr=True)
+
+
+def test_what_another_run_has_begun_meanwhile_is_kept(tmp_path: Path) -> None:
+    case = case_of(tmp_path)
+    finish(case, steps=2)
+    start = Start(case.box, case.layout, case.identity)
+    start.found = None  # as seen while the other run had a number, but no run.json yet
+    begun = start.begin(Disk(), {})
+    begun.lease.close()
+    assert set(np.flatnonzero(begun.state.done[0]).tolist()) == case.committed != set()
 
 
 def test_a_tb_from_elsewhere_is_not_painted_over(tmp_path: Path) -> None:
@@ -267,7 +278,7 @@ def test_a_torn_tail_is_cut_when_the_next_run_starts(tmp_path: Path) -> None:
 def test_a_lone_rank_begins_and_joins_its_own_run(tmp_path: Path) -> None:
     case = case_of(tmp_path)
     begun = Start(case.box, case.layout, {"a": 1}).begin(Disk(), {})
-    with Painting(case.box, begun) as rank:
+    with closing(Painting(case.box, begun)) as rank:
         assert rank.epoch == 1 and not list(rank.done_before("latents/painted"))
         tile = int(np.flatnonzero((case.tiling.coords(np.arange(36)) == 0).all(1))[0])
         rank.commit_tiles([tile], painted(case.tiling, tile, 1, lambda t: np.zeros(1))[None, None])
