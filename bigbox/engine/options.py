@@ -15,7 +15,7 @@ from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.fields import TB, output_field
-from bigbox.store.layouts import PaintLayout, Recorded
+from bigbox.store.layouts import PaintLayout, painting_of
 
 _OF_PAINTER = {one.name for one in fields(PainterSettings)}
 
@@ -54,15 +54,12 @@ class PaintOptions:
         """Open the box and the realization of it that is painted."""
         return Box.open(self.box, mode, self.realization)
 
-    def layout(self, found: Recorded[PaintLayout] | None, box: Box, n_ranks: int) -> PaintLayout:
-        """Cut the box into tiles and bricks; a painting that has begun keeps its bricks.
-
-        found: that painting.
-        """
+    def layout(self, box: Box, n_ranks: int) -> PaintLayout:
+        """Cut the box into tiles and bricks; a painting that has begun keeps its bricks."""
         box.require("dm")
         tiling = Tiling(box.shape, self.tile, self.overlap)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
-        if found is not None and found.layout.tiling == tiling:
+        if (found := painting_of(box)) is not None and found.layout.tiling == tiling:
             bricks = found.layout.bricks
         fields = [output_field(name).name for name in dict.fromkeys((TB.name, *self.field))]
         return PaintLayout(bricks, fields=tuple(fields))

@@ -17,7 +17,7 @@ from bigbox.engine.tally import describe, summary
 from bigbox.errors import BigboxError, StoppedEarly
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, haloes_of, painting_of
+from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, haloes_of
 
 STOP_FILE = "STOP"
 
@@ -60,7 +60,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
 
     def look() -> tuple[PaintLayout, bool]:
         box = options.open()
-        layout = options.layout(painting_of(box), box, world.size)
+        layout = options.layout(box, world.size)
         return layout, not box.has(HALO.name) or haloes_of(box) is not None
 
     layout, may_paint_haloes = world.first(look)

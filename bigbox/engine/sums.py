@@ -20,7 +20,7 @@ from bigbox.errors import BadInput, BigboxError
 from bigbox.scheduler.window_order import WindowOrder
 
 if TYPE_CHECKING:
-    from bigbox.store.haloes import HaloPainting
+    from bigbox.store.saved_sums import SumsFile
 
 Ints = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -56,7 +56,7 @@ class Sums:
         order: WindowOrder,
         weights: npt.ArrayLike,
         channels: int,
-        aside: HaloPainting,
+        aside: SumsFile,
         limit_bytes: int,
     ) -> None:
         self._order = order
@@ -139,12 +139,12 @@ class Sums:
         if entry is not None:
             self._open.move_to_end(block)
             return entry
-        entry = self._aside.put_back(block)
+        entry = self._aside.take(block)
         if entry is None:
             entry = np.zeros(self._windows.most_per_block, bool), np.zeros(self._shape, np.int64)
         self._open[block] = entry
         while len(self._open) > 1 and len(self._open) * entry[1].nbytes > self._limit:
             oldest = next(iter(self._open))
-            self._aside.put_aside(oldest, *self._open[oldest])
+            self._aside.put(oldest, *self._open[oldest])
             del self._open[oldest]
         return entry

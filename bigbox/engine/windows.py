@@ -52,7 +52,7 @@ class WindowTask(Task):
         )
         super().__init__(self.order, Goal("window", painting.windows_left))
         self._sums = Sums(
-            self.order, painter.weights, painter.channels, painting, job.limits.sum_bytes
+            self.order, painter.weights, painter.channels, painting.sums, job.limits.sum_bytes
         )
         self._reader = CutoutReader(
             job.box.array(DM.name), (True, True, True), job.limits.window_cache_bytes
@@ -120,7 +120,7 @@ class WindowTask(Task):
         return self._save
 
     def _save(self) -> Outcome:
-        self.painting.save_sums(self._sums.held())
+        self.painting.sums.save(self._sums.held())
         return Outcome(np.empty(0, np.int64))
 
     def _settle(self, complete: list[int]) -> Outcome:
@@ -135,7 +135,7 @@ class WindowTask(Task):
                 parcel = Parcel(_packed(windows), sums)
                 owed.append(Mail(rank, (np.array([block], np.int64), parcel)))
         self.painting.append(final, values)
-        self.painting.forget_sums(complete)
+        self.painting.sums.forget(complete)
         return Outcome(np.array(final, np.int64), owed)
 
 

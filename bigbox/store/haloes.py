@@ -11,7 +11,7 @@ A block is to haloes what a tile is to tb. A BEGUN record names the first window
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import Grid, Ints
+from bigbox.scheduler.grid import Grid
 from bigbox.scheduler.window_order import WindowsDone
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
@@ -99,45 +99,12 @@ class HaloPainting(RunWriter[HaloLayout]):
         self.windows_done = WindowsDone(windows, begun.state.done[0], *saved.included())
         self.windows_left = begun.windows_left
         block = self.products[0].bricks.of_tile(saved.lines["block"].astype(np.int64))
-        self._sums = SumsFile(
-            disk,
-            self.ledger,
-            self.epoch,
-            rank,
-            self.products[0].shape,
-            saved.only(ranks[block] == rank),
-            self.temporary,
-        )
-
-    def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
-        """Keep the sums of a block that is not final, int64 (channels, b, b, b), on the disk.
-
-        windows: which are in them, by `Windows.meeting.places`.
-        """
-        with self.writing(sums.nbytes):
-            self._sums.put(block, windows, sums)
-
-    def put_back(self, block: int) -> tuple[Bool, Ints] | None:
-        """Return windows and sums that were put aside, or left by an earlier run; None if none."""
-        with self.writing(0):
-            return self._sums.take(block)
-
-    def forget_sums(self, blocks: Iterable[int]) -> None:
-        """Let go of blocks that are final, or whose sums another rank has."""
-        for block in blocks:
-            self._sums.forget(block)
-
-    def save_sums(self, held: Sequence[tuple[int, Bool, Ints]]) -> None:
-        """Make all sums durable, those put aside and those held, for a later run to go on from.
-
-        held: blocks, windows, sums.
-        """
-        with self.writing(sum(sums.nbytes for _, _, sums in held)):
-            self._sums.save(held)
+        mine = saved.only(ranks[block] == rank)
+        self.sums = SumsFile(self, disk, mine)
 
     def close(self) -> None:
         """Close every file and let go of the lease."""
-        self._sums.close()
+        self.sums.close()
         super().close()
 
     def finish(self) -> None:
