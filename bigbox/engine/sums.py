@@ -37,18 +37,9 @@ SANE = 38.0
 class Sums:
     """Sums of the blocks that one rank has a part in, at most `limit_bytes` of them in memory.
 
-    Parameters
-    ----------
-    order : which windows are awaited by which blocks, and what is complete.
-    weights : int64 (window,), of a voxel in the average, on one axis.
-    channels : of haloes.
-    aside : takes what does not fit, and has what earlier runs have left.
-    limit_bytes : see above; one block is always held.
-
-    Raises
-    ------
-    BadInput
-        Weights that leave a voxel without any, or that could overflow.
+    One block is always held. weights: int64 (window,), of a voxel in the average, on one axis;
+    aside: takes what does not fit, and has what earlier runs have left. Raises BadInput for weights
+    that leave a voxel without any, or that could overflow.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ import numpy as np
 import zarr
 
 from bigbox.errors import BadInput
-from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, HALO, field_of, is_of_realization
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
 
@@ -291,19 +291,14 @@ def make_realization(disk: Disk, box: Box) -> None:
         for place in (box.place.parent, box.place):
             disk.make_dir(place)
         if not (box.place.parent / "zarr.json").exists():
-            disk.write_atomic(box.place.parent / "zarr.json", group_metadata(), _mine(box))
+            disk.write_atomic(box.place.parent / "zarr.json", group_metadata(), own_name(box.place))
         for axis, name in enumerate(AXES):
             _write_coordinate(disk, box.place / name, name, box.shape[axis], box.box_size[axis])
         about = {
             **{k: box.attributes[k] for k in ("box_size", "box_size_units", "redshift")},
             "realization": box.realization,
         }
-        disk.write_atomic(box.place / "zarr.json", group_metadata(about), _mine(box))
-
-
-def _mine(box: Box) -> Path:
-    """Return a name that no other process gives a file: several may make a group at a time."""
-    return box.place / f"start-{os.urandom(8).hex()}.partial"
+        disk.write_atomic(box.place / "zarr.json", group_metadata(about), own_name(box.place))
 
 
 def _write_coordinate(disk: Disk, place: Path, name: str, count: int, length: float) -> None:

@@ -173,6 +173,11 @@ class Disk:
 DISK = Disk()
 
 
+def own_name(place: Path) -> Path:
+    """Return a name that no other process gives a file: several may make a group at a time."""
+    return place / f"start-{os.urandom(8).hex()}.partial"
+
+
 @contextmanager
 def explained(path: str | Path, needed: int = 0) -> Iterator[None]:
     """Turn a full disk or a read-only store, met while writing at `path`, into a BadInput."""

@@ -59,23 +59,16 @@ class Source:
 class State:
     """What the ledger says is done.
 
-    Parameters
-    ----------
-    done : bool (chunks,) for each product.
-    ends : uint64 (bricks,), the committed end of each brick's file of product 0.
-    complete : a run has found everything done, nothing was taken back since, and all is done.
-    written : records of chunks of product 0: more than chunks done where some were made again.
-    newest : number of the newest run at that time.
-    good, seen : bytes that count, and bytes there were, of the record files of the newest run.
+    complete: a run has found everything done, nothing was taken back since, and all is done.
     """
 
-    done: list[Bool]
-    ends: npt.NDArray[np.uint64]
+    done: list[Bool]  # (chunks,) for each product
+    ends: npt.NDArray[np.uint64]  # (bricks,), the committed end of each file of product 0
     complete: bool = False
-    written: int = 0
-    newest: int = 0
-    good: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
+    written: int = 0  # records of chunks of product 0, more than done where some were made again
+    newest: int = 0  # number of the newest run at that time
+    good: dict[str, int] = field(default_factory=dict)  # bytes that count of its record files
+    seen: dict[str, int] = field(default_factory=dict)  # bytes that there were
 
     @classmethod
     def nothing(cls, products: Sequence[Product], newest: int = 0) -> State:

@@ -39,8 +39,7 @@ from bigbox.store.shards import (
     DamagedChunk,
     Float,
     Index,
-    decode_chunk,
-    pread_all,
+    read_chunk,
     read_index,
 )
 
@@ -94,10 +93,6 @@ class Product(ABC):
     def coords(self, chunk: int) -> tuple[int, ...]:
         """Return where a chunk is on x, y, z."""
         return tuple(int(i) for i in np.unravel_index(chunk, self.grid.counts))
-
-    def damaged(self, chunk: int, file: Path, why: str) -> DamagedChunk:
-        """Return the error for a chunk that cannot be had."""
-        return DamagedChunk(self.name, self.noun, chunk, str(file), why)
 
 
 @dataclass(frozen=True)
@@ -202,7 +197,8 @@ class ChunkReader:
                 self._recorded.popitem(last=False)
             values, why = self._try(brick, slot, again=False)
         if values is None:
-            raise self.product.damaged(chunk, self.product.file(brick), why)
+            file = str(self.product.file(brick))
+            raise DamagedChunk(self.product.name, self.product.noun, chunk, file, why)
         return values
 
     def close(self) -> None:
@@ -229,13 +225,8 @@ class ChunkReader:
             return None, "the file does not have it"
         if size != self._bytes:
             return None, f"{size} bytes, {self._bytes} expected"
-        raw = pread_all(fd, self._bytes, offset)
-        if len(raw) != self._bytes:
-            return None, f"file cut inside it, at byte {offset + len(raw)}"
-        values = decode_chunk(raw)
-        if values is None:
-            return None, f"checksum wrong at byte {offset}"
-        return values.reshape(self.product.shape), ""
+        values, why = read_chunk(fd, offset, size)
+        return None if values is None else values.reshape(self.product.shape), why
 
     def _entry(self, brick: int, again: bool) -> tuple[int, Index | None]:
         entry = self._open.get(brick)

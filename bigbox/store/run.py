@@ -23,7 +23,7 @@ from typing import Any, Generic
 
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, make_realization
-from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.layouts import Layout, LayoutT, Recorded, recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger, State
@@ -216,7 +216,7 @@ def claim(
         },
         indent=1,
     ).encode()
-    mine = ledger.tmp_path / f"start-{os.urandom(8).hex()}.partial"
+    mine = own_name(ledger.tmp_path)
     # Made before the number is ours: made later, a process that slept in between would make it
     # again after its successor had taken it away.
     disk.mkdir(ledger.tmp_of(epoch))
@@ -261,8 +261,7 @@ def make_group(disk: Disk, place: Path, *inside: Path) -> None:
             disk.make_dir(path)
         # A group, so that zarr and xarray pass over it without a warning; last, so that all is
         # there.
-        mine = place / f"start-{os.urandom(8).hex()}.partial"
-        disk.write_atomic(place / "zarr.json", group_metadata(), mine)
+        disk.write_atomic(place / "zarr.json", group_metadata(), own_name(place))
 
 
 def refuse_others(place: Path, arrays: Sequence[str]) -> None:

@@ -112,6 +112,15 @@ def decode_chunk(raw: bytes | memoryview) -> Float | None:
     return values.astype(np.float32, copy=False)
 
 
+def read_chunk(fd: int, offset: int, size: int) -> tuple[Float | None, str]:
+    """Return the values of a chunk of an open file, as `decode_chunk`, or what is wrong with it."""
+    raw = pread_all(fd, size, offset)
+    if len(raw) < size:
+        return None, f"file cut inside it, at byte {offset + len(raw)}"
+    values = decode_chunk(raw)
+    return values, "" if values is not None else f"checksum wrong at byte {offset}"
+
+
 class AppendShard:
     """One shard open for appending; `end` and `index` are those of the last completed append."""
 
