@@ -248,22 +248,20 @@ def write_shard(
     for i in range(counts[0]):
         buffers: list[Any] = []
         begin = at
-        for j in range(counts[1]):
-            for k in range(counts[2]):
-                low = (i * chunk[0], j * chunk[1], k * chunk[2])
-                part = values[tuple(slice(a, a + c) for a, c in zip(low, chunk, strict=True))]
-                if not part.size:
-                    continue
-                if part.shape != tuple(chunk):
-                    whole = np.full(tuple(chunk), np.nan, np.float32)
-                    whole[tuple(slice(0, n) for n in part.shape)] = part
-                    part = whole
-                part = np.ascontiguousarray(part, "<f4")
-                crc = crc32c(part)
-                buffers += [part, crc.to_bytes(CRC_BYTES, "little")]
-                index[(i * counts[1] + j) * counts[2] + k] = at, part.nbytes + CRC_BYTES
-                crcs.append(crc)
-                at += part.nbytes + CRC_BYTES
+        for j, k in np.ndindex(counts[1], counts[2]):
+            low = (i * chunk[0], j * chunk[1], k * chunk[2])
+            part = values[tuple(slice(a, a + c) for a, c in zip(low, chunk, strict=True))]
+            if not part.size:
+                continue
+            beyond = [(0, c - n) for c, n in zip(chunk, part.shape, strict=True)]
+            if any(n for _, n in beyond):
+                part = np.pad(part, beyond, constant_values=np.nan)
+            part = np.ascontiguousarray(part, "<f4")
+            crc = crc32c(part)
+            buffers += [part, crc.to_bytes(CRC_BYTES, "little")]
+            index[(i * counts[1] + j) * counts[2] + k] = at, part.nbytes + CRC_BYTES
+            crcs.append(crc)
+            at += part.nbytes + CRC_BYTES
         if buffers:
             disk.write_at(file, begin, buffers)
     tail = encode_index(index)
