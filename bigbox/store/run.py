@@ -62,11 +62,14 @@ class Start(Generic[LayoutT]):
     ) -> None:
         self.box, self.place, self.ledger = box, layout.place(box), layout.ledger(box)
         self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
-        self.found = found or recorded(box, type(layout))
-        if layout.kept and self.found is not None and self.found.identity == self.identity:
-            layout = self.found.layout
         self.layout = layout
-        self.wanted = {"identity": self.identity, **layout.as_dict()}
+        self._take_up(found or recorded(box, type(layout)))
+
+    def _take_up(self, found: Recorded[LayoutT] | None) -> None:
+        self.found = found
+        if self.layout.kept and found is not None and found.identity == self.identity:
+            self.layout = found.layout
+        self.wanted = {"identity": self.identity, **self.layout.as_dict()}
 
     @property
     def difference(self) -> tuple[str, Any, Any] | None:
@@ -116,7 +119,7 @@ class Start(Generic[LayoutT]):
                 found = self.found
                 known = found is not None and found.newest == newest
                 if found is None or not (known and self.ledger.is_current(found.state)):
-                    found = self.found = recorded(self.box, type(self.layout))
+                    self._take_up(found := recorded(self.box, type(self.layout)))
                     self.check()
                 fresh = found is None or self.difference is not None
                 if found is None or fresh:
