@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +34,6 @@ from bigbox.errors import BadInput
 from bigbox.store.metadata import read_json
 from bigbox.store.records import COMPLETE, RECORD, Records, checks, made, revoked
 from bigbox.store.shards import Index, empty_index
-
-if TYPE_CHECKING:
-    from bigbox.store.product import Product
 
 Bool = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -71,8 +68,8 @@ class State:
     seen: dict[str, int] = field(default_factory=dict)  # bytes that there were
 
     @classmethod
-    def nothing(cls, products: Sequence[Product], newest: int = 0) -> State:
-        """Return the state in which nothing is done."""
+    def nothing(cls, products: Sequence[Any], newest: int = 0) -> State:
+        """Return the state in which nothing is done; products: see `bigbox.store.product`."""
         ends = np.zeros(products[0].files if products else 0, np.uint64)
         return cls([np.zeros(one.size, np.bool_) for one in products], ends, newest=newest)
 
@@ -200,7 +197,7 @@ class Ledger:
         """Length of the part of a record file that counts."""
         return sum(len(block) for block in self.blocks(source)) * RECORD.itemsize
 
-    def state(self, products: Sequence[Product]) -> State:
+    def state(self, products: Sequence[Any]) -> State:
         """Read the whole ledger, file by file."""
         state = State.nothing(products, self.newest())
         sources = self.sources()

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,7 @@ from bigbox.errors import StoppedEarly
 from bigbox.store.durable import Disk, File
 from bigbox.store.ledger import Ledger
 from bigbox.store.shards import crc32c, pread_all
-
-if TYPE_CHECKING:
-    from bigbox.store.haloes import HaloPainting
+from bigbox.store.writer import RunWriter
 
 Ints = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -149,7 +147,7 @@ class SumsFile:
     thread's.
     """
 
-    def __init__(self, run: HaloPainting, disk: Disk, before: SavedSums) -> None:
+    def __init__(self, run: RunWriter[Any], disk: Disk, before: SavedSums) -> None:
         self._run, self._disk, self._temporary = run, disk, run.temporary
         self._place = sums_directory(run.ledger) / f"e{run.epoch:05d}-r{run.rank:05d}"
         self._shape = run.products[0].shape
