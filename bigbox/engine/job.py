@@ -8,22 +8,21 @@ that the tasks of the loop need.
 from __future__ import annotations
 
 import json
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
-from bigbox.engine.progress import Goal, Progress
+from bigbox.engine.progress import Progress
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.task import Task
 from bigbox.engine.transport import Transport
 from bigbox.engine.windows import WindowTask
 from bigbox.engine.workers import Threads, Workers
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk
@@ -33,21 +32,12 @@ from bigbox.store.haloes import (
     HaloPainting,
     HaloReader,
     begin_haloes,
-    discard_haloes,
-    start_haloes,
-)
-from bigbox.store.layouts import (
-    HaloLayout,
-    PaintLayout,
-    Recorded,
-    haloes_of,
-    painting_of,
-    saved_of,
     windows_done,
 )
-from bigbox.store.lease import LINGER, Lease
-from bigbox.store.painting import Painting, discard_painting, start_painting
-from bigbox.store.run import Begun
+from bigbox.store.layouts import HaloLayout, PaintLayout, Recorded, haloes_of, painting_of
+from bigbox.store.lease import LINGER
+from bigbox.store.painting import Painting
+from bigbox.store.run import Begun, Start, discard
 from bigbox.store.shards import DamagedChunk
 
 # What an identity says of the machine: no longer of interest once all is painted.
@@ -56,84 +46,50 @@ HOW = ("device", "dtype", "together", "compiled")
 
 @dataclass(frozen=True)
 class PaintSpec:
-    """What is to be painted: the same on every rank.
+    """What is to be painted: the same on every rank."""
 
-    Parameters
-    ----------
-    layout : tiles, bricks, and fields.
-    painter : of tiles.
-    haloes : predicts haloes; None where the box has them, or they are of no interest.
-    halo_layout : windows and blocks.
-    batch : tiles of a batch.
-    colouring : order of the tiles.
-    task : "module:Class" of the task that paints tiles, as the overlap method names it.
-    """
-
-    layout: PaintLayout
-    painter: Painter
-    haloes: HaloPainter | None = None
+    layout: PaintLayout  # tiles, bricks, and fields
+    painter: Painter  # of tiles
+    haloes: HaloPainter | None = None  # None where the box has them, or they are of no interest
     halo_layout: HaloLayout | None = None
-    batch: int = 16
-    colouring: str = "levels"
-    task: str = "bigbox.engine.tiles:TileTask"
+    batch: int = 16  # tiles
+    colouring: str = "levels"  # order of the tiles
+    task: str = "bigbox.engine.tiles:TileTask"  # that paints tiles, as the overlap method names it
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What rank 0 has found and begun, for all ranks.
-
-    Parameters
-    ----------
-    painting : the run that paints tb.
-    haloes : the run that paints haloes; None where all are there.
-    halo_found : the ledger of haloes that are all there; None where none were painted by bigbox.
-    """
+    """What rank 0 has found and begun, for all ranks."""
 
     painting: Begun[PaintLayout]
-    haloes: BegunHaloes | None = None
-    halo_found: Recorded[HaloLayout] | None = None
-
-    @property
-    def already(self) -> int:
-        """Return the tiles that earlier runs have painted."""
-        return int(self.painting.state.done[0].sum())
+    haloes: BegunHaloes | None = None  # None where all are there
+    halo_found: Recorded[HaloLayout] | None = None  # where bigbox has painted all of them
 
 
-@dataclass
-class Leases:
-    """The first rank's leases, of the runs that it has begun."""
-
-    painting: Lease | None = None
-    haloes: Lease | None = None
-
-    def close(self) -> None:
-        """Let go of them."""
-        for lease in (self.painting, self.haloes):
-            if lease is not None:
-                lease.close()
-
-
-def same_haloes(found: Recorded[HaloLayout], painter: HaloPainter) -> bool:
-    """Return whether the haloes are, or are being, painted by this painter.
+def whole_haloes(
+    spec: PaintSpec, found: Recorded[HaloLayout] | None
+) -> Recorded[HaloLayout] | None:
+    """Return the ledger of haloes that are all there, and this painter's; None of others.
 
     Once all are there it no longer matters on what kind of device they were made.
     """
-    identities = (found.identity, json.loads(json.dumps(painter.identity())))
+    if found is None or spec.haloes is None or not found.complete:
+        return None
+    identities = (found.identity, json.loads(json.dumps(spec.haloes.identity())))
     stored, wanted = (
         {key: value for key, value in one.items() if key not in HOW} for one in identities
     )
-    return bool(stored == wanted)
+    return found if stored == wanted else None
 
 
-def identity_of(spec: PaintSpec, box: Box, found: Recorded[HaloLayout] | None) -> dict[str, Any]:
+def identity_of(spec: PaintSpec, box: Box, whole: Recorded[HaloLayout] | None) -> dict[str, Any]:
     """Return what decides the bytes of tb: the painter, and where its haloes are from.
 
-    found: the ledger of the haloes.
+    whole: the ledger of haloes that are all there.
     """
     identity = spec.painter.identity()
     if spec.haloes is not None:
-        kept = found is not None and found.complete and same_haloes(found, spec.haloes)
-        identity["halo"] = found.identity if found and kept else spec.haloes.identity()
+        identity["halo"] = whole.identity if whole else spec.haloes.identity()
     elif spec.painter.input == HALO.name:
         source = box.require(HALO.name).attrs.get("source", "unknown")
         identity["halo"] = {"source": str(source)}
@@ -150,7 +106,7 @@ def prepare(
     discard_halo: bool = False,
     disk: Disk = DISK,
     linger: float = LINGER,
-) -> tuple[Prepared, Leases]:
+) -> Prepared:
     """Begin the runs of a painting, for rank 0 alone; nothing is written where one is refused.
 
     discard, discard_halo: throw away what is painted, but not what this very command has begun: a
@@ -159,29 +115,27 @@ def prepare(
     found = haloes_of(box) if spec.haloes is not None or discard_halo else None
     if discard or discard_halo:
         _discard(spec, box, found, discard_halo)
-        found = haloes_of(box) if found is not None else None
-    identity = identity_of(spec, box, found)
-    about = {"n_ranks": n_ranks, "device": device}
-    start = start_painting(box, spec.layout, identity)
-    halo_start, complete = None, False
-    if spec.haloes is not None and spec.halo_layout is not None:
-        complete = found is not None and found.complete and same_haloes(found, spec.haloes)
-        if not complete:
-            halo_start = start_haloes(box, spec.halo_layout, spec.haloes.identity(), found)
-            halo_start.check()
+        found = haloes_of(box) if discard_halo else found
+    whole = whole_haloes(spec, found)
+    start = Start(box, spec.layout, identity_of(spec, box, whole))
+    halo_start = None
+    if spec.haloes is not None and spec.halo_layout is not None and whole is None:
+        halo_start = Start(box, spec.halo_layout, spec.haloes.identity(), found)
+        halo_start.check()
     start.check()  # both, so that nothing is written where one of them is refused
-    leases = Leases()
+    about, haloes = {"n_ranks": n_ranks, "device": device}, None
+    if halo_start is not None and spec.haloes is not None:
+        haloes = begin_haloes(halo_start, disk, about, spec.haloes.attributes(), linger)
     try:
-        haloes = None
-        if halo_start is not None and spec.haloes is not None:
-            haloes, leases.haloes = begin_haloes(
-                halo_start, disk, about, spec.haloes.attributes(), linger
-            )
-        painting, leases.painting = start.begin(disk, about, linger=linger)
+        return Prepared(start.begin(disk, about, linger=linger), haloes, whole)
     except BaseException:
-        leases.close()
+        _let_go(haloes)
         raise
-    return Prepared(painting, haloes, found if complete else None), leases
+
+
+def _let_go(begun: Begun[Any] | None) -> None:
+    if begun is not None and begun.lease is not None:
+        begun.lease.close()
 
 
 def _discard(
@@ -189,11 +143,11 @@ def _discard(
 ) -> None:
     painted = painting_of(box)
     if painted is not None and not painted.complete:
-        identity = json.loads(json.dumps(identity_of(spec, box, found)))
+        identity = json.loads(json.dumps(identity_of(spec, box, whole_haloes(spec, found))))
         if painted.layout.tiling == spec.layout.tiling and painted.identity == identity:
             return
     if not discard_halo:
-        discard_painting(box)
+        discard(box, PaintLayout)
         return
     if found is None and box.has(HALO.name):
         raise BadInput(f"{box.path}/halo: was not painted by bigbox and is never discarded")
@@ -202,86 +156,51 @@ def _discard(
         run = painting_of(one)
         on_them = found and run and run.identity.get("halo") == found.identity
         if on_them or realization == box.realization:
-            discard_painting(one)
-    discard_haloes(box)
+            discard(one, PaintLayout)
+    discard(box, HaloLayout)
 
 
-@dataclass
 class Job:
     """One rank's hand on a painting: all that its tasks need.
 
-    Parameters
-    ----------
-    box : the box, opened to be written.
-    spec : what is painted.
-    prepared : what rank 0 has found and begun.
-    rank, n_ranks : this rank.
-    disk : what writes.
-    limits : what is kept in hand.
-    leases : the first rank's.
+    `prepared` is not kept: what the ledgers say is packed by those who need it.
     """
 
-    box: Box
-    spec: PaintSpec
-    prepared: InitVar[Prepared]
-    rank: int = 0
-    n_ranks: int = 1
-    disk: Disk = DISK
-    limits: Limits = field(default_factory=Limits)
-    leases: Leases = field(default_factory=Leases)
-
-    def __post_init__(self, prepared: Prepared) -> None:
-        # What the ledgers say is packed by those who need it: nothing of `prepared` is kept.
-        self.assignment = Assignment(self.spec.layout.bricks, self.n_ranks)
+    def __init__(
+        self,
+        box: Box,
+        spec: PaintSpec,
+        prepared: Prepared,
+        rank: int = 0,
+        n_ranks: int = 1,
+        disk: Disk = DISK,
+        limits: Limits | None = None,
+    ) -> None:
+        self.box, self.spec, self.rank, self.limits = box, spec, rank, limits or Limits()
+        self.assignment = Assignment(spec.layout.bricks, n_ranks)
+        self.tiling = self.assignment.tiling
+        self.already = int(prepared.painting.state.done[0].sum())
         self.halo_painting: HaloPainting | None = None
-        self.halo_found, self.already = prepared.halo_found, prepared.already
         try:
             if (haloes := prepared.haloes) is not None:
-                self.halo_painting = HaloPainting(
-                    self.box, haloes, self.assignment, self.rank, self.disk, self.leases.haloes
-                )
-            self.painting = Painting(
-                self.box,
-                prepared.painting,
-                self.rank,
-                self.n_ranks,
-                self.disk,
-                self.leases.painting,
-            )
+                self.halo_painting = HaloPainting(box, haloes, self.assignment, rank, disk)
+            self.painting = Painting(box, prepared.painting, rank, n_ranks, disk)
+            self._blocks = self.halo_painting.reader if self.halo_painting is not None else None
+            if prepared.halo_found is not None:
+                self._blocks = prepared.halo_found.reader()
         except BaseException:
             if self.halo_painting is not None:
                 self.halo_painting.close()
-            self.leases.close()
+            if rank == 0:
+                _let_go(prepared.haloes)
+                _let_go(prepared.painting)
             raise
-
-    @property
-    def tiling(self) -> Tiling:
-        """Return the tiles."""
-        return self.assignment.tiling
-
-    @property
-    def painter(self) -> Painter:
-        """Return the painter of tiles."""
-        return self.spec.painter
-
-    @property
-    def batch(self) -> int:
-        """Return the tiles of a batch."""
-        return self.spec.batch
-
-    @property
-    def colouring(self) -> str:
-        """Return the order of the tiles."""
-        return self.spec.colouring
 
     def reader(self, name: str) -> CutoutReader:
         """Return a reader of an array of the box, of haloes also while they are painted."""
         cache = self.limits.block_cache_bytes
-        if name == HALO.name and self.halo_painting is not None:
-            blocks = self.halo_painting.layout.windows.blocks
-            return HaloReader(self.box, self.halo_painting.reader, blocks, cache)
-        if name == HALO.name and (found := self.halo_found) is not None:
-            return HaloReader.of(self.box, found, cache)
+        if name == HALO.name and self._blocks is not None:
+            return HaloReader(self.box, self._blocks, cache)
         return CutoutReader(self.box.array(name), self.tiling.periodic, cache)
 
     def tasks(self) -> list[Task]:
@@ -309,26 +228,18 @@ class Job:
             transport,
             workers or Threads(),
             stop,
-            Progress([self._goal(task) for task in tasks], self.n_ranks, show),
+            Progress([task.goal for task in tasks], transport.size, show),
             on_damage=self.take_back,
-            streams=self.painter.streams,
-            full_speed_streams=self.painter.full_speed_streams,
+            streams=self.spec.painter.streams,
+            full_speed_streams=self.spec.painter.full_speed_streams,
             seconds_between_polls=seconds_between_polls,
         )
-
-    def _goal(self, task: Task) -> Goal:
-        if task.product == PAINTED.name:
-            return Goal("tile", self.tiling.size, self.already, main=True)
-        if isinstance(task, WindowTask):
-            return Goal("window", task.painting.windows_left)
-        return Goal("", 0)
 
     def windows_left(self) -> int:
         """Return the windows that a run that begins after this one has to predict."""
         if self.halo_painting is None or (found := haloes_of(self.box)) is None:
             return 0
-        saved = saved_of(found.ledger, found.layout, found.state)
-        return windows_done(found.layout, found.state, saved).left()
+        return windows_done(found).left()
 
     def take_back(self, damage: DamagedChunk) -> None:
         """Mark a damaged chunk, so that the next run makes it again."""
@@ -337,9 +248,13 @@ class Job:
             if painting is not None and name in painting.names:
                 painting.revoke({name: [damage.chunk]})
 
-    def marks(self, damage: DamagedChunk) -> bool:
-        """Return whether `take_back` could mark it: haloes of an earlier run stay as they are."""
-        return damage.array != HALO.name or self.halo_painting is not None
+    def outcome_of(self, failure: BigboxError | None) -> BigboxError | None:
+        """Return the error that ends a run; haloes of an earlier run stay as they are."""
+        if not isinstance(failure, DamagedChunk):
+            return failure
+        if failure.array != HALO.name or self.halo_painting is not None:
+            return StoppedEarly(f"{failure}; it is marked: the same command paints it again")
+        return BadInput(f"{failure}; bigbox verify marks it, and the same command paints it again")
 
     def finish(self) -> None:
         """Check and note that all is done, for rank 0."""

@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bigbox.engine.transport import SingleRank, Transport
 from bigbox.errors import BadInput, BigboxError
@@ -73,33 +73,24 @@ class World:
 
     def first(self, what: Callable[[], T]) -> T:
         """Rank 0 does it; every rank gets what it returned, or raises what it raised."""
-        return self._share(what, only_first=True)
+        value: Any = None
+        error: BigboxError | None = None
+        if self.rank == 0:
+            value, error = _tried(what)
+        if self._comm:
+            shared = self._comm.bcast((value, error))
+            if self.rank:  # rank 0 keeps its own, with what does not travel, such as a lease
+                value, error = shared
+        if error:
+            raise error
+        return cast(T, value)
 
     def each(self, what: Callable[[], T]) -> T:
         """Every rank does it; if any raises, every rank raises the error of the first of them."""
-        return self._share(what, only_first=False)
-
-    def _share(self, what: Callable[[], T], only_first: bool) -> T:
-        value: Any = None
-        error: BaseException | None = None
-        if self.rank == 0 or not only_first:
-            try:
-                value = what()
-            except BigboxError as e:
-                error = e
-            except TilingError as e:
-                error = BadInput(str(e))
-        if self._comm is None:
-            if error:
-                raise error
-            return value
-        if only_first:
-            value, error = self._comm.bcast((value, error))
-        else:
-            error = next((e for e in self._comm.allgather(error) if e), None)
-        if error:
+        value, error = _tried(what)
+        if error := next((e for e in self.gather(error) if e), None):
             raise error
-        return value
+        return cast(T, value)
 
     def abort(self, status: int) -> None:
         """End every rank at once: an error on one rank must not leave the others waiting."""
@@ -108,6 +99,16 @@ class World:
             sys.stderr.flush()
             time.sleep(LAST_WORDS)
             self._comm.Abort(status)
+
+
+def _tried(what: Callable[[], Any]) -> tuple[Any, BigboxError | None]:
+    """Return what it returned, or the error that it raised."""
+    try:
+        return what(), None
+    except BigboxError as error:
+        return None, error
+    except TilingError as error:
+        return None, BadInput(str(error))
 
 
 def join_world() -> World:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,9 @@ from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.fields import TB, output_field
-from bigbox.store.layouts import PaintLayout, Recorded
+from bigbox.store.layouts import PaintLayout, painting_of
+
+_OF_PAINTER = {one.name for one in fields(PainterSettings)}
 
 
 @dataclass(frozen=True)
@@ -52,36 +54,21 @@ class PaintOptions:
         """Open the box and the realization of it that is painted."""
         return Box.open(self.box, mode, self.realization)
 
-    def layout(self, found: Recorded[PaintLayout] | None, box: Box, n_ranks: int) -> PaintLayout:
-        """Cut the box into tiles and bricks; a painting that has begun keeps its bricks.
-
-        found: that painting.
-        """
+    def layout(self, box: Box, n_ranks: int) -> PaintLayout:
+        """Cut the box into tiles and bricks; a painting that has begun keeps its bricks."""
         box.require("dm")
         tiling = Tiling(box.shape, self.tile, self.overlap)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
-        if found is not None and found.layout.tiling == tiling:
+        if (found := painting_of(box)) is not None and found.layout.tiling == tiling:
             bricks = found.layout.bricks
         fields = [output_field(name).name for name in dict.fromkeys((TB.name, *self.field))]
         return PaintLayout(bricks, fields=tuple(fields))
 
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""
-        return make_painter(
-            self.painter,
-            seed=self.seed,
-            realization=self.realization,
-            overlap_method=self.overlap_method,
-            sampler=self.sampler,
-            steps=self.steps,
-            tile=tiling.tile,
-            box_shape=tiling.shape,
-            device=device,
-            threads=threads,
-            seconds_per_tile=self.seconds_per_tile,
-            model=self.model,
-            compile=self.compile,
-        )
+        mine = {name: value for name, value in vars(self).items() if name in _OF_PAINTER}
+        machine = {"device": device, "threads": threads}
+        return make_painter(self.painter, box_shape=tiling.shape, **mine | machine)
 
     def halo_painter_of(self, device: str, threads: int) -> HaloPainter:
         """Make the painter of haloes that goes with it."""

@@ -79,8 +79,9 @@ class Overlaps:
         self._strides = (ny * nz, nz, 1)
 
     def width(self, tile: int, axis: int, side: int) -> int:
-        """Voxels that `tile` shares with its neighbour across a face."""
-        return self._widths[axis][side][tile // self._strides[axis] % self._tiling.counts[axis]]
+        """Return the voxels that `tile` shares with its neighbour across a face."""
+        at = tile // self._strides[axis] % self._tiling.counts[axis]
+        return int(self._widths[axis][side][at])
 
     def slab_shape(self, tile: int, axis: int, side: int) -> tuple[int, ...]:
         """(fields, ., ., .) of a slab."""

@@ -10,39 +10,33 @@ from dataclasses import dataclass
 import numpy as np
 from tqdm import tqdm
 
+SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
 
-@dataclass
+
+@dataclass(frozen=True)
 class Goal:
     """How many units of a task there are, over all ranks, and how many earlier runs have done.
 
     A task without a noun is not shown, the first one with `main` has the bar.
     """
 
-    noun: str
-    total: int
+    noun: str = ""
+    total: int = 0
     already: int = 0
     main: bool = False
 
 
+NO_GOAL = Goal()
+
+
 class Progress:
-    """Shows how far all ranks are. On ranks other than 0, or when quiet, shows nothing.
+    """Shows how far all ranks are, by one goal for each task; nothing unless `show`."""
 
-    Parameters
-    ----------
-    goals : one for each task.
-    n_ranks : ranks.
-    show : whether to show anything.
-    every : seconds between lines where there is no terminal.
-    """
-
-    def __init__(
-        self, goals: Sequence[Goal], n_ranks: int = 1, show: bool = False, every: float = 10.0
-    ) -> None:
+    def __init__(self, goals: Sequence[Goal], n_ranks: int = 1, show: bool = False) -> None:
         self._goals = list(goals)
         self._main = next((i for i, goal in enumerate(goals) if goal.main), 0)
         self._done = np.zeros((n_ranks, len(goals)), np.int64)
         self._began = self._last = time.monotonic()
-        self._every = every
         self._show = show and bool(goals)
         self._bar = None
         if not self._show:
@@ -78,7 +72,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(beside, refresh=False)
             self._bar.update(goal.already + new - self._bar.n)
-        elif now - self._last >= self._every:
+        elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             rate, done_now = new / (now - self._began), goal.already + new
             left = tqdm.format_interval(int((goal.total - done_now) / rate)) if rate else "?"

@@ -9,16 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
-from bigbox.engine.job import Job, Leases, PaintSpec, Prepared, prepare
+from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.options import PaintOptions, check_alike, check_model, device_of
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.tally import describe, summary
-from bigbox.errors import BadInput, BigboxError, StoppedEarly
+from bigbox.errors import BigboxError, StoppedEarly
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, haloes_of, painting_of
-from bigbox.store.shards import DamagedChunk
+from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, haloes_of
 
 STOP_FILE = "STOP"
 
@@ -61,7 +60,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
 
     def look() -> tuple[PaintLayout, bool]:
         box = options.open()
-        layout = options.layout(painting_of(box), box, world.size)
+        layout = options.layout(box, world.size)
         return layout, not box.has(HALO.name) or haloes_of(box) is not None
 
     layout, may_paint_haloes = world.first(look)
@@ -91,11 +90,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
         options.colouring,
         overlap_method(options.overlap_method).task,
     )
-    leases = Leases()
-
-    def begin() -> Prepared:
-        nonlocal leases
-        prepared, leases = prepare(
+    prepared = world.first(
+        lambda: prepare(
             spec,
             options.open("r+"),
             n_ranks=world.size,
@@ -103,12 +99,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
             discard=options.discard,
             discard_halo=options.discard_halo,
         )
-        return prepared
-
-    prepared = world.first(begin)
-    return world.each(
-        lambda: Job(options.open("r+"), spec, prepared, world.rank, world.size, leases=leases)
     )
+    return world.each(lambda: Job(options.open("r+"), spec, prepared, world.rank, world.size))
 
 
 def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:
@@ -129,7 +121,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         raise
     loop.progress.close()
     seconds = time.monotonic() - began
-    failures = [f for f in world.gather(_outcome_of(loop.failure, job)) if f]
+    failures = [f for f in world.gather(job.outcome_of(loop.failure)) if f]
     stops = [s for s in world.gather(loop.stopping) if s]
     complete = not any(world.gather(loop.left()))
     already, total = job.already, job.tiling.size
@@ -152,12 +144,3 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
     if world.rank == 0 and not options.quiet:
         print(describe(report, job.box.place), file=sys.stderr)
     return report
-
-
-def _outcome_of(failure: BigboxError | None, job: Job) -> BigboxError | None:
-    """Return the error that ends the run: a damaged chunk is marked in a ledger, or is to be."""
-    if not isinstance(failure, DamagedChunk):
-        return failure
-    if job.marks(failure):
-        return StoppedEarly(f"{failure}; it is marked: the same command paints it again")
-    return BadInput(f"{failure}; bigbox verify marks it, and the same command paints it again")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from bigbox.engine.task import Task
-from bigbox.scheduler.grid import CHUNK, Ints, Meeting
+from bigbox.scheduler.grid import Ints, Meeting
 from bigbox.scheduler.orders import MapOrder
 from bigbox.store.fields import PAINTED, TB
 from bigbox.store.shards import Float
@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 class ShardTask(Task):
     """Shards of one field, each made of a region of another product, with `margin` voxels round it.
 
-    A subclass says what it reads, and `make`s a shard.
-
-    Parameters
-    ----------
-    job : the painting.
-    product : name of the field.
+    A subclass says what it reads, and `make`s a shard. product: the name of the field.
     """
 
     on_device = False
@@ -41,9 +36,8 @@ class ShardTask(Task):
         meeting = self.made_of()
         order = MapOrder(product, self.reads, meeting, job.assignment, job.rank, done)
         for chunks in self.painting.done_before(self.reads):
-            for i in range(0, len(chunks), CHUNK):
-                order.final(self.reads, chunks[i : i + CHUNK])
-        super().__init__(product, "shard", order)
+            order.final(self.reads, chunks)
+        super().__init__(order)
 
     def made_of(self) -> Meeting:
         """Return which chunks of the product that is read go into which shards."""

@@ -11,13 +11,16 @@ Sums of floats depend on the order of adding, hence on ranks and batches; those 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
 from bigbox.scheduler.window_order import WindowOrder
+
+if TYPE_CHECKING:
+    from bigbox.store.saved_sums import SumsFile
 
 Ints = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -31,31 +34,12 @@ CUT = 9.5
 SANE = 38.0
 
 
-class Aside(Protocol):
-    """Where sums go when memory is short, and where those of earlier runs come from."""
-
-    def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
-        """Take the sums of a block over some windows; there are none of it here."""
-
-    def put_back(self, block: int) -> tuple[Bool, Ints] | None:
-        """Give them back; None where there are none."""
-
-
 class Sums:
     """Sums of the blocks that one rank has a part in, at most `limit_bytes` of them in memory.
 
-    Parameters
-    ----------
-    order : which windows are awaited by which blocks, and what is complete.
-    weights : int64 (window,), of a voxel in the average, on one axis.
-    channels : of haloes.
-    aside : takes what does not fit.
-    limit_bytes : see above; one block is always held.
-
-    Raises
-    ------
-    BadInput
-        Weights that leave a voxel without any, or that could overflow.
+    One block is always held. weights: int64 (window,), of a voxel in the average, on one axis;
+    aside: takes what does not fit, and has what earlier runs have left. Raises BadInput for weights
+    that leave a voxel without any, or that could overflow.
     """
 
     def __init__(
@@ -63,7 +47,7 @@ class Sums:
         order: WindowOrder,
         weights: npt.ArrayLike,
         channels: int,
-        aside: Aside,
+        aside: SumsFile,
         limit_bytes: int,
     ) -> None:
         self._order = order
@@ -146,12 +130,12 @@ class Sums:
         if entry is not None:
             self._open.move_to_end(block)
             return entry
-        entry = self._aside.put_back(block)
+        entry = self._aside.take(block)
         if entry is None:
             entry = np.zeros(self._windows.most_per_block, bool), np.zeros(self._shape, np.int64)
         self._open[block] = entry
         while len(self._open) > 1 and len(self._open) * entry[1].nbytes > self._limit:
             oldest = next(iter(self._open))
-            self._aside.put_aside(oldest, *self._open[oldest])
+            self._aside.put(oldest, *self._open[oldest])
             del self._open[oldest]
         return entry

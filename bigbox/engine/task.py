@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from bigbox.engine.progress import NO_GOAL, Goal
 from bigbox.engine.transport import Parcel
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome
@@ -23,23 +24,18 @@ from bigbox.scheduler.orders import Order, Outcome
 class Task:
     """One kind of work on one rank.
 
-    Parameters
-    ----------
-    product : name of the field that its units make final.
-    noun : what a unit is called.
-    order : which units, and when.
-    on_device : whether `compute` needs the device. Else load, compute and store run in one thread
-        of the task's own, one unit after the other.
-    stores_waiting : batches that may wait to be stored before the device pauses: bounds memory.
-    stopped : whether a stop finds nothing more to do here.
+    order: which units, and when. It names the field that they make final. goal: how many units
+    there are, where progress is to be shown.
     """
 
+    # Whether `compute` needs the device. Else load, compute and store run in one thread of the
+    # task's own, one unit after the other.
     on_device = True
-    stores_waiting = 2
-    stopped = True
+    stores_waiting = 2  # batches that may wait before the device pauses: bounds memory
+    stopped = True  # whether a stop finds nothing more to do here
 
-    def __init__(self, product: str, noun: str, order: Order) -> None:
-        self.product, self.noun, self.order = product, noun, order
+    def __init__(self, order: Order, goal: Goal = NO_GOAL) -> None:
+        self.product, self.order, self.goal = order.product, order, goal
 
     def next_batch(self, idle: bool) -> Ints:
         """Return the next units, int64; empty where there are none now."""

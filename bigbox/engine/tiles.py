@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bigbox.engine.overlaps import Overlaps, Slab, packed
+from bigbox.engine.progress import Goal
 from bigbox.engine.task import Task
 from bigbox.engine.transport import Parcel
 from bigbox.errors import BigboxError
@@ -38,11 +39,6 @@ class StepLatents:
         self._tiling = job.tiling
         self._done = self._painting.was_done(PAINTED.name)
 
-    def readers(self, tiles: Ints) -> Ranks:
-        """Return the ranks of the tiles that each waits for: they hold its latents' fate."""
-        before = predecessors(self._tiling, tiles)
-        return np.where(before >= 0, self._assignment.rank_of(np.maximum(before, 0)), -1)
-
     def durable(self, tiles: Ints) -> None:
         """Drop what these tiles, of any rank, set free on this rank."""
         self._done[tiles] = True
@@ -56,43 +52,42 @@ class StepLatents:
 
 
 class PaintOrder(TileOrder):
-    """Tiles in the policy's order; with step latents the ranks before a tile are told of it too."""
+    """Tiles in the policy's order; with step latents the ranks before a tile are told of it too.
 
-    steps: StepLatents | None = None
+    They drop the latents of the tiles that it waited for.
+    """
+
+    with_steps = False
 
     def readers(self, product: str, chunks: Ints) -> tuple[Ints, Ranks]:
         """Return rows of `chunks` and the other ranks that wait for them."""
         rows, ranks = super().readers(product, chunks)
-        if self.steps is None or product != self.product:
+        if not self.with_steps or product != self.product:
             return rows, ranks
-        more_rows, more_ranks = other_ranks(self.steps.readers(chunks), self.rank)
+        before = predecessors(self.assignment.tiling, chunks)
+        ranks_before = np.where(before >= 0, self.assignment.rank_of(np.maximum(before, 0)), -1)
+        more_rows, more_ranks = other_ranks(ranks_before, self.rank)
         return np.concatenate([rows, more_rows]), np.concatenate([ranks, more_ranks])
 
 
 class TileTask(Task):
-    """One rank's tiles.
-
-    Parameters
-    ----------
-    job : the painting.
-    """
+    """One rank's tiles."""
 
     def __init__(self, job: Job) -> None:
-        self.tiling, self.painter, self.painting = job.tiling, job.painter, job.painting
+        self.tiling, self.painter, self.painting = job.tiling, job.spec.painter, job.painting
         self._rank_of, self._rank = job.assignment.rank_of, job.rank
         gate = None
         if job.halo_painting is not None:
             blocks, final = job.halo_painting.layout.windows.blocks, job.halo_painting.was_done
             margin = self.painter.margin
             gate = tile_gate(job.assignment, job.rank, margin, blocks, final(HALO.name))
-        policy = Policy(job.assignment, job.rank, job.colouring, gated=gate is not None)
+        policy = Policy(job.assignment, job.rank, job.spec.colouring, gated=gate is not None)
         for tiles in self.painting.done_before(PAINTED.name):
             policy.restore(tiles)
-        order = PaintOrder(policy, job.batch, PAINTED.name, gate, HALO.name)
-        if self.painter.fields > 1:
-            order.steps = StepLatents(job)
-        super().__init__(PAINTED.name, "tile", order)
-        self._steps = order.steps
+        order = PaintOrder(policy, job.spec.batch, PAINTED.name, gate, HALO.name)
+        order.with_steps = self.painter.fields > 1
+        super().__init__(order, Goal("tile", self.tiling.size, job.already, main=True))
+        self._steps = StepLatents(job) if order.with_steps else None
         self._reader = job.reader(self.painter.input) if self.painter.input else None
         self._overlaps = Overlaps(
             self.tiling, self.painter.fields, job.limits.overlap_bytes, self.painting.read_fields

@@ -58,12 +58,7 @@ class Message:
         chunks = np.asarray(self.chunks, np.int64)
         head = np.array([self.kind, self.task, len(chunks), len(numbers)], np.int64)
         parts = [head, chunks, numbers, np.ascontiguousarray(self.parcel.data).reshape(-1)]
-        out = bytearray(sum(p.nbytes for p in parts))
-        at = 0
-        for part in parts:
-            out[at : at + part.nbytes] = part.view(np.uint8).data
-            at += part.nbytes
-        return out
+        return bytearray().join(part.view(np.uint8).data for part in parts)
 
     @classmethod
     def decode(cls, block: bytearray | bytes) -> Message:

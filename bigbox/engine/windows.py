@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.engine.progress import Goal
 from bigbox.engine.sums import Bool, Float, Sums
 from bigbox.engine.task import Task
 from bigbox.engine.transport import Parcel
@@ -32,7 +32,7 @@ from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Mail, Outcome
 from bigbox.scheduler.window_order import WindowOrder
 from bigbox.store.cutouts import CutoutReader
-from bigbox.store.fields import DM, HALO
+from bigbox.store.fields import DM
 
 if TYPE_CHECKING:
     from bigbox.engine.job import Job
@@ -40,35 +40,19 @@ if TYPE_CHECKING:
     from bigbox.store.haloes import HaloPainting
 
 
-@dataclass
-class Settled:
-    """What adding to the sums came to: own blocks that are durable, and sums owed to others."""
-
-    final: list[int] = field(default_factory=list)
-    owed: list[Mail] = field(default_factory=list)
-
-
 class WindowTask(Task):
-    """One rank's windows, and the blocks that it writes.
-
-    Parameters
-    ----------
-    job : the painting.
-    painter : predicts haloes.
-    painting : this rank's hand on the haloes.
-    """
+    """One rank's windows, and the blocks that it writes."""
 
     def __init__(self, job: Job, painter: HaloPainter, painting: HaloPainting) -> None:
         self.painter, self.painting = painter, painting
         layout = painting.layout
-        windows = layout.windows
-        done = painting.done_of(np.arange(windows.blocks.size))
+        done, edge = painting.windows_done, layout.edge
         self.order: WindowOrder = WindowOrder(
-            windows, job.assignment, job.rank, layout.edge, painter.batch, done
+            layout.windows, job.assignment, job.rank, edge, painter.batch, done
         )
-        super().__init__(HALO.name, "window", self.order)
+        super().__init__(self.order, Goal("window", painting.windows_left))
         self._sums = Sums(
-            self.order, painter.weights, painter.channels, painting, job.limits.sum_bytes
+            self.order, painter.weights, painter.channels, painting.sums, job.limits.sum_bytes
         )
         self._reader = CutoutReader(
             job.box.array(DM.name), (True, True, True), job.limits.window_cache_bytes
@@ -97,7 +81,7 @@ class WindowTask(Task):
             )
         return logs
 
-    def store(self, units: Ints, result: npt.NDArray[np.float32]) -> Settled:
+    def store(self, units: Ints, result: npt.NDArray[np.float32]) -> Outcome:
         """Add predictions to the sums; store the blocks that are complete."""
         self._changed = True
         complete: list[int] = []
@@ -105,19 +89,19 @@ class WindowTask(Task):
             complete += self._sums.add(window, logs)
         return self._settle(complete)
 
-    def receive(self, chunks: Ints, parcel: Parcel) -> Settled:
+    def receive(self, chunks: Ints, parcel: Parcel) -> Outcome:
         """Add the sums of another rank to those of one block."""
         self._changed = True
         windows = _unpacked(parcel.numbers, self.order.windows.most_per_block)
         block, sums = int(chunks[0]), parcel.data.view(np.int64)
         return self._settle(self._sums.add_sums(block, windows, sums))
 
-    def stored(self, units: Ints, found: Settled) -> Outcome:
+    def stored(self, units: Ints, found: Outcome) -> Outcome:
         """Return the blocks that are final, and the sums owed to other ranks."""
         self.order.blocks_left -= len(found.final)
-        return Outcome(np.array(found.final, np.int64), found.owed)
+        return found
 
-    def due(self, stopping: bool, busy: bool) -> Callable[[], Settled] | None:
+    def due(self, stopping: bool, busy: bool) -> Callable[[], Outcome] | None:
         """Save the sums now and then, and at a stop once all is added to them."""
         if self._complete_before:
             # A run that was killed may have added all windows of a block, and not stored it.
@@ -135,23 +119,24 @@ class WindowTask(Task):
         self._changed = False
         return self._save
 
-    def _save(self) -> Settled:
-        self.painting.save_sums(self._sums.held())
-        return Settled()
+    def _save(self) -> Outcome:
+        self.painting.sums.save(self._sums.held())
+        return Outcome(np.empty(0, np.int64))
 
-    def _settle(self, complete: list[int]) -> Settled:
-        found, values = Settled(), []
+    def _settle(self, complete: list[int]) -> Outcome:
+        final: list[int] = []
+        values, owed = [], []
         for block, rank in zip(complete, self.order.rank_of(complete).tolist(), strict=True):
             windows, sums = self._sums.take(block)
             if rank == self.order.rank:
-                found.final.append(block)
+                final.append(block)
                 values.append(self._sums.density(block, sums))
             else:
                 parcel = Parcel(_packed(windows), sums)
-                found.owed.append(Mail(rank, (np.array([block], np.int64), parcel)))
-        self.painting.append(found.final, values)
-        self.painting.forget_sums(complete)
-        return found
+                owed.append(Mail(rank, (np.array([block], np.int64), parcel)))
+        self.painting.append(final, values)
+        self.painting.sums.forget(complete)
+        return Outcome(np.array(final, np.int64), owed)
 
 
 def _packed(windows: Bool) -> Ints:

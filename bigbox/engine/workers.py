@@ -5,20 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
-
-
-class Workers(Protocol):
-    """Runs jobs; each queue has a thread of its own."""
-
-    def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Queue a job; jobs of one queue run one after the other in the order of submission."""
-
-    def wait(self, seconds: float) -> None:
-        """Return when a job has ended, after `seconds` at the latest."""
-
-    def close(self) -> None:
-        """Wait for the jobs that run."""
+from typing import Any
 
 
 class Threads:
@@ -29,7 +16,7 @@ class Threads:
         self._ended = threading.Event()
 
     def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Queue a job."""
+        """Queue a job; jobs of one queue run one after the other in the order of submission."""
         pool = self._pools.get(queue)
         if pool is None:
             pool = self._pools[queue] = ThreadPoolExecutor(1, thread_name_prefix=queue)
@@ -38,7 +25,7 @@ class Threads:
         return future
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end of a job."""
+        """Return when a job has ended, after `seconds` at the latest."""
         self._ended.wait(seconds)
         self._ended.clear()
 
@@ -52,7 +39,7 @@ class Inline:
     """Every job runs at once in the caller: the same bytes, and an order that can be repeated."""
 
     def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Queue a job."""
+        """Do a job."""
         future: Future[Any] = Future()
         try:
             future.set_result(job(*args))
@@ -61,9 +48,10 @@ class Inline:
         return future
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end of a job."""
-        return
+        """Return: no job runs."""
 
     def close(self) -> None:
-        """Wait for the jobs that run."""
-        return
+        """Return: no job runs."""
+
+
+Workers = Threads | Inline

@@ -28,8 +28,8 @@ import numpy as np
 import zarr
 
 from bigbox.errors import BadInput
-from bigbox.store.durable import Disk, explained
-from bigbox.store.fields import AXES, HALO, Field, is_of_realization, known_field
+from bigbox.store.durable import DISK, Disk, explained, own_name
+from bigbox.store.fields import AXES, HALO, field_of, is_of_realization
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
 
 REALIZATIONS = "realizations"
@@ -73,7 +73,7 @@ class Box:
         cosmology: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
         *,
-        disk: Disk | None = None,
+        disk: Disk = DISK,
     ) -> Box:
         """Make a new, empty box.
 
@@ -82,7 +82,6 @@ class Box:
         or the geometry cannot be one of cubic voxels.
         """
         path = Path(path)
-        disk = disk or Disk()
         voxels = _three_sizes(path, shape)
         size = _three_lengths(path, voxels, box_size)
         if not math.isfinite(redshift) or redshift < 0:
@@ -198,7 +197,7 @@ class Box:
             way = "bigbox ingest SOURCE BOX" if name == "dm" else f"the command that makes {name}"
             raise BadInput(f"{self.path}: has no '{name}'; add it with: {way}")
         array = self.array(name)
-        rank = len((known_field(name) or Field(name, "", "")).dims)
+        rank = len(field_of(name).dims)
         if array.ndim != rank:
             raise BadInput(
                 f"{self.path}/{name}: has {array.ndim} dimensions {array.shape},"
@@ -220,20 +219,19 @@ class Box:
         long_name: str | None = None,
         attributes: Mapping[str, Any] | None = None,
         overwrite: bool = False,
-        disk: Disk | None = None,
+        disk: Disk = DISK,
     ) -> zarr.Array[Any]:
         """Make an array over the box, (X, Y, Z) or (channels, X, Y, Z), NaN until written.
 
         Sharded; write whole shards, one writer each (`array.shards`): two processes that write
         different chunks of one shard lose data.
         """
-        disk = disk or Disk()
         place = self.path / name
         if place.exists():
             if not overwrite:
                 raise BadInput(f"{place}: exists already; overwrite it on purpose or keep it")
             disk.remove_tree(place)
-        known = known_field(name) or Field(name, "", "")
+        known = field_of(name)
         chunk, shard = field_chunks(self.shape, channels)
         names = AXES if channels is None else HALO.dims
         shape = self.shape if channels is None else (channels, *self.shape)
@@ -293,19 +291,14 @@ def make_realization(disk: Disk, box: Box) -> None:
         for place in (box.place.parent, box.place):
             disk.make_dir(place)
         if not (box.place.parent / "zarr.json").exists():
-            disk.write_atomic(box.place.parent / "zarr.json", group_metadata(), _mine(box))
+            disk.write_atomic(box.place.parent / "zarr.json", group_metadata(), own_name(box.place))
         for axis, name in enumerate(AXES):
             _write_coordinate(disk, box.place / name, name, box.shape[axis], box.box_size[axis])
         about = {
             **{k: box.attributes[k] for k in ("box_size", "box_size_units", "redshift")},
             "realization": box.realization,
         }
-        disk.write_atomic(box.place / "zarr.json", group_metadata(about), _mine(box))
-
-
-def _mine(box: Box) -> Path:
-    """Return a name that no other process gives a file: several may make a group at a time."""
-    return box.place / f"start-{os.urandom(8).hex()}.partial"
+        disk.write_atomic(box.place / "zarr.json", group_metadata(about), own_name(box.place))
 
 
 def _write_coordinate(disk: Disk, place: Path, name: str, count: int, length: float) -> None:

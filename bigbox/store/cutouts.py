@@ -56,20 +56,11 @@ class CutoutReader:
         Raises BadInput naming the array and the chunk where a chunk's checksum is wrong, or where
         it holds a value that is not finite: so zarr reads what was never written, or is lost.
         """
-        inside: list[tuple[int, int]] = []
-        pad: list[tuple[int, int]] = []
-        for axis in range(3):
-            low, high = int(origin[axis]), int(origin[axis]) + int(shape[axis])
-            size = self.shape[axis]
-            if self._periodic[axis]:
-                inside.append((low, high))
-                pad.append((0, 0))
-                continue
-            first, last = min(max(low, 0), size - 1), min(max(high, 1), size)
-            inside.append((first, last))
-            # A cut-out wholly outside keeps the one voxel at the edge and repeats it.
-            before = min(max(0, first - low), high - low - 1)
-            pad.append((before, high - low - (last - first) - before))
+        wanted = [(int(low), int(low) + int(n)) for low, n in zip(origin, shape, strict=True)]
+        inside = [
+            (low, high) if periodic else (min(max(low, 0), size - 1), min(max(high, 1), size))
+            for (low, high), periodic, size in zip(wanted, self._periodic, self.shape, strict=True)
+        ]
         out = np.empty(self._lead + tuple(b - a for a, b in inside), np.float32)
         axes = (
             Cover.equal(size, low, high - low).pieces(0, chunks)
@@ -77,8 +68,9 @@ class CutoutReader:
         )
         for (i, xt, xs), (j, yt, ys), (k, zt, zs) in product(*axes):
             out[..., xt, yt, zt] = self._block((i, j, k))[..., xs, ys, zs]
-        if any(p != (0, 0) for p in pad):
-            out = np.pad(out, [(0, 0)] * len(self._lead) + pad, mode="edge")
+        for axis, (whole, (low, high)) in enumerate(zip(wanted, inside, strict=True), start=-3):
+            if whole != (low, high):  # the voxel at the edge is repeated
+                out = out.take(np.clip(np.arange(*whole), low, high - 1) - low, axis)
         return out
 
     def _block(self, key: tuple[int, ...]) -> Float:

@@ -141,30 +141,27 @@ class Disk:
     def write_atomic(self, path: str | Path, data: bytes, temporary: str | Path = "") -> None:
         """Durably put `data` at `path`: readers see the old bytes or the new, never a mixture."""
         partial = os.fspath(temporary) or f"{os.fspath(path)}.partial"
-        self.unlink(partial)
-        file = self.open(partial, exclusive=True)
-        try:
-            self.write_at(file, 0, [data])
-            self.fsync(file)
-        finally:
-            self.close(file)
+        self._write_new(partial, data)
         self.replace(partial, path)
         self.fsync_dir(os.path.dirname(os.fspath(path)) or ".")
 
     def create_once(self, path: str | Path, data: bytes, temporary: str | Path) -> None:
         """Durably put `data` at a new `path`; of two callers one gets FileExistsError."""
-        self.unlink(temporary)
-        file = self.open(temporary, exclusive=True)
-        try:
-            self.write_at(file, 0, [data])
-            self.fsync(file)
-        finally:
-            self.close(file)
+        self._write_new(temporary, data)
         try:
             self.link(temporary, path)
         finally:
             self.unlink(temporary)
         self.fsync_dir(os.path.dirname(os.fspath(path)) or ".")
+
+    def _write_new(self, path: str | Path, data: bytes) -> None:
+        self.unlink(path)
+        file = self.open(path, exclusive=True)
+        try:
+            self.write_at(file, 0, [data])
+            self.fsync(file)
+        finally:
+            self.close(file)
 
     def make_dir(self, path: str | Path) -> None:
         """Durably make one directory; its parent must exist."""
@@ -174,6 +171,11 @@ class Disk:
 
 # The disk of everybody who does not bring one.
 DISK = Disk()
+
+
+def own_name(place: Path) -> Path:
+    """Return a name that no other process gives a file: several may make a group at a time."""
+    return place / f"start-{os.urandom(8).hex()}.partial"
 
 
 @contextmanager

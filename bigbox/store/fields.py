@@ -18,23 +18,14 @@ _TILE_AXES = ("tile_x", "tile_y", "tile_z", "in_x", "in_y", "in_z")
 
 @dataclass(frozen=True)
 class Field:
-    """One array of a box.
-
-    Parameters
-    ----------
-    name : of the array in its group.
-    units, long_name : attributes of the array.
-    dims : names of its dimensions; those that end in x, y, z span the box.
-    realization : whether each realization has one of its own.
-    task : "module:Class" of the engine's task that makes its shards; "" for what is not made so.
-    """
+    """One array of a box: its name in its group, its attributes and dimensions."""
 
     name: str
     units: str
     long_name: str
-    dims: tuple[str, ...] = AXES
-    realization: bool = False
-    task: str = ""
+    dims: tuple[str, ...] = AXES  # those that end in x, y, z span the box
+    realization: bool = False  # whether each realization has one of its own
+    task: str = ""  # "module:Class" of the engine's task that makes its shards, if one does
 
     @property
     def spans_box(self) -> bool:
@@ -81,6 +72,11 @@ def known_field(name: str) -> Field | None:
             return row
     found: Field | None = load_installed(GROUP, name)
     return found
+
+
+def field_of(name: str) -> Field:
+    """Return the row of a field, or one for an array over the box that no row names."""
+    return known_field(name) or Field(name, "", "")
 
 
 def output_field(name: str) -> Field:

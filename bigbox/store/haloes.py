@@ -11,7 +11,7 @@ A block is to haloes what a tile is to tb. A BEGUN record names the first window
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -20,55 +20,29 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import Grid, Ints
+from bigbox.scheduler.grid import Grid
 from bigbox.scheduler.window_order import WindowsDone
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import (
-    HaloLayout,
-    Recorded,
-    halo_ledger,
-    haloes_of,
-    saved_of,
-    windows_done,
-)
-from bigbox.store.lease import LINGER, Lease
+from bigbox.store.layouts import HaloLayout, Recorded
+from bigbox.store.lease import LINGER
 from bigbox.store.product import ChunkReader
-from bigbox.store.run import Begun, Start, discard_run
-from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, sums_directory
+from bigbox.store.run import Begun, Start
+from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, saved_sums, sums_directory
 from bigbox.store.shards import Float
 from bigbox.store.writer import RunWriter
 
 Bool = npt.NDArray[np.bool_]
 
 
-def start_haloes(
-    box: Box,
-    layout: HaloLayout,
-    identity: Mapping[str, Any],
-    found: Recorded[HaloLayout] | None = None,
-) -> Start[HaloLayout]:
-    """Return the start of a run that paints haloes, for rank 0: see `bigbox.store.run.Start`."""
-    look, ledger = lambda: haloes_of(box), halo_ledger(box)
-    return Start(box.path, ledger, layout, identity, look, found, keeps_layout=True)
-
-
 @dataclass(frozen=True)
-class BegunHaloes:
-    """A run that paints haloes and has begun, for all ranks.
+class BegunHaloes(Begun[HaloLayout]):
+    """A run that paints haloes and has begun, for all ranks."""
 
-    Parameters
-    ----------
-    run : the run.
-    sums : the saved sums that it goes on from.
-    windows_left : windows that it has to predict.
-    """
-
-    run: Begun[HaloLayout]
-    sums: SavedSums
-    windows_left: int
+    sums: SavedSums  # that it goes on from
+    windows_left: int  # that it has to predict
 
 
 def begin_haloes(
@@ -77,40 +51,38 @@ def begin_haloes(
     about: Mapping[str, Any],
     attributes: Mapping[str, Any],
     linger: float = LINGER,
-) -> tuple[BegunHaloes, Lease]:
-    """Begin a run that paints haloes; return it with the first rank's lease."""
-    ledger = start.ledger
-    found = start.found if start.difference is None else None
-    windows = start.layout.windows
-    left = windows.size
-    if found is not None:
-        saved = saved_of(ledger, found.layout, found.state)
-        left = windows_done(found.layout, found.state, saved).left()
-    begun, lease = start.begin(disk, {**about, "windows": left}, attributes, linger)
+) -> BegunHaloes:
+    """Begin a run that paints haloes: see `Start.begin`."""
+    ledger, left = start.ledger, start.layout.windows.size
+    if start.found is not None and start.difference is None:
+        left = windows_done(start.found).left()
+    begun = start.begin(disk, {**about, "windows": left}, attributes, linger)
+    lease = begun.lease
+    assert lease is not None
     try:
         with explained(ledger.path), lease.fenced():
             disk.make_dir(sums_directory(ledger))
-            saved = saved_of(ledger, begun.layout, begun.state)
+            saved = saved_sums(ledger, begun.layout.windows.most_per_block, begun.state.done[0])
             made, tmp = count(1), ledger.tmp_of(begun.epoch)
             remove_unused(disk, ledger, saved, lambda name: tmp / f"start-{next(made)}-{name}")
     except BaseException:
         lease.close()
         raise
-    return BegunHaloes(begun, saved, left), lease
+    return BegunHaloes(**vars(begun), sums=saved, windows_left=left)
 
 
-def discard_haloes(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bool:
-    """Give up the painted haloes; what was painted on them is the caller's to give up first.
-
-    Returns whether there were any. Raises BadInput while a run holds the lease.
-    """
-    return discard_run(halo_ledger(box), box.path, (HALO.name,), disk, linger)
+def windows_done(found: Recorded[HaloLayout]) -> WindowsDone:
+    """Return what is done of the windows, with the sums that earlier runs have saved."""
+    windows, final = found.layout.windows, found.state.done[0]
+    saved = saved_sums(found.ledger, windows.most_per_block, final)
+    return WindowsDone(windows, final, *saved.included())
 
 
 class HaloPainting(RunWriter[HaloLayout]):
     """A rank's handle on a run that paints haloes. Then `close`.
 
-    Thread safe, but for sums: those are one thread's.
+    Thread safe, but for sums: those are one thread's. windows_done: what all ranks had done when
+    the run began.
     """
 
     def __init__(
@@ -120,57 +92,19 @@ class HaloPainting(RunWriter[HaloLayout]):
         assignment: Assignment,
         rank: int = 0,
         disk: Disk = DISK,
-        lease: Lease | None = None,
     ) -> None:
-        run, saved = begun.run, begun.sums
-        windows, edge = run.layout.windows, run.layout.edge
+        saved, windows, edge = begun.sums, begun.layout.windows, begun.layout.edge
         ranks = assignment.rank_of_middle(Grid.regular(windows.shape, edge * windows.block))
-        super().__init__(box.path, halo_ledger(box), run, rank, ranks, disk, lease)
-        self.state, self.saved, self.windows_left = run.state, saved, begun.windows_left
+        super().__init__(box, begun, rank, ranks, disk)
+        self.windows_done = WindowsDone(windows, begun.state.done[0], *saved.included())
+        self.windows_left = begun.windows_left
         block = self.products[0].bricks.of_tile(saved.lines["block"].astype(np.int64))
-        self._sums = SumsFile(
-            disk,
-            self.ledger,
-            self.epoch,
-            rank,
-            self.products[0].shape,
-            saved.only(ranks[block] == rank),
-            self.temporary,
-        )
-
-    def done_of(self, blocks: Ints) -> WindowsDone:
-        """Return what all ranks had done of these blocks when the run began; blocks: ascending."""
-        return windows_done(self.layout, self.state, self.saved, blocks)
-
-    def put_aside(self, block: int, windows: Bool, sums: Ints) -> None:
-        """Keep the sums of a block that is not final, int64 (channels, b, b, b), on the disk.
-
-        windows: which are in them, by `Windows.meeting.places`.
-        """
-        with self.writing(sums.nbytes):
-            self._sums.put(block, windows, sums)
-
-    def put_back(self, block: int) -> tuple[Bool, Ints] | None:
-        """Return windows and sums that were put aside, or left by an earlier run; None if none."""
-        with self.writing(0):
-            return self._sums.take(block)
-
-    def forget_sums(self, blocks: Iterable[int]) -> None:
-        """Let go of blocks that are final, or whose sums another rank has."""
-        for block in blocks:
-            self._sums.forget(block)
-
-    def save_sums(self, held: Sequence[tuple[int, Bool, Ints]]) -> None:
-        """Make all sums durable, those put aside and those held, for a later run to go on from.
-
-        held: blocks, windows, sums.
-        """
-        with self.writing(sum(sums.nbytes for _, _, sums in held)):
-            self._sums.save(held)
+        mine = saved.only(ranks[block] == rank)
+        self.sums = SumsFile(self, disk, mine)
 
     def close(self) -> None:
         """Close every file and let go of the lease."""
-        self._sums.close()
+        self.sums.close()
         super().close()
 
     def finish(self) -> None:
@@ -183,26 +117,11 @@ class HaloPainting(RunWriter[HaloLayout]):
 
 
 class HaloReader(CutoutReader):
-    """Cut-outs of painted haloes, of blocks that are final, safe while they are being painted.
+    """Cut-outs of painted haloes, of blocks that are final, safe while they are being painted."""
 
-    Parameters
-    ----------
-    box : the box.
-    reader : of the blocks.
-    grid : of the blocks.
-    cache_bytes : see `CutoutReader`.
-    """
-
-    def __init__(self, box: Box, reader: ChunkReader, grid: Grid, cache_bytes: int) -> None:
+    def __init__(self, box: Box, blocks: ChunkReader, cache_bytes: int) -> None:
         super().__init__(box.array(HALO.name), (True, True, True), cache_bytes)
-        self._grid, self._reader = grid, reader
-
-    @classmethod
-    def of(cls, box: Box, found: Recorded[HaloLayout], cache_bytes: int) -> HaloReader:
-        """Return a reader of haloes that no run is painting now. Raises DamagedChunk later."""
-        product = found.products[0]
-        reader = ChunkReader(product, found.state.ends, found.ledger)
-        return cls(box, reader, found.layout.windows.blocks, cache_bytes)
+        self._of_blocks, self._grid = blocks, blocks.product.bricks.grid
 
     def _fetch(self, key: tuple[int, ...]) -> Float:
-        return self._reader.read(int(self._grid.index(key)))
+        return self._of_blocks.read(int(self._grid.index(key)))

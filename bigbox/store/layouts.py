@@ -10,11 +10,11 @@ of paintings of tb without being touched. A layout is what run.json says beside 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -22,14 +22,12 @@ from bigbox.scheduler.bricks import Bricks, default_shard
 from bigbox.scheduler.grid import Grid, Ints, Meeting
 from bigbox.scheduler.stages import predecessors
 from bigbox.scheduler.tiling import Tiling
-from bigbox.scheduler.window_order import WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.fields import HALO, PAINTED, STEPS, TB, Field, known_field
 from bigbox.store.ledger import Ledger, State
 from bigbox.store.metadata import array_metadata, group_metadata
-from bigbox.store.product import Appended, Sharded
-from bigbox.store.saved_sums import SavedSums, saved_sums
+from bigbox.store.product import Appended, ChunkReader, Sharded
 
 # The group of the haloes' ledger.
 HALOGEN = "halogen"
@@ -46,18 +44,35 @@ class Layout(ABC):
     kind: ClassVar[str]  # of a run, in the ledger
     noun: ClassVar[str]  # what is painted, in a message
     way_out: ClassVar[str]  # the option that gives it up
+    usual: ClassVar[tuple[str, ...]]  # the arrays in the group that a run makes at least
+    kept: ClassVar[bool]  # a run that goes on keeps the layout that it finds, whatever is asked
+
+    @staticmethod
+    @abstractmethod
+    def place(box: Box) -> Path:
+        """Return the group that the products stand in."""
+
+    @staticmethod
+    @abstractmethod
+    def ledger(box: Box) -> Ledger:
+        """Return the ledger, which may be empty."""
 
     @abstractmethod
     def as_dict(self) -> dict[str, Any]:
         """Return the layout as JSON, for run.json."""
 
+    @classmethod
+    @abstractmethod
+    def from_run(cls, run: Mapping[str, Any]) -> Self:
+        """Return the layout in run.json."""
+
     @abstractmethod
     def products(self, place: Path) -> Products:
         """Return the products in the group `place`, by the numbers of their records."""
 
-    @abstractmethod
     def arrays(self) -> tuple[str, ...]:
         """Return the names in the group that a run makes, and may put aside."""
+        return self.usual
 
     @abstractmethod
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
@@ -65,29 +80,23 @@ class Layout(ABC):
 
     def taken_back(self, place: Path, chunks: Mapping[str, Ints]) -> dict[str, Ints]:
         """Return all chunks, by product, that go with these when they are taken back."""
-        return dict(chunks)
+        return {name: np.unique(some) for name, some in chunks.items()}
 
 
 @dataclass(frozen=True)
 class PaintLayout(Layout):
-    """Tiles in bricks of `edge`^3, and the fields of the box that are made of them.
-
-    Parameters
-    ----------
-    bricks : the tiles in bricks.
-    n_steps : per-step latents kept for each tile.
-    edges : (shard, inner chunk) of the fields, voxels.
-    fields : names of the fields.
-    """
+    """Tiles in bricks of `edge`^3, and the fields of the box that are made of them."""
 
     bricks: Bricks[Tiling]
-    n_steps: int = 0
-    edges: tuple[int, int] = (0, 0)
+    n_steps: int = 0  # per-step latents kept for each tile
+    edges: tuple[int, int] = (0, 0)  # (shard, inner chunk) of the fields, voxels
     fields: tuple[str, ...] = (TB.name,)
 
     kind = "paint"
     noun = "is painted"
     way_out = "--discard"
+    usual = ("latents", TB.name)
+    kept = False
 
     def __post_init__(self) -> None:
         if not self.edges[0]:
@@ -111,6 +120,16 @@ class PaintLayout(Layout):
         """
         return Meeting(self.tiling.owned_grid, self.shards)
 
+    @staticmethod
+    def place(box: Box) -> Path:
+        """Return the group of the realization."""
+        return box.place
+
+    @staticmethod
+    def ledger(box: Box) -> Ledger:
+        """Return the ledger of the realization."""
+        return Ledger(box.place)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the layout as JSON, for run.json."""
         found = {
@@ -122,7 +141,7 @@ class PaintLayout(Layout):
         return found if self.fields == (TB.name,) else found | {"fields": list(self.fields)}
 
     @classmethod
-    def from_run(cls, run: Mapping[str, Any]) -> PaintLayout:
+    def from_run(cls, run: Mapping[str, Any]) -> Self:
         """Return the layout in run.json."""
         bricks = Bricks(Tiling.from_dict(run["tiling"]), int(run["edge"]))
         edges = int(run["tb"]["shard"]), int(run["tb"]["chunk"])
@@ -212,12 +231,24 @@ class HaloLayout(Layout):
     kind = "halo"
     noun = "haloes are painted"
     way_out = "--discard-halo"
+    usual = (HALO.name,)
+    kept = True
 
     @classmethod
     def new(cls, windows: Windows, channels: int, edge: int | None = None) -> HaloLayout:
         """Return the layout of a new painting: shards of as many voxels as those of tb."""
         most = default_shard(max(windows.shape))[0]
         return cls(windows, edge or max(1, most // windows.block), channels)
+
+    @staticmethod
+    def place(box: Box) -> Path:
+        """Return the group of the box."""
+        return box.path
+
+    @staticmethod
+    def ledger(box: Box) -> Ledger:
+        """Return the ledger of the haloes, which all realizations share."""
+        return Ledger(box.path / HALOGEN)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the layout as JSON, for run.json."""
@@ -233,7 +264,7 @@ class HaloLayout(Layout):
         }
 
     @classmethod
-    def from_run(cls, run: Mapping[str, Any]) -> HaloLayout:
+    def from_run(cls, run: Mapping[str, Any]) -> Self:
         """Return the layout in run.json."""
         x, y, z = run["windows"]["shape"]
         windows = Windows(
@@ -246,10 +277,6 @@ class HaloLayout(Layout):
         shape = (self.channels, *(self.windows.block,) * 3)
         bricks = Bricks(self.windows.blocks, self.edge)
         return (Appended(HALO, place, "block", "blocks of haloes", bricks, shape, "c.0.{}.{}.{}"),)
-
-    def arrays(self) -> tuple[str, ...]:
-        """Return the names in the group that a run makes."""
-        return (HALO.name,)
 
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
         """Return zarr.json of halo, one inner chunk a block."""
@@ -270,22 +297,13 @@ LayoutT = TypeVar("LayoutT", bound=Layout)
 
 @dataclass(frozen=True)
 class Recorded(Generic[LayoutT]):
-    """What a ledger says of the painting that it is about; its records are read once, when asked.
+    """What a ledger says of its painting; the records are read once, when asked."""
 
-    Parameters
-    ----------
-    place : the group that the products stand in.
-    ledger : the ledger.
-    run : run.json.
-    layout : what the runs make.
-    newest : number of the newest run when this was read.
-    """
-
-    place: Path
+    place: Path  # the group that the products stand in
     ledger: Ledger
-    run: dict[str, Any]
+    run: dict[str, Any]  # run.json
     layout: LayoutT
-    newest: int
+    newest: int  # run when this was read
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -303,46 +321,30 @@ class Recorded(Generic[LayoutT]):
         """What is done."""
         return self.ledger.state(self.products)
 
+    def reader(self) -> ChunkReader:
+        """Return a reader of the chunks of product 0, which no run is making now."""
+        return ChunkReader(self.products[0], self.state.ends, self.ledger)
+
     @property
     def complete(self) -> bool:
         """Whether every chunk of every product is done."""
         return all(bool(done.all()) for done in self.state.done)
 
 
+def recorded(box: Box, kind: type[LayoutT]) -> Recorded[LayoutT] | None:
+    """Return what a ledger says of its painting; None where nothing was painted."""
+    ledger = kind.ledger(box)
+    newest, run = ledger.newest(), ledger.run()
+    if run is None:
+        return None
+    return Recorded(kind.place(box), ledger, run, kind.from_run(run), newest)
+
+
 def painting_of(box: Box) -> Recorded[PaintLayout] | None:
     """Return what the ledger says of tb; None where nothing was painted."""
-    return _recorded(box.place, Ledger(box.place), PaintLayout.from_run)
+    return recorded(box, PaintLayout)
 
 
 def haloes_of(box: Box) -> Recorded[HaloLayout] | None:
     """Return what the ledger says of the haloes; None where bigbox has painted none."""
-    return _recorded(box.path, halo_ledger(box), HaloLayout.from_run)
-
-
-def _recorded(
-    place: Path, ledger: Ledger, layout_of: Callable[[Mapping[str, Any]], LayoutT]
-) -> Recorded[LayoutT] | None:
-    newest = ledger.newest()
-    run = ledger.run()
-    return None if run is None else Recorded(place, ledger, run, layout_of(run), newest)
-
-
-def halo_ledger(box: Box) -> Ledger:
-    """Return the ledger of the haloes of a box, which may be empty."""
-    return Ledger(box.path / HALOGEN)
-
-
-def saved_of(ledger: Ledger, layout: HaloLayout, state: State) -> SavedSums:
-    """Return the sums of blocks that are not final, as earlier runs have saved them."""
-    return saved_sums(ledger, layout.windows.most_per_block, state.done[0])
-
-
-def windows_done(
-    layout: HaloLayout, state: State, saved: SavedSums, blocks: Sequence[int] | Ints | None = None
-) -> WindowsDone:
-    """Return what is done of the windows; blocks: ascending, those whose sums are of interest."""
-    found, included = saved.included()
-    if blocks is not None:
-        here = np.isin(found, blocks)
-        found, included = found[here], included[here]
-    return WindowsDone(layout.windows, state.done[0], found, included)
+    return recorded(box, HaloLayout)

@@ -25,7 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,28 +56,21 @@ class Source:
 class State:
     """What the ledger says is done.
 
-    Parameters
-    ----------
-    done : bool (chunks,) for each product.
-    ends : uint64 (bricks,), the committed end of each brick's file of product 0.
-    complete : a run has found everything done, nothing was taken back since, and all is done.
-    written : records of chunks of product 0: more than chunks done where some were made again.
-    newest : number of the newest run at that time.
-    good, seen : bytes that count, and bytes there were, of the record files of the newest run.
+    complete: a run has found everything done, nothing was taken back since, and all is done.
     """
 
-    done: list[Bool]
-    ends: npt.NDArray[np.uint64]
+    done: list[Bool]  # (chunks,) for each product
+    ends: npt.NDArray[np.uint64]  # (bricks,), the committed end of each file of product 0
     complete: bool = False
-    written: int = 0
-    newest: int = 0
-    good: dict[str, int] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
+    written: int = 0  # records of chunks of product 0, more than done where some were made again
+    newest: int = 0  # number of the newest run at that time
+    good: dict[str, int] = field(default_factory=dict)  # bytes that count of its record files
+    seen: dict[str, int] = field(default_factory=dict)  # bytes that there were
 
     @classmethod
-    def nothing(cls, products: Sequence[Counted], newest: int = 0) -> State:
-        """Return the state in which nothing is done."""
-        ends = np.zeros(products[0].files, np.uint64)
+    def nothing(cls, products: Sequence[Any], newest: int = 0) -> State:
+        """Return the state in which nothing is done; products: see `bigbox.store.product`."""
+        ends = np.zeros(products[0].files if products else 0, np.uint64)
         return cls([np.zeros(one.size, np.bool_) for one in products], ends, newest=newest)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -89,24 +82,6 @@ class State:
         """Unpack the bits."""
         done = [np.unpackbits(bits, count=n).astype(bool) for n, bits in state["done"]]
         self.__dict__.update(state | {"done": done})
-
-
-class Counted(Protocol):
-    """What the ledger must know of a product."""
-
-    @property
-    def size(self) -> int:
-        """Return the number of its chunks."""
-        ...
-
-    @property
-    def files(self) -> int:
-        """Return the number of its files."""
-        ...
-
-    def file_of(self, chunks: Ints) -> Ints:
-        """Return the file of each chunk."""
-        ...
 
 
 class Ledger:
@@ -222,7 +197,7 @@ class Ledger:
         """Length of the part of a record file that counts."""
         return sum(len(block) for block in self.blocks(source)) * RECORD.itemsize
 
-    def state(self, products: Sequence[Counted]) -> State:
+    def state(self, products: Sequence[Any]) -> State:
         """Read the whole ledger, file by file."""
         state = State.nothing(products, self.newest())
         sources = self.sources()

@@ -18,11 +18,8 @@ FORMAT_VERSION = 1
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
-
-
-def fill_attribute(value: float) -> str:
-    """`_FillValue` as xarray writes it for zarr v3: base64 of a little-endian double."""
-    return base64.standard_b64encode(struct.pack("<d", value)).decode()
+# NaN as xarray writes it for zarr v3: base64 of a little-endian double.
+_FILL = base64.standard_b64encode(struct.pack("<d", math.nan)).decode()
 
 
 def group_metadata(attributes: Mapping[str, Any] | None = None) -> bytes:
@@ -38,7 +35,6 @@ def array_metadata(
     names: Sequence[str],
     attributes: Mapping[str, Any] | None = None,
     dtype: str = "float32",
-    fill: float = math.nan,
     separator: str = "/",
 ) -> bytes:
     """zarr.json of an array; `shard` None stores each chunk as a file of its own.
@@ -71,9 +67,9 @@ def array_metadata(
                 "configuration": {"chunk_shape": list(chunk if shard is None else shard)},
             },
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": separator}},
-            "fill_value": "NaN" if math.isnan(fill) else fill,
+            "fill_value": "NaN",
             "codecs": codecs,
-            "attributes": {"_FillValue": fill_attribute(fill), **(attributes or {})},
+            "attributes": {"_FillValue": _FILL, **(attributes or {})},
             "dimension_names": list(names),
             "storage_transformers": [],
         }

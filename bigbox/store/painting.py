@@ -1,4 +1,4 @@
-"""Begin a painting of tb, and one rank's hand on it: tiles in, tiles out, tb assembled.
+"""One rank's hand on a painting of tb: tiles in, tiles out, tb assembled.
 
 Tiles are appended and shards of tb written as in `bigbox.store.product`; step latents are put in
 place before the record of their tile.
@@ -7,10 +7,8 @@ place before the record of their tile.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,39 +16,14 @@ import numpy.typing as npt
 from bigbox.errors import BigboxError
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.grid import Ints
-from bigbox.store.box import Box, make_realization
+from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
-from bigbox.store.fields import STEPS, TB
-from bigbox.store.layouts import PaintLayout, painting_of
-from bigbox.store.lease import LINGER, Lease
-from bigbox.store.ledger import Ledger
-from bigbox.store.run import Begun, Start, discard_run
+from bigbox.store.fields import STEPS
+from bigbox.store.layouts import PaintLayout
+from bigbox.store.records import COMPLETE, make_records
+from bigbox.store.run import Begun
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
 from bigbox.store.writer import RunWriter
-
-
-def start_painting(
-    box: Box, layout: PaintLayout, identity: Mapping[str, Any]
-) -> Start[PaintLayout]:
-    """Return the start of a run that paints tb, for rank 0: see `bigbox.store.run.Start`."""
-    return Start(
-        box.place,
-        Ledger(box.place),
-        layout,
-        identity,
-        lambda: painting_of(box),
-        prepare=lambda disk: make_realization(disk, box),
-    )
-
-
-def discard_painting(box: Box, *, disk: Disk = DISK, linger: float = LINGER) -> bool:
-    """Give up the painting of a box: tb, the latents and every record; dm and halo stay.
-
-    Returns whether there was one. Raises BadInput while a run holds the lease.
-    """
-    found = painting_of(box)
-    arrays = found.layout.arrays() if found else ("latents", TB.name)
-    return discard_run(Ledger(box.place), box.place, arrays, disk, linger)
 
 
 class Painting(RunWriter[PaintLayout]):
@@ -63,10 +36,9 @@ class Painting(RunWriter[PaintLayout]):
         rank: int = 0,
         n_ranks: int = 1,
         disk: Disk = DISK,
-        lease: Lease | None = None,
     ) -> None:
         ranks = Assignment(begun.layout.bricks, n_ranks).brick_rank
-        super().__init__(box.place, Ledger(box.place), begun, rank, ranks, disk, lease)
+        super().__init__(box, begun, rank, ranks, disk)
 
     def commit_tiles(self, tiles: npt.ArrayLike, fields: Float) -> None:
         """Store painted tiles for good: they are done when this returns.
@@ -81,8 +53,31 @@ class Painting(RunWriter[PaintLayout]):
                 f"fields are {fields.dtype} {fields.shape}, must be float32 {expected}"
             )
         if len(tiles):
-            with self._lock, self.writing(fields.nbytes), self._steps_of(tiles, fields) as place:
-                self._append(tiles, [field[0] for field in fields], place)
+            with self._lock, self.writing(fields.nbytes):
+                self._commit(tiles, fields)
+
+    def _commit(self, tiles: Ints, fields: Float) -> None:
+        """Write the step latents without a name, and put them in place before the records."""
+        steps: list[tuple[Path, Path]] = []
+
+        def place() -> None:
+            for temporary, path in steps:
+                self._disk.replace(temporary, path)
+            if steps:
+                self._disk.fsync_dir(self.place / STEPS.name)
+
+        try:
+            for tile, values in zip(tiles.tolist(), fields[:, 1:], strict=True):
+                if self.layout.n_steps:
+                    temporary = self.temporary("steps")
+                    steps.append((temporary, self.layout.steps_file(self.place, tile)))
+                    self._write_steps(temporary, np.ascontiguousarray(values, "<f4"))
+            self._append(tiles, [field[0] for field in fields], place)
+        except OSError:
+            for temporary, _ in steps:
+                with suppress(OSError):
+                    self._disk.unlink(temporary)
+            raise
 
     def read_fields(self, tile: int) -> Float:
         """Return all fields of a tile that is done: float32 (1 + n_steps, t, t, t).
@@ -145,7 +140,7 @@ class Painting(RunWriter[PaintLayout]):
                 for name in os.listdir(place):
                     if name.startswith("c."):
                         self._disk.unlink(place / name)
-        self.record_complete()
+            self._record(make_records(COMPLETE, self.epoch, 0))
 
     def drop_latents(self) -> None:
         """Remove the painted tiles of a painting that is complete.
@@ -157,30 +152,6 @@ class Painting(RunWriter[PaintLayout]):
                 self._disk.replace(self.place / "latents", self._tmp / "latents")
                 self._disk.fsync_dir(self.place)
             self._disk.remove_tree(self._tmp / "latents")
-
-    @contextmanager
-    def _steps_of(self, tiles: Ints, fields: Float) -> Iterator[Callable[[], None]]:
-        """Write the step latents without a name; give what puts them in their places."""
-        written: list[tuple[Path, Path]] = []
-
-        def place() -> None:
-            for temporary, path in written:
-                self._disk.replace(temporary, path)
-            if written:
-                self._disk.fsync_dir(self.place / STEPS.name)
-
-        try:
-            for tile, values in zip(tiles.tolist(), fields[:, 1:], strict=True):
-                if self.layout.n_steps:
-                    temporary = self.temporary("steps")
-                    written.append((temporary, self.layout.steps_file(self.place, tile)))
-                    self._write_steps(temporary, np.ascontiguousarray(values, "<f4"))
-            yield place
-        except OSError:
-            for temporary, _ in written:
-                with suppress(OSError):
-                    self._disk.unlink(temporary)
-            raise
 
     def _write_steps(self, path: Path, values: Float) -> None:
         crc = crc32c(values).to_bytes(CRC_BYTES, "little")

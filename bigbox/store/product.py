@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -38,8 +39,7 @@ from bigbox.store.shards import (
     DamagedChunk,
     Float,
     Index,
-    decode_chunk,
-    pread_all,
+    read_chunk,
     read_index,
 )
 
@@ -53,19 +53,12 @@ WAITS = (0.0, 0.0, 0.005, 0.05, 0.2)
 
 
 @dataclass(frozen=True)
-class Product:
-    """An array that ranks fill chunk by chunk.
-
-    Parameters
-    ----------
-    field : its row in the table of fields.
-    place : the group that it stands in.
-    noun, many : what a chunk is called in messages, and many of them.
-    """
+class Product(ABC):
+    """An array that ranks fill chunk by chunk."""
 
     field: Field
-    place: Path
-    noun: str
+    place: Path  # the group that it stands in
+    noun: str  # what a chunk is called in messages
     many: str
 
     @property
@@ -78,34 +71,46 @@ class Product:
         """Return the array's directory."""
         return self.place / self.field.name
 
-    def damaged(self, chunk: int, file: Path, why: str) -> DamagedChunk:
-        """Return the error for a chunk that cannot be had."""
-        return DamagedChunk(self.name, self.noun, chunk, str(file), why)
-
-
-@dataclass(frozen=True)
-class Appended(Product):
-    """One chunk a tile (or block), one append-only file a brick of them.
-
-    Parameters
-    ----------
-    bricks : the tiles in bricks.
-    shape : float32 values of a chunk.
-    key : name of a brick's file, to be given its x, y, z.
-    """
-
-    bricks: Bricks[Any]
-    shape: tuple[int, ...]
-    key: str
+    @property
+    @abstractmethod
+    def grid(self) -> Any:
+        """Return the chunks as cells of a grid."""
 
     @property
     def size(self) -> int:
         """Return the number of chunks."""
-        return self.bricks.grid.size
+        return int(self.grid.size)
 
     @property
     def files(self) -> int:
         """Return the number of files."""
+        return self.size
+
+    def file_of(self, chunks: Ints) -> Ints:
+        """Return the file of each chunk: (M,) -> int64 (M,)."""
+        return chunks
+
+    def coords(self, chunk: int) -> tuple[int, ...]:
+        """Return where a chunk is on x, y, z."""
+        return tuple(int(i) for i in np.unravel_index(chunk, self.grid.counts))
+
+
+@dataclass(frozen=True)
+class Appended(Product):
+    """One chunk a tile (or block), one append-only file a brick of them."""
+
+    bricks: Bricks[Any]
+    shape: tuple[int, ...]  # float32 values of a chunk
+    key: str  # name of a brick's file, to be given its x, y, z
+
+    @property
+    def grid(self) -> Any:
+        """Return the tiles or blocks."""
+        return self.bricks.grid
+
+    @property
+    def files(self) -> int:
+        """Return the number of bricks."""
         return self.bricks.size
 
     @property
@@ -121,10 +126,6 @@ class Appended(Product):
         """Return the file of a brick."""
         return self.path / self.key.format(*np.unravel_index(brick, self.bricks.counts))
 
-    def coords(self, chunk: int) -> tuple[int, ...]:
-        """Return where a chunk is, for people."""
-        return tuple(int(i) for i in np.unravel_index(chunk, self.bricks.grid.counts))
-
     def recorded_index(self, ledger: Ledger, brick: int) -> Index:
         """Return the index of a brick's file as the records have it: when its own is lost."""
         return ledger.file_index(self.bricks.cell, brick, self.bricks.slots, self.chunk_bytes)
@@ -132,31 +133,15 @@ class Appended(Product):
 
 @dataclass(frozen=True)
 class Sharded(Product):
-    """One chunk a shard of an array over the box, which one rank writes whole.
-
-    Parameters
-    ----------
-    shards : the shards as a grid.
-    edges : (shard, inner chunk), voxels.
-    """
+    """One chunk a shard of an array over the box, which one rank writes whole."""
 
     shards: Grid
-    edges: tuple[int, int]
+    edges: tuple[int, int]  # (shard, inner chunk), voxels
 
     @property
-    def size(self) -> int:
-        """Return the number of shards."""
-        return self.shards.size
-
-    files = size
-
-    def file_of(self, chunks: Ints) -> Ints:
-        """Return the file of each shard: itself."""
-        return chunks
-
-    def coords(self, shard: int) -> tuple[int, ...]:
-        """Return the index of a shard on x, y, z."""
-        return tuple(int(i) for i in self.shards.coords(shard))
+    def grid(self) -> Grid:
+        """Return the shards."""
+        return self.shards
 
     def file(self, shard: int) -> Path:
         """Return the file of a shard."""
@@ -178,16 +163,12 @@ class Sharded(Product):
 class ChunkReader:
     """Chunks of an appended product by index, while ranks write it. Thread safe.
 
-    Parameters
-    ----------
-    product : what is read.
-    ends : uint64 (bricks,), the committed end of every brick's file when the run began. The owner
-        of a brick keeps its own up to date.
-    ledger : that of the product.
+    ends: uint64 (bricks,), the committed end of every brick's file when the run began. The owner of
+    a brick keeps its own up to date.
     """
 
     def __init__(self, product: Appended, ends: npt.NDArray[np.uint64], ledger: Ledger) -> None:
-        self._product = product
+        self.product = product
         self._bricks = product.bricks
         self._ends = ends
         self._ledger = ledger
@@ -208,7 +189,7 @@ class ChunkReader:
                 return values
         # The file's own index may be what is damaged, or lag behind: the records know the places
         # too.  All of them are read, which takes a while: without the lock.
-        index = self._product.recorded_index(self._ledger, brick)
+        index = self.product.recorded_index(self._ledger, brick)
         with self._lock:
             self._recorded[brick] = index
             self._recorded.move_to_end(brick)
@@ -216,7 +197,8 @@ class ChunkReader:
                 self._recorded.popitem(last=False)
             values, why = self._try(brick, slot, again=False)
         if values is None:
-            raise self._product.damaged(chunk, self._product.file(brick), why)
+            file = str(self.product.file(brick))
+            raise DamagedChunk(self.product.name, self.product.noun, chunk, file, why)
         return values
 
     def close(self) -> None:
@@ -243,13 +225,8 @@ class ChunkReader:
             return None, "the file does not have it"
         if size != self._bytes:
             return None, f"{size} bytes, {self._bytes} expected"
-        raw = pread_all(fd, self._bytes, offset)
-        if len(raw) != self._bytes:
-            return None, f"file cut inside it, at byte {offset + len(raw)}"
-        values = decode_chunk(raw)
-        if values is None:
-            return None, f"checksum wrong at byte {offset}"
-        return values.reshape(self._product.shape), ""
+        values, why = read_chunk(fd, offset, size)
+        return None if values is None else values.reshape(self.product.shape), why
 
     def _entry(self, brick: int, again: bool) -> tuple[int, Index | None]:
         entry = self._open.get(brick)
@@ -259,7 +236,7 @@ class ChunkReader:
         if entry is not None:
             os.close(self._open.pop(brick)[0])
         try:
-            fd = os.open(self._product.file(brick), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(self.product.file(brick), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return -1, None
         slots = self._bricks.slots
@@ -271,11 +248,3 @@ class ChunkReader:
         while len(self._open) > OPEN_FILES:
             os.close(self._open.popitem(last=False)[1][0])
         return fd, index
-
-
-def true_in_parts(packed: npt.NDArray[np.uint8], at_a_time: int) -> Iterator[Ints]:
-    """Yield the places of the true bits of packed bits, ascending, some at a time."""
-    for low in range(0, len(packed), at_a_time // 8):
-        found = np.flatnonzero(np.unpackbits(packed[low : low + at_a_time // 8]))
-        if len(found):
-            yield found + low * 8

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Generic
 
 from bigbox.errors import BadInput
-from bigbox.store.durable import Disk, explained
-from bigbox.store.layouts import LayoutT, Recorded
+from bigbox.store.box import Box, make_realization
+from bigbox.store.durable import DISK, Disk, explained, own_name
+from bigbox.store.layouts import Layout, LayoutT, Recorded, recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger, State
 from bigbox.store.metadata import group_metadata, read_json
@@ -33,55 +34,41 @@ LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 
 @dataclass(frozen=True)
 class Begun(Generic[LayoutT]):
-    """A run that has begun: rank 0 sends this to all ranks, which then join it.
+    """A run that has begun: rank 0 sends this to all ranks, which then join it."""
 
-    Parameters
-    ----------
-    epoch : the run's number.
-    layout, identity : what is painted.
-    state : what earlier runs have done.
-    """
-
-    epoch: int
+    epoch: int  # the run's number
     layout: LayoutT
-    identity: dict[str, Any]
-    state: State
+    state: State  # what earlier runs have done
+    lease: Lease | None  # the first rank's. It does not travel: the others take their own
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lease behind."""
+        return self.__dict__ | {"lease": None}
 
 
 class Start(Generic[LayoutT]):
     """The start of a run, for rank 0 alone.
 
-    Parameters
-    ----------
-    place : the group that the products stand in.
-    ledger : the ledger of the run.
-    layout : what is painted.
-    identity : JSON, everything that decides the bytes.
-    look : returns what the ledger says, as `layouts.painting_of` and `haloes_of` do. It is asked
-        again only where another run has begun since.
-    found : what the ledger said, where that is known.
-    keeps_layout : whether a painting that has begun with this identity keeps its layout.
-    prepare : makes what must stand on the disk before the ledger.
+    identity: JSON, everything that decides the bytes; found: what the ledger says, where that is
+    known. It is read again only where another run has begun since.
     """
 
     def __init__(
         self,
-        place: Path,
-        ledger: Ledger,
+        box: Box,
         layout: LayoutT,
         identity: Mapping[str, Any],
-        look: Callable[[], Recorded[LayoutT] | None],
         found: Recorded[LayoutT] | None = None,
-        keeps_layout: bool = False,
-        prepare: Callable[[Disk], None] = lambda disk: None,
     ) -> None:
-        self.place, self.ledger, self.layout = place, ledger, layout
-        self._look, self._prepare = look, prepare
+        self.box, self.place, self.ledger = box, layout.place(box), layout.ledger(box)
         self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity)))
-        self._newest = found.newest if found else ledger.newest()
-        self.found = found or look()
-        if keeps_layout and self.found is not None and self.found.identity == self.identity:
-            self.layout = self.found.layout
+        self.layout = layout
+        self._take_up(found or recorded(box, type(layout)))
+
+    def _take_up(self, found: Recorded[LayoutT] | None) -> None:
+        self.found = found
+        if self.layout.kept and found is not None and found.identity == self.identity:
+            self.layout = found.layout
         self.wanted = {"identity": self.identity, **self.layout.as_dict()}
 
     @property
@@ -99,13 +86,14 @@ class Start(Generic[LayoutT]):
         """Raise BadInput where the run would be refused."""
         refuse_others(self.place, self.layout.arrays())
         difference = self.difference
-        if self.found is not None and difference and self.found.state.done[0].any():
-            key, old, new = difference
-            raise BadInput(
-                f"{self.place}: {self.layout.noun} with {key} = {old}, this run asks for {new};"
-                f" paint with the old value, or give that painting up with {self.layout.way_out},"
-                " or use another copy of the box"
-            )
+        with suppress(FileNotFoundError):  # of a painting that another command gives up just now
+            if self.found is not None and difference and self.found.state.done[0].any():
+                key, old, new = difference
+                raise BadInput(
+                    f"{self.place}: {self.layout.noun} with {key} = {old}, this run asks for"
+                    f" {new}; paint with the old value, or give that painting up with"
+                    f" {self.layout.way_out}, or use another copy of the box"
+                )
 
     def begin(
         self,
@@ -113,15 +101,15 @@ class Start(Generic[LayoutT]):
         about: Mapping[str, Any],
         attributes: Mapping[str, Any] | None = None,
         linger: float = LINGER,
-    ) -> tuple[Begun[LayoutT], Lease]:
-        """Begin the run; the lease that comes with it is the first rank's.
+    ) -> Begun[LayoutT]:
+        """Begin the run.
 
         about: noted with the run's number; attributes: of the arrays, where they are made anew.
         Raises BadInput where another run holds the lease, the store cannot be written, or some
         chunks are made already with another identity.
         """
         self.check()
-        self._prepare(disk)
+        make_realization(disk, self.box)
         with explained(self.ledger.path):
             make_ledger(disk, self.ledger)
             lease = Lease.exclusive(disk, self.ledger, linger)
@@ -129,8 +117,9 @@ class Start(Generic[LayoutT]):
                 newest = self.ledger.newest()
                 fence_off(disk, self.ledger, newest)
                 found = self.found
-                if newest != self._newest or (found and not self.ledger.is_current(found.state)):
-                    found = self.found = self._look()
+                known = found is not None and found.newest == newest
+                if found is None or not (known and self.ledger.is_current(found.state)):
+                    self._take_up(found := recorded(self.box, type(self.layout)))
                     self.check()
                 fresh = found is None or self.difference is not None
                 if found is None or fresh:
@@ -146,7 +135,7 @@ class Start(Generic[LayoutT]):
                 lease.close()
                 raise
             lease.share(linger)
-        return Begun(lease.epoch, self.layout, self.identity, state), lease
+        return Begun(lease.epoch, self.layout, state, lease)
 
     def _make_arrays(self, disk: Disk, epoch: int, attributes: Mapping[str, Any]) -> None:
         """Make the empty arrays without a name, then give them one: only the newest run can."""
@@ -165,13 +154,14 @@ class Start(Generic[LayoutT]):
         empty_tmp(disk, self.ledger, epoch)
 
 
-def discard_run(
-    ledger: Ledger, place: Path, arrays: Sequence[str], disk: Disk, linger: float = LINGER
-) -> bool:
-    """Give up what a ledger's runs have made: the arrays in `place`, and every record.
+def discard(box: Box, kind: type[Layout], *, disk: Disk = DISK, linger: float = LINGER) -> bool:
+    """Give up a painting: its arrays and every record.
 
-    Returns whether there was something. Raises BadInput while a run holds the lease.
+    What was painted on haloes is the caller's to give up first. Returns whether there was a
+    painting. Raises BadInput while a run holds the lease.
     """
+    painted, ledger, place = recorded(box, kind), kind.ledger(box), kind.place(box)
+    arrays = painted.layout.arrays() if painted else kind.usual
     refuse_others(place, arrays)
     if not ledger.path.exists():
         return False
@@ -182,8 +172,8 @@ def discard_run(
             found = (ledger.path / "run.json").exists()
             newest = ledger.newest()
             fence_off(disk, ledger, newest)
-            about = {"kind": "discard", "n_ranks": 0}
-            lease.epoch = claim(disk, ledger, about, newest, fresh=True)
+            about, nothing = {"kind": "discard", "n_ranks": 0}, State.nothing([], newest)
+            lease.epoch = claim(disk, ledger, about, nothing, fresh=True)
             with lease.fenced():
                 put_aside(disk, place, arrays, ledger, lease.epoch)
                 empty_tmp(disk, ledger, lease.epoch)
@@ -196,19 +186,17 @@ def claim(
     disk: Disk,
     ledger: Ledger,
     about: Mapping[str, Any],
-    state: State | int,
+    state: State,
     fresh: bool = False,
     reseal: Mapping[str, int] | None = None,
 ) -> int:
     """Take the next number, under the exclusive lease, when earlier runs are fenced off.
 
-    state: as it was read since, or the newest number where all earlier records become void
-    (`fresh`); reseal: record files of earlier runs that were found damaged, and the bytes that
-    still count.
+    state: as it was read since; fresh: all earlier records become void; reseal: record files of
+    earlier runs that were found damaged, and the bytes that still count.
     """
-    newest = state if isinstance(state, int) else state.newest
     sealed = dict(reseal or {})
-    if not fresh and not isinstance(state, int):
+    if not fresh:
         sealed |= state.good
         for name in state.good:
             # A rank that was killed between writing a record and syncing it left it in the page
@@ -217,7 +205,7 @@ def claim(
             disk.fsync(file)
             disk.close(file)
         disk.fsync_dir(ledger.records_path)
-    epoch = newest + 1
+    epoch = state.newest + 1
     data = json.dumps(
         {
             "epoch": epoch,
@@ -231,7 +219,7 @@ def claim(
         },
         indent=1,
     ).encode()
-    mine = ledger.tmp_path / f"start-{os.urandom(8).hex()}.partial"
+    mine = own_name(ledger.tmp_path)
     # Made before the number is ours: made later, a process that slept in between would make it
     # again after its successor had taken it away.
     disk.mkdir(ledger.tmp_of(epoch))
@@ -258,16 +246,12 @@ def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
             with suppress(FileNotFoundError):
                 disk.replace(path, gone)
             path = gone
-        if path.is_dir():
-            disk.remove_tree(path)
-        else:
-            disk.unlink(path)
+        _remove(disk, path)
 
 
 def make_ledger(disk: Disk, ledger: Ledger) -> None:
     """Make the directories of a ledger where they are not yet, and the group that it stands in."""
-    if not (ledger.path.parent / "zarr.json").exists():
-        make_group(disk, ledger.path.parent)
+    make_group(disk, ledger.path.parent)
     make_group(disk, ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path)
 
 
@@ -280,8 +264,7 @@ def make_group(disk: Disk, place: Path, *inside: Path) -> None:
             disk.make_dir(path)
         # A group, so that zarr and xarray pass over it without a warning; last, so that all is
         # there.
-        mine = place / f"start-{os.urandom(8).hex()}.partial"
-        disk.write_atomic(place / "zarr.json", group_metadata(), mine)
+        disk.write_atomic(place / "zarr.json", group_metadata(), own_name(place))
 
 
 def refuse_others(place: Path, arrays: Sequence[str]) -> None:
@@ -314,13 +297,12 @@ def empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
         match = re.match(r"e(\d+)-", name)
         if match and int(match[1]) < epoch:
             disk.unlink(ledger.records_path / name)
-    place = ledger.tmp_of(epoch)
-    for name in os.listdir(place):
-        path = place / name
-        if path.is_dir():
-            disk.remove_tree(path)
-        else:
-            disk.unlink(path)
+    for path in ledger.tmp_of(epoch).iterdir():
+        _remove(disk, path)
+
+
+def _remove(disk: Disk, path: Path) -> None:
+    (disk.remove_tree if path.is_dir() else disk.unlink)(path)
 
 
 def _first(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:

@@ -15,10 +15,11 @@ place, and an index is written after the data.  What is lost is only time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from bigbox.errors import StoppedEarly
 from bigbox.store.durable import Disk, File
 from bigbox.store.ledger import Ledger
 from bigbox.store.shards import crc32c, pread_all
+from bigbox.store.writer import RunWriter
 
 Ints = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
@@ -83,10 +85,9 @@ def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
         lines = _read(sums_directory(ledger) / name, bits) if match else None
         if match is None or lines is None or int(match[1]) < base:
             continue
-        numbers.append(np.full(len(lines), len(files), np.int32))
-        files.append(sums_directory(ledger) / name.removesuffix(".idx"))
         parts.append(lines[lines["block"] < len(final)])
-        numbers[-1] = numbers[-1][: len(parts[-1])]
+        numbers.append(np.full(len(parts[-1]), len(files), np.int32))
+        files.append(sums_directory(ledger) / name.removesuffix(".idx"))
     if not parts:
         return SavedSums(bits, files, np.empty(0, np.int32), np.empty(0, _line(bits)))
     found = SavedSums(bits, files, np.concatenate(numbers), np.concatenate(parts))
@@ -142,29 +143,20 @@ def remove_unused(
 class SumsFile:
     """The sums that one rank of one run has on the disk, and those of earlier runs that it owns.
 
-    shape: of the sums of a block; before: what earlier runs have left of this rank's blocks.
+    run: the rank's hand on it; before: what earlier runs have left of this rank's blocks. One
+    thread's.
     """
 
-    def __init__(
-        self,
-        disk: Disk,
-        ledger: Ledger,
-        epoch: int,
-        rank: int,
-        shape: tuple[int, ...],
-        before: SavedSums,
-        temporary: Callable[[str], Path],
-    ) -> None:
-        self._disk = disk
-        self._place = sums_directory(ledger) / f"e{epoch:05d}-r{rank:05d}"
-        self._shape = shape
-        self._bytes = 8 * int(np.prod(shape))
+    def __init__(self, run: RunWriter[Any], disk: Disk, before: SavedSums) -> None:
+        self._run, self._disk, self._temporary = run, disk, run.temporary
+        self._place = sums_directory(run.ledger) / f"e{run.epoch:05d}-r{run.rank:05d}"
+        self._shape = run.products[0].shape
+        self._bytes = 8 * int(np.prod(self._shape))
         self._bits = before.bits
         self._before = before
         self._rows: dict[int, list[int]] = {}
         for row, block in enumerate(before.lines["block"].tolist()):
             self._rows.setdefault(block, []).append(row)
-        self._temporary = temporary
         self._file: File | None = None
         self._slots = 0
         self._free: list[int] = []
@@ -180,12 +172,20 @@ class SumsFile:
         return self._slots * self._bytes
 
     def put(self, block: int, windows: Bool, sums: Ints) -> None:
-        """Take sums that are to leave the memory."""
-        self._write(block, windows, sums)
+        """Take sums that are to leave the memory: int64 (channels, b, b, b) of a block.
+
+        windows: which are in them, by `Windows.meeting.places`.
+        """
+        with self._run.writing(sums.nbytes):
+            self._write(block, windows, sums)
         self._aside.add(block)
 
     def take(self, block: int) -> tuple[Bool, Ints] | None:
         """Return sums that are needed in memory, and their windows; None if there are none yet."""
+        with self._run.writing(0):
+            return self._take(block)
+
+    def _take(self, block: int) -> tuple[Bool, Ints] | None:
         if block in self._aside:
             slot, crc, windows = self._here[block]
             assert self._file is not None
@@ -202,16 +202,21 @@ class SumsFile:
             union |= np.unpackbits(line["windows"], count=self._bits).astype(bool)
         return union, total
 
-    def forget(self, block: int) -> None:
-        """Let go of a block that is final, or whose sums another rank has."""
-        self._rows.pop(block, None)
-        self._aside.discard(block)
-        entry = self._here.pop(block, None)
-        if entry is not None:
-            self._release(entry[0])
+    def forget(self, blocks: Iterable[int]) -> None:
+        """Let go of blocks that are final, or whose sums another rank has."""
+        for block in blocks:
+            self._rows.pop(block, None)
+            self._aside.discard(block)
+            entry = self._here.pop(block, None)
+            if entry is not None:
+                self._release(entry[0])
 
-    def save(self, held: Iterable[tuple[int, Bool, Ints]]) -> None:
+    def save(self, held: Sequence[tuple[int, Bool, Ints]]) -> None:
         """Make durable what is here and what is held in memory: (block, windows, sums)."""
+        with self._run.writing(sum(sums.nbytes for _, _, sums in held)):
+            self._save(held)
+
+    def _save(self, held: Sequence[tuple[int, Bool, Ints]]) -> None:
         for block, windows, sums in held:
             entry = self._here.get(block)
             if entry is None or not np.array_equal(entry[2], windows):

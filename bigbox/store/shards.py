@@ -112,6 +112,15 @@ def decode_chunk(raw: bytes | memoryview) -> Float | None:
     return values.astype(np.float32, copy=False)
 
 
+def read_chunk(fd: int, offset: int, size: int) -> tuple[Float | None, str]:
+    """Return the values of a chunk of an open file, as `decode_chunk`, or what is wrong with it."""
+    raw = pread_all(fd, size, offset)
+    if len(raw) < size:
+        return None, f"file cut inside it, at byte {offset + len(raw)}"
+    values = decode_chunk(raw)
+    return values, "" if values is not None else f"checksum wrong at byte {offset}"
+
+
 class AppendShard:
     """One shard open for appending; `end` and `index` are those of the last completed append."""
 
@@ -239,22 +248,20 @@ def write_shard(
     for i in range(counts[0]):
         buffers: list[Any] = []
         begin = at
-        for j in range(counts[1]):
-            for k in range(counts[2]):
-                low = (i * chunk[0], j * chunk[1], k * chunk[2])
-                part = values[tuple(slice(a, a + c) for a, c in zip(low, chunk, strict=True))]
-                if not part.size:
-                    continue
-                if part.shape != tuple(chunk):
-                    whole = np.full(tuple(chunk), np.nan, np.float32)
-                    whole[tuple(slice(0, n) for n in part.shape)] = part
-                    part = whole
-                part = np.ascontiguousarray(part, "<f4")
-                crc = crc32c(part)
-                buffers += [part, crc.to_bytes(CRC_BYTES, "little")]
-                index[(i * counts[1] + j) * counts[2] + k] = at, part.nbytes + CRC_BYTES
-                crcs.append(crc)
-                at += part.nbytes + CRC_BYTES
+        for j, k in np.ndindex(counts[1], counts[2]):
+            low = (i * chunk[0], j * chunk[1], k * chunk[2])
+            part = values[tuple(slice(a, a + c) for a, c in zip(low, chunk, strict=True))]
+            if not part.size:
+                continue
+            beyond = [(0, c - n) for c, n in zip(chunk, part.shape, strict=True)]
+            if any(n for _, n in beyond):
+                part = np.pad(part, beyond, constant_values=np.nan)
+            part = np.ascontiguousarray(part, "<f4")
+            crc = crc32c(part)
+            buffers += [part, crc.to_bytes(CRC_BYTES, "little")]
+            index[(i * counts[1] + j) * counts[2] + k] = at, part.nbytes + CRC_BYTES
+            crcs.append(crc)
+            at += part.nbytes + CRC_BYTES
         if buffers:
             disk.write_at(file, begin, buffers)
     tail = encode_index(index)

@@ -9,7 +9,8 @@ import numpy as np
 
 from bigbox.store.box import Box
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import Recorded, haloes_of, painting_of, saved_of, windows_done
+from bigbox.store.haloes import windows_done
+from bigbox.store.layouts import Recorded, haloes_of, painting_of
 from bigbox.store.records import BEGUN, made
 
 _OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
@@ -60,14 +61,13 @@ def halo_status(box: Box) -> dict[str, Any] | None:
     if found is None:
         return {"source": source, "complete": True}
     windows = found.layout.windows
-    saved = saved_of(found.ledger, found.layout, found.state)
     return {
         "source": source,
         "complete": found.complete,
         "identity": found.identity,
         "description": windows.describe(),
         "windows": windows.size,
-        "windows_left": windows_done(found.layout, found.state, saved).left(),
+        "windows_left": windows_done(found).left(),
         "blocks": windows.blocks.size,
         "blocks_done": int(found.state.done[0].sum()),
         "runs": _runs(found, "blocks", "windows_begun"),

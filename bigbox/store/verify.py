@@ -21,14 +21,7 @@ from bigbox.store.ledger import Ledger, Source, State
 from bigbox.store.product import Appended, Sharded
 from bigbox.store.records import RecordWriter
 from bigbox.store.run import claim, fence_off
-from bigbox.store.shards import (
-    CRC_BYTES,
-    EMPTY,
-    check_shard,
-    decode_chunk,
-    pread_all,
-    read_index,
-)
+from bigbox.store.shards import EMPTY, check_shard, crc32c, read_chunk, read_index
 from bigbox.store.writer import revocation
 
 # Files checked by one task: dask spends 200 microseconds on each.
@@ -56,20 +49,12 @@ class Damage:
 
 @dataclass
 class Report:
-    """What `verify` found.
-
-    Parameters
-    ----------
-    total, done : chunks of each product, by its name.
-    damage : what is damaged.
-    revoked : chunks taken back, so that the next paint makes them again.
-    notes : what else there is to say.
-    """
+    """What `verify` found: chunks of each product by its name, and what is damaged."""
 
     total: dict[str, int]
     done: dict[str, int]
     damage: list[Damage] = field(default_factory=list)
-    revoked: dict[str, int] = field(default_factory=dict)
+    revoked: dict[str, int] = field(default_factory=dict)  # taken back, for the next paint
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -218,14 +203,10 @@ def _fault(fd: int, offset: int, size: int, crc: int) -> str:
     """Return what is wrong with a chunk; "" if nothing."""
     if offset == int(EMPTY):
         return "not in the file's index"
-    raw = pread_all(fd, size, offset)
-    if len(raw) < size:
-        return f"file cut inside it, at byte {offset + len(raw)}"
-    if decode_chunk(raw) is None:
-        return f"checksum wrong at byte {offset}"
-    if int.from_bytes(raw[-CRC_BYTES:], "little") != crc:
+    values, why = read_chunk(fd, offset, size)
+    if values is not None and crc32c(values) != crc:
         return f"not the bytes that were recorded, at byte {offset}"
-    return ""
+    return why
 
 
 def _check_shards(product: Sharded, crcs: Crcs, shards: Ints) -> list[Damage]:

@@ -13,19 +13,19 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Lock
-from typing import Generic, Self
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BigboxError
 from bigbox.scheduler.grid import CHUNK, Ints
+from bigbox.store.box import Box
 from bigbox.store.durable import Disk, explained
 from bigbox.store.layouts import LayoutT
 from bigbox.store.lease import Lease
-from bigbox.store.ledger import Ledger
-from bigbox.store.product import ChunkReader, Sharded, true_in_parts
-from bigbox.store.records import BEGUN, COMPLETE, Records, RecordWriter, made, make_records, revoked
+from bigbox.store.product import ChunkReader, Sharded
+from bigbox.store.records import BEGUN, Records, RecordWriter, made, make_records, revoked
 from bigbox.store.run import Begun
 from bigbox.store.shards import AppendShard, Float, empty_index, read_index, write_shard
 
@@ -38,35 +38,23 @@ class RunWriter(Generic[LayoutT]):
 
     Commits go one at a time, and hold a lock while the data becomes durable. Nothing else waits for
     that: records have a short lock of their own, in `RecordWriter`. After any failure this handle
-    writes nothing more.
-
-    Parameters
-    ----------
-    place : the group that the products stand in.
-    ledger : the ledger.
-    begun : the run, as rank 0 has begun it.
-    rank : this rank.
-    brick_rank : int32 (bricks,), the rank of every brick of product 0.
-    disk : what writes.
-    lease : the first rank's; the others take their own.
+    writes nothing more. brick_rank: int32 (bricks,), the rank of every brick of product 0.
     """
 
     def __init__(
         self,
-        place: Path,
-        ledger: Ledger,
+        box: Box,
         begun: Begun[LayoutT],
         rank: int,
         brick_rank: npt.NDArray[np.int32],
         disk: Disk,
-        lease: Lease | None = None,
     ) -> None:
         self.rank, self.epoch, self.layout = rank, begun.epoch, begun.layout
-        self.place, self.ledger = place, ledger
-        self.products = begun.layout.products(place)
+        self.place, self.ledger = begun.layout.place(box), begun.layout.ledger(box)
+        self.products = begun.layout.products(self.place)
         self.names = {product.name: n for n, product in enumerate(self.products)}
         self._disk = disk
-        self._tmp = ledger.tmp_of(begun.epoch)
+        self._tmp = self.ledger.tmp_of(begun.epoch)
         self._lock = Lock()  # of the bricks open for appending
         self._broken = ""
         self._cause: BigboxError | None = None
@@ -76,10 +64,11 @@ class RunWriter(Generic[LayoutT]):
         self._ends = begun.state.ends.copy()
         self._begun: set[int] = set()
         self._open: OrderedDict[int, AppendShard] = OrderedDict()
-        self._lease = lease or Lease.shared(disk, ledger, begun.epoch)
+        lease = None if rank else begun.lease
+        self._lease = lease or Lease.shared(disk, self.ledger, begun.epoch)
         try:
-            self._records = RecordWriter(disk, ledger.records_path, begun.epoch, rank)
-            self.reader = ChunkReader(self.products[0], self._ends, ledger)
+            self._records = RecordWriter(disk, self.ledger.records_path, begun.epoch, rank)
+            self.reader = ChunkReader(self.products[0], self._ends, self.ledger)
             with explained(self.products[0].path), self._lease.fenced():
                 self._cut_torn_tails()
         except BaseException:
@@ -90,7 +79,11 @@ class RunWriter(Generic[LayoutT]):
 
     def done_before(self, name: str) -> Iterator[Ints]:
         """Yield chunks of a product that were done when the run began, ascending, in parts."""
-        return true_in_parts(self._done[self.names[name]], CHUNK)
+        packed = self._done[self.names[name]]
+        for low in range(0, len(packed), CHUNK // 8):
+            found = np.flatnonzero(np.unpackbits(packed[low : low + CHUNK // 8]))
+            if len(found):
+                yield found + low * 8
 
     def was_done(self, name: str) -> npt.NDArray[np.bool_]:
         """Return which chunks of a product were done when the run began, bool (chunks,)."""
@@ -128,24 +121,13 @@ class RunWriter(Generic[LayoutT]):
                     f" {int(np.argmin(done))}"
                 )
 
-    def record_complete(self) -> None:
-        """Note that everything is done."""
-        with self.writing(0):
-            self._record(make_records(COMPLETE, self.epoch, 0))
-
     # ------------------------------------------------------------------------ writing
 
-    def append(
-        self,
-        chunks: npt.ArrayLike,
-        values: Sequence[Float],
-        also: Callable[[], None] = lambda: None,
-    ) -> None:
+    def append(self, chunks: npt.ArrayLike, values: Sequence[Float]) -> None:
         """Store chunks of product 0 for good: they are done when this returns.
 
-        chunks: (M,) of this rank's bricks; values: float32 of the product's shape for each; also:
-        puts in place what else must be durable before the record. Raises BadInput on a full disk,
-        StoppedEarly where a newer run has started.
+        chunks: (M,) of this rank's bricks; values: float32 of the product's shape for each. Raises
+        BadInput on a full disk, StoppedEarly where a newer run has started.
         """
         product = self.products[0]
         chunks = self._own(chunks)
@@ -156,9 +138,12 @@ class RunWriter(Generic[LayoutT]):
                 )
         if len(chunks):
             with self._lock, self.writing(sum(one.nbytes for one in values)):
-                self._append(chunks, values, also)
+                self._append(chunks, values)
 
-    def _append(self, chunks: Ints, values: Sequence[Float], also: Callable[[], None]) -> None:
+    def _append(
+        self, chunks: Ints, values: Sequence[Float], also: Callable[[], None] = lambda: None
+    ) -> None:
+        """Append, under the lock; also: puts in place what must be durable before the record."""
         bricks = self.products[0].bricks
         brick_of, slot_of = np.divmod(bricks.cell(chunks), bricks.slots)
         places = np.zeros((3, len(chunks)), np.uint64)  # offset, committed end, crc32c
@@ -244,14 +229,6 @@ class RunWriter(Generic[LayoutT]):
             self._records.close()
             self.reader.close()
             self._lease.close()
-
-    def __enter__(self) -> Self:
-        """Return the handle."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Close it."""
-        self.close()
 
     @contextmanager
     def writing(self, needed: int) -> Iterator[None]:

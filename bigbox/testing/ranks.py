@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbox.engine.job import Job, Leases, PaintSpec, prepare
+from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
 from bigbox.engine.stop import StopRequest
@@ -137,11 +137,10 @@ def paint_in_process(
     jobs: list[Job] = []
     try:
         box = Box.open(path, "r+")
-        prepared, leases = prepare(spec, box, n_ranks=n_ranks, disk=disk, linger=0.0)
+        prepared = prepare(spec, box, n_ranks=n_ranks, disk=disk, linger=0.0)
         for rank in range(n_ranks):
-            mine = leases if rank == 0 else Leases()
             box = Box.open(path, "r+")
-            jobs.append(Job(box, spec, prepared, rank, n_ranks, disk, limits, mine))
+            jobs.append(Job(box, spec, prepared, rank, n_ranks, disk, limits))
         post = Post(n_ranks, rng, on_message)
         loops = []
         for job in jobs:

@@ -20,7 +20,8 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.durable import Disk
 from bigbox.store.layouts import PaintLayout, painting_of
-from bigbox.store.painting import Painting, start_painting
+from bigbox.store.painting import Painting
+from bigbox.store.run import Start
 from bigbox.store.shards import EMPTY, decode_chunk, read_index
 from tests.reference.tilings import level, owned
 
@@ -128,13 +129,12 @@ class Run:
         self.ranks: list[Painting] = []
         bricks = case.bricks
         self.owner = Assignment(bricks, n_ranks).rank_of(np.arange(case.tiling.size))
-        start = start_painting(case.box, case.layout, case.identity)
-        begun, lease = start.begin(disk, {"n_ranks": n_ranks, "device": ""}, linger=0.0)
+        start = Start(case.box, case.layout, case.identity)
+        begun = start.begin(disk, {"n_ranks": n_ranks, "device": ""}, linger=0.0)
         self.epoch = begun.epoch
         try:
             for rank in range(n_ranks):
-                first = lease if rank == 0 else None
-                self.ranks.append(Painting(case.box, begun, rank, n_ranks, disk, first))
+                self.ranks.append(Painting(case.box, begun, rank, n_ranks, disk))
         except BaseException:
             self.drop()
             raise

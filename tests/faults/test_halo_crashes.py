@@ -21,7 +21,7 @@ from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.haloes import HaloReader
-from bigbox.store.layouts import halo_ledger, haloes_of, painting_of
+from bigbox.store.layouts import HaloLayout, haloes_of, painting_of
 from bigbox.store.status import status
 from bigbox.store.verify import verify
 from bigbox.testing.disks import CrashDisk, Killed, World
@@ -111,7 +111,7 @@ class Story:
         if self.rng.random() < 0.2:  # a seeded few: it reads everything
             for found in (haloes_of(box), painting_of(box)):
                 assert found and verify(found, repair=False).complete
-        assert not halo_ledger(box).shortfalls(), "what was sealed was durable"
+        assert not HaloLayout.ledger(box).shortfalls(), "what was sealed was durable"
 
     def done_are_right(self) -> None:
         """What the ledger takes for done reads as it should, also behind a torn tail."""
@@ -120,7 +120,7 @@ class Story:
         if found is None:
             return
         blocks = found.layout.windows.blocks
-        reader = HaloReader.of(box, found, 1 << 20)
+        reader = HaloReader(box, found.reader(), 1 << 20)
         for block in np.flatnonzero(found.state.done[0]).tolist():
             low, size = blocks.origin(block).tolist(), blocks.extent(block)
             at = (slice(None), *blocks.slices(block))

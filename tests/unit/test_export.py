@@ -27,7 +27,7 @@ from bigbox.store.box import Box
 from bigbox.store.dataset import painted
 from bigbox.store.durable import DISK
 from bigbox.store.layouts import PaintLayout
-from bigbox.store.painting import start_painting
+from bigbox.store.run import Start
 
 SHAPE = (70, 66, 97)
 
@@ -179,8 +179,8 @@ def test_an_unfinished_painting_is_refused(tmp_path: Path) -> None:
     box = Box.create(tmp_path / "b.zarr", (56, 56, 56), 5.6, 0.0)
     tiling = Tiling(box.shape)
     assert painted(box) is None
-    start = start_painting(box, PaintLayout(Bricks(tiling, 2)), {"painter": "gaussian", "seed": 1})
-    start.begin(DISK, {})[1].close()
+    start = Start(box, PaintLayout(Bricks(tiling, 2)), {"painter": "gaussian", "seed": 1})
+    start.begin(DISK, {}).lease.close()
     about = painted(box)
     assert about is not None and not about.whole and about.tiling == tiling
     assert stand_in(about.painter)

@@ -98,12 +98,12 @@ class Aside:
         self.held: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.most = 0
 
-    def put_aside(self, block: int, windows: np.ndarray, sums: np.ndarray) -> None:
+    def put(self, block: int, windows: np.ndarray, sums: np.ndarray) -> None:
         assert block not in self.held
         self.held[block] = windows.copy(), sums.copy()
         self.most = max(self.most, len(self.held))
 
-    def put_back(self, block: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def take(self, block: int) -> tuple[np.ndarray, np.ndarray] | None:
         return self.held.pop(block, None)
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from bigbox.store import product, writer
 from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
 from bigbox.store.layouts import PaintLayout, painting_of
-from bigbox.store.painting import Painting, discard_painting, start_painting
+from bigbox.store.painting import Painting
+from bigbox.store.run import Start, discard
 from bigbox.store.shards import DamagedChunk
 from bigbox.store.status import status
 from bigbox.store.verify import verify
@@ -91,7 +93,7 @@ def test_readable_by_zarr_while_it_goes_on(tmp_path: Path) -> None:
 
 def test_another_identity_is_refused_only_over_painted_tiles(tmp_path: Path) -> None:
     case = case_of(tmp_path)
-    start_painting(case.box, case.layout, {"seed": 0}).begin(Disk(), {})[1].close()
+    Start(case.box, case.layout, {"seed": 0}).begin(Disk(), {}).lease.close()
     finish(case, steps=1)  # nothing was painted: seed 1 simply takes its place
     other = Case(case.box, case.tiling, case.edge, seed=2)
     with pytest.raises(BadInput, match=r"seed = 1, this run asks for 2.*--discard"):
@@ -102,11 +104,21 @@ def test_another_identity_is_refused_only_over_painted_tiles(tmp_path: Path) -> 
     other_tiling = Case(case.box, Tiling((9, 12, 9), 5, 1), 2)
     with pytest.raises(BadInput, match=r"tiling.tile = 4, this run asks for 5"):
         finish(other_tiling)
-    assert discard_painting(case.box)
+    assert discard(case.box, PaintLayout)
     assert not (case.box.path / "tb").exists() and not (case.box.path / "latents").exists()
     assert status(case.box) == {"painting": None, "haloes": None}
     finish(other)
     check_complete(other, with_zarr=True)
+
+
+def test_what_another_run_has_begun_meanwhile_is_kept(tmp_path: Path) -> None:
+    case = case_of(tmp_path)
+    finish(case, steps=2)
+    start = Start(case.box, case.layout, case.identity)
+    start.found = None  # as seen while the other run had a number, but no run.json yet
+    begun = start.begin(Disk(), {})
+    begun.lease.close()
+    assert set(np.flatnonzero(begun.state.done[0]).tolist()) == case.committed != set()
 
 
 def test_a_tb_from_elsewhere_is_not_painted_over(tmp_path: Path) -> None:
@@ -265,8 +277,8 @@ def test_a_torn_tail_is_cut_when_the_next_run_starts(tmp_path: Path) -> None:
 
 def test_a_lone_rank_begins_and_joins_its_own_run(tmp_path: Path) -> None:
     case = case_of(tmp_path)
-    begun, lease = start_painting(case.box, case.layout, {"a": 1}).begin(Disk(), {})
-    with Painting(case.box, begun, lease=lease) as rank:
+    begun = Start(case.box, case.layout, {"a": 1}).begin(Disk(), {})
+    with closing(Painting(case.box, begun)) as rank:
         assert rank.epoch == 1 and not list(rank.done_before("latents/painted"))
         tile = int(np.flatnonzero((case.tiling.coords(np.arange(36)) == 0).all(1))[0])
         rank.commit_tiles([tile], painted(case.tiling, tile, 1, lambda t: np.zeros(1))[None, None])

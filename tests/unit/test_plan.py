@@ -21,7 +21,7 @@ from bigbox.scheduler.stages import COLOURINGS, stage
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK
 from bigbox.store.layouts import PaintLayout
-from bigbox.store.painting import start_painting
+from bigbox.store.run import Start
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import tilings
 
@@ -118,8 +118,8 @@ def test_a_painting_that_has_begun_keeps_its_bricks(tmp_path: Path) -> None:
     box = Box.create(tmp_path / "b.zarr", (128,) * 3, 12.5, 0.0)
     tiling = Tiling(box.shape)
     assert begun_bricks(box.path, tiling) is None
-    start = start_painting(box, PaintLayout(Bricks(tiling, 2)), {"painter": "x"})
-    start.begin(DISK, {})[1].close()
+    start = Start(box, PaintLayout(Bricks(tiling, 2)), {"painter": "x"})
+    start.begin(DISK, {}).lease.close()
     assert begun_bricks(box.path, Tiling(box.shape, 32, 6)) is None
     begun = begun_bricks(box.path, tiling)
     assert begun == Bricks(tiling, 2) != Bricks(tiling, default_edge(tiling, 5))

@@ -151,7 +151,7 @@ def test_damaged_haloes_are_predicted_again(painted: Path, tmp_path: Path, capsy
     file.write_bytes(raw)
     box = Box.open(path)
     with pytest.raises(DamagedChunk, match="halo: block 0 is damaged"):
-        HaloReader.of(box, haloes_of(box), 1 << 20).read((0, 0, 0), (N, N, N))
+        HaloReader(box, haloes_of(box).reader(), 1 << 20).read((0, 0, 0), (N, N, N))
     # A painting meets the damage, and says how it is mended.
     assert main(["paint", str(path), *PAINT, "--realization", "3"]) == 2
     assert "bigbox verify marks it" in capsys.readouterr().err
