@@ -132,13 +132,13 @@ class PaintLayout(Layout):
 
     def as_dict(self) -> dict[str, Any]:
         """Return the layout as JSON, for run.json."""
-        found = {
+        return {
             "tiling": self.tiling.as_dict(),
             "edge": self.bricks.edge,
             "n_steps": self.n_steps,
             "tb": {"shard": self.edges[0], "chunk": self.edges[1]},
+            "fields": list(self.fields),
         }
-        return found if self.fields == (TB.name,) else found | {"fields": list(self.fields)}
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> Self:

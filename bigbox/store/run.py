@@ -76,9 +76,10 @@ class Start(Generic[LayoutT]):
         """The first key in which what is found differs from what is wanted: old and new value."""
         if self.found is None:
             return None
+        before = {"identity": self.found.identity, **self.found.layout.as_dict()}
         for name, new in self.wanted.items():
             prefix = "" if name == "identity" else name
-            if found := _first(prefix, self.found.run.get(name), new):
+            if found := _first(prefix, before.get(name), new):
                 return found
         return None
 

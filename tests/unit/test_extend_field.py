@@ -51,3 +51,7 @@ def test_a_field_from_outside(tmp_path: Path) -> None:
     run = [sys.executable, "-m", "bigbox", "status", str(path), "--json"]
     told = subprocess.run(run, check=True, env=environment, capture_output=True, text=True).stdout
     assert '"contrast_shards": 2' in told
+    without = subprocess.run(
+        [sys.executable, *paint], env=environment, capture_output=True, text=True
+    )
+    assert without.returncode == 2 and "fields = ['tb', 'contrast']" in without.stderr
