@@ -3,59 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigbox.errors import BadInput
-from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box, realization_path
-from bigbox.store.fields import AXES, known_field
+from bigbox.store.fields import AXES, TB, known_field
 from bigbox.store.layouts import painting_of
 
 if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True)
-class Painted:
-    """What the ledger tells of a box's ``tb``. tiles_done and shards_done count what is durable."""
-
-    tiling: Tiling
-    identity: dict[str, Any]
-    tiles_done: int
-    shards_done: int
-    shards: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether every voxel of tb is there."""
-        return self.shards_done == self.shards
-
-    @property
-    def painter(self) -> str:
-        """Name of the painter ("gaussian", "trivial", or the model's)."""
-        return str(self.identity.get("painter", "unknown"))
-
-
-def painted(box: Box) -> Painted | None:
-    """Return the painting of a box after its ledger; None where bigbox painted nothing."""
-    found = painting_of(box)
-    if found is None:
-        return None
-    tiles, shards, *_ = (int(done.sum()) for done in found.state.done)
-    tiling, of_shards = found.layout.tiling, found.layout.shards.size
-    return Painted(tiling, found.identity, tiles, shards, of_shards)
-
-
 def require_whole(box: Box, name: str) -> Any:
     """Return the array; raise BadInput where the painting that makes it is not at its end."""
     array = box.require(name)
-    about = painted(box) if name == "tb" else None
-    if about is not None and not about.whole:
+    found = painting_of(box) if name == TB.name else None
+    if found is not None and not found.state.done[1].all():
+        tiles, shards = found.state.done[:2]
         raise BadInput(
-            f"{box.place}/tb: {about.tiles_done:,} of {about.tiling.size:,} tiles are painted and"
-            f" {about.shards_done} of {about.shards} shards assembled; run the same bigbox paint"
+            f"{box.place}/tb: is not painted to its end: {int(tiles.sum()):,} of {len(tiles):,}"
+            f" tiles and {int(shards.sum())} of {len(shards)} shards are there; run the same bigbox paint"
             " command to its end first"
         )
     return array

@@ -24,9 +24,8 @@ from bigbox.export.ome import mean_of_eight
 from bigbox.painters import stand_in
 from bigbox.scheduler import Bricks, Tiling
 from bigbox.store.box import Box
-from bigbox.store.dataset import painted
 from bigbox.store.durable import DISK
-from bigbox.store.layouts import PaintLayout
+from bigbox.store.layouts import PaintLayout, painting_of
 from bigbox.store.run import Start
 
 SHAPE = (70, 66, 97)
@@ -178,12 +177,12 @@ def test_a_damaged_array_is_named_and_leaves_nothing(box: Box, tmp_path: Path) -
 def test_an_unfinished_painting_is_refused(tmp_path: Path) -> None:
     box = Box.create(tmp_path / "b.zarr", (56, 56, 56), 5.6, 0.0)
     tiling = Tiling(box.shape)
-    assert painted(box) is None
+    assert painting_of(box) is None
     start = Start(box, PaintLayout(Bricks(tiling, 2)), {"painter": "gaussian", "seed": 1})
     start.begin(DISK, {}).lease.close()
-    about = painted(box)
-    assert about is not None and not about.whole and about.tiling == tiling
-    assert stand_in(about.painter)
+    found = painting_of(box)
+    assert found is not None and not found.complete and found.layout.tiling == tiling
+    assert stand_in(found.identity["painter"])
     with pytest.raises(BadInput, match="0 of 8 tiles"):
         export(box, "npy")
     (done,) = export(box, "npy", partial=True)

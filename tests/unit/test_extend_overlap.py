@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbox.store.box import Box
-from bigbox.store.dataset import painted
+from bigbox.store.layouts import painting_of
 
 MODULE = '''
 from bigbox.diffusion.overlap import OverlapMethod
@@ -50,7 +50,7 @@ def test_an_overlap_method_from_outside(tmp_path: Path) -> None:
         box.create_array("dm")[...] = dm
         how = ("--painter", "gaussian", "--steps", "3", "--device", "cpu", "--quiet")
         bigbox("paint", str(box.path), "--overlap-method", method, *how)
-        found = painted(box)
+        found = painting_of(box)
         assert found is not None and found.identity["overlap_method"] == method
         brightness.append(box.array("tb")[...].tobytes())
     overwrite, mine, conditioned = brightness

@@ -20,7 +20,7 @@ from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.scheduler import Tiling
 from bigbox.store.box import Box
-from bigbox.store.dataset import painted
+from bigbox.store.layouts import painting_of
 from tests.fields import draw, isotropic, plant
 
 SHAPE = (64, 64, 64)
@@ -196,8 +196,8 @@ def test_fields_made_of_fields(make: Make, good: Path) -> None:
 def test_a_stand_in_is_named_at_the_head(make: Make) -> None:
     path = make("painted", None)
     assert main(["paint", str(path), "--painter", "trivial", "--quiet"]) == 0
-    about = painted(Box.open(path))
-    assert about is not None and about.whole
+    found = painting_of(Box.open(path))
+    assert found is not None and found.complete
     found = validate(path)
     assert "stand-in painter 'trivial'" in found["notes"][0]
     assert "Tiles as painted" in found["seam_words"]

@@ -19,7 +19,8 @@ from bigbox.blockwise import Region, map_blocks, read_block, regions, size
 from bigbox.errors import BadInput
 from bigbox.ingest.sources import open_source
 from bigbox.store.box import Box
-from bigbox.store.dataset import Painted, painted
+from bigbox.store.dataset import require_whole
+from bigbox.store.layouts import PaintLayout, Recorded, painting_of
 from bigbox.store.metadata import read_json
 
 # Relative difference of two box sizes that are still the same.
@@ -42,7 +43,7 @@ class Field:
     shape: tuple[int, int, int]
     box_size: tuple[float, float, float]
     box: Box | None = None
-    painted: Painted | None = None
+    painted: Recorded[PaintLayout] | None = None
 
     @property
     def voxel(self) -> float:
@@ -70,19 +71,14 @@ class LazyArray:
 def open_field(path: str | Path, name: str = "tb") -> Field:
     """Open an array of a box; raise BadInput where it is not there, or not painted to its end."""
     box = Box.open(path)
-    about = painted(box) if name == "tb" else None
     if name == "tb" and not box.has("tb"):
         raise BadInput(f"{path}: is not painted yet; paint it first: bigbox paint {path}")
-    array = box.require(name) if box.has(name) else box.array(name)
+    array = require_whole(box, name) if box.has(name) else box.array(name)
     if array.ndim != 3:
         raise BadInput(f"{path}/{name}: has {array.ndim} dimensions; one field (X, Y, Z) is needed")
-    if about is not None and not about.whole:
-        raise BadInput(
-            f"{path}: is not painted to its end ({about.tiles_done:,} of {about.tiling.size:,}"
-            f" tiles); run the same command again: bigbox paint {path}"
-        )
     unit = str(array.attrs.get("units", ""))
-    return Field(f"{path}/{name}", array, unit, box.shape, box.box_size, box, about)
+    found = painting_of(box) if name == "tb" else None
+    return Field(f"{path}/{name}", array, unit, box.shape, box.box_size, box, found)
 
 
 def open_truth(text: str, name: str, like: Field) -> Field:

@@ -162,7 +162,8 @@ def _numbers(
 def tiling_of(field: Field) -> tuple[Tiling | None, str]:
     """Return the tiling that the field was painted with, and words on how it is known."""
     if field.painted is not None:
-        return field.painted.tiling, f"Tiles as painted: {field.painted.tiling.describe()}."
+        tiling = field.painted.layout.tiling
+        return tiling, f"Tiles as painted: {tiling.describe()}."
     try:
         tiling = Tiling(field.shape)
     except TilingError as error:
@@ -183,7 +184,7 @@ def notes(field: Field, truth: Field | None) -> list[str]:
             if one.box.has("tb") and (source := one.box.array("tb").attrs.get("source")):
                 found.append(f"{name} has T_b of: {source}.")
             continue
-        painter = one.painted.painter
+        painter = str(one.painted.identity.get("painter", "unknown"))
         if instead := stand_in(painter):
             found.append(
                 f"{name} was painted by the stand-in painter '{painter}', which paints"
