@@ -19,9 +19,11 @@ setup() { bigbox_env "$venv" '[dev]' mpich; }
 lint() { deploy/lint.sh; }
 
 # Two at a time, each on one core; what takes long is marked `slow` and comes by itself.
-fast() { OMP_NUM_THREADS=1 python -m pytest -q -rs -n 2 -m 'not slow' "${folders[@]}"; }
+two() { OMP_NUM_THREADS=1 python -m pytest -q -rs -n 2 "$@"; }
 
-slow() { python -m pytest -q -rs -m slow "${folders[@]}"; }
+fast() { two -m 'not slow' "${folders[@]}"; }
+
+slow() { two -m slow "${folders[@]}"; }
 
 # Tests marked `mpi` run inside mpirun, all ranks together; the others start mpirun themselves. (The
 # plugin takes the folder's name for the mark, so both need --with-mpi, and -m tells them apart.)
@@ -32,7 +34,7 @@ mpi() {
         inside mpirun -n "$ranks"
     done
     PATH="$openmpi/bin:$PATH" inside mpirun -n 2
-    BIGBOX_OPENMPI="$openmpi/bin" python -m pytest -q -rs --with-mpi -m 'not mpi' tests/launch
+    BIGBOX_OPENMPI="$openmpi/bin" two --with-mpi -m 'not mpi' tests/launch
 }
 
 # inside LAUNCHER...: the tests marked `mpi`. All of it is shown when they fail; else what was

@@ -23,8 +23,8 @@ def require_whole(box: Box, name: str) -> Any:
         tiles, shards = found.state.done[:2]
         raise BadInput(
             f"{box.place}/tb: is not painted to its end: {int(tiles.sum()):,} of {len(tiles):,}"
-            f" tiles and {int(shards.sum())} of {len(shards)} shards are there; run the same bigbox paint"
-            " command to its end first"
+            f" tiles and {int(shards.sum())} of {len(shards)} shards are there; run the same bigbox"
+            " paint command to its end first"
         )
     return array
 
