@@ -19,7 +19,7 @@ setup() { bigbox_env "$venv" '[dev]' mpich; }
 lint() { deploy/lint.sh; }
 
 # Two at a time, each on one core; what takes long is marked `slow` and comes by itself.
-two() { OMP_NUM_THREADS=1 python -m pytest -q -rs -n 2 "$@"; }
+two() { OMP_NUM_THREADS=1 python -m pytest -q -rs -n 2 --dist worksteal "$@"; }
 
 fast() { two -m 'not slow' "${folders[@]}"; }
 
@@ -34,7 +34,7 @@ mpi() {
         inside mpirun -n "$ranks"
     done
     PATH="$openmpi/bin:$PATH" inside mpirun -n 2
-    BIGBOX_OPENMPI="$openmpi/bin" two --with-mpi -m 'not mpi' tests/launch
+    BIGBOX_OPENMPI="$openmpi/bin" two --with-mpi -m 'not mpi' tests/launch/test_kills.py tests/launch
 }
 
 # inside LAUNCHER...: the tests marked `mpi`. All of it is shown when they fail; else what was
