@@ -35,7 +35,8 @@ def test_every_painter_method_and_order(mpirun: Launcher, tmp_path: Path, number
     shape, options = case
     wanted = expected(shape, options)
     box = hashes.make_box(tmp_path, shape, "box.zarr")
-    mpirun.run(1 + number % 4, "paint", box, "--quiet", *options)
+    ranks, batch = 4 if number % 9 == 3 else 1 + number % 3, (1, 4, 16)[number % 4 % 3]
+    mpirun.run(ranks, "paint", box, "--quiet", "--batch", str(batch), *options)
     assert hashes.hashes(box, hashes.realization(options)) == wanted
 
 

@@ -40,12 +40,9 @@ def reference(tmp_path_factory, mpirun: Launcher):
 @pytest.mark.parametrize(
     ("ranks", "batch", "more"),
     [
-        (1, "1", ()),
         (1, "4", ("--colouring", "paper")),
-        (2, "4", ()),
+        (2, "1", ()),
         (3, "16", ()),
-        (4, "1", ("--colouring", "paper")),
-        (4, "4", ()),
     ],
 )
 def test_gaussian(mpirun: Launcher, make_box, reference, ranks: int, batch: str, more) -> None:
