@@ -1,4 +1,4 @@
-"""Who paints what: bricks of tiles, and the rank that owns each brick.
+"""Say who paints what: bricks of tiles, and the rank that owns each brick.
 
 A brick is a cuboid of edge x edge x edge tiles that one rank paints and that is stored together;
 the bricks at the high faces may be smaller. Bricks are strung along a Hilbert curve, which only

@@ -1,4 +1,4 @@
-"""What a simulated painting is judged by: tiles kept for others, and the longest chain of tiles."""
+"""Judge a simulated painting: tiles kept for others, and the longest chain of tiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which order a rank paints its tiles: one pure object, fed with events, asked for batches.
+"""Decide in which order a rank paints its tiles: a pure object, fed with events, asked for batches.
 
 ::
 

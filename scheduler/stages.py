@@ -1,4 +1,4 @@
-"""What a tile must wait for: colours, stages, predecessors, successors, and the known slabs.
+"""Say what a tile must wait for: colours, stages, predecessors, successors, and the known slabs.
 
 Seen along x and y, with the colour of each tile on both axes::
 

@@ -1,4 +1,4 @@
-"""Which tiles wait for a tile, and where they stand: what every rank's policy looks up."""
+"""Look up which tiles wait for a tile, and where they stand: what every rank's policy looks up."""
 
 from __future__ import annotations
 

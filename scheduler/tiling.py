@@ -1,4 +1,4 @@
-"""How a box is cut into tiles: counts, origins, overlaps, neighbours, and the owner of every voxel.
+"""Cut a box into tiles: counts, origins, overlaps, neighbours, and the owner of every voxel.
 
 A box of N voxels on an axis is covered by n tiles of `tile` voxels, whose strides differ by at most
 one voxel so that they close a periodic box (or end flush with an open one)::

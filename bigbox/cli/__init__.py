@@ -56,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        status = int(options.run(options) or 0)
+        sys.stdout.flush()  # here, where a reader that has gone is dealt with
+        return status
     except (ValueError, StoppedEarly) as error:
         from bigbox.scheduler.tiling import TilingError  # knows nothing of exit statuses
 

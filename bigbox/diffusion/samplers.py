@@ -1,4 +1,4 @@
-"""One denoising step (`dpmpp_step`, `ancestral_step`), and the loop over the steps (`sample`).
+"""Take one denoising step (`dpmpp_step`, `ancestral_step`), or all of them (`sample`).
 
 Tensors are (B, t, t, t); a step changes z in place. Coefficients are computed in double precision
 and rounded once. Both steps are written with the estimate x0 of the clean tile; a network that

@@ -215,11 +215,7 @@ class Box:
         name: str,
         *,
         channels: int | None = None,
-        units: str | None = None,
-        long_name: str | None = None,
         attributes: Mapping[str, Any] | None = None,
-        overwrite: bool = False,
-        disk: Disk = DISK,
     ) -> zarr.Array[Any]:
         """Make an array over the box, (X, Y, Z) or (channels, X, Y, Z), NaN until written.
 
@@ -228,10 +224,7 @@ class Box:
         """
         place = self.path / name
         if place.exists():
-            if not overwrite:
-                raise BadInput(f"{place}: exists already; overwrite it on purpose or keep it")
-            disk.remove_tree(place)
-        known = field_of(name)
+            raise BadInput(f"{place}: exists already; remove it on purpose or keep it")
         chunk, shard = field_chunks(self.shape, channels)
         names = AXES if channels is None else HALO.dims
         shape = self.shape if channels is None else (channels, *self.shape)
@@ -240,15 +233,11 @@ class Box:
             chunk,
             shard=shard,
             names=names,
-            attributes={
-                "units": known.units if units is None else units,
-                "long_name": known.long_name if long_name is None else long_name,
-                **(attributes or {}),
-            },
+            attributes={**field_of(name).attributes(), **(attributes or {})},
         )
         with explained(place):
-            disk.make_dir(place)
-            disk.write_atomic(place / "zarr.json", meta)
+            DISK.make_dir(place)
+            DISK.write_atomic(place / "zarr.json", meta)
         return zarr.open_array(place, mode="r+")
 
 

@@ -106,7 +106,7 @@ def test_a_place_that_cannot_be_written_is_one_line(box: Box, tmp_path: Path) ->
 
 
 def test_any_array_can_be_shown(box: Box, tmp_path: Path) -> None:
-    gas = box.create_array("gas", units="K", long_name="temperature of the gas")
+    gas = box.create_array("gas", attributes={"units": "K", "long_name": "temperature of the gas"})
     gas[:] = np.random.default_rng(1).random(box.shape, dtype=np.float32)
     out = tmp_path / "gas.png"
     assert plot(box, out, arrays=["gas"]) == ["gas"]

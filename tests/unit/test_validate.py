@@ -157,10 +157,12 @@ def test_the_error_of_a_ratio_knows_what_is_shared(tmp_path: Path) -> None:
     shape, pulls = (32, 32, 32), []
     box = Box.create(tmp_path / "b.zarr", shape, 3.2, 0.0)
     power = isotropic(shape)
+    for name in "ab":
+        box.create_array(name)
     for seed in range(12):
         shared, a, b = (draw(power, shape, 100 * seed + i) for i in range(3))
         for name, one in (("a", a), ("b", b)):
-            box.create_array(name, overwrite=True)[:] = 2 * shared + one
+            box.array(name)[:] = 2 * shared + one
         edges = np.linspace(3, 25, 9)
         fields = [open_field(box.path, name) for name in "ab"]
         found = diagnostics.spectra(fields[0], fields[1], [], edges, {"memory": 1 << 28})["ratio"]
