@@ -23,7 +23,7 @@ two() { OMP_NUM_THREADS=1 python -m pytest -q -rs -n 2 --dist worksteal "$@"; }
 
 fast() { two -m 'not slow' "${folders[@]}"; }
 
-slow() { two -m slow "${folders[@]}"; }
+slow() { two -m slow tests/unit/test_readme.py "${folders[@]}"; }
 
 # Tests marked `mpi` run inside mpirun, all ranks together; the others start mpirun themselves. (The
 # plugin takes the folder's name for the mark, so both need --with-mpi, and -m tells them apart.)
