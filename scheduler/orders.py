@@ -17,7 +17,7 @@ The engine computes between `next_batch` and `done`, the simulator lets time pas
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol, TypeVar
@@ -101,10 +101,15 @@ def next_work(orders: Sequence[SourceT], idle: bool) -> tuple[SourceT, Ints] | N
     return None
 
 
-def other_ranks(table: Ranks, rank: int) -> tuple[Ints, Ranks]:
-    """Return (row, rank) for the ranks in each row but `rank` and -1, no pair twice."""
-    rows, column = np.nonzero((table >= 0) & (table != rank))
-    return distinct_pairs(rows, table[rows, column])
+def other_ranks(table: Ints, rank_of: Callable[[Ints], Ranks], rank: int) -> tuple[Ints, Ranks]:
+    """Return (row, rank) for the ranks but `rank` of the items in each row, no pair twice.
+
+    table: (rows, columns) item numbers, -1 for none.
+    """
+    rows, column = np.nonzero(table >= 0)
+    ranks = rank_of(table[rows, column])
+    other = ranks != rank
+    return distinct_pairs(rows[other], ranks[other])
 
 
 class TileOrder(Order):
@@ -166,8 +171,7 @@ class TileOrder(Order):
             return self.policy.readers(chunks)
         if product == self.reads and self.gate is not None:
             over = self.gate.meeting.inverse.of(chunks)
-            ranks = self.assignment.rank_of(np.maximum(over, 0))
-            return other_ranks(np.where(over >= 0, ranks, -1), self.rank)
+            return other_ranks(over, self.assignment.rank_of, self.rank)
         return super().readers(product, chunks)
 
 
@@ -230,8 +234,7 @@ class MapOrder(Order):
         """Return the ranks that make a unit of these chunks."""
         if product != self.reads:
             return super().readers(product, chunks)
-        units = self.meeting.of(chunks)
-        return other_ranks(np.where(units >= 0, self.rank_of[units], -1), self.rank)
+        return other_ranks(self.meeting.of(chunks), self.rank_of.__getitem__, self.rank)
 
 
 def tile_gate(

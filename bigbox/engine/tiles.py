@@ -65,8 +65,7 @@ class PaintOrder(TileOrder):
         if not self.with_steps or product != self.product:
             return rows, ranks
         before = predecessors(self.assignment.tiling, chunks)
-        ranks_before = np.where(before >= 0, self.assignment.rank_of(np.maximum(before, 0)), -1)
-        more_rows, more_ranks = other_ranks(ranks_before, self.rank)
+        more_rows, more_ranks = other_ranks(before, self.assignment.rank_of, self.rank)
         return np.concatenate([rows, more_rows]), np.concatenate([ranks, more_ranks])
 
 
