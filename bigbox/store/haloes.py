@@ -30,8 +30,9 @@ from bigbox.store.layouts import HaloLayout, Recorded
 from bigbox.store.lease import LINGER
 from bigbox.store.product import ChunkReader
 from bigbox.store.run import Begun, Start
-from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, saved_sums, sums_directory
+from bigbox.store.saved_sums import SavedSums, SumsFile, saved_sums, sums_directory
 from bigbox.store.shards import Float
+from bigbox.store.slots import remove_others
 from bigbox.store.writer import RunWriter
 
 Bool = npt.NDArray[np.bool_]
@@ -64,7 +65,12 @@ def begin_haloes(
             disk.make_dir(sums_directory(ledger))
             saved = saved_sums(ledger, begun.layout.windows.most_per_block, begun.state.done[0])
             made, tmp = count(1), ledger.tmp_of(begun.epoch)
-            remove_unused(disk, ledger, saved, lambda name: tmp / f"start-{next(made)}-{name}")
+            remove_others(
+                disk,
+                sums_directory(ledger),
+                (saved.files[i].name for i in np.unique(saved.file).tolist()),
+                lambda name: tmp / f"start-{next(made)}-{name}",
+            )
     except BaseException:
         lease.close()
         raise
@@ -98,7 +104,7 @@ class HaloPainting(RunWriter[HaloLayout]):
         super().__init__(box, begun, rank, ranks, disk)
         self.windows_done = WindowsDone(windows, begun.state.done[0], *saved.included())
         self.windows_left = begun.windows_left
-        block = self.products[0].bricks.of_tile(saved.lines["block"].astype(np.int64))
+        block = self.products[0].bricks.of_tile(saved.lines["key"].astype(np.int64))
         mine = saved.only(ranks[block] == rank)
         self.sums = SumsFile(self, disk, mine)
 
