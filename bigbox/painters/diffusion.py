@@ -23,7 +23,7 @@ from bigbox.devices import device_name, on_gpu, own_stream, side_by_side, thread
 from bigbox.diffusion.overlap import Known, OverlapMethod, overlap_method
 from bigbox.diffusion.samplers import Denoiser, check_sampler, sample, take_step, takes_noise
 from bigbox.diffusion.schedule import Schedule
-from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
+from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.noise import Purpose, normal
 from bigbox.painters.base import StepBatch, TileBatch, check_batch, paste_known
 from bigbox.painters.settings import PainterSettings
@@ -50,7 +50,7 @@ class DiffusionPainter(ABC):
     box_shape: tuple[int, int, int]
     realization: int = 0
     tile: int = 32
-    overlap_method: str = "conditioned"
+    overlap_method: str = DEFAULT_OVERLAP_METHOD
     sampler: str = DEFAULT_SAMPLER
     steps: int = DEFAULT_STEPS[DEFAULT_SAMPLER]
     device: str = "cpu"

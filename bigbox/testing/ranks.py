@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
@@ -28,7 +29,9 @@ from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk
 from bigbox.store.layouts import HaloLayout, PaintLayout
 
-LIMITS = Limits(overlap_bytes=1 << 20, sum_bytes=1 << 20, seconds_between_saves=1e9)
+LIMITS = Limits(
+    overlap_bytes=1 << 20, sum_bytes=1 << 20, latent_bytes=1 << 20, seconds_between_saves=1e9
+)
 
 
 def spec_of(
@@ -60,7 +63,8 @@ def spec_of(
     if haloes is not None:
         windows = Windows(tiling.shape, haloes.window, haloes.stride, block)
         halo_layout = HaloLayout.new(windows, haloes.channels, shard_edge)
-    return PaintSpec(layout, painter, haloes, halo_layout, batch, colouring)
+    task = overlap_method("joint" if tiling.halved else "conditioned").task
+    return PaintSpec(layout, painter, haloes, halo_layout, batch, colouring, task)
 
 
 class Post:

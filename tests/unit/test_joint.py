@@ -16,9 +16,6 @@ from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
 from tests.boxes import new_box, scratch
 from tests.reference.joint import paint_jointly
 
-JOINT = "bigbox.engine.joint:JointTask"
-
-
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.tuples(*[st.integers(8, 21)] * 3),
@@ -39,10 +36,9 @@ def test_any_order_gives_the_bytes_of_the_reference(
     painter = TrivialPainter(seed=1, box_shape=shape, tile=8, steps=steps, **slots)
     with scratch() as folder:
         path, dm = new_box(folder, shape, seed)
-        spec = replace(spec_of(painter, tiling, edge, batch=batch), task=JOINT)
         paint_in_process(
             path,
-            spec,
+            spec_of(painter, tiling, edge, batch=batch),
             n_ranks=n_ranks,
             rng=np.random.default_rng(seed),
             limits=replace(LIMITS, latent_bytes=memory),
