@@ -131,12 +131,24 @@ class Bricks(Grid, Generic[CellsT]):
         order.setflags(write=False)
         return order
 
+    @cached_property
+    def columns(self) -> Ints:
+        """Bricks in columns along x, the columns along a Hilbert curve too: int64[bricks]."""
+        at = self.coords(np.arange(self.size))
+        bits = max(1, (max(self.counts[1:]) - 1).bit_length())
+        across = hilbert(at * (0, 1, 1), bits)
+        order = np.lexsort((at[:, 0], across))
+        order.setflags(write=False)
+        return order
+
 
 @dataclass(frozen=True)
 class Assignment:
-    """Which rank paints which bricks: runs of the curve with equal numbers of tiles, to one brick.
+    """Which rank paints which bricks: runs of a curve with equal numbers of tiles, to one brick.
 
-    With more ranks than bricks some ranks have nothing to paint.
+    With more ranks than bricks some ranks have nothing to paint. columns: ranks have whole columns
+    of bricks along x, so that a front can sweep through all ranks at once (see
+    `bigbox.scheduler.steps`); else bricks of the Hilbert curve.
 
     Raises
     ------
@@ -146,6 +158,7 @@ class Assignment:
 
     bricks: Bricks[Tiling]
     n_ranks: int
+    columns: bool = False
 
     def __post_init__(self) -> None:
         if self.n_ranks < 1:
@@ -156,10 +169,15 @@ class Assignment:
         """The tiles that are assigned."""
         return self.bricks.grid
 
+    @property
+    def curve(self) -> Ints:
+        """Bricks in the order that ranks have runs of, int64[bricks]."""
+        return self.bricks.columns if self.columns else self.bricks.curve
+
     @cached_property
     def _through(self) -> Ints:
         """Tiles before each place on the curve, and all of them."""
-        per_brick = self.bricks.tile_counts()[self.bricks.curve]
+        per_brick = self.bricks.tile_counts()[self.curve]
         return np.concatenate([[0], np.cumsum(per_brick)])
 
     @cached_property
@@ -171,15 +189,18 @@ class Assignment:
         middle = (share[1:] + share[:-1]) // 2
         total = 2 * int(through[-1])
         cuts = np.searchsorted(middle, np.arange(self.n_ranks + 1, dtype=np.int64) * total)
+        if self.columns:
+            along = self.bricks.counts[0]
+            cuts = (cuts + along // 2) // along * along
         cuts[0], cuts[-1] = 0, self.bricks.size
         cuts.setflags(write=False)
         return cuts.astype(np.int64)
 
     @cached_property
     def place(self) -> NDArray[np.int32]:
-        """Place of each brick on the curve, int32[bricks], the inverse of `Bricks.curve`."""
+        """Place of each brick on the curve, int32[bricks], the inverse of `curve`."""
         place = np.empty(self.bricks.size, np.int32)
-        place[self.bricks.curve] = np.arange(self.bricks.size, dtype=np.int32)
+        place[self.curve] = np.arange(self.bricks.size, dtype=np.int32)
         place.setflags(write=False)
         return place
 
@@ -212,7 +233,7 @@ class Assignment:
 
     def bricks_of(self, rank: int) -> Ints:
         """Return the bricks of a rank in the order of the curve, int64."""
-        return self.bricks.curve[self.starts[rank] : self.starts[rank + 1]]
+        return self.curve[self.starts[rank] : self.starts[rank + 1]]
 
     def tiles_of(self, rank: int) -> Ints:
         """Return the tiles of a rank, int64, in the order of their addresses."""

@@ -23,7 +23,7 @@ import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from bigbox.scheduler.costs import CostModel
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome, TileOrder, next_work, tile_gate
 from bigbox.scheduler.policy import Policy
+from bigbox.scheduler.steps import StepOrder, assignment_for, together_of
 from bigbox.scheduler.tiling import Tiling
 from bigbox.scheduler.window_order import WindowOrder, WindowsDone
 from bigbox.scheduler.windows import Windows
@@ -53,7 +54,8 @@ class Report:
     critical_path : seconds of the longest chain of tiles that wait for one another, messages
         between ranks included; no number of ranks is faster.
     peak_pending_tiles : most tiles kept at one time because a tile that waits for them is not
-        painted yet, over all ranks.
+        painted yet, over all ranks. Where all are painted together, the sum of what each rank has
+        at most, tiles of others that it touches included.
     peak_pending_rank : the same of the rank that keeps the most of its own.
     batches : number of batches.
     messages : number of messages between ranks; one per batch and rank that waits, one for the
@@ -91,9 +93,16 @@ class _Rank:
 
 
 def orders_of(
-    assignment: Assignment, rank: int, cost: CostModel, colouring: str, done: WindowsDone | None
+    assignment: Assignment,
+    rank: int,
+    cost: CostModel,
+    how: str | int,
+    done: WindowsDone | None,
 ) -> list[Order]:
-    """Return one rank's orders of a new painting, as the engine makes them."""
+    """Return one rank's orders of a new painting, as the engine makes them.
+
+    how: the colouring of tiles that wait for finished ones, or the steps of such as go together.
+    """
     orders: list[Order] = []
     gate = None
     if done is not None:
@@ -101,7 +110,20 @@ def orders_of(
         edge = max(1, default_shard(max(windows.shape))[0] // windows.block)
         orders.append(WindowOrder(windows, assignment, rank, edge, cost.window_batch, done))
         gate = tile_gate(assignment, rank, 0, windows.blocks, done.final)
-    policy = Policy(assignment, rank, colouring, gated=gate is not None)
+    if isinstance(how, int):
+        goals = np.broadcast_to(np.int16(how), assignment.tiling.size)
+        nodes = StepOrder(
+            together_of(assignment.tiling),
+            assignment,
+            rank,
+            how,
+            cost.batch,
+            goals,
+            gate=gate,
+            reads="halo",
+        )
+        return [*orders, nodes]
+    policy = Policy(assignment, rank, how, gated=gate is not None)
     return [*orders, TileOrder(policy, cost.batch, gate=gate, reads="halo")]
 
 
@@ -112,15 +134,15 @@ class Simulation:
         self,
         assignment: Assignment,
         cost: CostModel,
-        colouring: str,
+        how: str | int,
         windows: Windows | None,
         progress: Callable[[int, int], None] | None,
     ) -> None:
         n = assignment.n_ranks
         self.cost, self.progress, self.tiles = cost, progress, assignment.tiling.size
         done = WindowsDone.nothing(windows) if windows else None
-        self.ranks = [_Rank(orders_of(assignment, r, cost, colouring, done)) for r in range(n)]
-        # The batch in which each tile was painted, counted in order of completion.
+        self.ranks = [_Rank(orders_of(assignment, r, cost, how, done)) for r in range(n)]
+        # The batch in which each tile was finished, counted in order of completion.
         self.batch_of = np.full(self.tiles, -1, np.int32)
         self.batches = self.messages = self.painted = 0
         self.now = 0.0
@@ -138,16 +160,17 @@ class Simulation:
             rank.open_mail(at)
             if ended and rank.painting is not None:
                 (order, units), rank.painting = rank.painting, None
-                if isinstance(order, TileOrder):
-                    self._count(units)
-                self._settle(r, order, order.done(units))
+                outcome = order.done(units)
+                if not isinstance(order, WindowOrder):
+                    self._count(outcome.final)
+                self._settle(r, order, outcome)
             take, rank.ahead = rank.ahead, None
             if take is None:
                 take = next_work(rank.orders, idle=True)
             if take is not None:
                 rank.painting = take
-                tiles = isinstance(take[0], TileOrder)
-                price = self.cost.seconds if tiles else self.cost.window_seconds
+                windows = isinstance(take[0], WindowOrder)
+                price = self.cost.window_seconds if windows else self.cost.seconds
                 seconds = price(len(take[1]), r)
                 rank.busy += seconds
                 self._at(at + seconds, r, ended=True)
@@ -206,32 +229,51 @@ def simulate(
     colouring: str = "levels",
     progress: Callable[[int, int], None] | None = None,
     windows: Windows | None = None,
+    steps: int = 0,
+    limit: int = 0,
 ) -> Report:
     """Paint the box on so many ranks, in simulated time.
 
     Bricks have `edge` tiles along them. Haloes are predicted in `windows` first, unless they are
-    there. Now and then `progress` is called with the tiles that are painted, and all.
+    there. Now and then `progress` is called with the tiles that are painted, and all. steps: that
+    the tiles of a `halved` tiling take together, else they are ordered by the colouring; limit:
+    tiles whose field a rank can keep in memory, 0 for any number.
 
     Raises
     ------
     ValueError
         From the cost model, the bricks, or an unknown colouring.
     """
-    assignment = Assignment(Bricks(tiling, edge), n_ranks)
-    run = Simulation(assignment, cost, colouring, windows, progress)
+    bricks = Bricks(tiling, edge)
+    assignment = Assignment(bricks, n_ranks)
+    if steps:
+        cost = replace(cost, seconds_per_tile=cost.seconds_per_tile / steps)
+        assignment = assignment_for(bricks, n_ranks, steps, limit or tiling.size)
+    run = Simulation(assignment, cost, steps or colouring, windows, progress)
     run.run()
     if run.painted != tiling.size:
         left = tiling.size - run.painted
         raise RuntimeError(f"{left} tiles were never painted: the policy is wrong")
     speed = sum(1.0 / cost.slow.get(r, 1.0) for r in range(n_ranks))
-    needed = tiling.size * (cost.seconds_per_tile + cost.fixed_per_batch / cost.batch)
+    needed = (
+        tiling.size * max(steps, 1) * (cost.seconds_per_tile + cost.fixed_per_batch / cost.batch)
+    )
     needed += cost.seconds_per_window * (windows.size if windows else 0)
-    total, most = pending(assignment, run.batch_of, run.batches, colouring)
+    if steps:
+        alive = [
+            o.most_alive for rank in run.ranks for o in rank.orders if isinstance(o, StepOrder)
+        ]
+        total, most = sum(alive), max(alive)
+        hop = cost.seconds(1, 0) + (cost.latency if n_ranks > 1 else 0.0)
+        longest = steps * hop - (cost.latency if n_ranks > 1 else 0.0)
+    else:
+        total, most = pending(assignment, run.batch_of, run.batches, colouring)
+        longest = critical_path(assignment, cost, colouring)
     predict = [o for rank in run.ranks for o in rank.orders if isinstance(o, WindowOrder)]
     return Report(
         makespan=run.now,
         efficiency=needed / (speed * run.now),
-        critical_path=critical_path(assignment, cost, colouring),
+        critical_path=longest,
         peak_pending_tiles=total,
         peak_pending_rank=most,
         busy=np.array([rank.busy for rank in run.ranks]),
@@ -257,6 +299,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--ranks", type=int, nargs="+", required=True, metavar="R", help="ranks; several: a table")
     add("--tile", type=int, default=32, help="voxels of a tile on each axis (32)")
     add("--overlap", type=int, default=4, help="least voxels shared by neighbours (4)")
+    add("--margin", type=int, metavar="N", help="tiles go together, with a margin (joint)")
+    add("--steps", type=int, default=12, help="of tiles that go together (12)")
+    add("--limit", type=int, default=0, help="tiles whose field fits a rank's memory (any number)")
     add("--open", action="store_true", help="the box does not wrap round")
     add("--edge", type=int, help="tiles along a brick, the unit that a rank owns (chosen by size)")
     add("--colouring", choices=stages.COLOURINGS, default="levels", help="4 levels or 8 stages")
@@ -294,7 +339,10 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         shape = tuple(args.shape) * (3 if len(args.shape) == 1 else 1)
-        tiling = Tiling(shape, args.tile, args.overlap, (not args.open,) * 3)
+        joint = args.margin is not None
+        overlap = 2 * args.margin if joint else args.overlap
+        tiling = Tiling(shape, args.tile, overlap, (not args.open,) * 3, halved=joint)
+        together = (args.steps, args.limit) if joint else (0, 0)
         slow = _slow(args.slow, max(args.ranks))
         cost = CostModel(
             args.seconds, args.batch, args.latency, args.fixed, slow,
@@ -308,14 +356,15 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     if not args.json:
-        print(f"{tiling.describe()}; {stages.stages(tiling, args.colouring)} stages")
+        count = args.steps if joint else stages.stages(tiling, args.colouring)
+        print(f"{tiling.describe()}; {count} stages")
         print(
             "  ranks edge tiles/rank  makespan s efficiency  critical s    pending on a rank  run s"
         )
     for n, edge in zip(args.ranks, edges, strict=True):
         began = time.perf_counter()
         watch = _show if sys.stderr.isatty() else None
-        report = simulate(tiling, edge, n, cost, args.colouring, watch, windows)
+        report = simulate(tiling, edge, n, cost, args.colouring, watch, windows, *together)
         if watch is not None:
             print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
         took = time.perf_counter() - began

@@ -17,18 +17,20 @@ Which of the nodes that can run is taken first is a choice between two orders:
     by step   all tiles take one step after the other: all of a rank's field is alive, and ranks
               wait for one another least
     front     a front of `steps` tiles sweeps along x, finished behind it and untouched before it:
-              only the field at the front, and at the place where it began, is alive
+              only the field at the front, and at the place where it began, is alive. Ranks have
+              columns of tiles, and go along x side by side
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.grid import (
     NONE,
     AxisMeeting,
@@ -44,6 +46,28 @@ from bigbox.scheduler.tiling import Tiling
 
 Bool = NDArray[np.bool_]
 Counts = NDArray[np.int16]
+
+
+def assignment_for(bricks: Bricks[Tiling], n_ranks: int, steps: int, limit: int) -> Assignment:
+    """Return who paints what; columns, with a front, where a rank's field is too much at once.
+
+    limit: tiles whose field a rank can keep in memory.
+    """
+    plain = Assignment(bricks, n_ranks)
+    if int(plain.counts().max()) <= limit or bricks.grid.counts[0] <= front_layers(steps):
+        return plain
+    columns = Assignment(bricks, n_ranks, columns=True)
+    even = int(columns.counts().max()) * n_ranks <= 1.05 * bricks.grid.size
+    return columns if even else plain
+
+
+def front_layers(steps: int) -> int:
+    """Return the layers of tiles on x that are alive at once, at most, where a front sweeps.
+
+    So many are between its beginning and its end: at the place where it began, which is finished
+    last, and where it is now.
+    """
+    return 2 * steps + 2
 
 
 class Together:
@@ -87,6 +111,12 @@ class Together:
             goal[(wider & ~reached).ravel()] = left
             reached = wider
         return goal
+
+
+@lru_cache(maxsize=2)
+def together_of(tiling: Tiling) -> Together:
+    """Return which tiles share voxels, made once for all ranks in a process."""
+    return Together(tiling)
 
 
 def _along(values: Bool, axis: int) -> Bool:
@@ -162,7 +192,8 @@ class StepOrder(Order):
     goals : int16 (tiles of the box,), steps that each must take, see `Together.goals`.
     begun : int16 (tiles of the box,), steps that earlier runs have left of each; None: none.
     gate, reads : which tiles may begin, as chunks of the product `reads` become final.
-    front : whether a front sweeps through the tiles, so that little is alive at once.
+
+    Where the assignment is in columns a front sweeps through them.
     """
 
     def __init__(
@@ -177,11 +208,10 @@ class StepOrder(Order):
         product: str = "painted",
         gate: Gate | None = None,
         reads: str = "",
-        front: bool = False,
     ) -> None:
         self.together, self.assignment, self.rank = together, assignment, rank
         self.steps, self.batch, self.product = steps, batch, product
-        self.gate, self.reads, self.front = gate, reads, front
+        self.gate, self.reads = gate, reads
         tiles = assignment.tiles_of(rank)
         tiles = tiles[goals[tiles] > 0]
         self._cuboid = cuboid = _Cuboid(together, tiles)
@@ -199,8 +229,10 @@ class StepOrder(Order):
             self._goal[cells] = goals[there]
             if begun is not None:
                 self._level[cells] = np.minimum(begun[there], self._goal[cells])
+        self.alive = self.most_alive = 0  # tiles here, of any rank, whose field is kept
         self._left = int((self._goal - self._level)[own].sum())
         self._heap: list[int] = []
+        self._unused: list[Ints] = []
         unfinished = self._own & (self._level < self._goal)
         for cells in in_chunks(own):
             near = cuboid.near(cells)
@@ -245,15 +277,21 @@ class StepOrder(Order):
         """Note nodes that are done: tiles that are finished, and mail for ranks that wait."""
         tiles, level = self.split(units)
         cells = self._cuboid.cells(tiles)
+        self._missing[cells] = _MANY  # whatever the others are; counted anew below
         self._advance(cells)
         self._left -= len(units)
         near = self._cuboid.near(cells)
         self._missing[cells] = self._count_missing(cells, near)
-        self._push(cells[self._missing[cells] == 0])
+        self._push(cells)
         over = cells[self._level[cells] == self._goal[cells]]
         if len(over):
             used = self._cuboid.near(over)
-            np.subtract.at(self._users, used[used >= 0], 1)
+            used = used[used >= 0]
+            np.subtract.at(self._users, used, 1)
+            used = distinct(used)
+            free = used[self._users[used] == 0]
+            self.alive -= int(np.count_nonzero(self._level[free] > 0))
+            self._unused.append(free)
         return Outcome(tiles[level + 1 == self.steps], list(self._mail(units, cells, near)))
 
     def _mail(self, units: Ints, cells: Ints, near: Ints) -> Iterator[Mail]:
@@ -293,15 +331,15 @@ class StepOrder(Order):
             return other_ranks(over, self.assignment.rank_of, self.rank)
         return super().readers(product, chunks)
 
-    def unused(self, tiles: Ints) -> Ints:
-        """Return tiles near these, of any rank, whose field nobody here needs any more."""
-        cells = self._cuboid.cells(tiles)
-        near = self._cuboid.near(cells[self._level[cells] == self._goal[cells]])
-        near = distinct(near[near >= 0])
-        return self._cuboid.tiles(near[self._users[near] == 0])
+    def unused(self) -> Ints:
+        """Return tiles, of any rank, whose field nobody here needs any more, each once."""
+        free, self._unused = self._unused, []
+        return self._cuboid.tiles(np.concatenate([np.empty(0, np.int64), *free]))
 
     def _advance(self, cells: Ints) -> None:
         """Take tiles one step on; own tiles that waited for just that may run."""
+        self.alive += int(np.count_nonzero(self._level[cells] == 0))
+        self.most_alive = max(self.most_alive, self.alive)
         self._level[cells] += 1
         near = self._cuboid.near(cells)
         hit = (near >= 0) & self._own[near] & (self._level[near] == self._level[cells, None])
@@ -309,8 +347,7 @@ class StepOrder(Order):
         found = near[hit]
         np.subtract.at(self._missing, found, 1)
         found = distinct(found)
-        # Those that were just done themselves are counted anew by `done`.
-        self._push(found[(self._missing[found] == 0) & ~np.isin(found, cells)])
+        self._push(found)
 
     def _count_missing(self, cells: Ints, near: Ints) -> Counts:
         behind = (near >= 0) & (self._level[near] < self._level[cells, None])
@@ -335,7 +372,7 @@ class StepOrder(Order):
         """Return what decides which node comes first; its low bits are the cell."""
         level = self._level[cells].astype(np.int64)
         x, y, z = self._cuboid.coords(cells)
-        first = (x + level if self.front else level) * 2 + ~self._awaited[cells]
+        first = (x + level if self.assignment.columns else level) * 2 + ~self._awaited[cells]
         second = ((y + level) << 20) + z + level
         rows = zip(first.tolist(), second.tolist(), cells.tolist(), strict=True)
         return [a << 76 | b << 36 | cell for a, b, cell in rows]
@@ -343,3 +380,4 @@ class StepOrder(Order):
 
 # Bits of a key that are the cell.
 _CELL = (1 << 36) - 1
+_MANY = 1 << 14

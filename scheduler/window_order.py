@@ -93,11 +93,11 @@ class WindowRow:
             brick = own.holding(cover.middle) // bricks.edge
             self._along.append([np.flatnonzero(brick == b) for b in range(count)])
         x, y, z = (np.array([len(part) for part in along]) for along in self._along)
-        counts = (x[:, None, None] * y[:, None] * z).ravel()[bricks.curve]
+        counts = (x[:, None, None] * y[:, None] * z).ravel()[assignment.curve]
         ends = np.cumsum(counts)
         low, high = (windows.size * r // assignment.n_ranks for r in (rank, rank + 1))
         places = np.flatnonzero((ends > low) & (ends - counts < high))
-        self._bricks = bricks.coords(bricks.curve[places])
+        self._bricks = bricks.coords(assignment.curve[places])
         # The windows of each brick that are this rank's, as a run of their order.
         begins = ends[places] - counts[places]
         self._low = np.maximum(low - begins, 0)

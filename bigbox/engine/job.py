@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from bigbox.engine.latents import latent_bytes
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
 from bigbox.engine.progress import Progress
@@ -22,7 +23,9 @@ from bigbox.engine.workers import Threads, Workers
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
+from bigbox.painters.base import StepPainter
 from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.steps import assignment_for
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk
@@ -55,6 +58,14 @@ class PaintSpec:
     batch: int = 16  # tiles
     colouring: str = "levels"  # order of the tiles
     task: str = "bigbox.engine.tiles:TileTask"  # that paints tiles, as the overlap method names it
+
+    def assignment(self, n_ranks: int, limits: Limits) -> Assignment:
+        """Return who paints what."""
+        bricks = self.layout.bricks
+        if not bricks.grid.halved:
+            return Assignment(bricks, n_ranks)
+        limit = limits.latent_bytes // latent_bytes(bricks.grid)
+        return assignment_for(bricks, n_ranks, cast(StepPainter, self.painter).steps, limit)
 
 
 @dataclass(frozen=True)
@@ -177,14 +188,14 @@ class Job:
         limits: Limits | None = None,
     ) -> None:
         self.box, self.spec, self.rank, self.limits = box, spec, rank, limits or Limits()
-        self.assignment = Assignment(spec.layout.bricks, n_ranks)
+        self.assignment = spec.assignment(n_ranks, self.limits)
         self.tiling = self.assignment.tiling
         self.already = int(prepared.painting.state.done[0].sum())
         self.halo_painting: HaloPainting | None = None
         try:
             if (haloes := prepared.haloes) is not None:
                 self.halo_painting = HaloPainting(box, haloes, self.assignment, rank, disk)
-            self.painting = Painting(box, prepared.painting, rank, n_ranks, disk)
+            self.painting = Painting(box, prepared.painting, rank, n_ranks, disk, self.assignment)
             self._blocks = self.halo_painting.reader if self.halo_painting is not None else None
             if prepared.halo_found is not None:
                 self._blocks = prepared.halo_found.reader()

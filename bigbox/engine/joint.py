@@ -14,7 +14,6 @@ anew, with as many steps of its finished neighbours as it needs.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -26,19 +25,12 @@ from bigbox.engine.transport import Parcel
 from bigbox.painters.base import StepBatch, StepPainter
 from bigbox.scheduler.grid import Ints, Slices, triple
 from bigbox.scheduler.orders import Mail, Outcome, tile_gate
-from bigbox.scheduler.steps import StepOrder, Together
-from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.steps import StepOrder, together_of
 from bigbox.store.fields import HALO, PAINTED
 from bigbox.store.shards import Float
 
 if TYPE_CHECKING:
     from bigbox.engine.job import Job
-
-
-@lru_cache(maxsize=2)
-def together_of(tiling: Tiling) -> Together:
-    """Return which tiles share voxels, made once for all ranks in a process."""
-    return Together(tiling)
 
 
 class JointTask(Task):
@@ -56,7 +48,6 @@ class JointTask(Task):
             gate = tile_gate(job.assignment, job.rank, margin, blocks, final(HALO.name))
         goals = together.goals(~self.painting.was_done(PAINTED.name), self._steps)
         shape = (ARRAYS, *(job.tiling.kept,) * 3)
-        share = int(np.count_nonzero(goals[job.assignment.tiles_of(job.rank)]))
         self.order: StepOrder = StepOrder(
             together,
             job.assignment,
@@ -67,7 +58,6 @@ class JointTask(Task):
             product=PAINTED.name,
             gate=gate,
             reads=HALO.name,
-            front=share * 4 * int(np.prod(shape)) > job.limits.latent_bytes,
         )
         super().__init__(self.order, Goal("step", int(goals.sum(dtype=np.int64)), main=True))
         self._reader = job.reader(self.painter.input) if self.painter.input else None
@@ -127,7 +117,7 @@ class JointTask(Task):
         if not len(units):
             return self.order.receive(found)
         outcome = self.order.done(units)
-        self._latents.forget(self.order.unused(units // self._steps).tolist())
+        self._latents.forget(self.order.unused().tolist())
         mail = [Mail(m.to, (m.what, self._parcel(m.to, m.what, found))) for m in outcome.mail]
         return Outcome(outcome.final, mail)
 

@@ -18,11 +18,17 @@ import numpy as np
 
 from bigbox.scheduler.grid import Slices, triple
 from bigbox.scheduler.steps import Together
+from bigbox.scheduler.tiling import Tiling
 from bigbox.store.shards import Float
 from bigbox.store.slots import Held, SlotFile, Tag
 
 ARRAYS = 3  # z of even and of odd steps, x0
 LEVEL_BITS = 64
+
+
+def latent_bytes(tiling: Tiling) -> int:
+    """Return what a tile takes."""
+    return 4 * ARRAYS * tiling.kept**3
 
 
 def level_tag(level: int) -> Tag:

@@ -53,9 +53,10 @@ class Painting(RunWriter[PaintLayout]):
         rank: int = 0,
         n_ranks: int = 1,
         disk: Disk = DISK,
+        assignment: Assignment | None = None,
     ) -> None:
-        ranks = Assignment(begun.layout.bricks, n_ranks).brick_rank
-        super().__init__(box, begun, rank, ranks, disk)
+        assignment = assignment or Assignment(begun.layout.bricks, n_ranks)
+        super().__init__(box, begun, rank, assignment.brick_rank, disk)
         self._slots: LatentsFile | None = None
 
     def slots(self, shape: tuple[int, ...], bits: int) -> LatentsFile:

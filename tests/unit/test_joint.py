@@ -16,6 +16,7 @@ from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
 from tests.boxes import new_box, scratch
 from tests.reference.joint import paint_jointly
 
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     shape=st.tuples(*[st.integers(8, 21)] * 3),
