@@ -24,6 +24,7 @@ Which of the nodes that can run is taken first is a choice between two orders:
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -90,27 +91,46 @@ class Together:
             axes.append(AxisMeeting([[(j, whole, whole) for j in row] for row in rows], axis.count))
         self.near = Meeting(tiling, tiling, triple(axes))
 
-    def goals(self, wanted: Bool, steps: int) -> Counts:
+    def goals(self, wanted: Bool, steps: int, begun: Counts | None = None) -> Counts | None:
         """Return how many steps each tile must take so that the wanted ones are finished.
 
-        wanted: bool (tiles,). Others take part as far as a wanted one needs what they hold: a tile
-        that is d tiles away steps - d times. int16 (tiles,).
+        Others take part as far as a wanted one needs what they hold: a tile that is d tiles away
+        steps - d times.
+
+        Parameters
+        ----------
+        wanted : bool (tiles,).
+        begun : int16 (tiles,), steps that earlier runs have left of each; the field of these and of
+            one step less is there. A tile that only lends what is there has them for a goal.
+
+        Returns
+        -------
+        int16 (tiles,); None where what is left of a tile is too late a step for its neighbours, so
+        that nothing begun can be used.
         """
-        goal = np.where(wanted, steps, 0).astype(np.int16)
-        reached = wanted.reshape(self.tiling.counts)
-        for left in range(steps - 1, 0, -1):
-            if reached.all() or not reached.any():
+        have = np.zeros(len(wanted), np.int16) if begun is None else begun
+        taking = wanted & (have < steps)
+        goal = np.where(taking, steps, 0).astype(np.int16)
+        for level in range(steps - 1, 0, -1):
+            if not taking.any() or (begun is None and taking.all()):
                 break
-            wider = reached
-            for a, axis in enumerate(self.near.axes):
-                parts = [np.take(wider, np.maximum(c, 0), a) for c in axis.table.T]
-                seen = [_along(c >= 0, a) for c in axis.table.T]
-                wider = np.logical_or.reduce(
-                    [part & there for part, there in zip(parts, seen, strict=True)]
-                )
-            goal[(wider & ~reached).ravel()] = left
-            reached = wider
+            needed = self._near(taking)
+            if np.any(needed & (have > level + 1)):
+                return None
+            lending = needed & (have >= level)
+            goal[lending] = np.maximum(goal[lending], have[lending])
+            taking = needed & ~lending
+            goal[taking] = np.maximum(goal[taking], np.int16(level))
         return goal
+
+    def _near(self, tiles: Bool) -> Bool:
+        """Return the tiles near any of these: bool (tiles,)."""
+        found = tiles.reshape(self.tiling.counts)
+        for a, axis in enumerate(self.near.axes):
+            found = np.logical_or.reduce(
+                [np.take(found, np.maximum(c, 0), a) & _along(c >= 0, a) for c in axis.table.T]
+            )
+        return found.ravel()
 
 
 @lru_cache(maxsize=2)
@@ -193,7 +213,8 @@ class StepOrder(Order):
     begun : int16 (tiles of the box,), steps that earlier runs have left of each; None: none.
     gate, reads : which tiles may begin, as chunks of the product `reads` become final.
 
-    Where the assignment is in columns a front sweeps through them.
+    Where the assignment is in columns a front sweeps through them. greetings: begun nodes that
+    other ranks have to be told of.
     """
 
     def __init__(
@@ -229,6 +250,7 @@ class StepOrder(Order):
             self._goal[cells] = goals[there]
             if begun is not None:
                 self._level[cells] = np.minimum(begun[there], self._goal[cells])
+        self.greetings: list[Mail] = [] if begun is None else list(self._greet())
         self.alive = self.most_alive = 0  # tiles here, of any rank, whose field is kept
         self._left = int((self._goal - self._level)[own].sum())
         self._heap: list[int] = []
@@ -306,6 +328,39 @@ class StepOrder(Order):
         rows, ranks = other_ranks(table, self.assignment.rank_of, self.rank)
         for rank in np.unique(ranks).tolist():
             yield Mail(rank, units[some[rows[ranks == rank]]])
+
+    def _greet(self) -> Iterator[Mail]:
+        """Yield begun nodes that other ranks need; take back as much of theirs, until they come."""
+        begun = self._level.copy()
+        mail: dict[int, list[int]] = defaultdict(list)
+        for cells in in_chunks(np.flatnonzero(begun > 0)):
+            near = self._cuboid.near(cells)
+            across = (near >= 0) & (self._own[near] != self._own[cells, None])
+            across &= begun[near] < self._goal[near]
+            for row in np.flatnonzero(across.any(axis=1)).tolist():
+                cell, readers = int(cells[row]), near[row, across[row]]
+                tile = int(self._cuboid.tiles(cells[row : row + 1])[0])
+                ranks = self.assignment.rank_of(self._cuboid.tiles(readers))
+                if not self._own[cell]:
+                    ranks[:] = self.rank
+                for rank in np.unique(ranks).tolist():
+                    first = max(1, int(begun[readers[ranks == rank]].min()))
+                    if first > begun[cell]:
+                        continue
+                    if not self._own[cell]:
+                        self._level[cell] = first - 1
+                        continue
+                    levels = range(first, int(begun[cell]) + 1)
+                    mail[rank] += [tile * self.steps + level - 1 for level in levels]
+        for rank, nodes in sorted(mail.items()):
+            yield Mail(rank, np.array(nodes, np.int64))
+
+    @property
+    def neighbours(self) -> list[int]:
+        """Other ranks with tiles near those of this one."""
+        others = np.flatnonzero(~self._own & (self._goal > 0))
+        ranks = self.assignment.rank_of(self._cuboid.tiles(others))
+        return sorted({*ranks.tolist()} - {self.rank})
 
     def waiting_on(self, rank: int, tile: int, level: int) -> Ints:
         """Return the tiles of another rank that need a tile's field after `level` steps."""

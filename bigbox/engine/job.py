@@ -39,7 +39,7 @@ from bigbox.store.haloes import (
 )
 from bigbox.store.layouts import HaloLayout, PaintLayout, Recorded, haloes_of, painting_of
 from bigbox.store.lease import LINGER
-from bigbox.store.painting import Painting
+from bigbox.store.painting import BegunPainting, Painting, begin_painting
 from bigbox.store.run import Begun, Start, discard
 from bigbox.store.shards import DamagedChunk
 
@@ -72,7 +72,7 @@ class PaintSpec:
 class Prepared:
     """What rank 0 has found and begun, for all ranks."""
 
-    painting: Begun[PaintLayout]
+    painting: BegunPainting
     haloes: BegunHaloes | None = None  # None where all are there
     halo_found: Recorded[HaloLayout] | None = None  # where bigbox has painted all of them
 
@@ -138,7 +138,7 @@ def prepare(
     if halo_start is not None and spec.haloes is not None:
         haloes = begin_haloes(halo_start, disk, about, spec.haloes.attributes(), linger)
     try:
-        return Prepared(start.begin(disk, about, linger=linger), haloes, whole)
+        return Prepared(begin_painting(start, disk, about, linger), haloes, whole)
     except BaseException:
         _let_go(haloes)
         raise

@@ -8,17 +8,25 @@
                                                        to the store       who get what they touch
 
 What a node makes is a function of the box and the seed alone, so it may be used before, or without,
-being durable. Only T_b of finished tiles is recorded. What a killed run had not finished begins
-anew, with as many steps of its finished neighbours as it needs.
+being durable. Only T_b of finished tiles is recorded.
+
+Ranks save what they have of the field now and then, and at a stop, at moments that fit together:
+each saves before it takes in anything that another rank has sent after its own save (Chandy and
+Lamport 1985). A run that was killed is gone on from the last save that all ranks have made. Without
+one, unfinished tiles begin anew, with as many steps of their finished neighbours as they need.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bigbox.engine.latents import ARRAYS, LEVEL_BITS, Latents
+from bigbox.engine.latents import ARRAYS, Latents
 from bigbox.engine.progress import Goal
 from bigbox.engine.task import Task, read_inputs
 from bigbox.engine.transport import Parcel
@@ -27,10 +35,21 @@ from bigbox.scheduler.grid import Ints, Slices, triple
 from bigbox.scheduler.orders import Mail, Outcome, tile_gate
 from bigbox.scheduler.steps import StepOrder, together_of
 from bigbox.store.fields import HALO, PAINTED
+from bigbox.store.saved_field import STOP, SavedField
 from bigbox.store.shards import Float
 
 if TYPE_CHECKING:
     from bigbox.engine.job import Job
+
+_NONE = np.empty(0, np.int64)
+
+
+class News(IntEnum):
+    """What mail between ranks says; it stands before the numbers of nodes, or of a save."""
+
+    NODES = 0  # these are done, and here is their field
+    SAVE = 1  # save now, unless that has been done
+    SAVED = 2  # to rank 0
 
 
 class JointTask(Task):
@@ -46,8 +65,13 @@ class JointTask(Task):
             blocks, final = job.halo_painting.layout.windows.blocks, job.halo_painting.was_done
             margin = self.painter.margin
             gate = tile_gate(job.assignment, job.rank, margin, blocks, final(HALO.name))
-        goals = together.goals(~self.painting.was_done(PAINTED.name), self._steps)
-        shape = (ARRAYS, *(job.tiling.kept,) * 3)
+        wanted = ~self.painting.was_done(PAINTED.name)
+        saved = SavedField(self.painting.ledger, self.painting.saved)
+        begun = saved.levels(job.tiling.size) if self.painting.saved else None
+        goals = together.goals(wanted, self._steps, begun)
+        if goals is None:  # tiles were taken back that a save took for granted
+            begun, goals = None, together.goals(wanted, self._steps)
+        assert goals is not None
         self.order: StepOrder = StepOrder(
             together,
             job.assignment,
@@ -55,14 +79,23 @@ class JointTask(Task):
             self._steps,
             job.spec.batch,
             goals,
+            begun,
             product=PAINTED.name,
             gate=gate,
             reads=HALO.name,
         )
-        super().__init__(self.order, Goal("step", int(goals.sum(dtype=np.int64)), main=True))
+        super().__init__(self.order, self._goal(goals, begun))
         self._reader = job.reader(self.painter.input) if self.painter.input else None
-        aside = self.painting.slots(shape, LEVEL_BITS)
-        self._latents = Latents(together, aside, job.limits.latent_bytes)
+        shape = (ARRAYS, *(job.tiling.kept,) * 3)
+        aside = self.painting.field_file(shape, saved if begun is not None else None)
+        rank_of = job.assignment.rank_of
+        self._latents = Latents(
+            together, lambda tile: int(rank_of(tile)) == job.rank, aside, job.limits.latent_bytes
+        )
+        self._rank, self._n_ranks = job.rank, job.assignment.n_ranks
+        self.stopped = False
+        self._between_saves, self._saved = job.limits.seconds_between_saves, time.monotonic()
+        self._save, self._answers = 0, self._n_ranks - 1  # the last save, and ranks that have it
         # Per axis, of a core and a tile that touches it: the voxels of the core under the tile.
         self._touched = [
             {
@@ -114,15 +147,54 @@ class JointTask(Task):
 
     def stored(self, units: Ints, found: Any) -> Outcome:
         """Return finished tiles, and what other ranks wait for."""
+        if isinstance(found, Outcome):  # of a chore
+            return found
         if not len(units):
             return self.order.receive(found)
         outcome = self.order.done(units)
         self._latents.forget(self.order.unused().tolist())
-        mail = [Mail(m.to, (m.what, self._parcel(m.to, m.what, found))) for m in outcome.mail]
-        return Outcome(outcome.final, mail)
+        return Outcome(outcome.final, [self._news(m, found) for m in outcome.mail])
 
-    def receive(self, chunks: Ints, parcel: Parcel) -> Ints:
-        """Take the field of tiles of another rank, as far as tiles of this one touch it."""
+    def due(self, stopping: bool, busy: bool) -> Callable[[], Outcome] | None:
+        """Tell other ranks what is begun, at first; save now and then, and at a stop."""
+        if self.order.greetings:
+            greetings, self.order.greetings = self.order.greetings, []
+            return lambda: Outcome(_NONE, [self._news(mail, {}) for mail in greetings])
+        if stopping:
+            if self.stopped or busy:
+                return None
+            self.stopped = True
+            return partial(self._save_field, STOP)
+        now = time.monotonic()
+        if self._rank or self._answers < self._n_ranks - 1:
+            return None
+        if now - self._saved < self._between_saves or not self.order.remaining:
+            return None
+        self._saved, self._answers = now, 0
+        return partial(self._save_field, self._save + 1)
+
+    def _save_field(self, number: int) -> Outcome:
+        """Save, and have the ranks save whose news this one takes in; in the task's own thread."""
+        if number <= self._save:
+            return Outcome(_NONE)
+        self._save = number
+        self._latents.save(number)
+        if number == STOP:
+            return Outcome(_NONE)
+        others = range(1, self._n_ranks) if self._rank == 0 else self.order.neighbours
+        news = [Mail(rank, (np.array([News.SAVE, number]), Parcel())) for rank in others]
+        if self._rank:
+            news.append(Mail(0, (np.array([News.SAVED, number]), Parcel())))
+        return Outcome(_NONE, news)
+
+    def receive(self, chunks: Ints, parcel: Parcel) -> Ints | Outcome:
+        """Take the field of another rank's tiles, as far as tiles of this one touch it; or save."""
+        news, chunks = int(chunks[0]), chunks[1:]
+        if news == News.SAVE:
+            return self._save_field(int(chunks[0]))
+        if news == News.SAVED:
+            self._answers += 1
+            return Outcome(_NONE)
         values, at = parcel.data.view(np.float32), 0
         tiles, level = self.order.split(chunks)
         numbers = parcel.numbers.reshape(-1, 3, 2).tolist()
@@ -142,8 +214,16 @@ class JointTask(Task):
             slice(a, a + n) for a, n in zip(low, self.tiling.owned_grid.extent(tile), strict=True)
         )
 
-    def _parcel(self, rank: int, nodes: Ints, made: dict[int, Float]) -> Parcel:
-        """Return the cuboid of each core that the tiles of a rank touch."""
+    def _goal(self, goals: Ints, begun: Ints | None) -> Goal:
+        done = 0 if begun is None else int(np.minimum(begun, goals).sum(dtype=np.int64))
+        return Goal("step", int(goals.sum(dtype=np.int64)), done, main=True)
+
+    def _news(self, mail: Mail, made: dict[int, Float]) -> Mail:
+        """Return the news of nodes, with the cuboid of each core that the tiles of a rank touch.
+
+        made: z of the cores, where it need not be looked up.
+        """
+        rank, nodes = mail.to, mail.what
         numbers, values = [], []
         for node in nodes.tolist():
             tile, level = divmod(node, self._steps)
@@ -157,5 +237,7 @@ class JointTask(Task):
                 box.append((min(low), max(high)))
             numbers.append(box)
             part = tuple(slice(low, high) for low, high in box)
-            values.append(np.ascontiguousarray(made[node][part]).reshape(-1))
-        return Parcel(np.array(numbers, np.int64).reshape(-1), np.concatenate(values))
+            z = made[node] if node in made else self._latents.field(tile, level + 1)
+            values.append(np.ascontiguousarray(z[part]).reshape(-1))
+        parcel = Parcel(np.array(numbers, np.int64).reshape(-1), np.concatenate(values))
+        return Mail(rank, (np.concatenate([[News.NODES], nodes]), parcel))

@@ -11,7 +11,7 @@ the field goes when nothing needs it any more.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from threading import Lock
 
 import numpy as np
@@ -19,11 +19,10 @@ import numpy as np
 from bigbox.scheduler.grid import Slices, triple
 from bigbox.scheduler.steps import Together
 from bigbox.scheduler.tiling import Tiling
+from bigbox.store.saved_field import OTHERS, FieldFile, level_of, level_tag
 from bigbox.store.shards import Float
-from bigbox.store.slots import Held, SlotFile, Tag
 
 ARRAYS = 3  # z of even and of odd steps, x0
-LEVEL_BITS = 64
 
 
 def latent_bytes(tiling: Tiling) -> int:
@@ -31,20 +30,22 @@ def latent_bytes(tiling: Tiling) -> int:
     return 4 * ARRAYS * tiling.kept**3
 
 
-def level_tag(level: int) -> Tag:
-    """Return the steps that a tile has taken, as the tag of its arrays on the disk."""
-    return np.array([level], "<u8").view(np.uint8)
-
-
 class Latents:
     """The field in the cores of tiles, at most `limit_bytes` of it in memory. Thread safe.
 
-    level: steps done. together: the tiles and their cores; aside: takes what does not fit.
+    level: steps done. together: the tiles and their cores; mine: whether a tile is of this rank;
+    aside: takes what does not fit, and has what an earlier run has left.
     """
 
-    def __init__(self, together: Together, aside: SlotFile, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        together: Together,
+        mine: Callable[[int], bool],
+        aside: FieldFile,
+        limit_bytes: int,
+    ) -> None:
         self._tiling, self._cores = together.tiling, together.cores
-        self._aside, self._limit = aside, limit_bytes
+        self._mine, self._aside, self._limit = mine, aside, limit_bytes
         self._shape = (ARRAYS, *(self._tiling.kept,) * 3)
         self._open: OrderedDict[int, tuple[int, Float]] = OrderedDict()
         self._lock = Lock()
@@ -61,6 +62,11 @@ class Latents:
         """Return x0 of a tile's last step, float32, of its core; not to be changed."""
         with self._lock:
             return self._held(tile)[1][(2, *self.inside(tile))]
+
+    def field(self, tile: int, level: int) -> Float:
+        """Return z of a tile's core after `level` steps, float32; not to be changed."""
+        with self._lock:
+            return self._held(tile)[1][(level % 2, *self.inside(tile))]
 
     def inside(self, tile: int) -> Slices:
         """Return a tile's core in an array of (c, c, c)."""
@@ -81,28 +87,34 @@ class Latents:
             tiles = list(tiles)
             for tile in tiles:
                 self._open.pop(tile, None)
-            self._aside.forget(tiles)
+            self._aside.forget(map(self._key, tiles))
 
-    def held(self) -> list[Held]:
-        """Return what is in memory, by tile."""
+    def save(self, number: int) -> None:
+        """Make all of this rank's tiles durable, for a run that goes on from here."""
         with self._lock:
-            return [
-                (tile, level_tag(level), values) for tile, (level, values) in self._open.items()
-            ]
+            held = (
+                (tile, level_tag(level), values)
+                for tile, (level, values) in self._open.items()
+                if level and self._mine(tile)
+            )
+            self._aside.save_as(number, list(held))
+
+    def _key(self, tile: int) -> int:
+        return tile if self._mine(tile) else tile + OTHERS
 
     def _held(self, tile: int) -> tuple[int, Float]:
         entry = self._open.get(tile)
         if entry is not None:
             self._open.move_to_end(tile)
             return entry
-        found = self._aside.take(tile)
+        found = self._aside.take(self._key(tile))
         if found is None:
             # Never read as zero what is not there.
             entry = 0, np.full(self._shape, np.nan, np.float32)
         else:
-            entry = int(found[0].view("<u8")[0]), found[1]
+            entry = level_of(found[0]), found[1]
         self._open[tile] = entry
         while len(self._open) > 1 and len(self._open) * entry[1].nbytes > self._limit:
             oldest, (level, values) = self._open.popitem(last=False)
-            self._aside.put(oldest, level_tag(level), values)
+            self._aside.put(self._key(oldest), level_tag(level), values)
         return entry

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -64,12 +63,11 @@ def begin_haloes(
         with explained(ledger.path), lease.fenced():
             disk.make_dir(sums_directory(ledger))
             saved = saved_sums(ledger, begun.layout.windows.most_per_block, begun.state.done[0])
-            made, tmp = count(1), ledger.tmp_of(begun.epoch)
             remove_others(
                 disk,
                 sums_directory(ledger),
-                (saved.files[i].name for i in np.unique(saved.file).tolist()),
-                lambda name: tmp / f"start-{next(made)}-{name}",
+                {saved.files[i].name for i in np.unique(saved.file).tolist()},
+                ledger.tmp_of(begun.epoch),
             )
     except BaseException:
         lease.close()

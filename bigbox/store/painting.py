@@ -7,8 +7,11 @@ place before the record of their tile.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,27 +23,44 @@ from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import STEPS
 from bigbox.store.layouts import PaintLayout
+from bigbox.store.lease import LINGER
 from bigbox.store.records import COMPLETE, make_records
-from bigbox.store.run import Begun
+from bigbox.store.run import Begun, Start
+from bigbox.store.saved_field import FIELD, FieldFile, SavedField, whole_save
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
-from bigbox.store.slots import Array, SlotFile, Tag, directory_of
+from bigbox.store.slots import directory_of, remove_others
 from bigbox.store.writer import RunWriter
 
-# Folder in the ledger of what ranks have of the noisy field, see `bigbox.store.slots`.
-FIELD = "field"
+
+@dataclass(frozen=True)
+class BegunPainting(Begun[PaintLayout]):
+    """A run that paints tb and has begun, for all ranks."""
+
+    field: tuple[str, ...] = ()  # indices of the save of the noisy field that it goes on from
 
 
-class LatentsFile(SlotFile):
-    """What a rank has on the disk of the noisy field of tiles that are painted together."""
-
-    noun = "latents of tiles"
-
-    def put(self, key: int, tag: Tag, values: Array) -> None:
-        """Take an array that is to leave the memory. What was read and not changed stands there."""
-        if self._has(key, tag):
-            self._aside.add(key)
-        else:
-            super().put(key, tag, values)
+def begin_painting(
+    start: Start[PaintLayout], disk: Disk, about: Mapping[str, Any], linger: float = LINGER
+) -> BegunPainting:
+    """Begin a run that paints tb: see `Start.begin`."""
+    begun = start.begin(disk, about, linger=linger)
+    ledger, lease, names = start.ledger, begun.lease, ()
+    if begun.layout.tiling.halved:
+        assert lease is not None
+        try:
+            with explained(ledger.path), lease.fenced():
+                disk.make_dir(directory_of(ledger, FIELD))
+                names = whole_save(ledger)
+                remove_others(
+                    disk,
+                    directory_of(ledger, FIELD),
+                    {name.split(".", 1)[0] for name in names},
+                    ledger.tmp_of(begun.epoch),
+                )
+        except BaseException:
+            lease.close()
+            raise
+    return BegunPainting(**vars(begun), field=names)
 
 
 class Painting(RunWriter[PaintLayout]):
@@ -57,21 +77,21 @@ class Painting(RunWriter[PaintLayout]):
     ) -> None:
         assignment = assignment or Assignment(begun.layout.bricks, n_ranks)
         super().__init__(box, begun, rank, assignment.brick_rank, disk)
-        self._slots: LatentsFile | None = None
+        self.saved = begun.field if isinstance(begun, BegunPainting) else ()
+        self._field: FieldFile | None = None
 
-    def slots(self, shape: tuple[int, ...], bits: int) -> LatentsFile:
-        """Return a place on the disk for float32 arrays of tiles, with tags of so many bits."""
-        if self._slots is None:
-            directory = directory_of(self.ledger, FIELD)
-            with self.writing(0):
-                self._disk.make_dir(directory)
-            self._slots = LatentsFile(self, self._disk, directory, shape, "<f4", bits)
-        return self._slots
+    def field_file(self, shape: tuple[int, ...], before: SavedField | None) -> FieldFile:
+        """Return the place on the disk for arrays of tiles that are painted together.
+
+        before: a save that this run goes on from.
+        """
+        self._field = FieldFile(self, self._disk, shape, before)
+        return self._field
 
     def close(self) -> None:
         """Close every file and let go of the lease."""
-        if self._slots is not None:
-            self._slots.close()
+        if self._field is not None:
+            self._field.close()
         super().close()
 
     def commit_tiles(self, tiles: npt.ArrayLike, fields: Float) -> None:

@@ -66,10 +66,10 @@ def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
     names = sorted(p.name for p in sums_directory(ledger).glob("*.idx"))
     for name in names:
         match = re.fullmatch(r"e(\d+)-r(\d+)\.idx", name)
-        lines = read_index(sums_directory(ledger) / name, bits) if match else None
-        if match is None or lines is None or int(match[1]) < base:
+        index = read_index(sums_directory(ledger) / name, bits) if match else None
+        if match is None or index is None or int(match[1]) < base:
             continue
-        parts.append(lines[lines["key"] < len(final)])
+        parts.append(index[1][index[1]["key"] < len(final)])
         numbers.append(np.full(len(parts[-1]), len(files), np.int32))
         files.append(sums_directory(ledger) / name.removesuffix(".idx"))
     if not parts:

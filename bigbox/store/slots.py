@@ -3,14 +3,14 @@
     e00003-r00001.dat    slots of one size, of rank 1 in run 3
     e00003-r00001.idx    which slot holds what: key, slot, crc32c, tag; one crc32c over all
 
-A tag says in which state the array of a key is. A slot that the index on the disk names is not
+A tag says in which state the array of a key is. A slot that an index on the disk names is not
 written again before another index has taken its place, and an index is written after the data.
-What is lost is only time.
+What is lost is only time. There may be several indices, with endings of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ Tag = npt.NDArray[np.uint8]
 Array = npt.NDArray[Any]
 Held = tuple[int, Tag, Array]
 
-_HEAD = np.dtype([("bits", "<u8"), ("lines", "<u8")])
+_HEAD = np.dtype([("bits", "<u8"), ("lines", "<u8"), ("number", "<u8")])
 
 
 def line_type(bits: int) -> np.dtype[np.void]:
@@ -38,8 +38,8 @@ def line_type(bits: int) -> np.dtype[np.void]:
     )
 
 
-def read_index(path: Path, bits: int) -> npt.NDArray[np.void] | None:
-    """Return the lines of an index; None where it is damaged, or of other tags."""
+def read_index(path: Path, bits: int) -> tuple[int, npt.NDArray[np.void]] | None:
+    """Return an index' number and its lines; None where it is damaged, or of other tags."""
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def read_index(path: Path, bits: int) -> npt.NDArray[np.void] | None:
     line = line_type(bits)
     if int(head["bits"]) != bits or len(raw) != _HEAD.itemsize + head["lines"] * line.itemsize + 4:
         return None
-    return np.frombuffer(raw, line, int(head["lines"]), _HEAD.itemsize)
+    return int(head["number"]), np.frombuffer(raw, line, int(head["lines"]), _HEAD.itemsize)
 
 
 def slot_name(epoch: int, rank: int) -> str:
@@ -58,15 +58,15 @@ def slot_name(epoch: int, rank: int) -> str:
     return f"e{epoch:05d}-r{rank:05d}"
 
 
-def remove_others(
-    disk: Disk, directory: Path, used: Iterable[str], temporary: Callable[[str], Path]
-) -> None:
-    """Remove files whose name, without its ending, is not `used`; before other ranks begin."""
-    names = set(used)
-    for path in sorted(directory.glob("e*-r*.*")):
-        if path.name.split(".", 1)[0] not in names:
+def remove_others(disk: Disk, directory: Path, used: Container[str], tmp: Path) -> None:
+    """Remove files whose name, without its ending, is not `used`; before other ranks begin.
+
+    tmp: the run's own directory.
+    """
+    for number, path in enumerate(sorted(directory.glob("e*-r*.*"))):
+        if path.name.split(".", 1)[0] not in used:
             # By way of the run's own directory: a run that was overtaken removes nothing.
-            dead = temporary("dead")
+            dead = tmp / f"start-{number}-dead"
             with suppress(FileNotFoundError):
                 disk.replace(path, dead)
             disk.unlink(dead)
@@ -106,8 +106,8 @@ class SlotFile:
         # Of a key: slot, crc32c and tag; aside: only here, not in memory.
         self._here: dict[int, tuple[int, int, Tag]] = {}
         self._aside: set[int] = set()
-        self._named: set[int] = set()  # slots in the index that stands on the disk
-        self._left: set[int] = set()  # of these, slots that the next index will not name
+        self._named: dict[str, set[int]] = {}  # slots in the indices on the disk, by ending
+        self._left: set[int] = set()  # of these, slots whose arrays have gone
 
     @property
     def bytes(self) -> int:
@@ -145,28 +145,28 @@ class SlotFile:
             if entry is not None:
                 self._release(entry[0])
 
-    def save(self, held: Sequence[Held]) -> None:
+    def save(self, held: Sequence[Held], ending: str = ".idx", number: int = 0) -> None:
         """Make durable what is here and what is held in memory: (key, tag, array)."""
         with self._run.writing(sum(values.nbytes for _, _, values in held)):
-            self._save(held)
+            for key, tag, values in held:
+                if not self._has(key, tag):
+                    self._write(key, tag, values)
+            self._write_index(ending, number)
 
-    def _save(self, held: Sequence[Held]) -> None:
-        for key, tag, values in held:
-            if not self._has(key, tag):
-                self._write(key, tag, values)
-        if self._file is None:
-            return
-        self._disk.fsync(self._file)
+    def _write_index(self, ending: str, number: int) -> None:
+        if self._file is not None:
+            self._disk.fsync(self._file)
         lines = np.zeros(len(self._here), line_type(self._bits))
         for row, (key, (slot, crc, tag)) in enumerate(sorted(self._here.items())):
             lines[row] = (key, slot, crc, tag)
-        head = np.array([(self._bits, len(lines))], _HEAD)
+        head = np.array([(self._bits, len(lines), number)], _HEAD)
         raw = head.tobytes() + lines.tobytes()
         raw += crc32c(raw).to_bytes(4, "little")
-        self._disk.write_atomic(self._place.with_suffix(".idx"), raw, self._temporary("idx"))
-        self._named = {slot for slot, _, _ in self._here.values()}
-        self._free += sorted(self._left)
-        self._left.clear()
+        self._disk.write_atomic(self._place.with_suffix(ending), raw, self._temporary("idx"))
+        self._named[ending] = {slot for slot, _, _ in self._here.values()}
+        named = set().union(*self._named.values())
+        self._free += sorted(self._left - named)
+        self._left &= named
 
     def close(self) -> None:
         """Let go of the file; what was saved stays for the next run."""
@@ -193,7 +193,7 @@ class SlotFile:
             self._release(old[0])
 
     def _release(self, slot: int) -> None:
-        if slot in self._named:
+        if any(slot in named for named in self._named.values()):
             self._left.add(slot)
         else:
             self._free.append(slot)
@@ -205,8 +205,9 @@ class SlotFile:
         # Not to be gone on from again.
         dead = self._temporary("dead")
         with suppress(FileNotFoundError):
-            self._disk.replace(place.with_suffix(".idx"), dead)
-        self._disk.unlink(dead)
+            for index in sorted(place.parent.glob(f"{place.name}.*idx")):
+                self._disk.replace(index, dead)
+                self._disk.unlink(dead)
         raise StoppedEarly(
             f"{place.with_suffix('.dat')}: {self.noun} came back damaged; they are given up, the"
             f" same command {self.again}"

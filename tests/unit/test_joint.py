@@ -26,11 +26,12 @@ from tests.reference.joint import paint_jointly
     batch=st.sampled_from([1, 3, 8]),
     steps=st.integers(1, 5),
     memory=st.sampled_from([0, 4000, 1 << 20]),
+    between=st.sampled_from([1e9, 1e9, 0]),
     streams=st.sampled_from([(1, 1), (2, 1), (3, 3)]),
     seed=st.integers(0, 2**31),
 )
 def test_any_order_gives_the_bytes_of_the_reference(
-    shape, margin, edge, n_ranks, batch, steps, memory, streams, seed
+    shape, margin, edge, n_ranks, batch, steps, memory, between, streams, seed
 ) -> None:
     tiling = Tiling(shape, 8, 2 * margin, halved=True)
     slots = dict(zip(("streams", "full_speed_streams"), streams, strict=True))
@@ -42,7 +43,7 @@ def test_any_order_gives_the_bytes_of_the_reference(
             spec_of(painter, tiling, edge, batch=batch),
             n_ranks=n_ranks,
             rng=np.random.default_rng(seed),
-            limits=replace(LIMITS, latent_bytes=memory),
+            limits=replace(LIMITS, latent_bytes=memory, seconds_between_saves=between),
         )
         tb = Box.open(path).array("tb")[...]
         assert tb.tobytes() == paint_jointly(dm, tiling, painter).tobytes()
