@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from itertools import product
 
@@ -15,6 +15,7 @@ from bigbox.scheduler.stages import (
     OFFSETS,
     check_colouring,
     face_shifts,
+    overlapping,
     predecessors,
     successors,
 )
@@ -39,13 +40,9 @@ class Tables:
         faces = [self._faces(a) for a in range(3)]
         self.face_shift = [shift for shift, _ in faces]
         self.face_bit = [bit for _, bit in faces]
-        self.face_steps = [
-            [
-                tuple((d, b) for d, b in zip(ds, bs, strict=True) if b)
-                for ds, bs in zip(shift.tolist(), bit.tolist(), strict=True)
-            ]
-            for shift, bit in faces
-        ]
+        # Tiles of one kind on each axis look alike to those that wait for them.
+        self.kind_lists = self._kinds()
+        self._steps_of_kind: dict[int, tuple[tuple[int, int], ...]] = {}
         self.cell_lists = [c.tolist() for c in self.cell]
         self.place = assignment.place.data
         self.starved = self._starved(assignment)
@@ -66,6 +63,22 @@ class Tables:
         cell, steps = self.cell[axis], face_shifts(self.tiling, axis, True)
         bits = np.where(steps != 0, (2 << 2 * axis, 1 << 2 * axis), 0).astype(np.uint8)
         return cell[np.arange(len(cell))[:, None] + steps] - cell[:, None], bits
+
+    def _kinds(self) -> list[list[int]]:
+        """Return a number for each axis and tile, whose sum over the axes is the tile's kind.
+
+        Of one kind are tiles with the same shifts, overlaps and colours of their neighbours. There
+        are few: a tile in a brick is like the next but one.
+        """
+        found, radix = [], 1
+        for axis, cell in enumerate(self.cell):
+            near = (np.arange(len(cell))[:, None] + (-1, 0, 1)) % len(cell)
+            shift, colour = cell[near] - cell[:, None], self.tiling.colours(axis)[near]
+            looks = np.hstack([shift, colour, overlapping(self.tiling, axis)])
+            kinds, number = np.unique(looks, axis=0, return_inverse=True)
+            found.append((radix * number.ravel()).tolist())
+            radix *= len(kinds)
+        return found
 
     def initial(self, tiles: Ints) -> NDArray[np.unsignedinteger]:
         """One bit for each tile that must be painted first."""
@@ -88,14 +101,20 @@ class Tables:
         back = (len(OFFSETS) - 1 - column).astype(np.uint32)  # the opposite step
         return rows, self.bricks.cell(waiting), np.uint32(1) << back
 
-    def steps_of(self, tile: int) -> Sequence[tuple[int, int]]:
-        """Return shift and bit of the tiles that wait for one tile, of "levels", in plain Python.
+    def steps_of(self, tile: int, cell: int) -> tuple[tuple[int, int], ...]:
+        """Return shift and bit of the tiles that wait for one tile, looked up once for each kind.
 
         It is faster than numpy's fixed cost per call.
         """
         _, ny, nz = self.tiling.counts
-        x, y, z = self.face_steps
-        return x[tile // (ny * nz)] + y[tile // nz % ny] + z[tile % nz]
+        x, y, z = self.kind_lists
+        kind = x[tile // (ny * nz)] + y[tile // nz % ny] + z[tile % nz]
+        try:
+            return self._steps_of_kind[kind]
+        except KeyError:
+            _, waiting, bit = self.steps(np.array([tile]))
+            found = tuple(zip((waiting - cell).tolist(), bit.tolist(), strict=True))
+            return self._steps_of_kind.setdefault(kind, found)
 
     @cached_property
     def _chains(self) -> list[list[tuple[Ints, NDArray[np.bool_]]]]:
