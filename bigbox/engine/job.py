@@ -31,7 +31,7 @@ from bigbox.store.haloes import (
     BegunHaloes,
     HaloPainting,
     HaloReader,
-    begin_haloes,
+    HaloStart,
     windows_done,
 )
 from bigbox.store.layouts import HaloLayout, PaintLayout, Recorded, haloes_of, painting_of
@@ -120,12 +120,12 @@ def prepare(
     start = Start(box, spec.layout, identity_of(spec, box, whole))
     halo_start = None
     if spec.haloes is not None and spec.halo_layout is not None and whole is None:
-        halo_start = Start(box, spec.halo_layout, spec.haloes.identity(), found)
+        halo_start = HaloStart(box, spec.halo_layout, spec.haloes.identity(), found)
         halo_start.check()
     start.check()  # both, so that nothing is written where one of them is refused
     about, haloes = {"n_ranks": n_ranks, "device": device}, None
     if halo_start is not None and spec.haloes is not None:
-        haloes = begin_haloes(halo_start, disk, about, spec.haloes.attributes(), linger)
+        haloes = halo_start.begin(disk, about, spec.haloes.attributes(), linger)
     try:
         return Prepared(start.begin(disk, about, linger=linger), haloes, whole)
     except BaseException:

@@ -127,7 +127,7 @@ class Start(Generic[LayoutT]):
                     state = State.nothing(self.layout.products(self.place), newest)
                 else:
                     state = found.state
-                about = {"kind": self.layout.kind, **about}
+                about = {"kind": self.layout.kind, **about, **self.to_note(state, fresh)}
                 lease.epoch = claim(disk, self.ledger, about, state, fresh)
                 if fresh:
                     with lease.fenced():
@@ -137,6 +137,13 @@ class Start(Generic[LayoutT]):
                 raise
             lease.share(linger)
         return Begun(lease.epoch, self.layout, state, lease)
+
+    def to_note(self, state: State, fresh: bool) -> dict[str, Any]:
+        """Return what else is noted with the run's number, when earlier runs are fenced off.
+
+        state: what they have done; fresh: the arrays are made anew.
+        """
+        return {}
 
     def _make_arrays(self, disk: Disk, epoch: int, attributes: Mapping[str, Any]) -> None:
         """Make the empty arrays without a name, then give them one: only the newest run can."""

@@ -15,7 +15,7 @@ place, and an index is written after the data.  What is lost is only time.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,11 @@ class SavedSums:
     files: list[Path]  # without their ending
     file: npt.NDArray[np.int32]
     lines: npt.NDArray[np.void]
+
+    @classmethod
+    def nothing(cls, bits: int) -> SavedSums:
+        """Return that nothing is saved."""
+        return cls(bits, [], np.empty(0, np.int32), np.empty(0, _line(bits)))
 
     def included(self) -> tuple[Ints, Bool]:
         """Return the blocks, ascending, and the windows in their sums, bool (blocks, bits)."""
@@ -89,7 +94,7 @@ def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
         numbers.append(np.full(len(parts[-1]), len(files), np.int32))
         files.append(sums_directory(ledger) / name.removesuffix(".idx"))
     if not parts:
-        return SavedSums(bits, files, np.empty(0, np.int32), np.empty(0, _line(bits)))
+        return SavedSums.nothing(bits)
     found = SavedSums(bits, files, np.concatenate(numbers), np.concatenate(parts))
     found = found.only(~final[found.lines["block"].astype(np.int64)])
     count = np.bitwise_count(found.lines["windows"]).sum(axis=1, dtype=np.int64)
@@ -126,15 +131,13 @@ def _read(path: Path, bits: int) -> npt.NDArray[np.void] | None:
     return np.frombuffer(raw, line, int(head["lines"]), _HEAD.itemsize)
 
 
-def remove_unused(
-    disk: Disk, ledger: Ledger, used: SavedSums, temporary: Callable[[str], Path]
-) -> None:
+def remove_unused(disk: Disk, ledger: Ledger, used: SavedSums, temporary: Iterator[Path]) -> None:
     """Remove what nobody goes on from; for the first rank, before the others begin."""
     names = {used.files[i].name for i in np.unique(used.file).tolist()}
     for path in sorted(sums_directory(ledger).glob("e*-r*.*")):
         if path.name.rsplit(".", 1)[0] not in names:
             # By way of the run's own directory: a run that was overtaken removes nothing.
-            dead = temporary("dead")
+            dead = next(temporary)
             with suppress(FileNotFoundError):
                 disk.replace(path, dead)
             disk.unlink(dead)
