@@ -66,6 +66,11 @@ def map_blocks(
             yield from dask.compute(*map(task, batch), **scheduler)
 
 
+def workers(each: int, memory: int) -> int:
+    """Return how many blocks of so many bytes are in work at once: one for a core, as fit."""
+    return max(1, min(len(os.sched_getaffinity(0)), memory // each))
+
+
 def _scheduler(threads: int, stack: ExitStack) -> dict[str, Any]:
     if "distributed" in sys.modules:
         from distributed import get_client

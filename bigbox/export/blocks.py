@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bigbox.blockwise import Region, map_blocks, regions, size
+from bigbox.blockwise import Region, map_blocks, regions, size, workers
 
 COPIES = 4  # of a block in work: as read, as decoded, as encoded, and the codec's own
 
@@ -26,6 +25,6 @@ def for_each_block(array: Any, memory: int, work: Callable[[Region], None]) -> N
 
 def for_each(parts: Sequence[Region], memory: int, work: Callable[[Region], None]) -> None:
     """Run `work` over regions."""
-    fit = memory // (COPIES * 4 * max(map(size, parts)))
-    for _ in map_blocks(work, parts, workers=max(1, min(len(os.sched_getaffinity(0)), fit))):
+    each = COPIES * 4 * max(map(size, parts))
+    for _ in map_blocks(work, parts, workers=workers(each, memory)):
         pass
