@@ -24,6 +24,7 @@ from bigbox.errors import BadInput
 Result = TypeVar("Result")
 Region = tuple[slice, ...]
 
+COPIES = 4  # of a block in work: as read, as decoded, as encoded, and the codec's own
 PER_WORKER = 16  # tasks given to dask for each thread: few enough to hold, enough to keep it busy
 
 
@@ -69,6 +70,14 @@ def map_blocks(
 def workers(each: int, memory: int) -> int:
     """Return how many blocks of so many bytes are in work at once: one for a core, as fit."""
     return max(1, min(len(os.sched_getaffinity(0)), memory // each))
+
+
+def map_regions(
+    function: Callable[[Region], Result], parts: Sequence[Region], memory: int
+) -> Iterator[Result]:
+    """Do the same with regions of an array in float32, each held COPIES times while in work."""
+    each = 4 * COPIES * max(map(size, parts))
+    return map_blocks(function, parts, workers=workers(each, memory))
 
 
 def _scheduler(threads: int, stack: ExitStack) -> dict[str, Any]:

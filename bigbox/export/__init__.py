@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bigbox.errors import BadInput
 from bigbox.export.hdf5 import write_hdf5

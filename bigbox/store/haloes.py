@@ -31,7 +31,7 @@ from bigbox.store.lease import LINGER
 from bigbox.store.ledger import State
 from bigbox.store.product import ChunkReader
 from bigbox.store.run import Begun, Start
-from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, saved_sums, sums_directory
+from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, saved_sums
 from bigbox.store.shards import Float
 from bigbox.store.writer import RunWriter
 
@@ -61,7 +61,7 @@ class HaloStart(Start[HaloLayout]):
         assert begun.lease is not None
         try:
             with explained(self.ledger.path), begun.lease.fenced():
-                disk.make_dir(sums_directory(self.ledger))
+                disk.make_dir(self.ledger.sums_path)
                 tmp = self.ledger.tmp_of(begun.epoch)
                 dead = (tmp / f"start-{i}" for i in count())
                 remove_unused(disk, self.ledger, self._sums, dead)
@@ -120,7 +120,7 @@ class HaloPainting(RunWriter[HaloLayout]):
         self.check_complete()
         with self.writing(0):
             dead = self.temporary("sums")
-            self._disk.replace(sums_directory(self.ledger), dead)
+            self._disk.replace(self.ledger.sums_path, dead)
             self._disk.remove_tree(dead)
 
 

@@ -23,7 +23,7 @@ from bigbox.store.layouts import PaintLayout
 from bigbox.store.records import COMPLETE, make_records
 from bigbox.store.run import Begun
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
-from bigbox.store.writer import RunWriter
+from bigbox.store.writer import RunWriter, check_float32
 
 
 class Painting(RunWriter[PaintLayout]):
@@ -48,10 +48,7 @@ class Painting(RunWriter[PaintLayout]):
         """
         tiles = self._own(tiles)
         expected = (len(tiles), 1 + self.layout.n_steps, *self.products[0].shape)
-        if fields.shape != expected or fields.dtype != np.float32:
-            raise ValueError(
-                f"fields are {fields.dtype} {fields.shape}, must be float32 {expected}"
-            )
+        check_float32("fields are", fields, expected)
         if len(tiles):
             with self._lock, self.writing(fields.nbytes):
                 self._commit(tiles, fields)
@@ -84,7 +81,7 @@ class Painting(RunWriter[PaintLayout]):
 
         Raises DamagedChunk.
         """
-        first = self.read(tile)
+        first = self.reader.read(tile)
         if not self.layout.n_steps:
             return first[None]
         path = self.layout.steps_file(self.place, int(tile))
@@ -121,7 +118,7 @@ class Painting(RunWriter[PaintLayout]):
         filled, held = 0, -1
         for tile, there, inside in sorted(meeting.pieces(shard), key=lambda piece: piece[0]):
             if tile != held:
-                whole, held = self.read(tile), tile
+                whole, held = self.reader.read(tile), tile
             values[there] = whole[inside]
             filled += values[there].size
         if filled != values.size:

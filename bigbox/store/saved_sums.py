@@ -25,13 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import StoppedEarly
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.window_order import Bool
 from bigbox.store.durable import Disk, File
 from bigbox.store.ledger import Ledger
 from bigbox.store.shards import crc32c, pread_all
 from bigbox.store.writer import RunWriter
-
-Ints = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 _HEAD = np.dtype([("bits", "<u8"), ("lines", "<u8")])
 
@@ -65,14 +64,9 @@ class SavedSums:
         masks = np.bitwise_or.reduceat(self.lines["windows"], first, axis=0)
         return blocks, np.unpackbits(masks, axis=1, count=self.bits).astype(bool)
 
-    def only(self, rows: npt.NDArray[np.bool_] | Ints) -> SavedSums:
+    def only(self, rows: Bool | Ints) -> SavedSums:
         """Return some of the lines."""
         return SavedSums(self.bits, self.files, self.file[rows], self.lines[rows])
-
-
-def sums_directory(ledger: Ledger) -> Path:
-    """Where the sums of all runs stand."""
-    return ledger.path / "sums"
 
 
 def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
@@ -84,15 +78,15 @@ def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
     base = ledger.base()
     files: list[Path] = []
     parts, numbers = [], []
-    names = sorted(p.name for p in sums_directory(ledger).glob("*.idx"))
+    names = sorted(p.name for p in ledger.sums_path.glob("*.idx"))
     for name in names:
         match = re.fullmatch(r"e(\d+)-r(\d+)\.idx", name)
-        lines = _read(sums_directory(ledger) / name, bits) if match else None
+        lines = _read(ledger.sums_path / name, bits) if match else None
         if match is None or lines is None or int(match[1]) < base:
             continue
         parts.append(lines[lines["block"] < len(final)])
         numbers.append(np.full(len(parts[-1]), len(files), np.int32))
-        files.append(sums_directory(ledger) / name.removesuffix(".idx"))
+        files.append(ledger.sums_path / name.removesuffix(".idx"))
     if not parts:
         return SavedSums.nothing(bits)
     found = SavedSums(bits, files, np.concatenate(numbers), np.concatenate(parts))
@@ -134,7 +128,7 @@ def _read(path: Path, bits: int) -> npt.NDArray[np.void] | None:
 def remove_unused(disk: Disk, ledger: Ledger, used: SavedSums, temporary: Iterator[Path]) -> None:
     """Remove what nobody goes on from; for the first rank, before the others begin."""
     names = {used.files[i].name for i in np.unique(used.file).tolist()}
-    for path in sorted(sums_directory(ledger).glob("e*-r*.*")):
+    for path in sorted(ledger.sums_path.glob("e*-r*.*")):
         if path.name.rsplit(".", 1)[0] not in names:
             # By way of the run's own directory: a run that was overtaken removes nothing.
             dead = next(temporary)
@@ -152,7 +146,7 @@ class SumsFile:
 
     def __init__(self, run: RunWriter[Any], disk: Disk, before: SavedSums) -> None:
         self._run, self._disk, self._temporary = run, disk, run.temporary
-        self._place = sums_directory(run.ledger) / f"e{run.epoch:05d}-r{run.rank:05d}"
+        self._place = run.ledger.sums_path / f"e{run.epoch:05d}-r{run.rank:05d}"
         self._shape = run.products[0].shape
         self._bytes = 8 * int(np.prod(self._shape))
         self._bits = before.bits
@@ -186,24 +180,22 @@ class SumsFile:
     def take(self, block: int) -> tuple[Bool, Ints] | None:
         """Return sums that are needed in memory, and their windows; None if there are none yet."""
         with self._run.writing(0):
-            return self._take(block)
-
-    def _take(self, block: int) -> tuple[Bool, Ints] | None:
-        if block in self._aside:
-            slot, crc, windows = self._here[block]
-            assert self._file is not None
-            self._aside.discard(block)
-            return windows.copy(), self._checked(self._file.fd, self._place, slot, crc)
-        rows = self._rows.pop(block, None)
-        if rows is None:
-            return None
-        total, union = np.zeros(self._shape, np.int64), np.zeros(self._bits, bool)
-        for row in rows:
-            line, place = self._before.lines[row], self._before.files[self._before.file[row]]
-            with open(place.with_suffix(".dat"), "rb", buffering=0) as file:
-                total += self._checked(file.fileno(), place, int(line["slot"]), int(line["crc"]))
-            union |= np.unpackbits(line["windows"], count=self._bits).astype(bool)
-        return union, total
+            if block in self._aside:
+                slot, crc, windows = self._here[block]
+                assert self._file is not None
+                self._aside.discard(block)
+                return windows.copy(), self._checked(self._file.fd, self._place, slot, crc)
+            rows = self._rows.pop(block, None)
+            if rows is None:
+                return None
+            total, union = np.zeros(self._shape, np.int64), np.zeros(self._bits, bool)
+            for row in rows:
+                line, place = self._before.lines[row], self._before.files[self._before.file[row]]
+                slot, crc = int(line["slot"]), int(line["crc"])
+                with open(place.with_suffix(".dat"), "rb", buffering=0) as file:
+                    total += self._checked(file.fileno(), place, slot, crc)
+                union |= np.unpackbits(line["windows"], count=self._bits).astype(bool)
+            return union, total
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Let go of blocks that are final, or whose sums another rank has."""
@@ -217,26 +209,23 @@ class SumsFile:
     def save(self, held: Sequence[tuple[int, Bool, Ints]]) -> None:
         """Make durable what is here and what is held in memory: (block, windows, sums)."""
         with self._run.writing(sum(sums.nbytes for _, _, sums in held)):
-            self._save(held)
-
-    def _save(self, held: Sequence[tuple[int, Bool, Ints]]) -> None:
-        for block, windows, sums in held:
-            entry = self._here.get(block)
-            if entry is None or not np.array_equal(entry[2], windows):
-                self._write(block, windows, sums)
-        if self._file is None:
-            return
-        self._disk.fsync(self._file)
-        lines = np.zeros(len(self._here), _line(self._bits))
-        for row, (block, (slot, crc, windows)) in enumerate(sorted(self._here.items())):
-            lines[row] = (block, slot, crc, np.packbits(windows))
-        head = np.array([(self._bits, len(lines))], _HEAD)
-        raw = head.tobytes() + lines.tobytes()
-        raw += crc32c(raw).to_bytes(4, "little")
-        self._disk.write_atomic(self._place.with_suffix(".idx"), raw, self._temporary("idx"))
-        self._named = {slot for slot, _, _ in self._here.values()}
-        self._free += sorted(self._left)
-        self._left.clear()
+            for block, windows, sums in held:
+                entry = self._here.get(block)
+                if entry is None or not np.array_equal(entry[2], windows):
+                    self._write(block, windows, sums)
+            if self._file is None:
+                return
+            self._disk.fsync(self._file)
+            lines = np.zeros(len(self._here), _line(self._bits))
+            for row, (block, (slot, crc, windows)) in enumerate(sorted(self._here.items())):
+                lines[row] = (block, slot, crc, np.packbits(windows))
+            head = np.array([(self._bits, len(lines))], _HEAD)
+            raw = head.tobytes() + lines.tobytes()
+            raw += crc32c(raw).to_bytes(4, "little")
+            self._disk.write_atomic(self._place.with_suffix(".idx"), raw, self._temporary("idx"))
+            self._named = {slot for slot, _, _ in self._here.values()}
+            self._free += sorted(self._left)
+            self._left.clear()
 
     def close(self) -> None:
         """Let go of the file; what was saved stays for the next run."""

@@ -14,10 +14,10 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
+from bigbox.blockwise import workers
 from bigbox.errors import BadInput
 from bigbox.ingest import density, formats, sanity
 from bigbox.ingest.density import ingest_density
-from bigbox.blockwise import workers
 from bigbox.ingest.shards import MEMORY, shard_grid
 from bigbox.ingest.sources import open_source
 from bigbox.scheduler.tiling import Tiling, TilingError

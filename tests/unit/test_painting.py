@@ -233,7 +233,7 @@ def test_damage_is_named_revoked_and_painted_again(tmp_path: Path, what: str) ->
         run = Run(case, 2, random.Random(0), Disk())
         try:
             for t in sorted(run.done):
-                assert np.array_equal(run.ranks[1].read(t), case.truth[0][t, 0])
+                assert np.array_equal(run.ranks[1].reader.read(t), case.truth[0][t, 0])
             while run.step():
                 pass
             break
@@ -481,6 +481,6 @@ def test_a_lost_index_costs_one_look_at_the_records_and_holds_nobody_up(
     monkeypatch.setattr(rank.ledger, "file_index", looking)
     for brick in [*lost, lost[0]]:
         for tile in case.bricks.tiles(brick).tolist():
-            assert np.array_equal(rank.read(tile), fields[tile, 0])
+            assert np.array_equal(rank.reader.read(tile), fields[tile, 0])
     assert looks == [0, 1, 0]
     run.close()
