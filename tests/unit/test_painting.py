@@ -472,7 +472,7 @@ def test_a_lost_index_costs_one_look_at_the_records_and_holds_nobody_up(
 
     def looking(cell, brick, slots, size):
         looks.append(brick)
-        other = threading.Thread(target=rank.read, args=(elsewhere,))
+        other = threading.Thread(target=rank.reader.read, args=(elsewhere,))
         other.start()
         other.join(60)
         assert not other.is_alive(), "a look at the records holds up other reads"
