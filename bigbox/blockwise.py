@@ -1,6 +1,6 @@
 """Map a function over blocks on dask, in memory that does not grow with their number.
 
-items    0 1 2 3 | 4 5 6 7 | 8 9 ...     at most `in_flight` are given to dask at a time,
+items    0 1 2 3 | 4 5 6 7 | 8 9 ...     a few for each thread are given to dask at a time,
 threads  a b a b | ...                   at most `workers` are worked on at once
 results  0 1 2 3   4 5 6 7   8 9 ...     in the order of the items
 """
@@ -29,32 +29,17 @@ PER_WORKER = 16  # tasks given to dask for each thread: few enough to hold, enou
 
 
 def map_blocks(
-    function: Callable[[Any], Result],
-    items: Iterable[Any],
-    *,
-    workers: int | None = None,
-    in_flight: int | None = None,
+    function: Callable[[Any], Result], items: Iterable[Any], *, workers: int | None = None
 ) -> Iterator[Result]:
     """Yield function(item) of every item, in order, from dask's threads.
 
     Where a `dask.distributed` client is current, its workers take the place of the threads: then
     the function and the items must be such as can be pickled. A dask collection among the items is
-    computed first.
+    computed first. Items are taken as they are needed.
 
-    Parameters
-    ----------
-    function : Called once with each item.
-    items : Taken as they are needed.
-    workers : Threads; by default the cores that this process may use. With one, no thread is
-        started.
-    in_flight : Most items whose results are waited for or not yet taken; by default 16 for each
-        thread.
-
-    Raises
-    ------
-    Exception
-        The first that the function raises. No further items are begun, and no thread of this
-        process is still at work.
+    workers: threads, by default the cores that this process may use. With one, no thread is
+    started. Raises the first exception that the function raises: no further items are begun, and
+    no thread of this process is still at work.
     """
     import dask
 
@@ -63,7 +48,7 @@ def map_blocks(
     todo = iter(items)
     with ExitStack() as stack:
         scheduler = _scheduler(threads, stack)
-        while batch := list(itertools.islice(todo, in_flight or PER_WORKER * threads)):
+        while batch := list(itertools.islice(todo, PER_WORKER * threads)):
             yield from dask.compute(*map(task, batch), **scheduler)
 
 

@@ -70,15 +70,9 @@ class Binned(Options, total=False):
 def power(array: Any, box_size: float | Sequence[float], **options: Unpack[Binned]) -> Spectrum:
     """Return the spectrum of a periodic array (X, Y, Z) of zarr, dask, HDF5 or numpy.
 
-    Parameters
-    ----------
-    box_size : Mpc/h, one number for a box of cubic voxels (its x axis) or one per axis.
-    **options : See `Binned`, `Conventions` and `Resources`.
-
-    Raises
-    ------
-    BadInput
-        For arrays that cannot be used, too little memory, or too little disk.
+    box_size: Mpc/h, one number for a box of cubic voxels (its x axis) or one per axis. options: see
+    `Binned`, `Conventions` and `Resources`. Raise BadInput for arrays that cannot be used, too
+    little memory, or too little disk.
     """
     return _spectra([array], box_size, **options)[0]
 
