@@ -49,6 +49,7 @@ class _Row:
     tile: int
     overlap: int
     periodic: bool
+    halved: bool = False
 
     @cached_property
     def count(self) -> int:
@@ -70,8 +71,8 @@ class _Row:
 
     @property
     def fits(self) -> bool:
-        """Whether no tile meets its second neighbours."""
-        return self.n >= self.tile and 2 * self.largest_overlap < self.tile
+        """Whether no tile meets itself and, where that matters, its second neighbours."""
+        return self.n >= self.tile and (self.halved or 2 * self.largest_overlap < self.tile)
 
     def nearest(self) -> str:
         """Return the closest sizes below and above that can be tiled, as words for a message."""
@@ -115,6 +116,14 @@ class _Row:
         lower = np.stack([np.roll(colour, 1) < colour, np.roll(colour, -1) < colour], axis=-1)
         return _frozen(np.where(lower, self.widths, 0))
 
+    @cached_property
+    def margins(self) -> Ints:
+        """Voxels at both faces that another tile owns, int64 (count, 2)."""
+        low, high = self.widths.T
+        return (
+            _frozen(np.stack([low // 2, high - high // 2], axis=-1)) if self.halved else self.known
+        )
+
 
 @dataclass(frozen=True)
 class Tiling(Grid):
@@ -129,6 +138,8 @@ class Tiling(Grid):
     tile : voxels of a tile on each axis (32 in the paper, section 2.4).
     overlap : the least number of voxels shared by neighbouring tiles (4 in the paper).
     periodic : whether the box wraps round, per axis.
+    halved : whether each of two neighbours owns half of what they share, its *core*, as where all
+        tiles are painted together step by step; else the first to paint a voxel owns it.
 
     Raises
     ------
@@ -141,6 +152,7 @@ class Tiling(Grid):
     tile: int = 32
     overlap: int = 4
     periodic: tuple[bool, bool, bool] = (True, True, True)
+    halved: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("shape", int), ("periodic", bool)):
@@ -152,10 +164,12 @@ class Tiling(Grid):
             raise TilingError(f"tile is {self.tile} voxels: at least 2 are needed")
         if self.overlap < 0:
             raise TilingError(f"overlap is {self.overlap} voxels: it cannot be negative")
-        if 2 * self.overlap >= self.tile:
+        most = self.tile - 1 if self.halved else (self.tile - 1) // 2
+        if self.overlap > most:
+            reach = "" if self.halved else "half "
             raise TilingError(
-                f"overlap of {self.overlap} voxels reaches half a tile ({self.tile} voxels): "
-                f"at most {(self.tile - 1) // 2} are possible"
+                f"overlap of {self.overlap} voxels reaches {reach}a tile ({self.tile} voxels): "
+                f"at most {most} are possible"
             )
         for name, axis in zip(AXES, self._rows, strict=True):
             if axis.n < self.tile:
@@ -175,7 +189,7 @@ class Tiling(Grid):
     @cached_property
     def _rows(self) -> tuple[_Row, _Row, _Row]:
         rules = zip(self.shape, self.periodic, strict=True)
-        return triple(_Row(n, self.tile, self.overlap, periodic) for n, periodic in rules)
+        return triple(_Row(n, self.tile, self.overlap, wraps, self.halved) for n, wraps in rules)
 
     def origins(self, axis: int) -> Ints:
         """First voxel of every tile along one axis, int64[n], ascending from 0."""
@@ -199,9 +213,24 @@ class Tiling(Grid):
 
     @cached_property
     def owned_grid(self) -> Grid:
-        """What each tile owns, a partition; its pieces are counted in voxels of the tile."""
-        pairs = zip(self.axes, self._rows, strict=True)
-        return Grid(triple(cover.trimmed(*row.known.T) for cover, row in pairs))
+        """What each tile owns, a partition; its pieces are counted in voxels that are kept of it.
+
+        Those are all of the tile, or its core where tiles are `halved`.
+        """
+        found = []
+        for cover, row in zip(self.axes, self._rows, strict=True):
+            owned = cover.trimmed(*row.margins.T)
+            found.append(Cover(row.n, owned.first, owned.length) if self.halved else owned)
+        return Grid(triple(found))
+
+    @cached_property
+    def kept(self) -> int:
+        """Edge of what is kept of each tile once it is painted, voxels; a core may have less."""
+        return max(int(c.length.max()) for c in self.owned_grid.axes) if self.halved else self.tile
+
+    def margins(self, axis: int) -> Ints:
+        """Voxels at the low and high face that other tiles own, int64 (n, 2)."""
+        return self._rows[axis].margins
 
     def neighbours(self, tiles: ArrayLike) -> Ints:
         """Face neighbours: (M,) -> int64 (M, 3, 2), side 0 low and 1 high; -1 past an open end."""
@@ -225,7 +254,8 @@ class Tiling(Grid):
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> Tiling:
         """Return the inverse of `as_dict`."""
-        return cls(tuple(d["shape"]), d["tile"], d["overlap"], tuple(d["periodic"]))
+        halved = d.get("halved", False)
+        return cls(tuple(d["shape"]), d["tile"], d["overlap"], tuple(d["periodic"]), halved)
 
     def describe(self) -> str:
         """One line for a person: size, tiles, overlaps."""

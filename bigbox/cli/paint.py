@@ -9,7 +9,16 @@ from typing import Any
 
 from bigbox.cli.values import add_choice, add_value, number, whole
 from bigbox.diffusion.overlap import overlap_help, overlap_methods
-from bigbox.names import COLOURINGS, COMPILE, DEFAULT_STEPS, HALO_WEIGHTINGS, SAMPLERS
+from bigbox.names import (
+    COLOURINGS,
+    COMPILE,
+    DEFAULT_MARGIN,
+    DEFAULT_OVERLAP,
+    DEFAULT_OVERLAP_METHOD,
+    DEFAULT_STEPS,
+    HALO_WEIGHTINGS,
+    SAMPLERS,
+)
 from bigbox.painters.registry import painter_help, painter_names
 
 TEXT = """\
@@ -32,7 +41,7 @@ def add_painter(group: Any) -> None:
     """Add the options that decide both the bytes and the plan of a painting to a group."""
     value, choice = partial(add_value, group), partial(add_choice, group)
     choice("--painter", painter_names(), painter_help())
-    text = "how a tile takes over what its neighbours have painted (default: conditioned). "
+    text = f"how tiles come to agree with their neighbours (default: {DEFAULT_OVERLAP_METHOD}). "
     choice("--overlap-method", overlap_methods(), text + overlap_help())
     text = (
         "dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
@@ -43,7 +52,13 @@ def add_painter(group: Any) -> None:
     steps = f"denoising steps (calls of the denoiser) per tile; default: {defaults}"
     value("--steps", "T", whole(1, 4095), steps)
     value("--tile", "N", whole(4), "voxels on a tile's side (32)", 32)
-    value("--overlap", "N", whole(0), "voxels that neighbouring tiles share, at least (4)", 4)
+    text = (
+        "joint only: voxels at each face of a tile that are its neighbour's, at least "
+        f"({DEFAULT_MARGIN}); more cost more, fewer leave seams"
+    )
+    value("--margin", "N", whole(0), text)
+    text = f"other methods: voxels that neighbouring tiles share, at least ({DEFAULT_OVERLAP})"
+    value("--overlap", "N", whole(0), text)
     text = (
         "voxels between the windows of 64^3 in which haloes are predicted, where the box has "
         "none (32; the paper's 16 takes eight times as long and is no better)"

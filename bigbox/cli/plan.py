@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bigbox.cli.paint import add_colouring, add_painter
 from bigbox.cli.values import add_value, in_bytes, in_time, number, whole
+from bigbox.diffusion.overlap import tiling_for
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_STEPS
 
@@ -67,10 +68,10 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.bench.record import PAINTER, load_speed
     from bigbox.plan import begun_bricks, lacks_haloes, make_plan, refuse
     from bigbox.plan.machine import available_disk, available_memory, written_bytes
-    from bigbox.scheduler.tiling import Tiling
 
     shape, box_size, place = _geometry(options)
-    tiling = Tiling(shape, options.tile, options.overlap)
+    how = (options.tile, options.overlap, options.margin)
+    tiling = tiling_for(options.overlap_method, shape, *how)
     tile_time, tile_source = options.seconds_per_tile, "as given"
     window_time, window_source = options.seconds_per_window, "as given"
     speed = load_speed(options.bench) if options.painter == PAINTER else None

@@ -1,4 +1,4 @@
-"""Take one denoising step (`dpmpp_step`, `ancestral_step`), or all of them (`sample`).
+"""Take one denoising step (`take_step`), or all of them (`sample`).
 
 Tensors are (B, t, t, t); a step changes z in place. Coefficients are computed in double precision
 and rounded once. Both steps are written with the estimate x0 of the clean tile; a network that
@@ -17,16 +17,18 @@ from bigbox.names import SAMPLERS
 from bigbox.noise import Purpose
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
 class Denoiser(Protocol):
     """A network (or a closed form), made for one batch's condition and known voxels."""
 
-    def denoise(self, z: Tensor, step: int) -> Tensor:
+    def denoise(self, z: Tensor, step: int | np.ndarray) -> Tensor:
         """Estimate the clean tiles x0 from z at noise level `step`, both (B, t, t, t).
 
-        z is left as it is. The result may be used until the second next call.
+        step: of all tiles, or int64 (B,), of each. z is left as it is. The result may be used until
+        the second next call.
         """
 
 
@@ -86,6 +88,36 @@ def ancestral_step(
     return z
 
 
+def takes_noise(sampler: str, step: int, schedule: Schedule) -> bool:
+    """Return whether a step adds fresh noise. The last never does, nor dpmpp-sde's first."""
+    if step == 1 or sampler == "dpmpp":
+        return False
+    return sampler == "ancestral" or step < schedule.steps
+
+
+def take_step(
+    sampler: str,
+    z: Tensor,
+    x0: Tensor,
+    previous: Tensor | None,
+    noise: Tensor | None,
+    step: int,
+    schedule: Schedule,
+) -> Tensor:
+    """Take one step of a sampler, from `step` to `step - 1`; previous: the estimate of step + 1."""
+    if sampler == "ancestral":
+        return ancestral_step(z, x0, noise, step, schedule)
+    return dpmpp_step(z, x0, previous, noise, step, schedule)
+
+
+def check_sampler(sampler: str, schedule: Schedule) -> None:
+    """Raise BadInput unless there is such a sampler, and it can go with the schedule."""
+    if sampler not in SAMPLERS:
+        raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")
+    if sampler != "ancestral" and not schedule.to_zero:
+        raise BadInput(f"sampler: {sampler} needs a schedule that ends without noise (to_zero)")
+
+
 def sample(
     denoiser: Denoiser,
     schedule: Schedule,
@@ -98,21 +130,14 @@ def sample(
     sampler: one of SAMPLERS; noise(purpose, step): fresh standard normals (B, t, t, t);
     before_step(z, step): called before the denoiser, may change z in place (an overlap method's).
     """
-    if sampler not in SAMPLERS:
-        raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")
-    if sampler != "ancestral" and not schedule.to_zero:
-        raise BadInput(f"sampler: {sampler} needs a schedule that ends without noise (to_zero)")
+    check_sampler(sampler, schedule)
     z = noise(Purpose.INITIAL, 0)
     previous = None
     for step in range(schedule.steps, 0, -1):
         before_step(z, step)
         x0 = denoiser.denoise(z, step)
-        if sampler == "ancestral":
-            fresh = noise(Purpose.ANCESTRAL, step) if step > 1 else None
-            ancestral_step(z, x0, fresh, step, schedule)
-        else:
-            stirred = sampler == "dpmpp-sde" and previous is not None and step > 1
-            fresh = noise(Purpose.ANCESTRAL, step) if stirred else None
-            dpmpp_step(z, x0, previous, fresh, step, schedule)
-            previous = x0
+        fresh = takes_noise(sampler, step, schedule)
+        stirring = noise(Purpose.ANCESTRAL, step) if fresh else None
+        take_step(sampler, z, x0, previous, stirring, step, schedule)
+        previous = x0
     return z

@@ -10,6 +10,9 @@ class Limits:
     """Limits of one rank, bytes and counts."""
 
     overlap_bytes: int = 32 << 20  # slabs of painted tiles that the store holds too
+    # The noisy field of tiles that are painted together. Beyond it the field goes to the disk, and
+    # a front sweeps through the rank's tiles, so that little of it is alive at once.
+    latent_bytes: int = 512 << 20
     # Chunks of the tiles' input: 125 blocks of 64^3 hold the inputs of a brick of 8^3 tiles.
     block_cache_bytes: int = 128 << 20
     window_cache_bytes: int = 64 << 20  # chunks of dm for windows: neighbours share nearly all

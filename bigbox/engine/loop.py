@@ -182,6 +182,7 @@ class Loop:
             self._send(mail.to, Message(Kind.MAIL, number, *mail.what))
         if not len(outcome.final):
             return
+        self.tally.final[task.product] += len(outcome.final)
         concerned: dict[int, set[int]] = defaultdict(set)
         for one in self.tasks:
             rows, ranks = one.order.readers(task.product, outcome.final)

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
-from bigbox.names import DEFAULT_SAMPLER
+from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter, painter_row
 from bigbox.painters.settings import PainterSettings
 from bigbox.scheduler.bricks import Bricks, default_edge
@@ -30,12 +31,13 @@ class PaintOptions:
     force: bool = False
     seed: int = 0
     realization: int = 0
-    overlap_method: str = "conditioned"
+    overlap_method: str = DEFAULT_OVERLAP_METHOD
     sampler: str = DEFAULT_SAMPLER
     steps: int | None = None
     batch: int | None = None
     tile: int = 32
-    overlap: int = 4
+    overlap: int | None = None
+    margin: int | None = None
     colouring: str = "levels"
     device: str = "auto"
     threads: int | None = None
@@ -57,7 +59,7 @@ class PaintOptions:
     def layout(self, box: Box, n_ranks: int) -> PaintLayout:
         """Cut the box into tiles and bricks; a painting that has begun keeps its bricks."""
         box.require("dm")
-        tiling = Tiling(box.shape, self.tile, self.overlap)
+        tiling = tiling_for(self.overlap_method, box.shape, self.tile, self.overlap, self.margin)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
         if (found := painting_of(box)) is not None and found.layout.tiling == tiling:
             bricks = found.layout.bricks

@@ -23,6 +23,7 @@ from bigbox.store.shards import Float
 
 if TYPE_CHECKING:
     from bigbox.store.saved_sums import SumsFile
+    from bigbox.store.slots import Held
 
 SCALE = 1 << 24
 # log10 of (M_sun/h) / (Mpc/h)^3 under which a voxel holds no halo (Mishra, Trotta & Viel 2025
@@ -105,9 +106,9 @@ class Sums:
         self._held(block)
         return self._open.pop(block)
 
-    def held(self) -> list[tuple[int, Bool, Ints]]:
-        """Return what is in memory: blocks, windows, sums."""
-        return [(block, *entry) for block, entry in self._open.items()]
+    def held(self) -> list[Held]:
+        """Return what is in memory: blocks, windows as packed bits, sums."""
+        return [(block, np.packbits(w), sums) for block, (w, sums) in self._open.items()]
 
     def density(self, block: int, sums: Ints) -> Float:
         """Return rho_h of a final block, float32 (C, b, b, b), NaN beyond the box's end."""
@@ -128,12 +129,14 @@ class Sums:
         if entry is not None:
             self._open.move_to_end(block)
             return entry
-        entry = self._aside.take(block)
-        if entry is None:
-            entry = np.zeros(self._windows.most_per_block, bool), np.zeros(self._shape, np.int64)
+        most = self._windows.most_per_block
+        if (found := self._aside.take(block)) is not None:
+            entry = np.unpackbits(found[0], count=most).astype(bool), found[1]
+        else:
+            entry = np.zeros(most, bool), np.zeros(self._shape, np.int64)
         self._open[block] = entry
         while len(self._open) > 1 and len(self._open) * entry[1].nbytes > self._limit:
             oldest = next(iter(self._open))
-            self._aside.put(oldest, *self._open[oldest])
-            del self._open[oldest]
+            windows, sums = self._open.pop(oldest)
+            self._aside.put(oldest, np.packbits(windows), sums)
         return entry

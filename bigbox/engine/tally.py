@@ -26,6 +26,7 @@ class Tally:
     """
 
     units: Counter[str] = field(default_factory=Counter)  # stored, by product
+    final: Counter[str] = field(default_factory=Counter)  # chunks made final, by product
     batches: int = 0
     painting_s: float = 0.0
     first_paint: float = float("inf")
@@ -56,8 +57,9 @@ def summary(tallies: list[Tally], already: int, total: int, seconds: float) -> d
     painting = sum(t.painting_s for t in tallies)
     batches = sum(t.batches for t in tallies)
     units = sum((t.units for t in tallies), Counter())
+    final = sum((t.final for t in tallies), Counter())
     return {
-        "tiles": units[PAINTED.name],
+        "tiles": final[PAINTED.name],
         "windows": units[HALO.name],
         "already": already,
         "total": total,

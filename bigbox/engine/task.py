@@ -13,12 +13,20 @@ at a time each, where that is said; all else is the loop's own thread's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bigbox.engine.progress import NO_GOAL, Goal
 from bigbox.engine.transport import Parcel
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome
+from bigbox.scheduler.tiling import Tiling
+from bigbox.store.cutouts import CutoutReader
+from bigbox.store.shards import Float
+
+if TYPE_CHECKING:
+    from bigbox.painters.base import Painter
 
 
 class Task:
@@ -81,3 +89,18 @@ class Task:
         busy: whether units of the task are computed or stored.
         """
         return None
+
+
+def read_inputs(
+    reader: CutoutReader | None, painter: Painter, tiling: Tiling, origin: Ints
+) -> Float:
+    """Return what tiles are painted from, float32 (B, C, n, n, n), `margin` voxels round each.
+
+    reader: of the painter's input, None where it has none.
+    """
+    edge = tiling.tile + 2 * painter.margin
+    if reader is None:
+        return np.zeros((len(origin), 0, edge, edge, edge), dtype=np.float32)
+    corner = (origin - painter.margin).tolist()
+    inputs = np.stack([reader.read(c, (edge,) * 3) for c in corner])
+    return inputs.reshape(len(origin), -1, edge, edge, edge)

@@ -13,7 +13,7 @@ import numpy as np
 
 from bigbox.engine.overlaps import Overlaps, Slab, packed
 from bigbox.engine.progress import Goal
-from bigbox.engine.task import Task
+from bigbox.engine.task import Task, read_inputs
 from bigbox.engine.transport import Parcel
 from bigbox.errors import BigboxError
 from bigbox.painters.base import TileBatch
@@ -97,13 +97,7 @@ class TileTask(Task):
     def load(self, units: Ints) -> TileBatch:
         """Return inputs and known voxels of a batch. Inputs reach `margin` beyond the tile."""
         origin = self.tiling.origin(units)
-        edge = self.tiling.tile + 2 * self.painter.margin
-        if self._reader is None:
-            inputs = np.zeros((len(units), 0, edge, edge, edge), dtype=np.float32)
-        else:
-            corner = origin - self.painter.margin
-            inputs = np.stack([self._reader.read(c, (edge,) * 3) for c in corner.tolist()])
-            inputs = inputs.reshape(len(units), -1, edge, edge, edge)
+        inputs = read_inputs(self._reader, self.painter, self.tiling, origin)
         known, width = self._overlaps.known(units)
         return TileBatch(tiles=units, origin=origin, inputs=inputs, known=known, width=width)
 

@@ -43,6 +43,24 @@ class TileBatch:
         return len(self.tiles)
 
 
+@dataclass
+class StepBatch:
+    """B tiles of edge t to take one denoising step on, each from a step of its own.
+
+    z and previous are of no interest at the first step, which begins with keyed noise.
+    """
+
+    tiles: np.ndarray  # int64 (B,), linear tile ids
+    origin: np.ndarray  # int64 (B, 3), voxel corners in the box
+    inputs: np.ndarray  # float32 (B, C, n, n, n) of the painter's input array, wrapped
+    z: np.ndarray  # float32 (B, t, t, t), the noisy field under each tile at its step
+    previous: np.ndarray  # float32 (B, t, t, t), the step before's estimate x0 of the tile
+    step: np.ndarray  # int64 (B,), noise level: T at first, 1 at last
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+
 class _Painter(Protocol):
     """What painters of tiles and of haloes have in common; attributes are only read."""
 
@@ -64,6 +82,15 @@ class Painter(_Painter, Protocol):
 
     def paint(self, batch: TileBatch) -> np.ndarray:
         """Return float32 (B, F, t, t, t), with known voxels those of batch.known, bit for bit."""
+
+
+class StepPainter(Painter, Protocol):
+    """Paints tiles step by step too, all of a box together (the overlap method `joint`)."""
+
+    steps: int  # T
+
+    def advance(self, batch: StepBatch) -> np.ndarray:
+        """Return z at step - 1, T_b in mK where that is 0, and x0: float32 (B, 2, t, t, t)."""
 
 
 class HaloPainter(_Painter, Protocol):
@@ -101,18 +128,17 @@ def paste_known(fields: np.ndarray, known: np.ndarray, width: np.ndarray) -> np.
     return result
 
 
-def check_batch(painter: Any, batch: TileBatch) -> None:
+def check_batch(painter: Any, batch: TileBatch | StepBatch) -> None:
     """Raise BadInput unless the arrays of a batch have the shapes that the painter asks for.
 
     painter: a Painter that has `tile` and, of its input, `channels`.
     """
-    tile, channels, edge = painter.tile, painter.channels, painter.tile + 2 * painter.margin
-    wanted = {
-        "origin": (3,),
-        "inputs": (channels, edge, edge, edge),
-        "known": (painter.fields, tile, tile, tile),
-        "width": (3, 2),
-    }
+    tile, channels, edge = (painter.tile,) * 3, painter.channels, painter.tile + 2 * painter.margin
+    wanted: dict[str, tuple[int, ...]] = {"origin": (3,), "inputs": (channels, edge, edge, edge)}
+    if isinstance(batch, StepBatch):
+        wanted |= {"z": tile, "previous": tile, "step": ()}
+    else:
+        wanted |= {"known": (painter.fields, *tile), "width": (3, 2)}
     for name, rest in wanted.items():
         given, shape = getattr(batch, name).shape, (len(batch), *rest)
         if given != shape:

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,11 +21,11 @@ from torch import Tensor
 
 from bigbox.devices import device_name, on_gpu, own_stream, side_by_side, thread_pool, to_device
 from bigbox.diffusion.overlap import Known, OverlapMethod, overlap_method
-from bigbox.diffusion.samplers import Denoiser, sample
+from bigbox.diffusion.samplers import Denoiser, check_sampler, sample, take_step, takes_noise
 from bigbox.diffusion.schedule import Schedule
-from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
+from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.noise import Purpose, normal
-from bigbox.painters.base import TileBatch, check_batch, paste_known
+from bigbox.painters.base import StepBatch, TileBatch, check_batch, paste_known
 from bigbox.painters.settings import PainterSettings
 
 
@@ -50,7 +50,7 @@ class DiffusionPainter(ABC):
     box_shape: tuple[int, int, int]
     realization: int = 0
     tile: int = 32
-    overlap_method: str = "conditioned"
+    overlap_method: str = DEFAULT_OVERLAP_METHOD
     sampler: str = DEFAULT_SAMPLER
     steps: int = DEFAULT_STEPS[DEFAULT_SAMPLER]
     device: str = "cpu"
@@ -131,16 +131,33 @@ class DiffusionPainter(ABC):
         """Return T_b in mK, then step latents in the denoiser's units, float32 (B, F, t, t, t)."""
         check_batch(self, batch)
         result = np.empty(batch.known.shape, np.float32)
+        for b, painted in self._calls(self._paint, batch):
+            result[b] = paste_known(painted, batch.known[b], batch.width[b])
+        return result
+
+    def advance(self, batch: StepBatch) -> np.ndarray:
+        """Return z at step - 1, T_b in mK where that is 0, and x0: float32 (B, 2, t, t, t)."""
+        check_batch(self, batch)
+        check_sampler(self.sampler, self.schedule)
+        result = np.empty((len(batch), 2, *batch.z.shape[1:]), np.float32)
+        for b, advanced in self._calls(self._advance, batch):
+            result[b] = advanced
+        return result
+
+    def _calls(
+        self, work: Callable[[Any, np.ndarray], np.ndarray], batch: TileBatch | StepBatch
+    ) -> list[tuple[int, np.ndarray]]:
+        """Return what `work` makes of each tile, `tiles_per_call` at a time."""
+        found: list[tuple[int, np.ndarray]] = []
 
         def one_call(first: int) -> None:
             part = np.arange(first, min(first + self.tiles_per_call, len(batch)))
             with own_stream(self.device):
-                painted = self._paint(batch, np.resize(part, self.tiles_per_call))
-            for slot, b in enumerate(part):
-                result[b] = paste_known(painted[slot], batch.known[b], batch.width[b])
+                made = work(batch, np.resize(part, self.tiles_per_call))
+            found.extend(zip(part.tolist(), made, strict=False))
 
         side_by_side(self._pool, one_call, range(0, len(batch), self.tiles_per_call))
-        return result
+        return found
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor | None:
@@ -155,11 +172,7 @@ class DiffusionPainter(ABC):
         known = Known(x0, batch.width[part], values[:, 1:] if self.fields > 1 else None)
         x0.masked_fill_(~known.mask, 0.0)
 
-        def noise(purpose: Purpose, step: int) -> Tensor:
-            key, edges = (self.seed, self.realization, purpose, step), (self.tile,) * 3
-            drawn: Tensor = normal(*key, batch.origin[part], edges, self.box_shape, self.device)
-            return drawn.to(x0.dtype)
-
+        noise = partial(self._noise, batch.origin[part], x0.dtype)
         method = self.method(known, self.schedule, noise)
         painted = sample(
             units.denoiser(method.shown()), self.schedule, self.sampler, noise, method.before_step
@@ -168,6 +181,32 @@ class DiffusionPainter(ABC):
         if method.latents is not None:
             result = torch.cat([result, method.latents], dim=1)
         return result.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def _advance(self, batch: StepBatch, part: np.ndarray) -> np.ndarray:
+        """Take the tiles `part` one step on: float32 (len(part), 2, t, t, t)."""
+        units = self.units(self._tensor(batch.inputs[part]))
+        z, previous = self._tensor(batch.z[part]), self._tensor(batch.previous[part])
+        steps, origin = batch.step[part], batch.origin[part]
+        if len(begun := np.flatnonzero(steps == self.steps)):
+            z[begun] = self._noise(origin[begun], z.dtype, Purpose.INITIAL, 0)
+        x0 = units.denoiser(Known.nothing(z)).denoise(z, steps)
+        for step in np.unique(steps).tolist():
+            rows = np.flatnonzero(steps == step)
+            noise = None
+            if takes_noise(self.sampler, step, self.schedule):
+                noise = self._noise(origin[rows], z.dtype, Purpose.ANCESTRAL, step)
+            before = previous[rows] if step < self.steps else None
+            z[rows] = take_step(self.sampler, z[rows], x0[rows], before, noise, step, self.schedule)
+        if len(ended := np.flatnonzero(steps == 1)):
+            z[ended] = units.brightness(z.clone())[ended]
+        return torch.stack([z, x0], dim=1).float().cpu().numpy()
+
+    def _noise(self, origin: np.ndarray, dtype: torch.dtype, purpose: Purpose, step: int) -> Tensor:
+        """Return normals of tiles by their voxels, (B, t, t, t)."""
+        key, edges = (self.seed, self.realization, purpose, step), (self.tile,) * 3
+        drawn: Tensor = normal(*key, origin, edges, self.box_shape, self.device)
+        return drawn.to(dtype)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return to_device(array, self.device)

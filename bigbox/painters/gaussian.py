@@ -135,16 +135,21 @@ class GaussianDenoiser:
             mean = _stack([[law.mean.T for law in axis] for axis in laws], double)
             self.base = (double - apply_axes(double, mean)).to(x0.dtype)
 
-    def denoise(self, z: Tensor, step: int) -> Tensor:
+    def denoise(self, z: Tensor, step: int | np.ndarray) -> Tensor:
         """Return the estimate of x0, (B, t, t, t)."""
-        alpha, sigma = float(self.schedule.alphas[step]), float(self.schedule.sigmas[step])
-        rest = z if self.base is None else torch.sub(z, self.base, alpha=alpha)
+        alpha, noise = self.schedule.alphas[step], self.schedule.sigmas[step] ** 2
+        rest = z if self.base is None else torch.sub(z, self.base, alpha=float(alpha))
         modes = apply_axes(rest, self.forward)
-        shrink = torch.mul(self.variance, alpha).add_(sigma * sigma / alpha)
+        shrink = torch.mul(self.variance, _each(alpha, z)).add_(_each(noise / alpha, z))
         torch.div(self.variance, shrink, out=shrink)
         modes.mul_(shrink)
         x0 = apply_axes(modes, self.backward)
         return x0 if self.base is None else x0.add_(self.base)
+
+
+def _each(values: np.ndarray, like: Tensor) -> Tensor:
+    """Return numbers, of all tiles or of each, to multiply `like` (B, t, t, t) with."""
+    return torch.from_numpy(np.atleast_1d(values)).to(like)[:, None, None, None]
 
 
 def _stack(axes: list[list[np.ndarray]], like: Tensor) -> list[Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,14 +40,16 @@ class NetworkDenoiser:
     known: Known
     prepared: Tensor
 
-    def denoise(self, z: Tensor, step: int) -> Tensor:
+    def denoise(self, z: Tensor, step: int | np.ndarray) -> Tensor:
         """Return the estimate of x0, float32 (B, t, t, t); known voxels are what they are."""
         painter, schedule, known = self.painter, self.painter.schedule, self.known
         low, high = painter.gamma_ends
-        level = (float(schedule.gammas[step]) - low) / (high - low)
-        levels = torch.full((1,), level, device=z.device)
-        output = painter.compiled_network(z, levels, self.prepared).float()
-        alpha, sigma = (torch.tensor(float(a[step])) for a in (schedule.alphas, schedule.sigmas))
+        level, alpha, sigma = (
+            torch.from_numpy(np.atleast_1d(values[step]).astype(np.float32)).to(z.device)
+            for values in ((schedule.gammas - low) / (high - low), schedule.alphas, schedule.sigmas)
+        )
+        output = painter.compiled_network(z, level, self.prepared).float()
+        alpha, sigma = alpha[:, None, None, None], sigma[:, None, None, None]
         x0 = clean_estimate(painter.network.size.parametrisation, z, output, alpha, sigma)
         return torch.where(known.mask, known.x0, x0) if known.width.any() else x0
 
@@ -115,5 +118,5 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
     def _example(self) -> tuple[Tensor, ...]:
         z = torch.zeros((self.tiles_per_call, *(TILE,) * 3), device=self.device)
         halo = z[:, None].expand(-1, self.channels, -1, -1, -1)
-        level = torch.zeros(1, device=self.device)
+        level = torch.zeros(len(z) if self.method.together else 1, device=self.device)
         return z, level, self.network.prepare(halo, z, z > 0)

@@ -8,7 +8,7 @@ from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.errors import BadInput
-from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS, SAMPLERS
+from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER, DEFAULT_STEPS, SAMPLERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class PainterSettings(_Settings):
     seed: int
     box_shape: tuple[int, int, int]  # voxels, for the noise's periodic wrap
     realization: int = 0
-    overlap_method: str = "conditioned"
+    overlap_method: str = DEFAULT_OVERLAP_METHOD
     sampler: str = DEFAULT_SAMPLER
     steps: int | None = None  # network calls for a tile, by default DEFAULT_STEPS'
     tile: int = 32  # voxels on a side

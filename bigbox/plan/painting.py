@@ -12,7 +12,7 @@ import numpy as np
 from bigbox.engine.limits import Limits
 from bigbox.engine.task import Task
 from bigbox.errors import BadInput
-from bigbox.names import DEFAULT_SAMPLER
+from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER
 from bigbox.painters.registry import PainterRow, TileMemory, painter_row
 from bigbox.painters.settings import PainterSettings
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
@@ -199,7 +199,7 @@ def make_plan(
     painter: str = "gaussian",
     sampler: str = DEFAULT_SAMPLER,
     steps: int | None = None,
-    overlap_method: str = "conditioned",
+    overlap_method: str = DEFAULT_OVERLAP_METHOD,
     colouring: str = "levels",
     seconds_per_tile: float | None = None,
     limits: Limits | None = None,

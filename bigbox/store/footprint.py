@@ -50,7 +50,7 @@ def footprint(
     """
     shard, chunk = tb_edges or default_shard(max(tiling.shape))
     bricks = Bricks(tiling, edge)
-    tile_bytes = 4 * tiling.tile**3 + CRC_BYTES
+    tile_bytes = 4 * tiling.kept**3 + CRC_BYTES
     appends = int((-(-bricks.tile_counts() // batch)).sum())
     steps = 4 * n_steps * tiling.tile**3 + CRC_BYTES if n_steps else 0
     tb_files = int(np.prod([-(-n // shard) for n in tiling.shape], dtype=np.int64))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,9 @@ from bigbox.store.lease import LINGER
 from bigbox.store.ledger import State
 from bigbox.store.product import ChunkReader
 from bigbox.store.run import Begun, Start
-from bigbox.store.saved_sums import SavedSums, SumsFile, remove_unused, saved_sums
+from bigbox.store.saved_sums import SavedSums, SumsFile, saved_sums, sums_directory
 from bigbox.store.shards import Float
+from bigbox.store.slots import remove_others
 from bigbox.store.writer import RunWriter
 
 Bool = npt.NDArray[np.bool_]
@@ -61,10 +63,15 @@ class HaloStart(Start[HaloLayout]):
         assert begun.lease is not None
         try:
             with explained(self.ledger.path), begun.lease.fenced():
-                disk.make_dir(self.ledger.sums_path)
-                tmp = self.ledger.tmp_of(begun.epoch)
-                dead = (tmp / f"start-{i}" for i in count())
-                remove_unused(disk, self.ledger, self._sums, dead)
+                place = sums_directory(self.ledger)
+                disk.make_dir(place)
+                made, tmp = count(1), self.ledger.tmp_of(begun.epoch)
+                used = {self._sums.files[i].name for i in np.unique(self._sums.file).tolist()}
+
+                def temporary(name: str) -> Path:
+                    return tmp / f"start-{next(made)}-{name}"
+
+                remove_others(disk, place, used, temporary)
         except BaseException:
             begun.lease.close()
             raise
@@ -106,7 +113,7 @@ class HaloPainting(RunWriter[HaloLayout]):
         super().__init__(box, begun, rank, ranks, disk)
         self.windows_done = WindowsDone(windows, begun.state.done[0], *saved.included())
         self.windows_left = begun.windows_left
-        block = self.products[0].bricks.of_tile(saved.lines["block"].astype(np.int64))
+        block = self.products[0].bricks.of_tile(saved.lines["key"].astype(np.int64))
         mine = saved.only(ranks[block] == rank)
         self.sums = SumsFile(self, disk, mine)
 
@@ -120,7 +127,7 @@ class HaloPainting(RunWriter[HaloLayout]):
         self.check_complete()
         with self.writing(0):
             dead = self.temporary("sums")
-            self._disk.replace(self.ledger.sums_path, dead)
+            self._disk.replace(sums_directory(self.ledger), dead)
             self._disk.remove_tree(dead)
 
 

@@ -149,7 +149,7 @@ class PaintLayout(Layout):
 
     def products(self, place: Path) -> Products:
         """Return the products, by the numbers of their records."""
-        t = (self.tiling.tile,) * 3
+        t = (self.tiling.kept,) * 3
         tiles = Appended(PAINTED, place, "tile", "tiles", self.bricks, t, "c.{}.{}.{}.0.0.0")
         made = (
             Sharded(
@@ -170,7 +170,7 @@ class PaintLayout(Layout):
 
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
         """Return zarr.json by directory, parents first."""
-        t, counts, edge = (self.tiling.tile,) * 3, self.tiling.counts, (self.bricks.edge,) * 3
+        t, counts, edge = (self.tiling.kept,) * 3, self.tiling.counts, (self.bricks.edge,) * 3
         found = {
             tmp / "latents": group_metadata(),
             tmp / PAINTED.name: array_metadata(

@@ -93,7 +93,6 @@ class Ledger:
         self.records_path = self.path / "records"
         self.tmp_path = self.path / "tmp"
         self.lock_path = self.path / "lease.lock"
-        self.sums_path = self.path / "sums"  # of haloes only
 
     def run(self) -> dict[str, Any] | None:
         """run.json; None where no painting was begun, or one was discarded or never fully made."""

@@ -23,7 +23,24 @@ from bigbox.store.layouts import PaintLayout
 from bigbox.store.records import COMPLETE, make_records
 from bigbox.store.run import Begun
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
+from bigbox.store.slots import Array, SlotFile, Tag, directory_of
 from bigbox.store.writer import RunWriter, check_float32
+
+# Folder in the ledger of what ranks have of the noisy field, see `bigbox.store.slots`.
+FIELD = "field"
+
+
+class LatentsFile(SlotFile):
+    """What a rank has on the disk of the noisy field of tiles that are painted together."""
+
+    noun = "latents of tiles"
+
+    def put(self, key: int, tag: Tag, values: Array) -> None:
+        """Take an array that is to leave the memory. What was read and not changed stands there."""
+        if self._has(key, tag):
+            self._aside.add(key)
+        else:
+            super().put(key, tag, values)
 
 
 class Painting(RunWriter[PaintLayout]):
@@ -39,6 +56,22 @@ class Painting(RunWriter[PaintLayout]):
     ) -> None:
         ranks = Assignment(begun.layout.bricks, n_ranks).brick_rank
         super().__init__(box, begun, rank, ranks, disk)
+        self._slots: LatentsFile | None = None
+
+    def slots(self, shape: tuple[int, ...], bits: int) -> LatentsFile:
+        """Return a place on the disk for float32 arrays of tiles, with tags of so many bits."""
+        if self._slots is None:
+            directory = directory_of(self.ledger, FIELD)
+            with self.writing(0):
+                self._disk.make_dir(directory)
+            self._slots = LatentsFile(self, self._disk, directory, shape, "<f4", bits)
+        return self._slots
+
+    def close(self) -> None:
+        """Close every file and let go of the lease."""
+        if self._slots is not None:
+            self._slots.close()
+        super().close()
 
     def commit_tiles(self, tiles: npt.ArrayLike, fields: Float) -> None:
         """Store painted tiles for good: they are done when this returns.
@@ -137,6 +170,10 @@ class Painting(RunWriter[PaintLayout]):
                 for name in os.listdir(place):
                     if name.startswith("c."):
                         self._disk.unlink(place / name)
+            if (field := directory_of(self.ledger, FIELD)).exists():
+                dead = self.temporary("field")
+                self._disk.replace(field, dead)
+                self._disk.remove_tree(dead)
             self._record(make_records(COMPLETE, self.epoch, 0))
 
     def drop_latents(self) -> None:

@@ -279,7 +279,7 @@ def refuse_others(place: Path, arrays: Sequence[str]) -> None:
 def put_aside(disk: Disk, place: Path, arrays: Iterable[str], ledger: Ledger, epoch: int) -> None:
     """Take the painting out of the box by renames."""
     aside = ledger.tmp_of(epoch)
-    ours = (ledger.path / "run.json", ledger.path / "sums")
+    ours = (ledger.path / name for name in ("run.json", "sums", "field"))
     for path in (*(place / name for name in arrays), *ours):
         with suppress(FileNotFoundError):
             disk.replace(path, aside / f"old-{path.name}")

@@ -13,8 +13,15 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from bigbox.diffusion.overlap import overlap_method
 from bigbox.noise import Purpose, normal
-from bigbox.painters.base import TileBatch, check_batch, paste_known, unknown_slices
+from bigbox.painters.base import (
+    StepBatch,
+    TileBatch,
+    check_batch,
+    paste_known,
+    unknown_slices,
+)
 from bigbox.painters.settings import HaloSettings, PainterSettings
 
 MEAN_MK = 0.05  # T_b where the matter density is its mean
@@ -34,6 +41,7 @@ class TrivialPainter:
     realization: int = 0
     tile: int = 32
     latents: int = 0  # steps stored, as by the latents method
+    steps: int = 0  # that a tile takes where all are painted together; 0: they are not
     seconds_per_tile: float = 0.0  # at least: paint() sleeps
     streams: int = 1
     full_speed_streams: int = 1
@@ -47,7 +55,9 @@ class TrivialPainter:
     @classmethod
     def from_settings(cls, settings: PainterSettings) -> Self:
         """Return the painter of these settings."""
-        return cls(latents=settings.fields - 1, **settings.of(cls))
+        together = overlap_method(settings.overlap_method).together
+        steps = {"steps": settings.calls if together else 0}
+        return cls(latents=settings.fields - 1, **settings.of(cls) | steps)
 
     @property
     def fields(self) -> int:
@@ -64,6 +74,7 @@ class TrivialPainter:
             "tile": self.tile,
             "box_shape": list(self.box_shape),
             "latents": self.latents,
+            **({"steps": self.steps} if self.steps else {}),
         }
 
     def paint(self, batch: TileBatch) -> np.ndarray:
@@ -84,6 +95,30 @@ class TrivialPainter:
             painted[field] = noise + echo(batch.known[b, field], batch.width[b])
         painted[0] = self._signal(batch.inputs[b]) + np.float32(NOISE_MK) * painted[0]
         return paste_known(painted, batch.known[b], batch.width[b])
+
+    def advance(self, batch: StepBatch) -> np.ndarray:
+        """Return z at step - 1, T_b in mK at the last, and x0: float32 (B, 2, t, t, t).
+
+        Both depend on every bit of the field under the tile.
+        """
+        start = time.perf_counter()
+        check_batch(self, batch)
+        result = np.empty((len(batch), 2, *batch.z.shape[1:]), np.float32)
+        for row, origin, inputs, z, previous, step in zip(
+            result, batch.origin, batch.inputs, batch.z, batch.previous, batch.step.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            key = (self.seed, self.realization, Purpose.PAINT, step)
+            noise = normal(*key, origin, z.shape, self.box_shape)
+            if step == self.steps:
+                z, previous = noise, np.float32(0) * noise
+            signal, told = self._signal(inputs), echo(z)
+            row[1] = z / 4 + told
+            row[0] = z / 2 + previous / 4 + noise / 4 + signal + told
+            if step == 1:
+                row[0] = signal + np.float32(NOISE_MK) * row[0]
+        _sleep_until(start + self.seconds_per_tile * len(batch) / self.steps)
+        return result
 
     def _signal(self, inputs: np.ndarray) -> np.ndarray:
         return np.float32(MEAN_MK / 7) * with_faces(inputs[0])
@@ -178,13 +213,15 @@ def with_faces(dm: np.ndarray) -> np.ndarray:
     return total
 
 
-def echo(known: np.ndarray, width: np.ndarray) -> np.float32:
+def echo(known: np.ndarray, width: np.ndarray | None = None) -> np.float32:
     """Return a number in [0, 1) that changes with any bit of the known voxels and their places.
 
-    known: float32 (t, t, t); width: (3, 2). Integer arithmetic: no order of summation to depend on.
+    known: float32 (t, t, t); width: (3, 2), None where all are known. Integer arithmetic: no order
+    of summation to depend on.
     """
     bits = np.ascontiguousarray(known).view(np.uint32).astype(np.uint64)
-    bits[unknown_slices(width, known.shape[0])] = 0
+    if width is not None:
+        bits[unknown_slices(width, known.shape[0])] = 0
     places = np.arange(1, 2 * bits.size, 2, dtype=np.uint64).reshape(bits.shape)
     bits *= places
     total = np.uint64(bits.sum(dtype=np.uint64))

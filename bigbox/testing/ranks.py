@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
@@ -48,7 +49,9 @@ class Inline(Threads):
         """Return: no job runs."""
 
 
-LIMITS = Limits(overlap_bytes=1 << 20, sum_bytes=1 << 20, seconds_between_saves=1e9)
+LIMITS = Limits(
+    overlap_bytes=1 << 20, sum_bytes=1 << 20, latent_bytes=1 << 20, seconds_between_saves=1e9
+)
 
 
 def spec_of(
@@ -80,7 +83,8 @@ def spec_of(
     if haloes is not None:
         windows = Windows(tiling.shape, haloes.window, haloes.stride, block)
         halo_layout = HaloLayout.new(windows, haloes.channels, shard_edge)
-    return PaintSpec(layout, painter, haloes, halo_layout, batch, colouring)
+    task = overlap_method("joint" if tiling.halved else "conditioned").task
+    return PaintSpec(layout, painter, haloes, halo_layout, batch, colouring, task)
 
 
 class Post:

@@ -28,6 +28,7 @@ from bigbox.testing.painters import TrivialPainter
 from bigbox.testing.ranks import LIMITS, paint_in_process, spec_of
 from bigbox.testing.strategies import PERIODIC, faults, tilings
 from tests.boxes import scratch
+from tests.reference.joint import paint_jointly
 from tests.reference.painting import paint_by_stages
 
 
@@ -36,13 +37,17 @@ def density(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def painter_of(tiling: Tiling, latents: int) -> TrivialPainter:
-    return TrivialPainter(seed=1, box_shape=tiling.shape, tile=tiling.tile, latents=latents)
+    steps = STEPS if tiling.halved else 0
+    shape, tile = tiling.shape, tiling.tile
+    return TrivialPainter(seed=1, box_shape=shape, tile=tile, latents=latents, steps=steps)
 
 
 @lru_cache(maxsize=256)
 def truth(tiling: Tiling, latents: int) -> bytes:
-    painter = painter_of(tiling, latents)
-    return paint_by_stages(density(tiling.shape), tiling, painter, "levels").tobytes()
+    painter, dm = painter_of(tiling, latents), density(tiling.shape)
+    if tiling.halved:
+        return paint_jointly(dm, tiling, painter).tobytes()
+    return paint_by_stages(dm, tiling, painter, "levels").tobytes()
 
 
 class Story:
@@ -55,9 +60,7 @@ class Story:
         self.rng = random.Random(seed)
         box = Box.create(self.path, tiling.shape, [float(n) for n in tiling.shape], 0.0)
         box.create_array("dm")[...] = density(tiling.shape)
-        self.painter = TrivialPainter(
-            seed=1, box_shape=tiling.shape, tile=tiling.tile, latents=latents
-        )
+        self.painter = painter_of(tiling, latents)
 
     def run(self, at: int, mode: str, n_ranks: int = 0) -> bool:
         """A run with a fault at operation `at` (0: none); whether it came to its end."""
@@ -83,7 +86,11 @@ class Story:
                 rng=np.random.default_rng(rng.randrange(2**32)),
                 disk=disk,
                 on_message=on_message,
-                limits=replace(LIMITS, overlap_bytes=rng.choice([0, 500, 1 << 20])),
+                limits=replace(
+                    LIMITS,
+                    overlap_bytes=rng.choice([0, 500, 1 << 20]),
+                    latent_bytes=rng.choice([0, 9000, 1 << 20]),
+                ),
             )
             return True
         except Killed:
@@ -97,11 +104,14 @@ class Story:
     def check(self, limit: int) -> None:
         """T_b is that of the reference; no run lost more than what it had in flight."""
         assert Box.open(self.path).array("tb")[...].tobytes() == truth(self.tiling, self.latents)
+        if self.tiling.halved:  # nothing of a tile is safe before its last step
+            return
         for run in status(Box.open(self.path))["runs"]:
             in_flight = (1 + Task.stores_waiting) * run["n_ranks"] * limit
             assert run["tiles_begun"] - run["tiles"] <= in_flight
 
 
+STEPS = 3
 any_faults = given(
     tiling=tilings(tile=(4, 6), overlap=(1, 2), periodic=PERIODIC, largest=13, tiles=(1, 36)),
     edge=st.integers(1, 2),
@@ -132,6 +142,39 @@ def test_a_few_boxes_any_ranks_any_faults(tiling, edge, latents, faults, seed) -
 @any_faults
 def test_any_box_any_ranks_any_faults(tiling, edge, latents, faults, seed) -> None:
     survive(tiling, edge, latents, faults, seed)
+
+
+joint_faults = given(
+    shape=st.tuples(*[st.integers(6, 13)] * 3),
+    margin=st.integers(1, 2),
+    edge=st.integers(1, 2),
+    faults=faults(),
+    seed=st.integers(0, 2**31),
+)
+
+
+def survive_together(shape, margin: int, edge: int, faults: list, seed: int) -> None:
+    tiling = Tiling(shape, 6, 2 * margin, halved=True)
+    operations = 90 + 11 * tiling.size * STEPS
+    with scratch() as folder:
+        story = Story(folder / "s", tiling, edge, 0, seed)
+        struck = [not story.run(1 + int(at * operations / 1000), mode) for at, mode in faults]
+        assert story.run(0, "kill"), "the last run has no fault"
+        story.check(limit=5)
+        worked(any(struck))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@joint_faults
+def test_a_few_boxes_painted_together(shape, margin, edge, faults, seed) -> None:
+    survive_together(shape, margin, edge, faults, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@joint_faults
+def test_any_box_painted_together(shape, margin, edge, faults, seed) -> None:
+    survive_together(shape, margin, edge, faults, seed)
 
 
 @pytest.mark.slow

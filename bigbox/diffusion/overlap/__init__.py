@@ -20,8 +20,17 @@ from pkgutil import iter_modules
 from bigbox.diffusion.overlap.base import Known, OverlapMethod
 from bigbox.errors import BadInput
 from bigbox.extensions import installed, load, load_installed
+from bigbox.names import DEFAULT_MARGIN, DEFAULT_OVERLAP, DEFAULT_OVERLAP_METHOD
+from bigbox.scheduler.tiling import Tiling
 
-__all__ = ["Known", "OverlapMethod", "overlap_help", "overlap_method", "overlap_methods"]
+__all__ = [
+    "Known",
+    "OverlapMethod",
+    "overlap_help",
+    "overlap_method",
+    "overlap_methods",
+    "tiling_for",
+]
 
 GROUP = "bigbox.overlap_methods"
 
@@ -33,8 +42,9 @@ def _own() -> dict[str, type[OverlapMethod]]:
 
 
 def overlap_methods() -> tuple[str, ...]:
-    """Return the names that the command line offers."""
+    """Return the names that the command line offers, the default first."""
     offered = [name for name, method in _own().items() if method.offered]
+    offered.sort(key=lambda name: name != DEFAULT_OVERLAP_METHOD)
     return (*offered, *(name for name in installed(GROUP) if name not in offered))
 
 
@@ -51,3 +61,33 @@ def overlap_method(name: str) -> type[OverlapMethod]:
         offered = ", ".join(overlap_methods())
         raise BadInput(f"overlap method: {name!r} is not one of {offered}")
     return method
+
+
+def tiling_for(
+    name: str,
+    shape: tuple[int, int, int],
+    tile: int = 32,
+    overlap: int | None = None,
+    margin: int | None = None,
+) -> Tiling:
+    """Cut a periodic box of `shape` voxels as an overlap method wants it.
+
+    overlap: least voxels that two tiles share; margin: voxels at each face of a tile that are a
+    neighbour's, where all tiles go together. None: the default.
+
+    Raises
+    ------
+    BadInput
+        An option that the method does not take.
+    TilingError
+        A box that cannot be cut so.
+    """
+    together = overlap_method(name).together
+    if together and overlap is not None:
+        raise BadInput(f"overlap: tiles of method {name} have a --margin, leave out --overlap")
+    if not together and margin is not None:
+        raise BadInput(f"margin: tiles of method {name} have an --overlap, leave out --margin")
+    if together:
+        shared = 2 * (DEFAULT_MARGIN if margin is None else margin)
+        return Tiling(shape, tile, shared, halved=True)
+    return Tiling(shape, tile, DEFAULT_OVERLAP if overlap is None else overlap)

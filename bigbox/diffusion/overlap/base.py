@@ -52,6 +52,9 @@ class OverlapMethod:
     offered: ClassVar[bool] = True  # on the command line
     stores_latents: ClassVar[bool] = False  # z of the steps 1 .. T - 1, for later tiles
     task: ClassVar[str] = "bigbox.engine.tiles:TileTask"  # what the engine works through
+    # Whether all tiles go step by step together, each with a core of its own; else one after the
+    # other, and the first to paint a voxel has it.
+    together: ClassVar[bool] = False
 
     known: Known  # of the batch, whether it is shown or not
     schedule: Schedule
