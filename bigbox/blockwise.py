@@ -1,6 +1,6 @@
 """Map a function over blocks on dask, in memory that does not grow with their number.
 
-items    0 1 2 3 | 4 5 6 7 | 8 9 ...     at most `in_flight` are given to dask at a time,
+items    0 1 2 3 | 4 5 6 7 | 8 9 ...     a few for each thread are given to dask at a time,
 threads  a b a b | ...                   at most `workers` are worked on at once
 results  0 1 2 3   4 5 6 7   8 9 ...     in the order of the items
 """
@@ -24,36 +24,22 @@ from bigbox.errors import BadInput
 Result = TypeVar("Result")
 Region = tuple[slice, ...]
 
+COPIES = 4  # of a block in work: as read, as decoded, as encoded, and the codec's own
 PER_WORKER = 16  # tasks given to dask for each thread: few enough to hold, enough to keep it busy
 
 
 def map_blocks(
-    function: Callable[[Any], Result],
-    items: Iterable[Any],
-    *,
-    workers: int | None = None,
-    in_flight: int | None = None,
+    function: Callable[[Any], Result], items: Iterable[Any], *, workers: int | None = None
 ) -> Iterator[Result]:
     """Yield function(item) of every item, in order, from dask's threads.
 
     Where a `dask.distributed` client is current, its workers take the place of the threads: then
     the function and the items must be such as can be pickled. A dask collection among the items is
-    computed first.
+    computed first. Items are taken as they are needed.
 
-    Parameters
-    ----------
-    function : Called once with each item.
-    items : Taken as they are needed.
-    workers : Threads; by default the cores that this process may use. With one, no thread is
-        started.
-    in_flight : Most items whose results are waited for or not yet taken; by default 16 for each
-        thread.
-
-    Raises
-    ------
-    Exception
-        The first that the function raises. No further items are begun, and no thread of this
-        process is still at work.
+    workers: threads, by default the cores that this process may use. With one, no thread is
+    started. Raises the first exception that the function raises: no further items are begun, and
+    no thread of this process is still at work.
     """
     import dask
 
@@ -62,8 +48,21 @@ def map_blocks(
     todo = iter(items)
     with ExitStack() as stack:
         scheduler = _scheduler(threads, stack)
-        while batch := list(itertools.islice(todo, in_flight or PER_WORKER * threads)):
+        while batch := list(itertools.islice(todo, PER_WORKER * threads)):
             yield from dask.compute(*map(task, batch), **scheduler)
+
+
+def workers(each: int, memory: int) -> int:
+    """Return how many blocks of so many bytes are in work at once: one for a core, as fit."""
+    return max(1, min(len(os.sched_getaffinity(0)), memory // each))
+
+
+def map_regions(
+    function: Callable[[Region], Result], parts: Sequence[Region], memory: int
+) -> Iterator[Result]:
+    """Do the same with regions of an array in float32, each held COPIES times while in work."""
+    each = 4 * COPIES * max(map(size, parts))
+    return map_blocks(function, parts, workers=workers(each, memory))
 
 
 def _scheduler(threads: int, stack: ExitStack) -> dict[str, Any]:

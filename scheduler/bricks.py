@@ -105,18 +105,13 @@ class Bricks(Grid, Generic[CellsT]):
         """Place of each tile in its brick, C order in edge^3: (M,) -> int64 (M,)."""
         return self.cell(tiles) % self.slots
 
-    def tile_at(self, bricks: ArrayLike, slots: ArrayLike) -> Ints:
-        """Return the tile at a slot of a brick: int64, broadcast; -1 where there is none."""
-        at = self.coords(bricks) * self.edge
-        at = at + np.stack(np.unravel_index(np.asarray(slots), (self.edge,) * 3), axis=-1)
-        nx, ny, nz = self.grid.counts
-        tile = (at[..., 0] * ny + at[..., 1]) * nz + at[..., 2]
-        return np.where((at < (nx, ny, nz)).all(axis=-1), tile, -1)
-
     def tiles(self, bricks: ArrayLike) -> Ints:
         """Return the tiles of one brick or of several, each in order of its slots, int64."""
-        found = self.tile_at(np.asarray(bricks)[..., None], np.arange(self.slots))
-        return found[found >= 0]
+        at = self.coords(bricks)[..., None, :] * self.edge
+        at = at + np.stack(np.unravel_index(np.arange(self.slots), (self.edge,) * 3), axis=-1)
+        nx, ny, nz = self.grid.counts
+        tile = (at[..., 0] * ny + at[..., 1]) * nz + at[..., 2]
+        return tile[(at < (nx, ny, nz)).all(axis=-1)]
 
     def tile_counts(self) -> Ints:
         """Return the number of tiles in every brick, int64[size]."""

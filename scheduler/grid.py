@@ -227,11 +227,6 @@ class Grid:
         """Cut a box of `shape` voxels into cubes of `edge`; the box's end cuts the last ones."""
         return Grid(triple(Cover.regular(n, edge) for n in shape))
 
-    @staticmethod
-    def cutout(shape: Triple, origin: Triple, edges: Triple) -> Grid:
-        """Make a grid of one item: `edges` voxels from `origin` on."""
-        return Grid(triple(map(Cover.equal, shape, origin, edges)))
-
     @cached_property
     def counts(self) -> Triple:
         """Number of items on x, y, z."""

@@ -44,7 +44,7 @@ from bigbox.scheduler.tables import tables_of
 WAITING, READY, IN_FLIGHT, DONE = range(4)
 STATES = ("waiting", "ready", "in flight", "done")
 
-# Up to so many tiles of "levels", plain Python is faster than the fixed cost of numpy's calls.
+# Up to so many tiles, plain Python is faster than the fixed cost of numpy's calls.
 FEW = 24
 
 # A rank of so many tiles or fewer takes them as one brick; their overlaps are some 50 MB.
@@ -80,7 +80,7 @@ class Policy:
         self.assignment = assignment
         self.rank = rank
         self._tables = tables_of(assignment, colouring)
-        self._few = FEW if colouring == "levels" else 0
+        self._few = FEW
         self._slots = assignment.bricks.slots
         # Addresses of this rank: [first, first + span).
         start, stop = (int(s) for s in assignment.starts[rank : rank + 2])
@@ -296,7 +296,7 @@ class Policy:
     def _release_one(self, tile: int, cell: int) -> None:
         """Clear the bit of one painted tile in the own tiles that wait for it."""
         place, slots, first, span = self._tables.place, self._slots, self._first, self._span
-        for shift, bit in self._tables.steps_of(tile):
+        for shift, bit in self._tables.steps_of(tile, cell):
             brick, slot = divmod(cell + shift, slots)
             local = place[brick] * slots + slot - first
             if not 0 <= local < span:
@@ -307,10 +307,10 @@ class Policy:
             if not left and self._state[p] == WAITING:
                 self._state[p] = READY
                 self.ready += 1
-                if p >= self._inner:
-                    self._low_inner = min(self._low_inner, p)
-                else:
-                    self._low_awaited = min(self._low_awaited, p)
+                if self._inner <= p < self._low_inner:
+                    self._low_inner = p
+                elif p < self._low_awaited:
+                    self._low_awaited = p
 
     def _release(self, tiles: Ints) -> None:
         """Do the same for many tiles."""

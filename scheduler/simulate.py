@@ -87,10 +87,6 @@ class _Rank:
         self.ahead: tuple[Order, Ints] | None = None
         self.busy = 0.0
 
-    def open_mail(self, now: float) -> None:
-        while self.inbox and self.inbox[0][0] <= now:
-            self.inbox.popleft()[1]()
-
 
 def orders_of(
     assignment: Assignment,
@@ -157,7 +153,8 @@ class Simulation:
             if not ended and rank.painting is not None:
                 continue
             self.now = at
-            rank.open_mail(at)
+            while rank.inbox and rank.inbox[0][0] <= at:
+                rank.inbox.popleft()[1]()
             if ended and rank.painting is not None:
                 (order, units), rank.painting = rank.painting, None
                 outcome = order.done(units)

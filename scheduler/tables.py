@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bigbox.scheduler import stages
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.grid import Ints
-from bigbox.scheduler.stages import (
-    OFFSETS,
-    check_colouring,
-    face_shifts,
-    predecessors,
-    successors,
-)
 
 
 class Tables:
@@ -28,7 +22,7 @@ class Tables:
     """
 
     def __init__(self, assignment: Assignment, colouring: str) -> None:
-        check_colouring(colouring)
+        stages.check_colouring(colouring)
         self.bricks, self.tiling = assignment.bricks, assignment.tiling
         self.colouring = colouring
         self.cell = self.bricks.cell_terms
@@ -36,16 +30,10 @@ class Tables:
         # The bit above those of the 6 or 26 predecessors.
         self.gate = self.wait_type.type(1 << (6 if colouring == "levels" else 26))
         # Per axis (n, 2): shift and bit to the tiles that wait across the two faces; bit 0: none.
-        faces = [self._faces(a) for a in range(3)]
-        self.face_shift = [shift for shift, _ in faces]
-        self.face_bit = [bit for _, bit in faces]
-        self.face_steps = [
-            [
-                tuple((d, b) for d, b in zip(ds, bs, strict=True) if b)
-                for ds, bs in zip(shift.tolist(), bit.tolist(), strict=True)
-            ]
-            for shift, bit in faces
-        ]
+        self.face_shift, self.face_bit = zip(*map(self._faces, range(3)), strict=True)
+        # Tiles of one kind on each axis look alike to those that wait for them.
+        self.kind_lists = self._kinds()
+        self._steps_of_kind: dict[int, tuple[tuple[int, int], ...]] = {}
         self.cell_lists = [c.tolist() for c in self.cell]
         self.place = assignment.place.data
         self.starved = self._starved(assignment)
@@ -63,13 +51,29 @@ class Tables:
         return 16 * per_rank < assignment.counts()
 
     def _faces(self, axis: int) -> tuple[Ints, NDArray[np.uint8]]:
-        cell, steps = self.cell[axis], face_shifts(self.tiling, axis, True)
+        cell, steps = self.cell[axis], stages.face_shifts(self.tiling, axis, True)
         bits = np.where(steps != 0, (2 << 2 * axis, 1 << 2 * axis), 0).astype(np.uint8)
         return cell[np.arange(len(cell))[:, None] + steps] - cell[:, None], bits
 
+    def _kinds(self) -> list[list[int]]:
+        """Return a number for each axis and tile, whose sum over the axes is the tile's kind.
+
+        Of one kind are tiles with the same shifts, overlaps and colours of their neighbours. There
+        are few: a tile in a brick is like the next but one.
+        """
+        found, radix = [], 1
+        for axis, cell in enumerate(self.cell):
+            near = (np.arange(len(cell))[:, None] + (-1, 0, 1)) % len(cell)
+            shift, colour = cell[near] - cell[:, None], self.tiling.colours(axis)[near]
+            looks = np.hstack([shift, colour, stages.overlapping(self.tiling, axis)])
+            kinds, number = np.unique(looks, axis=0, return_inverse=True)
+            found.append((radix * number.ravel()).tolist())
+            radix *= len(kinds)
+        return found
+
     def initial(self, tiles: Ints) -> NDArray[np.unsignedinteger]:
         """One bit for each tile that must be painted first."""
-        before = predecessors(self.tiling, tiles, self.colouring) >= 0
+        before = stages.predecessors(self.tiling, tiles, self.colouring) >= 0
         bits = np.uint32(1) << np.arange(before.shape[1], dtype=np.uint32)
         return np.where(before, bits, 0).sum(axis=1, dtype=np.uint32).astype(self.wait_type)
 
@@ -82,20 +86,26 @@ class Tables:
             shift = np.concatenate([d[i] for d, i in zip(self.face_shift, at, strict=True)], axis=1)
             rows, column = np.nonzero(bit)
             return rows, cell[rows] + shift[rows, column], bit[rows, column]
-        after = successors(self.tiling, tiles, self.colouring)
+        after = stages.successors(self.tiling, tiles, self.colouring)
         rows, column = np.nonzero(after >= 0)
         waiting = after[rows, column]
-        back = (len(OFFSETS) - 1 - column).astype(np.uint32)  # the opposite step
+        back = (len(stages.OFFSETS) - 1 - column).astype(np.uint32)  # the opposite step
         return rows, self.bricks.cell(waiting), np.uint32(1) << back
 
-    def steps_of(self, tile: int) -> Sequence[tuple[int, int]]:
-        """Return shift and bit of the tiles that wait for one tile, of "levels", in plain Python.
+    def steps_of(self, tile: int, cell: int) -> tuple[tuple[int, int], ...]:
+        """Return shift and bit of the tiles that wait for one tile, looked up once for each kind.
 
         It is faster than numpy's fixed cost per call.
         """
         _, ny, nz = self.tiling.counts
-        x, y, z = self.face_steps
-        return x[tile // (ny * nz)] + y[tile // nz % ny] + z[tile % nz]
+        x, y, z = self.kind_lists
+        kind = x[tile // (ny * nz)] + y[tile // nz % ny] + z[tile % nz]
+        try:
+            return self._steps_of_kind[kind]
+        except KeyError:
+            _, waiting, bit = self.steps(np.array([tile]))
+            found = tuple(zip((waiting - cell).tolist(), bit.tolist(), strict=True))
+            return self._steps_of_kind.setdefault(kind, found)
 
     @cached_property
     def _chains(self) -> list[list[tuple[Ints, NDArray[np.bool_]]]]:

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.grid import Cover, Grid, Ints, Meeting, Slices, Triple, triple
+from bigbox.scheduler.grid import Cover, Grid, Ints, Meeting, Triple, triple
 from bigbox.scheduler.tiling import AXES, TilingError
 
 
@@ -105,10 +105,6 @@ class Windows(Grid):
         for origin in self.axes[axis].first.tolist():
             np.add.at(total, (origin + reach) % self.shape[axis], np.asarray(weights, np.int64))
         return total
-
-    def inside(self, block: int) -> Slices:
-        """Return the part of a block that lies in the box, as slices of the block."""
-        return triple(slice(0, n) for n in self.blocks.extent(block))
 
     def describe(self) -> str:
         """Describe the windows in one line for a person."""

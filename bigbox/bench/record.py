@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bigbox.errors import BadInput
+from bigbox.store.durable import DISK
 
 PAINTER = "lodi"  # whose numbers they are
 
@@ -64,11 +65,9 @@ def default_path() -> Path:
 
 def save_speed(speed: Speed, path: Path) -> None:
     """Write the numbers, an older file replaced in one step. Raises BadInput."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(asdict(speed), indent=1))
-        partial.replace(path)
+        DISK.write_atomic(path, json.dumps(asdict(speed), indent=1).encode())
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}; choose another --out") from None
 

@@ -49,7 +49,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2 and one line."""
-        self.exit(2, _line(f"{message} (see {self.prog} --help)") if _first_rank() else None)
+        from bigbox.engine.mpi import launched
+
+        self.exit(2, None if launched()[2] else _line(f"{message} (see {self.prog} --help)"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,9 +103,3 @@ def _parser() -> Parser:
 
 def _line(message: str) -> str:
     return f"bigbox: {' '.join(message.split())}\n"
-
-
-def _first_rank() -> bool:
-    from bigbox.engine.mpi import launched
-
-    return launched()[2] == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from bigbox.cli.values import add_realization, box_path, in_bytes, number
+from bigbox.cli.values import add_box, in_bytes, number, open_box
 
 # Three lines each for those who read the files.
 EXAMPLES = {
@@ -54,8 +54,8 @@ SUMMARY = "arrays as numpy, HDF5 or OME-Zarr files"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_box(parser)
     add: Any = parser.add_argument
-    add("box", metavar="BOX", type=Path, help="the box")
     add("--to", required=True, choices=("npy", "hdf5", "ome-zarr"), help="format")
     arrays = "arrays of the box (default: tb where there is one, else dm)"
     add("--array", nargs="+", metavar="NAME", help=arrays)
@@ -67,16 +67,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--ome-version", choices=("0.5", "0.4"), default="0.5", help=version)
     memory = "memory that the blocks in work may take, GiB (1)"
     add("--memory", type=number(0, above=True), default=1.0, metavar="GIB", help=memory)
-    add_realization(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the files and say where they are."""
     from bigbox.export import export
-    from bigbox.store.box import Box
 
     done = export(
-        Box.open(box_path(options)),
+        open_box(options),
         options.to,
         options.array,
         options.out,

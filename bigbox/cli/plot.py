@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_realization, box_path, number
+from bigbox.cli.values import add_box, number, open_box
 
 TEXT = """\
 Writes a PNG of one slab of the box: the density (1 + delta, logarithmic), the halo channels where
@@ -22,8 +22,8 @@ SUMMARY = "a picture of a slab of input and output"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_box(parser)
     add: Any = parser.add_argument
-    add("box", metavar="BOX", type=Path, help="the box")
     add("--axis", choices=("x", "y", "z"), default="z", help="across which the slab is cut (z)")
     at = "where the slab's middle is, Mpc/h (default: the middle of the box)"
     add("--at", type=number(0), metavar="D", help=at)
@@ -36,14 +36,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     log = "logarithmic colours (default: for dm and halo; T_b is linear in its bulk)"
     add("--log", action="store_true", help=log)
     add("--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles")
-    add_realization(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the picture and say where it is."""
-    from bigbox.store.box import Box
-
-    box = Box.open(box_path(options))
+    box = open_box(options)
     if options.arrays is None:
         box.require("dm")
     from bigbox.analysis.maps.picture import plot

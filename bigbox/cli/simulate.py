@@ -5,14 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bigbox.cli.values import (
-    add_cosmology,
-    add_value,
-    cosmology,
-    in_time,
-    number,
-    whole,
-)
+from bigbox.cli.values import add_cosmology, add_value, cosmology, in_time, number, whole
 
 TEXT = """\
 Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_realization, box_path, in_time
+from bigbox.cli.values import add_box, in_time, open_box
 
 TEXT = """\
 Tells from the ledger how far a painting is: windows and blocks of haloes where bigbox predicts
@@ -27,20 +27,18 @@ SUMMARY = "how far a painting is"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("box", metavar="BOX", type=Path, help="the box")
+    add_box(parser)
     parser.add_argument("--json", action="store_true", help="the same as JSON")
-    add_realization(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the table, or the JSON."""
-    from bigbox.store.box import Box
     from bigbox.store.status import status
 
-    box = Box.open(box_path(options))
+    box = open_box(options)
     found = status(box)
     found["at_work"] = at_work(box.place)
-    print(json.dumps(found, indent=2) if options.json else table(box_path(options), found))
+    print(json.dumps(found, indent=2) if options.json else table(box.place, found))
     return 0
 
 

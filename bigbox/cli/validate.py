@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_realization, box_path, number
+from bigbox.cli.values import add_box, number, open_box
 
 FAILED = 3
 
@@ -39,8 +39,8 @@ SUMMARY = "spectra, seams, distributions; pass or fail"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
+    add_box(parser, "the painted box")
     add: Any = parser.add_argument
-    add("box", metavar="BOX", type=Path, help="the painted box")
     truth = (
         "what the box should be: a box, or an array (.npy, HDF5 file:/name, zarr) of the same grid,"
         " in the same unit"
@@ -78,19 +78,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--memory", type=above, default=1.0, metavar="GIB", help=memory)
     scratch = "folder for 4 bytes a voxel and field, removed afterwards (the system's)"
     add("--scratch", type=Path, metavar="DIR", help=scratch)
-    add_realization(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the report; say pass or fail."""
     from bigbox.analysis.report.page import View
     from bigbox.analysis.report.validate import Limits, validate
-    from bigbox.store.box import Box
 
-    box = Box.open(box_path(options))
+    box = open_box(options)
     out = options.out or box.path.resolve().with_name(f"{box.stem}_validate")
     found = validate(
-        box_path(options),
+        box.place,
         truth=options.truth,
         realizations=options.realizations,
         array=options.array,

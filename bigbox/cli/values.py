@@ -6,7 +6,10 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from bigbox.store.box import Box
 
 _Number = TypeVar("_Number", int, float)
 
@@ -23,8 +26,9 @@ def add_choice(group: Any, flag: str, names: Sequence[str], help: str) -> None:
     group.add_argument(flag, choices=names, help=help, default=names[0])
 
 
-def add_realization(parser: argparse.ArgumentParser) -> None:
-    """Add the option --realization, which `box_path` reads."""
+def add_box(parser: argparse.ArgumentParser, help: str = "the box") -> None:
+    """Add the box and --realization, which `open_box` reads."""
+    parser.add_argument("box", metavar="BOX", type=Path, help=help)
     text = "the tb of this realization (0); BOX/realizations/000R names the same"
     add_value(parser, "--realization", "R", whole(0, 2**16 - 1), text, 0)
 
@@ -56,11 +60,11 @@ def cosmology(options: argparse.Namespace) -> dict[str, float]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def box_path(options: argparse.Namespace) -> Path:
-    """Return the box, or the realization of it that was asked for."""
-    from bigbox.store.box import realization_path
+def open_box(options: argparse.Namespace) -> Box:
+    """Open the box, or the realization of it that was asked for."""
+    from bigbox.store.box import Box, realization_path
 
-    return realization_path(options.box, options.realization)
+    return Box.open(realization_path(options.box, options.realization))
 
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:

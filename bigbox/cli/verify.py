@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from bigbox.cli.values import add_realization, box_path
+from bigbox.cli.values import add_box, open_box
 from bigbox.errors import BadInput
 
 TEXT = """\
@@ -23,21 +22,19 @@ SUMMARY = "every checksum of a box"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
-    parser.add_argument("box", metavar="BOX", type=Path, help="the box")
+    add_box(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="name the damage, but mark nothing in the ledger"
     )
-    add_realization(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Name the damage, one line each, and return exit status 2 where there is any."""
     from bigbox.ingest.check import damaged_inputs
-    from bigbox.store.box import Box
     from bigbox.store.layouts import haloes_of, painting_of
     from bigbox.store.verify import verify
 
-    box = Box.open(box_path(options))
+    box = open_box(options)
     box.require("dm")
     said = [f"{line}; ingest the box again" for line in damaged_inputs(box)]
     damaged, complete, done = bool(said), True, []

@@ -34,13 +34,13 @@ from bigbox.store.haloes import (
     BegunHaloes,
     HaloPainting,
     HaloReader,
-    begin_haloes,
+    HaloStart,
     windows_done,
 )
 from bigbox.store.layouts import HaloLayout, PaintLayout, Recorded, haloes_of, painting_of
 from bigbox.store.lease import LINGER
-from bigbox.store.painting import BegunPainting, Painting, begin_painting
-from bigbox.store.run import Begun, Start, discard
+from bigbox.store.painting import BegunPainting, Painting, PaintStart
+from bigbox.store.run import Begun, discard
 from bigbox.store.shards import DamagedChunk
 
 # What an identity says of the machine: no longer of interest once all is painted.
@@ -128,17 +128,17 @@ def prepare(
         _discard(spec, box, found, discard_halo)
         found = haloes_of(box) if discard_halo else found
     whole = whole_haloes(spec, found)
-    start = Start(box, spec.layout, identity_of(spec, box, whole))
+    start = PaintStart(box, spec.layout, identity_of(spec, box, whole))
     halo_start = None
     if spec.haloes is not None and spec.halo_layout is not None and whole is None:
-        halo_start = Start(box, spec.halo_layout, spec.haloes.identity(), found)
+        halo_start = HaloStart(box, spec.halo_layout, spec.haloes.identity(), found)
         halo_start.check()
     start.check()  # both, so that nothing is written where one of them is refused
     about, haloes = {"n_ranks": n_ranks, "device": device}, None
     if halo_start is not None and spec.haloes is not None:
-        haloes = begin_haloes(halo_start, disk, about, spec.haloes.attributes(), linger)
+        haloes = halo_start.begin(disk, about, spec.haloes.attributes(), linger)
     try:
-        return Prepared(begin_painting(start, disk, about, linger), haloes, whole)
+        return Prepared(start.begin(disk, about, linger=linger), haloes, whole)
     except BaseException:
         _let_go(haloes)
         raise

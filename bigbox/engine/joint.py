@@ -33,7 +33,7 @@ from bigbox.engine.transport import Parcel
 from bigbox.painters.base import StepBatch, StepPainter
 from bigbox.scheduler.grid import Ints, Slices, triple
 from bigbox.scheduler.orders import Mail, Outcome, tile_gate
-from bigbox.scheduler.steps import StepOrder, together_of
+from bigbox.scheduler.steps import Counts, StepOrder, together_of
 from bigbox.store.fields import HALO, PAINTED
 from bigbox.store.saved_field import STOP, SavedField
 from bigbox.store.shards import Float
@@ -214,7 +214,7 @@ class JointTask(Task):
             slice(a, a + n) for a, n in zip(low, self.tiling.owned_grid.extent(tile), strict=True)
         )
 
-    def _goal(self, goals: Ints, begun: Ints | None) -> Goal:
+    def _goal(self, goals: Counts, begun: Counts | None) -> Goal:
         done = 0 if begun is None else int(np.minimum(begun, goals).sum(dtype=np.int64))
         return Goal("step", int(goals.sum(dtype=np.int64)), done, main=True)
 

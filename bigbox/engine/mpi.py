@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from bigbox.engine.transport import SingleRank, Transport
+from bigbox.engine.transport import Transport
 from bigbox.errors import BadInput, BigboxError
 from bigbox.scheduler.tiling import TilingError
 
@@ -65,7 +65,7 @@ class World:
 
     def transport(self) -> Transport:
         """Return the way this world's ranks speak while they paint."""
-        return MpiTransport(self._comm) if self._comm else SingleRank()
+        return MpiTransport(self._comm) if self._comm else Transport()
 
     def gather(self, value: T) -> list[T]:
         """Every rank's value, in rank order, on every rank."""
@@ -158,7 +158,7 @@ def abort_on_error(world: World, what: Callable[[], T]) -> T:
         raise
 
 
-class MpiTransport:
+class MpiTransport(Transport):
     """Blocks of bytes between ranks: synchronous-mode sends, probes that never block.
 
     `Issend` completes only when the receiver has taken the message, so that a rank whose sends

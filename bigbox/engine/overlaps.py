@@ -75,8 +75,7 @@ class Overlaps:
         self._bytes = 0
         self._lock = threading.Lock()
         self._widths = [[w.tolist() for w in tiling.widths(axis)] for axis in range(3)]
-        _, ny, nz = tiling.counts
-        self._strides = (ny * nz, nz, 1)
+        self._strides = tiling.strides
 
     def width(self, tile: int, axis: int, side: int) -> int:
         """Return the voxels that `tile` shares with its neighbour across a face."""

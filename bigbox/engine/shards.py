@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from bigbox.engine.task import Task
 from bigbox.scheduler.grid import Ints, Meeting
 from bigbox.scheduler.orders import MapOrder
+from bigbox.store.cutouts import CutoutReader
 from bigbox.store.fields import PAINTED, TB
 from bigbox.store.shards import Float
 
@@ -53,7 +55,12 @@ class ShardTask(Task):
         shards = self.painting.layout.shards
         origin = shards.origin(shard) - self.margin
         shape = [n + 2 * self.margin for n in shards.extent(shard)]
-        return self.job.reader(self.reads).read(origin.tolist(), shape)
+        return self._reader.read(origin.tolist(), shape)
+
+    @cached_property
+    def _reader(self) -> CutoutReader:
+        """One for all shards: margins lie in chunks of their neighbours."""
+        return self.job.reader(self.reads)
 
     def compute(self, units: Ints, loaded: Any) -> list[Float]:
         """Make shards."""

@@ -17,15 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput, BigboxError
-from bigbox.scheduler.window_order import WindowOrder
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.window_order import Bool, WindowOrder
+from bigbox.store.shards import Float
 
 if TYPE_CHECKING:
     from bigbox.store.saved_sums import SumsFile
     from bigbox.store.slots import Held
-
-Ints = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
-Float = npt.NDArray[np.float32]
 
 SCALE = 1 << 24
 # log10 of (M_sun/h) / (Mpc/h)^3 under which a voxel holds no halo (Mishra, Trotta & Viel 2025
@@ -114,7 +112,7 @@ class Sums:
 
     def density(self, block: int, sums: Ints) -> Float:
         """Return rho_h of a final block, float32 (C, b, b, b), NaN beyond the box's end."""
-        inside = self._windows.inside(block)
+        inside = tuple(slice(0, n) for n in self._windows.blocks.extent(block))
         low = self._windows.blocks.origin(block).tolist()
         x, y, z = (
             cover[a + s.start : a + s.stop]

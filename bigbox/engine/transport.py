@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,43 +70,27 @@ class Message:
         return cls(Kind(kind), task, chunks, Parcel(numbers, data))
 
 
-class Transport(Protocol):
-    """What the engine asks of the way ranks speak. Only the engine's own thread calls it."""
+class Transport:
+    """How ranks speak; here a single one, with nobody to speak to. Only the engine's thread calls.
 
-    rank: int
-    size: int
-
-    def send(self, to: int, block: bytearray) -> None:
-        """Start sending; return at once."""
-
-    def poll(self) -> list[bytearray]:
-        """Return what has arrived since the last call."""
-
-    def sent(self) -> bool:
-        """Return whether every block that was sent has been received."""
-
-    def finished(self) -> bool:
-        """Say that this rank needs nothing more; return True once every rank has said so."""
-
-
-class SingleRank:
-    """The transport of a painting on one rank: nobody to speak to."""
+    Where there are others, a subclass does.
+    """
 
     rank = 0
     size = 1
 
     def send(self, to: int, block: bytearray) -> None:
-        """Refuse: there is nobody."""
+        """Start sending; return at once."""
         raise ValueError(f"rank 0 of 1 cannot send to rank {to}")
 
     def poll(self) -> list[bytearray]:
-        """Return nothing."""
+        """Return what has arrived since the last call."""
         return []
 
     def sent(self) -> bool:
-        """Return True."""
+        """Return whether every block that was sent has been received."""
         return True
 
     def finished(self) -> bool:
-        """Return True."""
+        """Say that this rank needs nothing more; return True once every rank has said so."""
         return True

@@ -24,15 +24,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.engine.progress import Goal
-from bigbox.engine.sums import Bool, Float, Sums
+from bigbox.engine.sums import Sums
 from bigbox.engine.task import Task
 from bigbox.engine.transport import Parcel
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Mail, Outcome
-from bigbox.scheduler.window_order import WindowOrder
+from bigbox.scheduler.window_order import Bool, WindowOrder
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.fields import DM
+from bigbox.store.shards import Float
 
 if TYPE_CHECKING:
     from bigbox.engine.job import Job

@@ -1,4 +1,4 @@
-"""Who does the slow work: threads in a real run, the caller itself in a deterministic test."""
+"""Who does the slow work."""
 
 from __future__ import annotations
 
@@ -35,23 +35,4 @@ class Threads:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class Inline:
-    """Every job runs at once in the caller: the same bytes, and an order that can be repeated."""
-
-    def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Do a job."""
-        future: Future[Any] = Future()
-        try:
-            future.set_result(job(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def wait(self, seconds: float) -> None:
-        """Return: no job runs."""
-
-    def close(self) -> None:
-        """Return: no job runs."""
-
-
-Workers = Threads | Inline
+Workers = Threads  # or what takes their place in a test

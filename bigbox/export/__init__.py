@@ -11,17 +11,15 @@ take at most the memory that the caller states. A format is one file here and on
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bigbox.errors import BadInput
 from bigbox.export.hdf5 import write_hdf5
 from bigbox.export.npy import write_npy
 from bigbox.export.ome import OME_VERSIONS, write_ome
+from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.store.box import Box
 from bigbox.store.dataset import require_whole
 
@@ -94,23 +92,14 @@ def export(
             f"{out}: {to} takes one array a file and {len(groups)} were asked for"
             f" ({' '.join(names)}); leave --out away, or export one at a time"
         )
-    places = [_place(box, group[0], to, out) for group in groups]
-    _check_room(found, places[0], FORMATS[to].growth)
+    places = [new_place(_place(box, group[0], to, out)) for group in groups]
+    size = sum(4 * math.prod(array.shape) for array in found.values())
+    check_room(places[0], "the files need", FORMATS[to].growth * size)
     version = {"ome_version": ome_version} if to == "ome-zarr" else {}
     done = []
     for group, place in zip(groups, places, strict=True):
-        work = place.parent / f".{place.name}.partial-{os.getpid()}"
-        try:
+        with making(place) as work:
             FORMATS[to].write(work, box, {name: found[name] for name in group}, memory, **version)
-            _refuse_taken(place)
-            os.rename(work, place)
-        except OSError as error:
-            raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from None
-        finally:
-            if work.is_dir():
-                shutil.rmtree(work, ignore_errors=True)
-            else:
-                work.unlink(missing_ok=True)
         files = place.rglob("*") if place.is_dir() else [place]
         size = sum(file.stat().st_size for file in files if file.is_file())
         done.append(Exported(place, tuple(group), size))
@@ -118,28 +107,5 @@ def export(
 
 
 def _place(box: Box, name: str, to: str, out: str | Path | None) -> Path:
-    if out is None:
-        place = box.path.resolve().with_name(box.stem + FORMATS[to].end.format(name))
-    else:
-        place = Path(os.path.abspath(out))
-    _refuse_taken(place)
-    if not place.parent.is_dir():
-        raise BadInput(f"{place}: there is no folder {place.parent}; make it first")
-    if not os.access(place.parent, os.W_OK):
-        raise BadInput(f"{place}: the folder {place.parent} is read-only; choose another: --out")
-    return place
-
-
-def _refuse_taken(place: Path) -> None:
-    if os.path.lexists(place):
-        raise BadInput(f"{place}: exists already; remove it, or choose another name: --out")
-
-
-def _check_room(found: dict[str, Any], place: Path, growth: float) -> None:
-    need = growth * sum(4 * math.prod(array.shape) for array in found.values())
-    free = shutil.disk_usage(place.parent).free
-    if need > free:
-        raise BadInput(
-            f"{place}: needs {need / 1e9:.1f} GB and {place.parent} has {free / 1e9:.1f} GB free:"
-            " choose another folder with --out, or make room"
-        )
+    beside = box.path.resolve().with_name(box.stem + FORMATS[to].end.format(name))
+    return beside if out is None else Path(out)

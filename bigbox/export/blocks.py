@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from bigbox.blockwise import Region, map_blocks, regions, size
-
-COPIES = 4  # of a block in work: as read, as decoded, as encoded, and the codec's own
+from bigbox.blockwise import COPIES, Region, map_regions, regions
 
 
 def chunk_edges(array: Any) -> tuple[int, ...]:
@@ -19,13 +16,6 @@ def chunk_edges(array: Any) -> tuple[int, ...]:
 
 def for_each_block(array: Any, memory: int, work: Callable[[Region], None]) -> None:
     """Run `work` over regions of whole chunks of an array."""
-    for_each(
-        list(regions(array.shape, chunk_edges(array), memory // (2 * COPIES * 4))), memory, work
-    )
-
-
-def for_each(parts: Sequence[Region], memory: int, work: Callable[[Region], None]) -> None:
-    """Run `work` over regions."""
-    fit = memory // (COPIES * 4 * max(map(size, parts)))
-    for _ in map_blocks(work, parts, workers=max(1, min(len(os.sched_getaffinity(0)), fit))):
+    parts = list(regions(array.shape, chunk_edges(array), memory // (2 * COPIES * 4)))
+    for _ in map_regions(work, parts, memory):
         pass

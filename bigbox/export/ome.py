@@ -11,8 +11,7 @@ import zarr
 from numpy.typing import NDArray
 
 import bigbox
-from bigbox.blockwise import Region, read_block, regions
-from bigbox.export.blocks import for_each
+from bigbox.blockwise import Region, map_regions, read_block, regions
 from bigbox.store.box import Box
 from bigbox.store.fields import AXES
 
@@ -74,7 +73,8 @@ def _fill_level(source: Any, level: Any, shard: tuple[int, ...], halve: bool, me
             out[piece] = mean_of_eight(read_block(source, finer, source.store_path.store.root))
         level[part] = out
 
-    for_each(list(regions(level.shape, shard, 0)), memory, fill)
+    for _ in map_regions(fill, list(regions(level.shape, shard, 0)), memory):
+        pass
 
 
 def mean_of_eight(block: NDArray[np.float32]) -> NDArray[np.float32]:

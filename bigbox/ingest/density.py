@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 import bigbox
-from bigbox.blockwise import map_blocks
+from bigbox.blockwise import map_blocks, workers
 from bigbox.errors import BadInput
 from bigbox.ingest.ingested import Ingested
 from bigbox.ingest.sanity import tile_warnings
-from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers
+from bigbox.ingest.shards import MEMORY, Sums, shard_grid
 from bigbox.ingest.sources import GridSource, open_source
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.physics.cosmology import PARAMETERS, Cosmology

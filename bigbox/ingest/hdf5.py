@@ -117,7 +117,8 @@ def files_of_run(
     files = [path for path, why in faults.items() if not why]
     if not files:
         raise BadInput(f"{given[0]}: no {what} (an HDF5 file with {content}) is there")
-    names = sorted({_stem(p) for p in files})
+    # What the files of one have in common: folder and name.
+    names = sorted({str(p.with_name(m[1][:-1] if (m := _match(p)) else p.stem)) for p in files})
     if len(names) > 1:
         raise BadInput(
             f"{given[0]}: holds {len(names)} {what}s ({', '.join(Path(n).name for n in names)}); "
@@ -153,9 +154,3 @@ def names(files: Sequence[Path]) -> str:
 
 def _match(path: Path) -> re.Match[str] | None:
     return re.match(r"(.*\.)(\d+)(\.(?:hdf5|h5))$", path.name)
-
-
-def _stem(path: Path) -> str:
-    """Return what the files of one snapshot or catalogue have in common: folder and name."""
-    match = _match(path)
-    return str(path.with_name(match[1].rstrip(".") if match else path.stem))

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import bigbox
-from bigbox.blockwise import map_blocks
+from bigbox.blockwise import map_blocks, workers
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType, open_catalogue
 from bigbox.ingest.hydrogen import Hydrogen, of_gas, of_haloes
 from bigbox.ingest.ingested import HaloChannel, IngestedSnapshot
 from bigbox.ingest.sanity import check_haloes, check_mass, tile_warnings
-from bigbox.ingest.shards import MEMORY, Sums, shard_grid, workers
+from bigbox.ingest.shards import MEMORY, Sums, shard_grid
 from bigbox.ingest.snapshot import DARK, Chunk, Points, Snapshot, check_dark_matter
 from bigbox.ingest.sorted_points import SortedPoints, sorted_bytes
 from bigbox.ingest.sources import open_snapshot

@@ -6,7 +6,6 @@ Every shard has one writer and is written once and whole.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,8 +52,3 @@ def shard_grid(shape: tuple[int, ...], channels: int | None = None) -> Grid:
     edges = field_chunks(shape, channels)[1][-3:]
     x, y, z = (Cover.regular(n, edge) for n, edge in zip(shape, edges, strict=True))
     return Grid((x, y, z))
-
-
-def workers(each: int, memory: int) -> int:
-    """Return how many blocks of so many bytes are in work at once: one for a core, as fit."""
-    return max(1, min(len(os.sched_getaffinity(0)), memory // each))

@@ -2,7 +2,8 @@
 
     .box.zarr.ingest-node7-4711
 
-holds box.zarr while process 4711 of the machine node7 makes it. `bigbox simulate` does the same.
+holds box.zarr while process 4711 of the machine node7 makes it. `bigbox simulate` and
+`bigbox export` do the same.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def new_place(box: Path) -> Path:
             LOG.warning("%s: of an ingest on %s; remove it if that has been killed", folder, host)
         # Of this very process: one of the same number before it, as containers have them.
         elif process == os.getpid() or not psutil.pid_exists(process):
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
             LOG.warning("%s: removed; a killed ingest had left it", folder)
     return place
 
@@ -68,7 +69,7 @@ def check_room(place: Path, needs: str, need: float, meanwhile: float = 0.0) -> 
 
 @contextmanager
 def making(place: Path) -> Iterator[Path]:
-    """Yield the folder in which to make the box; then make it durable and rename it to ``place``.
+    """Yield where to make the box or file; then make it durable and rename it to ``place``.
 
     On any error, and on SIGTERM, nothing is left behind. Raises BadInput for what the disk refuses.
     """
@@ -85,7 +86,7 @@ def making(place: Path) -> Iterator[Path]:
     except OSError as error:
         raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from None
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        _remove(work)
 
 
 @contextmanager
@@ -107,6 +108,13 @@ def _stoppable(place: Path) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _remove(work: Path) -> None:
+    if work.is_dir():
+        shutil.rmtree(work, ignore_errors=True)
+    else:
+        work.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 import zarr
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.grid import triple
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, HALO, field_of, is_of_realization
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
@@ -57,10 +58,8 @@ class Box:
         self.place = realization_path(path, realization)
         self.mode = mode
         self.attributes = dict(attributes)
-        shape = tuple(int(n) for n in attributes["shape"])
-        size = tuple(float(s) for s in attributes["box_size"])
-        self.shape: tuple[int, int, int] = (shape[0], shape[1], shape[2])
-        self.box_size: tuple[float, float, float] = (size[0], size[1], size[2])
+        self.shape: tuple[int, int, int] = triple(map(int, attributes["shape"]))
+        self.box_size: tuple[float, float, float] = triple(map(float, attributes["box_size"]))
         self.redshift = float(attributes["redshift"])
 
     @classmethod
@@ -83,7 +82,8 @@ class Box:
         """
         path = Path(path)
         voxels = _three_sizes(path, shape)
-        size = _three_lengths(path, voxels, box_size)
+        size = sides_of(voxels, box_size)
+        _check_cubic(path, voxels, size)
         if not math.isfinite(redshift) or redshift < 0:
             raise BadInput(f"{path}: redshift {redshift} must be a finite number of at least 0")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -272,15 +272,25 @@ def _realization_named(path: Path) -> tuple[Path, int] | None:
     return path.parent.parent, int(path.name)
 
 
+def make_group(disk: Disk, place: Path, *inside: Path) -> None:
+    """Make a group, and directories inside it, where it is not yet; others may do so as well."""
+    if (place / "zarr.json").exists():
+        return
+    with explained(place):
+        for path in (place, *inside):
+            disk.make_dir(path)
+        # A group, so that zarr and xarray pass over it without a warning; last, so that all is
+        # there.
+        disk.write_atomic(place / "zarr.json", group_metadata(), own_name(place))
+
+
 def make_realization(disk: Disk, box: Box) -> None:
     """Make the group of the box's realization where it is not there yet."""
     if not box.realization or (box.place / "zarr.json").exists():
         return
+    make_group(disk, box.place.parent)
     with explained(box.place):
-        for place in (box.place.parent, box.place):
-            disk.make_dir(place)
-        if not (box.place.parent / "zarr.json").exists():
-            disk.write_atomic(box.place.parent / "zarr.json", group_metadata(), own_name(box.place))
+        disk.make_dir(box.place)
         for axis, name in enumerate(AXES):
             _write_coordinate(disk, box.place / name, name, box.shape[axis], box.box_size[axis])
         about = {
@@ -312,22 +322,16 @@ def _three_sizes(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
         raise BadInput(f"{path}: shape {sizes} has {len(sizes)} axes, a box has 3")
     if min(sizes) < 1:
         raise BadInput(f"{path}: shape {sizes} has an axis of less than one voxel")
-    return sizes[0], sizes[1], sizes[2]
+    return triple(sizes)
 
 
-def _three_lengths(
-    path: Path, shape: tuple[int, int, int], box_size: float | Sequence[float]
-) -> tuple[float, float, float]:
+def sides_of(shape: Sequence[int], box_size: float | Sequence[float]) -> tuple[float, float, float]:
+    """Return the sides of a box, Mpc/h: one number is the x axis of a box of cubic voxels."""
     if isinstance(box_size, (int, float)):
-        # One number means the x axis; the voxels are cubic.
-        lengths = tuple(float(box_size) * n / shape[0] for n in shape)
-    else:
-        lengths = tuple(float(s) for s in box_size)
-    if len(lengths) != 3 or not all(math.isfinite(s) and s > 0 for s in lengths):
-        raise BadInput(f"{path}: box size {box_size} must be one or three lengths > 0 in Mpc/h")
-    size = (lengths[0], lengths[1], lengths[2])
-    _check_cubic(path, shape, size)
-    return size
+        box_size = [float(box_size) * n / shape[0] for n in shape]
+    if len(box_size) != 3 or not all(math.isfinite(s) and s > 0 for s in box_size):
+        raise BadInput(f"box size {box_size}: must be one or three lengths > 0 in Mpc/h")
+    return triple(map(float, box_size))
 
 
 def _check_cubic(path: Path, shape: Sequence[int], size: Sequence[float]) -> None:

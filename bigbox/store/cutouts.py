@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import tensorstore
 import zarr
 
 from bigbox.errors import BadInput
-from bigbox.scheduler.grid import Cover
-
-Float = npt.NDArray[np.float32]
+from bigbox.scheduler.grid import Cover, Slices
+from bigbox.store.shards import Float
 
 
 class CutoutReader:
@@ -56,22 +54,8 @@ class CutoutReader:
         Raises BadInput naming the array and the chunk where a chunk's checksum is wrong, or where
         it holds a value that is not finite: so zarr reads what was never written, or is lost.
         """
-        wanted = [(int(low), int(low) + int(n)) for low, n in zip(origin, shape, strict=True)]
-        inside = [
-            (low, high) if periodic else (min(max(low, 0), size - 1), min(max(high, 1), size))
-            for (low, high), periodic, size in zip(wanted, self._periodic, self.shape, strict=True)
-        ]
-        out = np.empty(self._lead + tuple(b - a for a, b in inside), np.float32)
-        axes = (
-            Cover.equal(size, low, high - low).pieces(0, chunks)
-            for size, (low, high), chunks in zip(self.shape, inside, self._chunks, strict=True)
-        )
-        for (i, xt, xs), (j, yt, ys), (k, zt, zs) in product(*axes):
-            out[..., xt, yt, zt] = self._block((i, j, k))[..., xs, ys, zs]
-        for axis, (whole, (low, high)) in enumerate(zip(wanted, inside, strict=True), start=-3):
-            if whole != (low, high):  # the voxel at the edge is repeated
-                out = out.take(np.clip(np.arange(*whole), low, high - 1) - low, axis)
-        return out
+        piece = lambda key, at: self._block(key)[(..., *at)]  # noqa: E731
+        return read_cutout(piece, self._chunks, self._periodic, origin, shape, self._lead)
 
     def _block(self, key: tuple[int, ...]) -> Float:
         with self._lock:
@@ -106,6 +90,36 @@ class CutoutReader:
             f"{self._array.store_path}: chunk {key} (voxels from {(x.start, y.start, z.start)}) is"
             f" damaged or missing: {why}; ingest the array again, or restore the file"
         ) from cause
+
+
+def read_cutout(
+    piece: Callable[[tuple[int, ...], Slices], Float],
+    chunks: Sequence[Cover],
+    periodic: Sequence[bool],
+    origin: Sequence[int],
+    shape: Sequence[int],
+    lead: tuple[int, ...] = (),
+) -> Float:
+    """Put a cut-out together, wrapped or with the voxels at open edges repeated.
+
+    piece: returns voxels of a chunk, given as slices of it; lead: the axes before the voxels'.
+    """
+    wanted = [(int(low), int(low) + int(n)) for low, n in zip(origin, shape, strict=True)]
+    inside = [
+        (low, high) if wraps else (min(max(low, 0), axis.n - 1), min(max(high, 1), axis.n))
+        for (low, high), wraps, axis in zip(wanted, periodic, chunks, strict=True)
+    ]
+    out = np.empty(lead + tuple(b - a for a, b in inside), np.float32)
+    axes = (
+        Cover.equal(axis.n, low, high - low).pieces(0, axis)
+        for axis, (low, high) in zip(chunks, inside, strict=True)
+    )
+    for (i, xt, xs), (j, yt, ys), (k, zt, zs) in product(*axes):
+        out[..., xt, yt, zt] = piece((i, j, k), (xs, ys, zs))
+    for axis, (whole, (low, high)) in enumerate(zip(wanted, inside, strict=True), start=-3):
+        if whole != (low, high):
+            out = out.take(np.clip(np.arange(*whole), low, high - 1) - low, axis)
+    return out
 
 
 def _source(array: zarr.Array[Any]) -> Any:

@@ -27,6 +27,7 @@ from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import HALO
 from bigbox.store.layouts import HaloLayout, Recorded
 from bigbox.store.lease import LINGER
+from bigbox.store.ledger import State
 from bigbox.store.product import ChunkReader
 from bigbox.store.run import Begun, Start
 from bigbox.store.saved_sums import SavedSums, SumsFile, saved_sums, sums_directory
@@ -45,34 +46,37 @@ class BegunHaloes(Begun[HaloLayout]):
     windows_left: int  # that it has to predict
 
 
-def begin_haloes(
-    start: Start[HaloLayout],
-    disk: Disk,
-    about: Mapping[str, Any],
-    attributes: Mapping[str, Any],
-    linger: float = LINGER,
-) -> BegunHaloes:
-    """Begin a run that paints haloes: see `Start.begin`."""
-    ledger, left = start.ledger, start.layout.windows.size
-    if start.found is not None and start.difference is None:
-        left = windows_done(start.found).left()
-    begun = start.begin(disk, {**about, "windows": left}, attributes, linger)
-    lease = begun.lease
-    assert lease is not None
-    try:
-        with explained(ledger.path), lease.fenced():
-            disk.make_dir(sums_directory(ledger))
-            saved = saved_sums(ledger, begun.layout.windows.most_per_block, begun.state.done[0])
-            remove_others(
-                disk,
-                sums_directory(ledger),
-                {saved.files[i].name for i in np.unique(saved.file).tolist()},
-                ledger.tmp_of(begun.epoch),
-            )
-    except BaseException:
-        lease.close()
-        raise
-    return BegunHaloes(**vars(begun), sums=saved, windows_left=left)
+class HaloStart(Start[HaloLayout]):
+    """The start of a run that paints haloes: it also goes on from the sums of blocks."""
+
+    def begin(
+        self,
+        disk: Disk,
+        about: Mapping[str, Any],
+        attributes: Mapping[str, Any] | None = None,
+        linger: float = LINGER,
+    ) -> BegunHaloes:
+        """Begin the run; sums that nobody goes on from are removed."""
+        begun = super().begin(disk, about, attributes, linger)
+        assert begun.lease is not None
+        try:
+            with explained(self.ledger.path), begun.lease.fenced():
+                place = sums_directory(self.ledger)
+                disk.make_dir(place)
+                used = {self._sums.files[i].name for i in np.unique(self._sums.file).tolist()}
+                remove_others(disk, place, used, self.ledger.tmp_of(begun.epoch))
+        except BaseException:
+            begun.lease.close()
+            raise
+        return BegunHaloes(**vars(begun), sums=self._sums, windows_left=self._left)
+
+    def to_note(self, state: State, fresh: bool) -> dict[str, Any]:
+        """Return how many windows are to be predicted."""
+        windows, final = self.layout.windows, state.done[0]
+        nothing = SavedSums.nothing(windows.most_per_block)
+        self._sums = nothing if fresh else saved_sums(self.ledger, nothing.bits, final)
+        self._left = WindowsDone(windows, final, *self._sums.included()).left()
+        return {"windows": self._left}
 
 
 def windows_done(found: Recorded[HaloLayout]) -> WindowsDone:

@@ -19,8 +19,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -48,21 +47,21 @@ class Lease:
     @classmethod
     def exclusive(cls, disk: Disk, ledger: Ledger, linger: float = LINGER) -> Lease:
         """Take the lease for starting a run; raises BadInput where another run holds it."""
-        file = disk.open(lock_path(ledger), create=True)
+        file = disk.open(ledger.lock_path, create=True)
         deadline = time.monotonic() + linger
         while True:
             got = disk.lock(file, exclusive=True)
             if got is None:
                 LOG.warning(
                     "%s: no file locks here: never run two paintings of one box at a time",
-                    lock_path(ledger),
+                    ledger.lock_path,
                 )
                 disk.close(file)
                 return cls(disk, ledger, None)
             if got:
                 return cls(disk, ledger, file)
-            holder = Holder.of(ledger)
-            if holder.alive_here() or time.monotonic() > deadline:
+            holder, alive = _holder(ledger)
+            if alive or time.monotonic() > deadline:
                 disk.close(file)
                 raise BadInput(
                     f"{ledger.path.parent}: another run holds the lease ({holder});"
@@ -73,7 +72,7 @@ class Lease:
     @classmethod
     def shared(cls, disk: Disk, ledger: Ledger, epoch: int, linger: float = LINGER) -> Lease:
         """Join run `epoch` as one of its ranks; raises StoppedEarly where a newer run started."""
-        lease = cls(disk, ledger, disk.open(lock_path(ledger)), epoch)
+        lease = cls(disk, ledger, disk.open(ledger.lock_path), epoch)
         lease.share(linger)
         try:
             lease.check()
@@ -133,31 +132,13 @@ class Lease:
             self._file = None
 
 
-@dataclass(frozen=True)
-class Holder:
-    """The newest run as its epoch file describes it; unknown where a first run just starts."""
-
-    epoch: int
-    host: str = "?"
-    pid: int = 0
-    started: str = "?"
-
-    @classmethod
-    def of(cls, ledger: Ledger) -> Holder:
-        """Return the newest run of a ledger."""
-        epoch = ledger.newest()
-        found = ledger.epoch(epoch) if epoch else {}
-        about = {key: found[key] for key in ("host", "pid", "started") if key in found}
-        return cls(epoch, **about)
-
-    def alive_here(self) -> bool:
-        """Return whether the first rank of that run is a living process of this machine."""
-        return self.host == socket.gethostname() and self.pid > 0 and psutil.pid_exists(self.pid)
-
-    def __str__(self) -> str:
-        return f"run {self.epoch} on {self.host}, pid {self.pid}, since {self.started}"
-
-
-def lock_path(ledger: Ledger) -> Path:
-    """Return the file that carries the lock."""
-    return ledger.path / "lease.lock"
+def _holder(ledger: Ledger) -> tuple[str, bool]:
+    """Return the newest run in words, and whether its first rank lives on this machine."""
+    epoch = ledger.newest()
+    # Nothing is known where a first run just starts.
+    found: dict[str, Any] = {"host": "?", "pid": 0, "started": "?"} | (
+        ledger.epoch(epoch) if epoch else {}
+    )
+    host, pid = found["host"], found["pid"]
+    alive = host == socket.gethostname() and pid > 0 and psutil.pid_exists(pid)
+    return f"run {epoch} on {host}, pid {pid}, since {found['started']}", alive

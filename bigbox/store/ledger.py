@@ -31,12 +31,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.grid import Ints
 from bigbox.store.metadata import read_json
 from bigbox.store.records import COMPLETE, RECORD, Records, checks, made, revoked
 from bigbox.store.shards import Index, empty_index
 
 Bool = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 
 # Records read at a time: 10 MB.
 BLOCK = 1 << 18
@@ -92,6 +92,7 @@ class Ledger:
         self.epochs_path = self.path / "epochs"
         self.records_path = self.path / "records"
         self.tmp_path = self.path / "tmp"
+        self.lock_path = self.path / "lease.lock"
 
     def run(self) -> dict[str, Any] | None:
         """run.json; None where no painting was begun, or one was discarded or never fully made."""
@@ -149,8 +150,8 @@ class Ledger:
         for name, sealed in sorted(self._seals().items()):
             source = self._source(name, sealed)
             if source is not None:
-                good = self.good_bytes(source) if source.path.exists() else 0
-                if good < sealed:
+                good = sum(map(len, self.blocks(source))) if source.path.exists() else 0
+                if (good := good * RECORD.itemsize) < sealed:
                     found.append((source, good))
         return found
 
@@ -192,10 +193,6 @@ class Ledger:
                     return
                 if left is not None:
                     left -= len(raw)
-
-    def good_bytes(self, source: Source) -> int:
-        """Length of the part of a record file that counts."""
-        return sum(len(block) for block in self.blocks(source)) * RECORD.itemsize
 
     def state(self, products: Sequence[Any]) -> State:
         """Read the whole ledger, file by file."""

@@ -29,7 +29,7 @@ from bigbox.store.run import Begun, Start
 from bigbox.store.saved_field import FIELD, FieldFile, SavedField, whole_save
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
 from bigbox.store.slots import directory_of, remove_others
-from bigbox.store.writer import RunWriter
+from bigbox.store.writer import RunWriter, check_float32
 
 
 @dataclass(frozen=True)
@@ -39,28 +39,32 @@ class BegunPainting(Begun[PaintLayout]):
     field: tuple[str, ...] = ()  # indices of the save of the noisy field that it goes on from
 
 
-def begin_painting(
-    start: Start[PaintLayout], disk: Disk, about: Mapping[str, Any], linger: float = LINGER
-) -> BegunPainting:
-    """Begin a run that paints tb: see `Start.begin`."""
-    begun = start.begin(disk, about, linger=linger)
-    ledger, lease, names = start.ledger, begun.lease, ()
-    if begun.layout.tiling.halved:
-        assert lease is not None
+class PaintStart(Start[PaintLayout]):
+    """The start of a run that paints tb: it also goes on from a save of the noisy field."""
+
+    def begin(
+        self,
+        disk: Disk,
+        about: Mapping[str, Any],
+        attributes: Mapping[str, Any] | None = None,
+        linger: float = LINGER,
+    ) -> BegunPainting:
+        """Begin the run; what it does not go on from is removed."""
+        begun = super().begin(disk, about, attributes, linger)
+        if not begun.layout.tiling.halved:
+            return BegunPainting(**vars(begun))
+        assert begun.lease is not None
         try:
-            with explained(ledger.path), lease.fenced():
-                disk.make_dir(directory_of(ledger, FIELD))
-                names = whole_save(ledger)
-                remove_others(
-                    disk,
-                    directory_of(ledger, FIELD),
-                    {name.split(".", 1)[0] for name in names},
-                    ledger.tmp_of(begun.epoch),
-                )
+            with explained(self.ledger.path), begun.lease.fenced():
+                place = directory_of(self.ledger, FIELD)
+                disk.make_dir(place)
+                names: tuple[str, ...] = whole_save(self.ledger)
+                used = {name.split(".", 1)[0] for name in names}
+                remove_others(disk, place, used, self.ledger.tmp_of(begun.epoch))
         except BaseException:
-            lease.close()
+            begun.lease.close()
             raise
-    return BegunPainting(**vars(begun), field=names)
+        return BegunPainting(**vars(begun), field=names)
 
 
 class Painting(RunWriter[PaintLayout]):
@@ -102,10 +106,7 @@ class Painting(RunWriter[PaintLayout]):
         """
         tiles = self._own(tiles)
         expected = (len(tiles), 1 + self.layout.n_steps, *self.products[0].shape)
-        if fields.shape != expected or fields.dtype != np.float32:
-            raise ValueError(
-                f"fields are {fields.dtype} {fields.shape}, must be float32 {expected}"
-            )
+        check_float32("fields are", fields, expected)
         if len(tiles):
             with self._lock, self.writing(fields.nbytes):
                 self._commit(tiles, fields)
@@ -138,7 +139,7 @@ class Painting(RunWriter[PaintLayout]):
 
         Raises DamagedChunk.
         """
-        first = self.read(tile)
+        first = self.reader.read(tile)
         if not self.layout.n_steps:
             return first[None]
         path = self.layout.steps_file(self.place, int(tile))
@@ -175,7 +176,7 @@ class Painting(RunWriter[PaintLayout]):
         filled, held = 0, -1
         for tile, there, inside in sorted(meeting.pieces(shard), key=lambda piece: piece[0]):
             if tile != held:
-                whole, held = self.read(tile), tile
+                whole, held = self.reader.read(tile), tile
             values[there] = whole[inside]
             filled += values[there].size
         if filled != values.size:

@@ -33,15 +33,7 @@ from bigbox.scheduler.grid import Grid, Ints
 from bigbox.store.fields import Field
 from bigbox.store.ledger import Ledger
 from bigbox.store.metadata import array_metadata
-from bigbox.store.shards import (
-    CRC_BYTES,
-    EMPTY,
-    DamagedChunk,
-    Float,
-    Index,
-    read_chunk,
-    read_index,
-)
+from bigbox.store.shards import CRC_BYTES, EMPTY, DamagedChunk, Float, Index, read_chunk, read_index
 
 # Files held open at a time.
 OPEN_FILES = 64

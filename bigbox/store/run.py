@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any, Generic
 
 from bigbox.errors import BadInput
-from bigbox.store.box import Box, make_realization
+from bigbox.store.box import Box, make_group, make_realization
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.layouts import Layout, LayoutT, Recorded, recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger, State
-from bigbox.store.metadata import group_metadata, read_json
+from bigbox.store.metadata import read_json
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 
@@ -127,7 +127,7 @@ class Start(Generic[LayoutT]):
                     state = State.nothing(self.layout.products(self.place), newest)
                 else:
                     state = found.state
-                about = {"kind": self.layout.kind, **about}
+                about = {"kind": self.layout.kind, **about, **self.to_note(state, fresh)}
                 lease.epoch = claim(disk, self.ledger, about, state, fresh)
                 if fresh:
                     with lease.fenced():
@@ -137,6 +137,13 @@ class Start(Generic[LayoutT]):
                 raise
             lease.share(linger)
         return Begun(lease.epoch, self.layout, state, lease)
+
+    def to_note(self, state: State, fresh: bool) -> dict[str, Any]:
+        """Return what else is noted with the run's number, when earlier runs are fenced off.
+
+        state: what they have done; fresh: the arrays are made anew.
+        """
+        return {}
 
     def _make_arrays(self, disk: Disk, epoch: int, attributes: Mapping[str, Any]) -> None:
         """Make the empty arrays without a name, then give them one: only the newest run can."""
@@ -254,18 +261,6 @@ def make_ledger(disk: Disk, ledger: Ledger) -> None:
     """Make the directories of a ledger where they are not yet, and the group that it stands in."""
     make_group(disk, ledger.path.parent)
     make_group(disk, ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path)
-
-
-def make_group(disk: Disk, place: Path, *inside: Path) -> None:
-    """Make a group, and directories inside it, where it is not yet; others may do so as well."""
-    if (place / "zarr.json").exists():
-        return
-    with explained(place):
-        for path in (place, *inside):
-            disk.make_dir(path)
-        # A group, so that zarr and xarray pass over it without a warning; last, so that all is
-        # there.
-        disk.write_atomic(place / "zarr.json", group_metadata(), own_name(place))
 
 
 def refuse_others(place: Path, arrays: Sequence[str]) -> None:

@@ -20,7 +20,15 @@ import numpy.typing as npt
 
 from bigbox.store.durable import Disk
 from bigbox.store.ledger import Ledger
-from bigbox.store.slots import Array, Held, SlotFile, Tag, directory_of, read_index
+from bigbox.store.slots import (
+    Array,
+    Held,
+    SlotFile,
+    Tag,
+    directory_of,
+    line_type,
+    read_index,
+)
 from bigbox.store.writer import RunWriter
 
 FIELD = "field"
@@ -69,15 +77,14 @@ class SavedField:
             parts.append(lines)
             numbers.append(np.full(len(lines), len(self.files), np.int32))
             self.files.append(directory_of(ledger, FIELD) / name.split(".", 1)[0])
-        self.lines = np.concatenate(parts) if parts else np.empty(0)
-        self.file = np.concatenate(numbers) if numbers else np.empty(0, np.int32)
+        self.lines = np.concatenate([np.empty(0, line_type(LEVEL_BITS)), *parts])
+        self.file = np.concatenate([np.empty(0, np.int32), *numbers])
 
     def levels(self, tiles: int) -> npt.NDArray[np.int16]:
         """Return the steps that each of so many tiles has taken, int16."""
         found = np.zeros(tiles, np.int16)
-        if len(self.lines):
-            level = np.ascontiguousarray(self.lines["tag"]).view("<u8")[:, 0]
-            found[self.lines["key"].astype(np.int64)] = level
+        level = np.ascontiguousarray(self.lines["tag"]).view("<u8")[:, 0]
+        found[self.lines["key"].astype(np.int64)] = level
         return found
 
 
@@ -92,7 +99,7 @@ class FieldFile(SlotFile):
     ) -> None:
         super().__init__(run, disk, directory_of(run.ledger, FIELD), shape, "<f4", LEVEL_BITS)
         self._before = before
-        keys = before.lines["key"].tolist() if before is not None and len(before.lines) else []
+        keys = before.lines["key"].tolist() if before is not None else []
         self._rows = {key: row for row, key in enumerate(keys)}
 
     def put(self, key: int, tag: Tag, values: Array) -> None:

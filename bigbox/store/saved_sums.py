@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.window_order import Bool
 from bigbox.store.durable import Disk
 from bigbox.store.ledger import Ledger
 from bigbox.store.slots import SlotFile, Tag, directory_of, line_type, read_index
 from bigbox.store.writer import RunWriter
-
-Ints = npt.NDArray[np.int64]
-Bool = npt.NDArray[np.bool_]
 
 
 @dataclass
@@ -36,6 +35,11 @@ class SavedSums:
     file: npt.NDArray[np.int32]
     lines: npt.NDArray[np.void]
 
+    @classmethod
+    def nothing(cls, bits: int) -> SavedSums:
+        """Return that nothing is saved."""
+        return cls(bits, [], np.empty(0, np.int32), np.empty(0, line_type(bits)))
+
     def included(self) -> tuple[Ints, Bool]:
         """Return the blocks, ascending, and the windows in their sums, bool (blocks, bits)."""
         blocks, first = np.unique(self.lines["key"].astype(np.int64), return_index=True)
@@ -44,7 +48,7 @@ class SavedSums:
         masks = np.bitwise_or.reduceat(self.lines["tag"], first, axis=0)
         return blocks, np.unpackbits(masks, axis=1, count=self.bits).astype(bool)
 
-    def only(self, rows: npt.NDArray[np.bool_] | Ints) -> SavedSums:
+    def only(self, rows: Bool | Ints) -> SavedSums:
         """Return some of the lines."""
         return SavedSums(self.bits, self.files, self.file[rows], self.lines[rows])
 
@@ -73,7 +77,7 @@ def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
         numbers.append(np.full(len(parts[-1]), len(files), np.int32))
         files.append(sums_directory(ledger) / name.removesuffix(".idx"))
     if not parts:
-        return SavedSums(bits, files, np.empty(0, np.int32), np.empty(0, line_type(bits)))
+        return SavedSums.nothing(bits)
     found = SavedSums(bits, files, np.concatenate(numbers), np.concatenate(parts))
     found = found.only(~final[found.lines["key"].astype(np.int64)])
     count = np.bitwise_count(found.lines["tag"]).sum(axis=1, dtype=np.int64)

@@ -17,7 +17,7 @@ from bigbox.scheduler.grid import Ints
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.layouts import Recorded
 from bigbox.store.lease import Lease
-from bigbox.store.ledger import Ledger, Source, State
+from bigbox.store.ledger import Ledger, State
 from bigbox.store.product import Appended, Sharded
 from bigbox.store.records import RecordWriter
 from bigbox.store.run import claim, fence_off
@@ -81,12 +81,16 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     )
     crcs = ledger.crcs([product.size for product in products])
     short = ledger.shortfalls()
-    report.damage = [_lost_records(source, good) for source, good in short]
+    for source, good in short:
+        what = f"records of rank {source.rank} in run {source.epoch}"
+        why = f"{good} of {source.sealed} bytes are good; what the rest told of is made again"
+        report.damage.append(Damage("ledger", what, str(source.path), why))
     appended = (products[0].path / "zarr.json").exists()
     if appended:
         begun = np.flatnonzero(state.ends)
-        check = partial(_check_bricks, products[0], state, crcs[0], ledger)
-        report.damage += [d for part in map_blocks(check, _parts(begun)) for d in part]
+        check = partial(_brick, products[0], state, crcs[0], ledger)
+        parts = map_blocks(lambda bricks: [*map(check, bricks.tolist())], _parts(begun))
+        report.damage += [damage for part in parts for brick in part for damage in brick]
     else:
         report.notes.append("latents were removed: only tb is checked")
     for one, done, crc in zip(products[1:], state.done[1:], crcs[1:], strict=True):
@@ -120,12 +124,6 @@ def _parts(items: Ints) -> Iterator[Ints]:
         yield items[i : i + AT_A_TIME]
 
 
-def _lost_records(source: Source, good: int) -> Damage:
-    what = f"records of rank {source.rank} in run {source.epoch}"
-    why = f"{good} of {source.sealed} bytes are good; what the rest told of is made again"
-    return Damage("ledger", what, str(source.path), why)
-
-
 def _record(
     disk: Disk, found: Recorded[Any], reseal: dict[str, int], taken: dict[str, Ints]
 ) -> str:
@@ -156,13 +154,6 @@ def _record(
     finally:
         lease.close()
     return ""
-
-
-def _check_bricks(
-    product: Appended, state: State, crcs: Crcs, ledger: Ledger, bricks: Ints
-) -> list[Damage]:
-    """Check every chunk in some bricks."""
-    return [d for brick in bricks.tolist() for d in _brick(product, state, crcs, ledger, brick)]
 
 
 def _brick(

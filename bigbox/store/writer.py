@@ -132,10 +132,7 @@ class RunWriter(Generic[LayoutT]):
         product = self.products[0]
         chunks = self._own(chunks)
         for one in values:
-            if one.shape != product.shape or one.dtype != np.float32:
-                raise ValueError(
-                    f"a {product.noun} is {one.dtype} {one.shape}, must be float32 {product.shape}"
-                )
+            check_float32(f"a {product.noun} is", one, product.shape)
         if len(chunks):
             with self._lock, self.writing(sum(one.nbytes for one in values)):
                 self._append(chunks, values)
@@ -184,11 +181,7 @@ class RunWriter(Generic[LayoutT]):
         product = self.products[number]
         if not isinstance(product, Sharded):
             raise ValueError(f"{name} is not written in whole shards")
-        shape = product.shards.extent(shard)
-        if values.shape != shape or values.dtype != np.float32:
-            raise ValueError(
-                f"{product.noun} {shard} is {values.dtype} {values.shape}, must be float32 {shape}"
-            )
+        check_float32(f"{product.noun} {shard} is", values, product.shards.extent(shard))
         temporary = self.temporary(name.replace("/", "-"))
         with self.writing(values.nbytes):
             outer, inner = product.edges
@@ -214,10 +207,6 @@ class RunWriter(Generic[LayoutT]):
         finally:
             self._disk.close(file)
         return found
-
-    def read(self, chunk: int) -> Float:
-        """Return a chunk of product 0 that is done, by any rank; read-only. Raises DamagedChunk."""
-        return self.reader.read(int(chunk))
 
     def close(self) -> None:
         """Close every file and let go of the lease."""
@@ -319,6 +308,12 @@ class RunWriter(Generic[LayoutT]):
                     self._disk.unlink(dead)
             finally:
                 self._disk.close(file)
+
+
+def check_float32(what: str, values: Float, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless values are float32 of that shape; what: as "a tile is"."""
+    if values.shape != shape or values.dtype != np.float32:
+        raise ValueError(f"{what} {values.dtype} {values.shape}, must be float32 {shape}")
 
 
 def revocation(epoch: int, names: Mapping[str, int], chunks: Mapping[str, Ints]) -> Records:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,8 @@ from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
 from bigbox.engine.stop import StopRequest
-from bigbox.engine.workers import Inline
+from bigbox.engine.transport import Transport
+from bigbox.engine.workers import Threads
 from bigbox.painters.base import HaloPainter, Painter
 from bigbox.scheduler.bricks import Bricks
 from bigbox.scheduler.tiling import Tiling
@@ -28,6 +31,23 @@ from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk
 from bigbox.store.layouts import HaloLayout, PaintLayout
+
+
+class Inline(Threads):
+    """Every job runs at once in the caller: the same bytes, and an order that can be repeated."""
+
+    def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Do a job."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(job(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def wait(self, seconds: float) -> None:
+        """Return: no job runs."""
+
 
 LIMITS = Limits(
     overlap_bytes=1 << 20, sum_bytes=1 << 20, latent_bytes=1 << 20, seconds_between_saves=1e9
@@ -78,7 +98,7 @@ class Post:
         self.finished: set[int] = set()
 
 
-class PostTransport:
+class PostTransport(Transport):
     """One rank's end of the post."""
 
     def __init__(self, post: Post, rank: int):

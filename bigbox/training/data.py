@@ -63,12 +63,6 @@ class Region:
         """Count the origins along axis 0 that keep a window inside."""
         return box_edge if self.stop is None else self.stop - self.start - window + 1
 
-    def as_dict(self, boxes: list[TrainingBox]) -> dict[str, Any]:
-        """Return which voxels of which box these are, as JSON values for the model card."""
-        box = boxes[self.box]
-        where = [self.start, self.stop or box.edge]
-        return {"box": box.path.name, "axis 0": where, "of": box.edge}
-
 
 @dataclass(frozen=True)
 class Split:

@@ -134,7 +134,8 @@ class Trainer:
                     losses = []
                 if self.deadline and time.monotonic() > self.deadline:
                     self._stop = self._stop or "the time limit"
-                if self._all_agree_to_stop():
+                if self.process.sum(torch.tensor(float(bool(self._stop)))):
+                    self._stop = self._stop or "another rank"
                     self._save()
                     raise StoppedEarly(
                         f"training {self.name} stopped by {self._stop} at step {self.step} of "
@@ -204,11 +205,6 @@ class Trainer:
 
     def _asked_to_stop(self, number: int, frame: Any) -> None:
         self._stop = signal.Signals(number).name
-
-    def _all_agree_to_stop(self) -> bool:
-        asked = self.process.sum(torch.tensor(float(bool(self._stop))))
-        self._stop = self._stop or ("another rank" if asked else "")
-        return asked > 0
 
     def _save(self) -> None:
         if self.process.rank:

@@ -24,18 +24,8 @@ from bigbox.networks.transforms import LogTransform
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box
-from bigbox.training import losses
-from bigbox.training.data import (
-    LodiSampler,
-    Region,
-    Sampler,
-    Split,
-    TrainingBox,
-    fit_transforms,
-    load_boxes,
-    normalise,
-    split_boxes,
-)
+from bigbox.training import data, losses
+from bigbox.training.data import LodiSampler, Region, Sampler, Split, TrainingBox
 from bigbox.training.loop import Batch, Process, Trainer, plot_curve
 from bigbox.training.recipes import RECIPES, Recipe
 
@@ -161,11 +151,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
 
 
 def _halogen(options: TrainOptions, start: Model | None) -> Lesson:
-    boxes = load_boxes(options.boxes, ["dm", "halo"])
-    split = split_boxes(boxes, WINDOW, options.held_out)
+    boxes = data.load_boxes(options.boxes, ["dm", "halo"])
+    split = data.split_boxes(boxes, WINDOW, options.held_out)
     floors = {"dm": (DM_FLOOR, False), "halo": (HALOGEN_FLOOR, True)}
-    transforms = _kept(start, "dm", "halo") or fit_transforms(boxes, split.training, floors)
-    normalise(boxes, transforms)
+    transforms = _kept(start, "dm", "halo") or data.fit_transforms(boxes, split.training, floors)
+    data.normalise(boxes, transforms)
     halo = torch.from_numpy(
         np.concatenate([boxes[r.box].fields["halo"].reshape(4, -1) for r in split.training], axis=1)
     )
@@ -190,15 +180,15 @@ def _lodi(options: TrainOptions, start: Model | None) -> Lesson:
     size = LODI[options.preset]
     if options.parametrisation:
         size = replace(size, parametrisation=options.parametrisation)
-    boxes = load_boxes(options.boxes, ["halo", "tb"])
-    split = split_boxes(boxes, TILE, options.held_out)
+    boxes = data.load_boxes(options.boxes, ["halo", "tb"])
+    split = data.split_boxes(boxes, TILE, options.held_out)
     if options.halogen:
         _add_predicted(boxes, options.halogen, options.threads or torch.get_num_threads())
     transforms = _kept(start, "tb", "halo") or (
-        fit_transforms(boxes, split.training, {"tb": (TB_FLOOR, False)}) | {"halo": HALO_LOG}
+        data.fit_transforms(boxes, split.training, {"tb": (TB_FLOOR, False)}) | {"halo": HALO_LOG}
     )
     halo = transforms["halo"]
-    normalise(boxes, transforms | ({"predicted": halo} if options.halogen else {}))
+    data.normalise(boxes, transforms | ({"predicted": halo} if options.halogen else {}))
     sites = tuple(((density - halo.mean) / halo.std, more) for density, more in HALO_WEIGHTS)
     threshold = (MANY_HALOES - halo.mean) / halo.std
     predicted = options.halogen_share if options.halogen else 0.0
@@ -248,6 +238,14 @@ def _card(
     """Say what a user must know of the model. Boxes by name: their paths are elsewhere soon."""
     first, boxes = lesson.boxes[0].attributes, lesson.boxes
     sources = {str(s) for box in boxes for s in box.attributes["sources"].values() if s}
+
+    def where(regions: list[Region]) -> list[dict[str, Any]]:
+        """Return which voxels of which box they are."""
+        return [
+            {"box": one.path.name, "axis 0": [r.start, r.stop or one.edge], "of": one.edge}
+            for r, one in ((r, boxes[r.box]) for r in regions)
+        ]
+
     kept = ("sha256", "data", "recipe", "trained further from")
     return {
         "bigbox": __version__,
@@ -261,8 +259,8 @@ def _card(
         "data": {
             "boxes": [box.path.name for box in boxes],
             "split": "by simulation" if len(boxes) > 1 else "by slab with a gap",
-            "training": [r.as_dict(boxes) for r in lesson.split.training],
-            "validation": [r.as_dict(boxes) for r in lesson.split.validation],
+            "training": where(lesson.split.training),
+            "validation": where(lesson.split.validation),
         },
         "recipe": asdict(recipe) | {"seed": options.seed, "processes": processes},
         "trained further from": {key: start.card[key] for key in kept} if start else None,

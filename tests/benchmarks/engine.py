@@ -10,6 +10,7 @@ Nothing here is asserted; the numbers are for reading.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -29,7 +30,7 @@ from bigbox.painters import TileBatch, make_painter
 from bigbox.scheduler.bricks import Assignment, Bricks, default_edge
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.simulate import CostModel, simulate
-from bigbox.scheduler.stages import known
+from bigbox.scheduler.stages import COLOURINGS, known
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 
@@ -226,16 +227,17 @@ def plan(scratch: Path) -> list[Row]:
 def policy(scratch: Path) -> list[Row]:
     """Decisions a second of the ordering policy on one core."""
     rows = []
-    for batch in (1, 16, 64):
+    for colouring, batch in itertools.product(COLOURINGS, (1, 16, 64)):
         tiling = Tiling((28 * 40,) * 3)
-        one = Policy(Assignment(Bricks(tiling, 8), 1), 0)
+        one = Policy(Assignment(Bricks(tiling, 8), 1), 0, colouring)
         began = time.monotonic()
         decided = 0
         while one.remaining and time.monotonic() - began < 10:
             tiles = one.next_batch(batch, partial=True)
             one.done(tiles)
             decided += len(tiles)
-        rows.append((f"batch {batch}", f"{decided / (time.monotonic() - began):,.0f} tiles/s"))
+        per_second = decided / (time.monotonic() - began)
+        rows.append((f"{colouring}, batch {batch}", f"{per_second:,.0f} tiles/s"))
     return rows
 
 

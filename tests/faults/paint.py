@@ -150,7 +150,7 @@ class Run:
         assert case.committed <= self.done, f"lost tiles {case.committed - self.done}"
         assert case.assembled <= self.shards, f"lost shards {case.assembled - self.shards}"
         for tile in sorted(self.done):
-            assert np.array_equal(self.ranks[0].read(tile), fields[tile, 0]), tile
+            assert np.array_equal(self.ranks[0].reader.read(tile), fields[tile, 0]), tile
             if case.n_steps and self.needed(tile):
                 assert np.array_equal(self.ranks[0].read_fields(tile), fields[tile]), tile
         for i in sorted(self.shards):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,30 +32,43 @@ def expected(shape: str, options: tuple[str, ...]) -> dict[str, str]:
     return RECORD["cases"][" ".join((shape, *options))]
 
 
+@pytest.fixture(scope="session")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A box of each shape, which nobody paints."""
+    folder = tmp_path_factory.mktemp("ingested")
+    return {shape: hashes.make_box(folder, shape, f"{shape}.zarr") for shape in hashes.SHAPES}
+
+
+@pytest.fixture
+def box_of(ingested: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    """Copies the box of a shape."""
+    return lambda shape: shutil.copytree(ingested[shape], tmp_path / "box.zarr")
+
+
 @pytest.mark.parametrize(("number", "case"), CASES)
-def test_every_painter_method_and_order(mpirun: Launcher, tmp_path: Path, number, case) -> None:
+def test_every_painter_method_and_order(mpirun: Launcher, box_of, number: int, case) -> None:
     shape, options = case
     wanted = expected(shape, options)
-    box = hashes.make_box(tmp_path, shape, "box.zarr")
+    box = box_of(shape)
     ranks, batch = 4 if number % 9 == 3 else 1 + number % 3, (1, 4, 16)[number % 4 % 3]
     mpirun.run(ranks, "paint", box, "--quiet", "--batch", str(batch), *options)
     assert hashes.hashes(box, hashes.realization(options)) == wanted
 
 
 @pytest.mark.parametrize(("number", "case"), CASES[::5])
-def test_under_open_mpi(openmpi: Launcher, tmp_path: Path, number: int, case) -> None:
+def test_under_open_mpi(openmpi: Launcher, box_of, number: int, case) -> None:
     shape, options = case
     wanted = expected(shape, options)
-    box = hashes.make_box(tmp_path, shape, "box.zarr")
+    box = box_of(shape)
     openmpi.run(2 + number % 3, "paint", box, "--quiet", *options)
     assert hashes.hashes(box, hashes.realization(options)) == wanted
 
 
 @pytest.mark.parametrize(("number", "case"), CASES[2::7])
-def test_after_kills(mpirun: Launcher, tmp_path: Path, number: int, case) -> None:
+def test_after_kills(mpirun: Launcher, box_of, number: int, case) -> None:
     shape, options = case
     wanted = expected(shape, options)
-    box = hashes.make_box(tmp_path, shape, "box.zarr")
+    box = box_of(shape)
     rng, killed = random.Random(number), 0
     slow = ("--seconds-per-tile", "0.05") if options[1] in WITHOUT_TORCH else ()
     for _ in range(3):

@@ -38,12 +38,7 @@ def reference(tmp_path_factory, mpirun: Launcher):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "batch", "more"),
-    [
-        (1, "4", ("--colouring", "paper")),
-        (2, "1", ()),
-        (3, "16", ()),
-    ],
+    ("ranks", "batch", "more"), [(2, "1", ()), (3, "4", ("--colouring", "paper"))]
 )
 def test_gaussian(mpirun: Launcher, make_box, reference, ranks: int, batch: str, more) -> None:
     path = make_box(GRID)
@@ -85,7 +80,7 @@ def test_networks(mpirun: Launcher, make_box, tmp_path: Path) -> None:
     options = ("--model", model, "--steps", "2", "--halo-stride", "32", "--quiet")
     paths = []
     for ranks, batch in ((1, "16"), (2, "3"), (4, "1")):
-        paths.append(make_box(GRID, f"{ranks}.zarr"))
+        paths.append(make_box(64, f"{ranks}.zarr"))
         mpirun.run(ranks, "paint", paths[-1], *options, "--batch", batch)
     assert halo_bytes(paths[0]) == halo_bytes(paths[1]) == halo_bytes(paths[2])
     assert painted(paths[0]) == painted(paths[1]) == painted(paths[2])
@@ -97,10 +92,9 @@ def test_more_ranks_than_bricks(mpirun: Launcher, make_box, reference) -> None:
     assert painted(path) == reference(56, TRIVIAL)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_openmpi(openmpi: Launcher, make_box, reference, ranks: int) -> None:
+def test_openmpi(openmpi: Launcher, make_box, reference) -> None:
     path = make_box(GRID)
-    openmpi.run(ranks, "paint", path, *GAUSSIAN, "--batch", "4")
+    openmpi.run(4, "paint", path, *GAUSSIAN, "--batch", "4")
     assert painted(path) == reference(GRID, GAUSSIAN)
 
 

@@ -151,21 +151,21 @@ def check_painted_again(path: Path) -> None:
 
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
-    ("painter", "kills"),
+    ("painter", "grid", "kills"),
     [
-        (("trivial", "--seconds-per-tile", "0.03"), 20),
-        (("gaussian",), 6),
-        (("trivial-halo", "--halo-stride", "32", "--seconds-per-window", "0.05"), 6),
-        (("lodi", "--steps", "2", "--halo-stride", "32"), 4),
+        (("trivial", "--seconds-per-tile", "0.03"), GRID, 12),
+        (("gaussian",), 96, 5),
+        (("trivial-halo", "--halo-stride", "32", "--seconds-per-window", "0.05"), GRID, 6),
+        (("lodi", "--steps", "2", "--halo-stride", "32"), 96, 4),
     ],
 )
-def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, kills: int) -> None:
+def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, grid, kills: int) -> None:
     options = ("--painter", *painter, "--seed", "11", "--quiet")
     if painter[0] == "lodi":  # haloes and tb by networks, with random weights
         options += ("--model", str(write_model(tmp_path / "model")))
-    straight = new_box(tmp_path / "straight.zarr")
+    straight = new_box(tmp_path / "straight.zarr", grid)
     mpirun.run(2, "paint", straight, *options)
-    path = new_box(tmp_path / "killed.zarr")
+    path = new_box(tmp_path / "killed.zarr", grid)
 
     def check() -> None:
         assert painted(path) == painted(straight)

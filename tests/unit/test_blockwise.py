@@ -11,6 +11,7 @@ import dask
 import numpy as np
 import pytest
 
+from bigbox import blockwise
 from bigbox.blockwise import map_blocks
 
 
@@ -23,7 +24,8 @@ def test_results_come_in_the_order_of_the_items(workers: int | None) -> None:
     assert list(map_blocks(late_first, range(50), workers=workers)) == [i * i for i in range(50)]
 
 
-def test_no_more_are_worked_on_or_held_than_stated() -> None:
+def test_no_more_are_worked_on_or_held_than_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blockwise, "PER_WORKER", 2)
     lock, taken, working, most = threading.Lock(), [0], [0], [0]
 
     def items():
@@ -40,7 +42,7 @@ def test_no_more_are_worked_on_or_held_than_stated() -> None:
             working[0] -= 1
         return item
 
-    for done, item in enumerate(map_blocks(work, items(), workers=3, in_flight=6)):
+    for done, item in enumerate(map_blocks(work, items(), workers=3)):
         assert item == done
         assert taken[0] - done <= 6
     assert taken[0] == 60
@@ -48,7 +50,10 @@ def test_no_more_are_worked_on_or_held_than_stated() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_comes_through_and_ends_the_work(workers: int) -> None:
+def test_an_error_comes_through_and_ends_the_work(
+    workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blockwise, "PER_WORKER", 4 // workers)
     begun = []
 
     def work(item: int) -> int:
@@ -57,7 +62,7 @@ def test_an_error_comes_through_and_ends_the_work(workers: int) -> None:
             raise ValueError("item 5")
         return item
 
-    found = map_blocks(work, range(1000), workers=workers, in_flight=4)
+    found = map_blocks(work, range(1000), workers=workers)
     assert [next(found) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="item 5"):
         next(found)

@@ -198,7 +198,7 @@ def test_the_cut_is_at_nine_and_a_half() -> None:
     done = [b for w in range(WINDOWS.size) for b in sums.add(w, logs)]
     for block in done:
         found = sums.density(block, sums.take(block)[1])
-        inside = (slice(None), *WINDOWS.inside(block))
+        inside = (slice(None), *(slice(0, n) for n in WINDOWS.blocks.extent(block)))
         assert (found[inside][0] == np.float32(10**9.5)).all() and (found[inside][1] == 0).all()
         assert np.isnan(found).sum() == found.size - found[inside].size
 

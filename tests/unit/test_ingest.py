@@ -14,10 +14,11 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
+from bigbox.blockwise import workers
 from bigbox.errors import BadInput
 from bigbox.ingest import density, formats, sanity
 from bigbox.ingest.density import ingest_density
-from bigbox.ingest.shards import MEMORY, shard_grid, workers
+from bigbox.ingest.shards import MEMORY, shard_grid
 from bigbox.ingest.sources import open_source
 from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.store.box import CUBIC_TOLERANCE, Box

@@ -20,7 +20,7 @@ from bigbox.testing.strategies import assignments, tilings
 from tests.reference.policy import SlowPolicy, in_flight
 
 both = pytest.mark.parametrize("colouring", stages.COLOURINGS)
-# One tile at a time in plain Python (which "paper" never is), or always numpy.
+# Always numpy, or one tile at a time in plain Python.
 PATHS = (0, 10**9)
 SMALL = assignments(tilings(largest=28, tiles=(1, 64)))
 SHARED = assignments(tilings(overlap=(1, 9), largest=28, tiles=(2, 64)), ranks=(2, 9))
@@ -30,7 +30,7 @@ CHANCES = st.randoms(use_true_random=True)
 
 def make(assignment: Assignment, rank: int, colouring: str, few: int) -> Policy:
     policy = Policy(assignment, rank, colouring)
-    policy._few = few if colouring == "levels" else 0
+    policy._few = few
     return policy
 
 

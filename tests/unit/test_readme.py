@@ -26,6 +26,28 @@ def blocks() -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 
 
+def commands_of(language: str, text: str) -> list[list[str]]:
+    if language == "python":
+        return [[sys.executable, "-c", text]]
+    assert language == "sh", f"a block of {language} that no test runs"
+    return [["sh", "-c", line] for line in text.splitlines() if line not in BY_ITSELF]
+
+
+def chains() -> list[list[tuple[str, str]]]:
+    """The blocks in their order, apart where they have no box in common: each needs only its own.
+
+    Several chains run at a time.
+    """
+    found: list[tuple[set[str], list[tuple[str, str]]]] = []
+    for block in filter(lambda block: commands_of(*block), blocks()):
+        boxes, chain = set(re.findall(r"[\w-]+\.zarr", block[1])), [block]
+        for other in [other for other in found if other[0] & boxes]:
+            found.remove(other)
+            boxes, chain = boxes | other[0], other[1] + chain
+        found.append((boxes, chain))
+    return [chain for _, chain in sorted(found, key=lambda one: -len(one[1]))]
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader would be: `bigbox` on the path, and a density grid of their own."""
@@ -48,22 +70,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-def test_every_command_of_the_readme_runs(folder: Path) -> None:
-    run = 0
-    for language, text in blocks():
-        if language == "python":
-            commands = [[sys.executable, "-c", text]]
-        else:
-            assert language == "sh", f"a block of {language} that no test runs"
-            lines = [line for line in text.splitlines() if line not in BY_ITSELF]
-            commands = [["sh", "-c", line] for line in lines]
-        for command in commands:
+@pytest.mark.parametrize("chain", chains(), ids=lambda chain: chain[0][1].splitlines()[0])
+def test_every_command_of_the_readme_runs(folder: Path, chain: list[tuple[str, str]]) -> None:
+    for block in chain:
+        for command in commands_of(*block):
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
             assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
-            run += 1
-    assert run >= 10
-    assert (folder / "first.png").exists()
-    assert (folder / "sim_validate" / "index.html").exists()
+    text = "".join(text for _, text in chain)
+    assert (folder / "first.png").exists() == ("bigbox plot first.zarr" in text)
+    assert (folder / "sim_validate" / "index.html").exists() == ("validate sim.zarr" in text)
+
+
+def test_the_readme_has_commands_of_all_kinds() -> None:
+    texts = [text for language, text in blocks() if commands_of(language, text)]
+    assert sorted(text for chain in chains() for _, text in chain) == sorted(texts)
+    assert sum(len(commands_of(*block)) for block in blocks()) >= 10
+    assert "bigbox plot first.zarr" in "".join(texts) and "validate sim.zarr" in "".join(texts)
 
 
 def test_what_the_readme_names_exists() -> None:

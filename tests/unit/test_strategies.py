@@ -57,7 +57,8 @@ def test_at_most_one_rank_has_nothing(assignment: Assignment) -> None:
 def failure_of(wrong: Callable[[Tiling], bool]) -> str:
     """The smallest tiling of which this holds, as hypothesis shows it."""
 
-    @settings(database=None, max_examples=500)
+    # One in two hundred tilings has one tile: five hundred examples miss it now and then.
+    @settings(database=None, max_examples=10_000)
     @given(tilings())
     def never(tiling: Tiling) -> None:
         assert not wrong(tiling)

@@ -82,13 +82,9 @@ def plot(
 def _title(box: Box, name: str) -> str:
     if name == "tb" and (run := Ledger(box.place).run()):
         return f"{TITLES[name]} ({run['identity'].get('painter', 'unknown')} painter)"
-    if name.startswith("halo "):
-        return _mass_bin(box, int(name.split()[-1]))
-    return TITLES.get(name, name)
-
-
-def _mass_bin(box: Box, channel: int) -> str:
-    """Say which haloes a channel holds, in M_sun/h."""
+    if not name.startswith("halo "):
+        return TITLES.get(name, name)
+    channel = int(name.split()[-1])
     edges: Any = box.array("halo").attrs.get("mass_edges")
     if edges is None:
         return f"haloes, mass bin {channel}"

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.blockwise import Region, map_blocks, read_block, regions, size
+from bigbox.blockwise import Region, map_regions, read_block, regions
 from bigbox.errors import BadInput
 from bigbox.ingest.sources import open_source
 from bigbox.store.box import Box
@@ -145,10 +145,7 @@ def survey(field: Field, memory: int, *, constant: bool = False) -> tuple[float,
         at = tuple(int(i) + s.start for i, s in zip(local, region, strict=True))
         return least, most, int(bad.sum()), int(np.ravel_multi_index(at, field.shape))
 
-    parts = blocks(field)
-    fit = memory // (4 * 4 * max(map(size, parts)))  # a block is held four times as float32
-    workers = max(1, min(len(os.sched_getaffinity(0)), fit))
-    found = list(map_blocks(look, parts, workers=workers))
+    found = list(map_regions(look, blocks(field), memory))
     count = sum(f[2] for f in found)
     if count:
         first = min(f[3] for f in found if f[2])

@@ -8,8 +8,8 @@ one column on a phone and a grid on a laptop. Its words stand in page.html.
 
 from __future__ import annotations
 
-import base64
 import json
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def write_report(
         drawn.append(name)
 
     def inline(name: str) -> str:
-        return "data:image/png;base64," + _base64((out / f"{name}.png").read_bytes())
+        return f"data:image/png;base64,{b64encode((out / f'{name}.png').read_bytes()).decode()}"
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["inline"] = inline
@@ -108,13 +108,9 @@ def write_report(
         mark_tiles=view.mark_tiles,
         crosses=corners is not None,
         tables=_tables(numbers),
-        json=_base64(text.encode()),
+        json=b64encode(text.encode()).decode(),
     )
     (out / "index.html").write_text(page, encoding="utf-8")
-
-
-def _base64(raw: bytes) -> str:
-    return base64.b64encode(raw).decode()
 
 
 def _maps(

@@ -25,10 +25,9 @@ import numpy.typing as npt
 
 from bigbox.analysis.spectra.modes import Float
 from bigbox.errors import BadInput
-from bigbox.scheduler.grid import Grid, Meeting
+from bigbox.scheduler.grid import Grid, Ints
 from bigbox.scheduler.tiling import Tiling
-
-Ints = npt.NDArray[np.int64]
+from bigbox.store.cutouts import read_cutout
 
 # Bytes of a block in work for each voxel: itself as read and as float32, and three differences.
 _BYTES = 28
@@ -50,9 +49,7 @@ class Layers:
     def of(cls, tiling: Tiling, axis: int) -> Layers:
         """Return the layers of one axis of a tiling."""
         n = tiling.shape[axis]
-        line = np.zeros((n, 3), np.int64)
-        line[:, axis] = np.arange(n)
-        owner = tiling.coords(tiling.owner(line))[:, axis]
+        owner = tiling.owned_grid.axes[axis].holding(np.arange(n))
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
         colour = tiling.colours(axis)[owner[starts]]
         periodic = tiling.periodic[axis] and len(starts) > 1
@@ -90,20 +87,11 @@ class Block:
 
     def read(self, array: Any) -> npt.NDArray[np.float32]:
         """Return the block with its margin: wrapped round periodic axes, repeated at open ends."""
-        shape, pads, origin, edges = self.tiling.shape, [], [], []
-        for (low, high), n, wraps in zip(self.bounds, shape, self.tiling.periodic, strict=True):
-            first, last = low - self.margin, high + self.margin
-            before, after = (0, 0) if wraps else (max(0, -first), max(0, last - n))
-            pads.append((before, after))
-            origin.append(first + before)
-            edges.append(last - after - first - before)
-        block = np.empty(edges, np.float32)
-        (x, y, z), (dx, dy, dz) = origin, edges
-        cutout = Grid.cutout(shape, (x, y, z), (dx, dy, dz))
-        whole = Grid.regular(shape, max(shape))
-        for _, here, there in Meeting(cutout, whole).pieces(0):
-            block[here] = array[there]
-        return np.pad(block, pads, mode="edge") if any(map(any, pads)) else block
+        tiling = self.tiling
+        whole = Grid.regular(tiling.shape, max(tiling.shape))
+        origin = [low - self.margin for low, _ in self.bounds]
+        shape = [high - low + 2 * self.margin for low, high in self.bounds]
+        return read_cutout(lambda _, at: array[at], whole.axes, tiling.periodic, origin, shape)
 
     def cell_sums(
         self, values: npt.NDArray[Any], layers: Sequence[Layers], axes: Sequence[int]

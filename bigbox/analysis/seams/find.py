@@ -20,13 +20,7 @@ from scipy import stats
 
 from bigbox.analysis.seams.axis_tests import AxisTests, Finding, Harmonics, Profile, student
 from bigbox.analysis.seams.cells import Block, check_shape, choose_blocks, layers_of
-from bigbox.analysis.seams.planes import (
-    PATTERNS,
-    PointFunction,
-    TextureSums,
-    Values,
-    plane_sums,
-)
+from bigbox.analysis.seams.planes import PATTERNS, PointFunction, TextureSums, Values, plane_sums
 from bigbox.analysis.spectra.modes import Float
 from bigbox.analysis.spectra.power import MEMORY
 from bigbox.blockwise import map_blocks

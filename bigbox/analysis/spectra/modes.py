@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput
+from bigbox.store.box import sides_of
 
 Float = npt.NDArray[np.float64]
 Axes = tuple[Float, Float, Float]
@@ -126,13 +127,7 @@ def box_sides(shape: Sequence[int], box_size: float | Sequence[float]) -> tuple[
     """Return the sides of the box, Mpc/h: one number is the x axis of a box of cubic voxels."""
     if len(shape) != 3:
         raise BadInput(f"field has {len(shape)} dimensions {tuple(shape)}: spectra need 3")
-    if isinstance(box_size, (int, float)):
-        sides = tuple(float(box_size) * n / shape[0] for n in shape)
-    else:
-        sides = tuple(float(s) for s in box_size)
-    if len(sides) != 3 or not all(math.isfinite(s) and s > 0 for s in sides):
-        raise BadInput(f"box size {box_size}: must be one or three lengths > 0 in Mpc/h")
-    return sides
+    return sides_of(shape, box_size)
 
 
 def nyquist(shape: Sequence[int], sides: Sequence[float]) -> float:
@@ -257,7 +252,7 @@ class ModeSums:
             if self.shot_noise:
                 product -= self.shot_noise * weight * self._per_axis(k, _aliased, order)
             if order:
-                product /= self._per_axis(k, _sinc, 2 * order)
+                product /= self._per_axis(k, lambda x, n: np.sinc(x / np.pi) ** n, 2 * order)
             summed.append(product.ravel())
         size = self.bins.size
         return np.array([np.bincount(number, v, size + 2)[1 : size + 1] for v in summed])
@@ -300,10 +295,6 @@ def _products(modes: Sequence[npt.NDArray[Any]]) -> list[Float]:
     a, b = modes
     cross = a.real.astype(np.float64) * b.real + a.imag.astype(np.float64) * b.imag
     return [*own, cross]
-
-
-def _sinc(phase: Float, order: int) -> Float:
-    return np.asarray(np.sinc(phase / np.pi) ** order, np.float64)
 
 
 def _aliased(phase: Float, order: int) -> Float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 
 from bigbox.analysis.spectra.modes import Float, ascending
 from bigbox.analysis.spectra.power import MEMORY
-from bigbox.blockwise import map_blocks
+from bigbox.blockwise import map_blocks, workers
 from bigbox.errors import BadInput
 
 # Voxels of a block, and the bytes it takes as float64 with its powers.
@@ -58,7 +57,7 @@ def distribution(
     if not isinstance(array, dask.array.Array):
         lazy = dask.array.from_array(array, chunks=EDGE, meta=np.empty(0, np.float32))
     blocks = list(lazy.to_delayed().ravel())
-    threads = max(1, min(len(os.sched_getaffinity(0)), memory // _BYTES))
+    threads = workers(_BYTES, memory)
 
     def first(values: npt.NDArray[Any]) -> tuple[int, float, float, float]:
         kept = _kept(values, log)

@@ -33,6 +33,7 @@ from bigbox.analysis.spectra import modes
 from bigbox.analysis.spectra.modes import Conventions, Float, ModeSums, Place, Shells, Spectrum
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
+from bigbox.ingest.workfolder import check_room
 
 MEMORY = 1 << 30
 
@@ -57,45 +58,37 @@ class Options(Conventions, Resources):
     """Conventions and resources."""
 
 
-def power(
-    array: Any,
-    box_size: float | Sequence[float],
-    *,
-    edges: npt.ArrayLike | None = None,
-    **options: Unpack[Options],
-) -> Spectrum:
+class Binned(Options, total=False):
+    """The same, and the edges of the bins, h/Mpc, ascending.
+
+    None: bins of width 2 pi / L around its multiples, to Nyquist.
+    """
+
+    edges: npt.ArrayLike | None
+
+
+def power(array: Any, box_size: float | Sequence[float], **options: Unpack[Binned]) -> Spectrum:
     """Return the spectrum of a periodic array (X, Y, Z) of zarr, dask, HDF5 or numpy.
 
-    Parameters
-    ----------
-    box_size : Mpc/h, one number for a box of cubic voxels (its x axis) or one per axis.
-    edges : h/Mpc, ascending; None: bins of width 2 pi / L around its multiples, to Nyquist.
-    **options : See `Conventions` and `Resources`.
-
-    Raises
-    ------
-    BadInput
-        For arrays that cannot be used, too little memory, or too little disk.
+    box_size: Mpc/h, one number for a box of cubic voxels (its x axis) or one per axis. options: see
+    `Binned`, `Conventions` and `Resources`. Raise BadInput for arrays that cannot be used, too
+    little memory, or too little disk.
     """
-    return _spectra([array], box_size, edges, **options)[0]
+    return _spectra([array], box_size, **options)[0]
 
 
 def pair(
-    first: Any,
-    second: Any,
-    box_size: float | Sequence[float],
-    *,
-    edges: npt.ArrayLike | None = None,
-    **options: Unpack[Options],
+    first: Any, second: Any, box_size: float | Sequence[float], **options: Unpack[Binned]
 ) -> modes.Pair:
     """Return the auto spectra of two arrays and their cross spectrum, in the same two passes."""
-    return modes.Pair(*_spectra([first, second], box_size, edges, **options))
+    return modes.Pair(*_spectra([first, second], box_size, **options))
 
 
 def _spectra(
     arrays: Sequence[Any],
     box_size: float | Sequence[float],
-    edges: npt.ArrayLike | None,
+    *,
+    edges: npt.ArrayLike | None = None,
     **options: Unpack[Options],
 ) -> list[Spectrum]:
     shells = Shells(modes.default_edges(arrays[0].shape, box_size) if edges is None else edges)
@@ -189,14 +182,10 @@ def collect(
     folder = Path(tempfile.gettempdir() if scratch is None else scratch)
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder for the scratch; make it or choose another")
-    need, free = 8 * len(arrays) * x * y * (z // 2 + 1), shutil.disk_usage(folder).free
-    if need > free:
-        raise BadInput(
-            f"{folder}: the scratch needs {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free;"
-            " choose another folder with --scratch or make room"
-        )
     work = Path(tempfile.mkdtemp(prefix="bigbox-spectra-", dir=folder))
     try:
+        need = 8 * len(arrays) * x * y * (z // 2 + 1)
+        check_room(work, "the scratch (--scratch) needs", need)
         halves = [_planes(a, i, sizes, work, normalise) for i, a in enumerate(arrays)]
 
         def pencil(first: int) -> npt.NDArray[Any]:
