@@ -186,6 +186,7 @@ class MapOrder(Order):
     meeting : of the chunks that are read with the units.
     assignment : of tiles. The rank that paints the tile at its middle makes a unit.
     done : bool (units,), those that earlier runs have made.
+    part : bool (chunks,), where only some are made: a unit with any of them is then made of these.
     """
 
     def __init__(
@@ -196,12 +197,21 @@ class MapOrder(Order):
         assignment: Assignment,
         rank: int,
         done: NDArray[np.bool_],
+        part: NDArray[np.bool_] | None = None,
     ) -> None:
         self.product, self.reads, self.meeting, self.rank = product, reads, meeting, rank
         self.rank_of = assignment.rank_of_middle(meeting.b)
-        own = np.flatnonzero((self.rank_of == rank) & ~done)
+        self._part = part
         self._missing = np.zeros(len(done), np.int64)
-        self._missing[own] = meeting.inverse.degree(own)
+        if part is None:
+            own = np.flatnonzero((self.rank_of == rank) & ~done)
+            self._missing[own] = meeting.inverse.degree(own)
+        else:
+            for chunks in in_chunks(np.flatnonzero(part)):
+                units = meeting.of(chunks)
+                np.add.at(self._missing, units[units >= 0], 1)
+            self._missing[(self.rank_of != rank) | done] = 0
+            own = np.flatnonzero(self._missing)
         self._ready: list[int] = []
         self._remaining = len(own)
 
@@ -224,6 +234,8 @@ class MapOrder(Order):
         """Count chunks that are final; each is named once."""
         if product != self.reads:
             return
+        if self._part is not None:
+            chunks = chunks[self._part[chunks]]
         units = self.meeting.of(chunks)
         units = units[units >= 0]
         hit, times = np.unique(units[self._missing[units] > 0], return_counts=True)

@@ -141,14 +141,19 @@ class Policy:
         """
         if self._started:
             raise ValueError("tiles can be restored only before the first batch is handed out")
+        self.leave_out(done)
         for part in in_chunks(np.asarray(done, np.int64)):
+            self._release(part[self._near[self.assignment.bricks.of_tile(part)]])
+
+    def leave_out(self, tiles: ArrayLike) -> None:
+        """Note tiles that are not to be painted, before the first batch; none waits for them."""
+        for part in in_chunks(np.asarray(tiles, np.int64)):
             local, own = self._local(part)
             p = distinct(self._at[local[own]])
             before = self._states[p]
             self.ready -= int(np.count_nonzero(before == READY))
             self.remaining -= int(np.count_nonzero(before != DONE))
             self._states[p] = DONE
-            self._release(part[self._near[self.assignment.bricks.of_tile(part)]])
 
     def done(self, tiles: ArrayLike) -> None:
         """Note own tiles that are painted: handed out before, and each once."""

@@ -66,6 +66,15 @@ def add_painter(group: Any) -> None:
     value("--halo-stride", "N", whole(1), text)
 
 
+def add_region(group: Any) -> None:
+    """Add the region that is painted to a group of options."""
+    text = (
+        "paint this part of the box only, and what it depends on: voxels, or Mpc/h as in "
+        "0:10,0:10,0:5Mpc/h. tb is NaN beyond it. The rest can follow in any order"
+    )
+    add_value(group, "--region", "X0:X1,Y0:Y1,Z0:Z1", str, text)
+
+
 def add_colouring(group: Any) -> None:
     """Add the order of the tiles to a group of options."""
     text = "order of the tiles: levels (default, 4 stages; 7 for odd counts) or the paper's 8"
@@ -108,6 +117,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_choice(what, "--compile", COMPILE, text)
     how = parser.add_argument_group("how it is run (does not change the bytes)")
     value = partial(add_value, how)
+    add_region(how)
     batch = "tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)"
     value("--batch", "K", whole(1), batch)
     add_colouring(how)

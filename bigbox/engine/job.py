@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
+
 from bigbox.engine.latents import latent_bytes
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
@@ -25,6 +27,7 @@ from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
 from bigbox.painters.base import StepPainter
 from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.region import Region, tiles_needed
 from bigbox.scheduler.steps import assignment_for
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
@@ -58,6 +61,7 @@ class PaintSpec:
     batch: int = 16  # tiles
     colouring: str = "levels"  # order of the tiles
     task: str = "bigbox.engine.tiles:TileTask"  # that paints tiles, as the overlap method names it
+    region: Region | None = None  # that is painted; None: the whole box
 
     def assignment(self, n_ranks: int, limits: Limits) -> Assignment:
         """Return who paints what."""
@@ -190,11 +194,19 @@ class Job:
         self.box, self.spec, self.rank, self.limits = box, spec, rank, limits or Limits()
         self.assignment = spec.assignment(n_ranks, self.limits)
         self.tiling = self.assignment.tiling
-        self.already = int(prepared.painting.state.done[0].sum())
+        done = prepared.painting.state.done[0]
+        # Tiles that are to be finished, bool (tiles,); None: all.
+        self.wanted = spec.region.tiles(self.tiling) if spec.region else None
+        self.total = self.tiling.size if self.wanted is None else int(self.wanted.sum())
+        self.already = int((done if self.wanted is None else done & self.wanted).sum())
         self.halo_painting: HaloPainting | None = None
         try:
             if (haloes := prepared.haloes) is not None:
                 self.halo_painting = HaloPainting(box, haloes, self.assignment, rank, disk)
+                if self.wanted is not None:
+                    steps = getattr(spec.painter, "steps", 1)
+                    tiles = np.flatnonzero(tiles_needed(self.tiling, self.wanted, done, steps))
+                    self.halo_painting.only_under(self.tiling.grown(spec.painter.margin), tiles)
             self.painting = Painting(box, prepared.painting, rank, n_ranks, disk, self.assignment)
             self._blocks = self.halo_painting.reader if self.halo_painting is not None else None
             if prepared.halo_found is not None:
@@ -268,7 +280,9 @@ class Job:
         return BadInput(f"{failure}; bigbox verify marks it, and the same command paints it again")
 
     def finish(self) -> None:
-        """Check and note that all is done, for rank 0."""
+        """Check and note that all is done, for rank 0; of a region that leaves some, nothing."""
+        if self.wanted is not None and not self.wanted.all() and not self.painting.all_recorded():
+            return
         if self.halo_painting is not None:
             self.halo_painting.finish()
         self.painting.finish()

@@ -66,6 +66,8 @@ class JointTask(Task):
             margin = self.painter.margin
             gate = tile_gate(job.assignment, job.rank, margin, blocks, final(HALO.name))
         wanted = ~self.painting.was_done(PAINTED.name)
+        if job.wanted is not None:
+            wanted &= job.wanted
         saved = SavedField(self.painting.ledger, self.painting.saved)
         begun = saved.levels(job.tiling.size) if self.painting.saved else None
         goals = together.goals(wanted, self._steps, begun)

@@ -13,6 +13,7 @@ from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter, painter_row
 from bigbox.painters.settings import PainterSettings
 from bigbox.scheduler.bricks import Bricks, default_edge
+from bigbox.scheduler.region import Region
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.fields import TB, output_field
@@ -45,6 +46,7 @@ class PaintOptions:
     halo_stride: int | None = None
     halo_weighting: str | None = None
     field: list[str] = field(default_factory=list)
+    region: str | None = None
     discard: bool = False
     discard_halo: bool = False
     drop_latents: bool = False
@@ -65,6 +67,15 @@ class PaintOptions:
             bricks = found.layout.bricks
         fields = [output_field(name).name for name in dict.fromkeys((TB.name, *self.field))]
         return PaintLayout(bricks, fields=tuple(fields))
+
+    def region_of(self, box: Box, tiling: Tiling) -> Region | None:
+        """Return the region that is painted; None: the whole box. Raises BadInput."""
+        if self.region is None:
+            return None
+        for name, given in (("--field", self.field), ("--drop-latents", self.drop_latents)):
+            if given:
+                raise BadInput(f"{name} is for a whole box: leave out --region {self.region}")
+        return Region.read(self.region, tiling, box.voxel)
 
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""

@@ -15,6 +15,7 @@ from bigbox.engine.options import PaintOptions, check_alike, check_model, device
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.tally import describe, summary
 from bigbox.errors import BigboxError, StoppedEarly
+from bigbox.scheduler.region import Region
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
 from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, haloes_of
@@ -58,12 +59,13 @@ def _begin(options: PaintOptions, world: World) -> Job:
     """Agree on what is painted, begin it, and take this rank's hand on it."""
     threads = options.threads or max(1, int(world.cores))
 
-    def look() -> tuple[PaintLayout, bool]:
+    def look() -> tuple[PaintLayout, bool, Region | None]:
         box = options.open()
         layout = options.layout(box, world.size)
-        return layout, not box.has(HALO.name) or haloes_of(box) is not None
+        may_paint_haloes = not box.has(HALO.name) or haloes_of(box) is not None
+        return layout, may_paint_haloes, options.region_of(box, layout.tiling)
 
-    layout, may_paint_haloes = world.first(look)
+    layout, may_paint_haloes, region = world.first(look)
     device = world.each(lambda: device_of(options, world, threads))
     painter = world.each(lambda: options.painter_of(layout.tiling, device, threads))
     layout = replace(layout, n_steps=painter.fields - 1)
@@ -89,6 +91,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
         options.batch or painter.batch,
         options.colouring,
         overlap_method(options.overlap_method).task,
+        region,
     )
     prepared = world.first(
         lambda: prepare(
@@ -124,7 +127,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
     failures = [f for f in world.gather(job.outcome_of(loop.failure)) if f]
     stops = [s for s in world.gather(loop.stopping) if s]
     complete = not any(world.gather(loop.left()))
-    already, total = job.already, job.tiling.size
+    already, total = job.already, job.total
     report = summary(world.gather(tally), already, total, seconds)
     if world.rank == 0:
         stop.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from bigbox.engine.task import Task
@@ -31,12 +32,13 @@ class ShardTask(Task):
     on_device = False
     reads = TB.name
     margin = 0
+    part: npt.NDArray[np.bool_] | None = None  # chunks of what is read that are made; None: all
 
     def __init__(self, job: Job, product: str) -> None:
         self.job, self.painting = job, job.painting
         done = self.painting.was_done(product)
         meeting = self.made_of()
-        order = MapOrder(product, self.reads, meeting, job.assignment, job.rank, done)
+        order = MapOrder(product, self.reads, meeting, job.assignment, job.rank, done, self.part)
         for chunks in self.painting.done_before(self.reads):
             order.final(self.reads, chunks)
         super().__init__(order)
@@ -69,7 +71,11 @@ class ShardTask(Task):
     def store(self, units: Ints, result: list[npt.NDArray[Any]]) -> None:
         """Write shards."""
         for shard, values in zip(units.tolist(), result, strict=True):
-            self.painting.write(self.product, shard, values)
+            self.painting.write(self.product, shard, values, self.is_whole(shard))
+
+    def is_whole(self, shard: int) -> bool:
+        """Return whether all that a shard is made of is there."""
+        return True
 
 
 class AssembleTask(ShardTask):
@@ -77,10 +83,20 @@ class AssembleTask(ShardTask):
 
     reads = PAINTED.name
 
+    def __init__(self, job: Job, product: str) -> None:
+        self.part, self._there = job.wanted, None
+        if job.wanted is not None:
+            self._there = job.wanted | job.painting.was_done(PAINTED.name)
+        super().__init__(job, product)
+
     def made_of(self) -> Meeting:
         """Return which tiles go into which shards."""
         return self.painting.layout.shards_of_tiles
 
     def make(self, shard: int) -> Float:
-        """Return a shard of tb, float32 mK."""
-        return self.painting.assembled(shard)
+        """Return a shard of tb, float32 mK, NaN where a region leaves it unpainted."""
+        return self.painting.assembled(shard, self._there)
+
+    def is_whole(self, shard: int) -> bool:
+        """Return whether all tiles of a shard are there."""
+        return self._there is None or bool(self._there[self.made_of().inverse.touched(shard)].all())

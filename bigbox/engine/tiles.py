@@ -83,9 +83,11 @@ class TileTask(Task):
         policy = Policy(job.assignment, job.rank, job.spec.colouring, gated=gate is not None)
         for tiles in self.painting.done_before(PAINTED.name):
             policy.restore(tiles)
+        if job.wanted is not None:
+            policy.leave_out(np.flatnonzero(~job.wanted))
         order = PaintOrder(policy, job.spec.batch, PAINTED.name, gate, HALO.name)
         order.with_steps = self.painter.fields > 1
-        super().__init__(order, Goal("tile", self.tiling.size, job.already, main=True))
+        super().__init__(order, Goal("tile", job.total, job.already, main=True))
         self._steps = StepLatents(job) if order.with_steps else None
         self._reader = job.reader(self.painter.input) if self.painter.input else None
         self._overlaps = Overlaps(

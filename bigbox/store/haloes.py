@@ -12,14 +12,14 @@ A block is to haloes what a tile is to tb. A BEGUN record names the first window
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import Grid
+from bigbox.scheduler.grid import Grid, Ints, Meeting, in_chunks
 from bigbox.scheduler.window_order import WindowsDone
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
@@ -109,6 +109,16 @@ class HaloPainting(RunWriter[HaloLayout]):
         block = self.products[0].bricks.of_tile(saved.lines["key"].astype(np.int64))
         mine = saved.only(ranks[block] == rank)
         self.sums = SumsFile(self, disk, mine)
+
+    def only_under(self, items: Grid, some: Ints) -> None:
+        """Leave out the blocks that do not lie under some items of a grid, and their windows."""
+        done = self.windows_done
+        other = np.ones(len(done.final), bool)
+        meeting = Meeting(items, self.layout.windows.blocks)
+        for part in in_chunks(some):
+            other[meeting.touched(part)] = False
+        self.windows_done = replace(done, final=done.final | other)
+        self.windows_left = self.windows_done.left()
 
     def close(self) -> None:
         """Close every file and let go of the lease."""

@@ -166,18 +166,22 @@ class Painting(RunWriter[PaintLayout]):
                     continue
                 self._disk.unlink(dead)
 
-    def assembled(self, shard: int) -> Float:
+    def assembled(self, shard: int, only: npt.NDArray[np.bool_] | None = None) -> Float:
         """Return a shard of tb, float32 mK, of its tiles, which must all be done.
 
-        Raises DamagedChunk.
+        only: bool (tiles,), where only some are; NaN where another tile is missing. Raises
+        DamagedChunk.
         """
         meeting = self.layout.shards_of_tiles.inverse
         values = np.empty(self.layout.shards.extent(shard), np.float32)
         filled, held = 0, -1
         for tile, there, inside in sorted(meeting.pieces(shard), key=lambda piece: piece[0]):
-            if tile != held:
-                whole, held = self.reader.read(tile), tile
-            values[there] = whole[inside]
+            if only is not None and not only[tile]:
+                values[there] = np.nan
+            else:
+                if tile != held:
+                    whole, held = self.reader.read(tile), tile
+                values[there] = whole[inside]
             filled += values[there].size
         if filled != values.size:
             raise BigboxError(

@@ -110,6 +110,10 @@ class RunWriter(Generic[LayoutT]):
             self._record(revocation(self.epoch, self.names, taken))
         return taken
 
+    def all_recorded(self) -> bool:
+        """Return whether every chunk of every product is done."""
+        return all(bool(done.all()) for done in self.ledger.state(self.products).done)
+
     def check_complete(self) -> None:
         """Raise BigboxError naming the first chunk that has no record, for rank 0 at the end."""
         state = self.ledger.state(self.products)
@@ -172,10 +176,11 @@ class RunWriter(Generic[LayoutT]):
         while len(self._open) > OPEN_BRICKS:
             self._open.popitem(last=False)[1].close()
 
-    def write(self, name: str, shard: int, values: Float) -> None:
+    def write(self, name: str, shard: int, values: Float, whole: bool = True) -> None:
         """Store a whole shard of a field for good: it is done when this returns.
 
-        values: float32, the part of the shard in the box. Raises as `append`.
+        values: float32, the part of the shard in the box; whole: whether none of it is missing,
+        else it can be read, and is not done. Raises as `append`.
         """
         number = self.names[name]
         product = self.products[number]
@@ -192,7 +197,8 @@ class RunWriter(Generic[LayoutT]):
             path = product.file(shard)
             self._disk.replace(temporary, path)
             self._disk.fsync_dir(path.parent)
-            self._record(make_records(made(number), self.epoch, shard, end=size, crc=crc))
+            if whole:
+                self._record(make_records(made(number), self.epoch, shard, end=size, crc=crc))
 
     def _write_file(self, path: Path, what: Callable[..., tuple[int, int]]) -> tuple[int, int]:
         """Write and sync a new file; where that fails the file goes."""
