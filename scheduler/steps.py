@@ -71,6 +71,24 @@ def front_layers(steps: int) -> int:
     return 2 * steps + 2
 
 
+def alive_tiles(assignment: Assignment, steps: int) -> int:
+    """Return the tiles of which one rank holds the field at one time, at most.
+
+    They are its own n tiles, or n / layers x front_layers of them where a front sweeps through
+    columns, and those of others that touch them: with an area of w x w tiles, for each of the
+    layers 6 w + 9 where columns meet columns, else 9 w^2 + 18 w + 12 round a region of w^3 (half as
+    much again as round a cube: runs of a curve are no cubes).
+    """
+    own = int(assignment.counts().max())
+    if assignment.columns:
+        along = assignment.tiling.counts[0]
+        layers = min(along, front_layers(steps))
+        area = own / along
+        return int(layers * (area + 6 * area**0.5 + 9))
+    w = own ** (1 / 3)
+    return min(assignment.tiling.size, int(own + 9 * w**2 + 18 * w + 12))
+
+
 class Together:
     """Which tiles of a `halved` tiling share voxels: `cores` for what, `near` for which.
 

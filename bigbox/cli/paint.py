@@ -75,6 +75,15 @@ def add_region(group: Any) -> None:
     add_value(group, "--region", "X0:X1,Y0:Y1,Z0:Z1", str, text)
 
 
+def add_latent_memory(group: Any) -> None:
+    """Add the memory for the noisy field to a group of options."""
+    text = (
+        "joint only: memory of a rank for the noisy field, before it goes to the disk (0.5). More "
+        "is faster where a rank has more than some thousand tiles"
+    )
+    add_value(group, "--latent-memory", "GB", number(0), text)
+
+
 def add_colouring(group: Any) -> None:
     """Add the order of the tiles to a group of options."""
     text = "order of the tiles: levels (default, 4 stages; 7 for odd counts) or the paper's 8"
@@ -121,6 +130,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     batch = "tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)"
     value("--batch", "K", whole(1), batch)
     add_colouring(how)
+    add_latent_memory(how)
     text = (
         "auto (default): a GPU by local rank where there is one, else cpu; cuda: a GPU by "
         "local rank; cuda:1: that one for every rank; cpu"

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bigbox.cli.paint import add_colouring, add_painter
+from bigbox.cli.paint import add_colouring, add_latent_memory, add_painter
 from bigbox.cli.values import add_value, in_bytes, in_time, number, whole
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.errors import BadInput
@@ -52,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     value("--batch", "K", whole(1), "tiles at once, for the memory (16)", 16)
     add_painter(group)
     add_colouring(group)
+    add_latent_memory(group)
     measured = "as measured where it will run (default: of bigbox bench, else of a core of an EPYC)"
     value("--seconds-per-tile", "X", above, measured)
     bench = "numbers of bigbox bench --out, of another machine (default: the last of this user)"
@@ -66,6 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the plan, then refuse what does not fit."""
     from bigbox.bench.record import PAINTER, load_speed
+    from bigbox.engine.limits import limits_of
     from bigbox.plan import begun_bricks, lacks_haloes, make_plan, refuse
     from bigbox.plan.machine import available_disk, available_memory, written_bytes
 
@@ -92,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
         seconds_per_window=window_time,
         bricks=begun_bricks(options.box, tiling) if options.box else None,
         haloes=options.box is None or lacks_haloes(options.box),
+        limits=limits_of(options.latent_memory),
     )
     print(_text(made, tile_source, window_source))
     free_memory, free_disk = available_memory(), available_disk(place)
@@ -139,7 +142,8 @@ def _text(plan: Plan, tile_source: str, window_source: str) -> str:
     lines = [
         ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
         ("tiles", tiling.describe()),
-        ("stages", f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
+        ("stages", f"{len(plan.stages)} steps of all tiles together" if tiling.halved else
+                   f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
         *([("haloes", _haloes(plan.haloes, window_source))] if plan.haloes else []),
         ("ranks", f"{plan.ranks:,}, each {least}{plan.most_tiles:,} tiles in about "
                   f"{plan.batches:,} batches of {plan.batch}; bricks of {plan.edge}^3 tiles"),
@@ -174,6 +178,8 @@ def _disk(plan: Plan) -> str:
             f"; per-step latents up to {in_bytes(disk.steps_bytes)} more, "
             "dropped as soon as no tile needs them"
         )
+    if disk.field_bytes:
+        text += f"; the noisy field up to {in_bytes(disk.field_bytes)} more while tb is painted"
     if haloes and haloes.scratch_bytes:
         text += f"; sums of haloes up to {in_bytes(haloes.scratch_bytes)} more while they are made"
     return text + f"; a resume up to {in_bytes(plan.resume_bytes)} more for a while"

@@ -19,3 +19,8 @@ class Limits:
     # 256 blocks of 32^3 and 4 channels. Beyond it sums go to the disk.
     sum_bytes: int = 256 << 20
     seconds_between_saves: float = 120.0  # of the sums: what a rank that is killed may lose
+
+
+def limits_of(latent_gb: float | None) -> Limits:
+    """Return the limits, with so many GB for the noisy field; None: the default."""
+    return Limits() if latent_gb is None else Limits(latent_bytes=int(latent_gb * 1e9))

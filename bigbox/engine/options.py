@@ -47,6 +47,7 @@ class PaintOptions:
     halo_weighting: str | None = None
     field: list[str] = field(default_factory=list)
     region: str | None = None
+    latent_memory: float | None = None
     discard: bool = False
     discard_halo: bool = False
     drop_latents: bool = False

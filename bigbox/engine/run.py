@@ -10,6 +10,7 @@ from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.job import Job, PaintSpec, prepare
+from bigbox.engine.limits import limits_of
 from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.options import PaintOptions, check_alike, check_model, device_of
 from bigbox.engine.stop import StopRequest
@@ -103,7 +104,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
             discard_halo=options.discard_halo,
         )
     )
-    return world.each(lambda: Job(options.open("r+"), spec, prepared, world.rank, world.size))
+    limits, place = limits_of(options.latent_memory), (world.rank, world.size)
+    return world.each(lambda: Job(options.open("r+"), spec, prepared, *place, limits=limits))
 
 
 def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from bigbox.engine.latents import latent_bytes
 from bigbox.engine.limits import Limits
 from bigbox.engine.task import Task
 from bigbox.errors import BadInput
@@ -18,6 +19,7 @@ from bigbox.painters.settings import PainterSettings
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.bricks import default_shard
 from bigbox.scheduler.stages import stage_counts
+from bigbox.scheduler.steps import alive_tiles, assignment_for
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
@@ -26,9 +28,12 @@ from bigbox.store.layouts import BLOCK, HaloLayout, haloes_of, painting_of
 from bigbox.store.records import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 
+# Copies of the noisy field on the disk: as it is, and in the two newest saves.
+FIELD_COPIES = 3
+
 
 def rank_memory(
-    painter: TileMemory, limits: Limits, assignment: Assignment, batch: int, fields: int
+    painter: TileMemory, limits: Limits, assignment: Assignment, batch: int, how: PainterSettings
 ) -> dict[str, int]:
     """Return the projected peak bytes of one rank, term by term; the sum is the projection.
 
@@ -44,21 +49,40 @@ def rank_memory(
         tb shard    one shard as an array and once more encoded, and the tile read into it
         order       48 bytes for each own tile (10 once painting), 2 for each tile of the box while
                     the ledger is read, 24 for each brick; of the fullest rank
+
+    Where tiles go together (joint), F is 1 of what is stored and 3 in the inputs and the queue (z,
+    x0, T_b), there are no slabs, and
+
+        latents     3 c^3 float32 of each tile whose field is alive (`alive_tiles`), c the core's
+                    edge, at most the limit; and one more
+        order       60 bytes for each cell of the cuboid round the tiles, 4 for each tile of the box
     """
     tiling, bricks = assignment.tiling, assignment.bricks
+    fields = 3 if tiling.halved else how.fields
     voxels, edge = tiling.tile**3, tiling.tile + 2 * painter.margin
     overlap = max(int(width.max()) for axis in range(3) for width in tiling.widths(axis))
     slab = 3 * fields * tiling.tile**2 * overlap * 4
     waiting, shard = Task.stores_waiting, default_shard(max(tiling.shape))[0]
+    if tiling.halved:
+        alive, each = alive_tiles(assignment, how.calls), latent_bytes(tiling)
+        order = 60 * 2 * alive_tiles(replace(assignment, columns=False), how.calls)
+        held = {
+            "latents": min(limits.latent_bytes, alive * each) + each,
+            "order": order + 4 * tiling.size + 24 * bricks.size,
+        }
+    else:
+        held = {
+            "overlaps": limits.overlap_bytes + (waiting + 1) * batch * slab,
+            "order": 48 * int(assignment.counts().max()) + 2 * tiling.size + 24 * bricks.size,
+        }
     return {
         "libraries": painter.libraries,
         "inputs": 2 * batch * 4 * (painter.channels * edge**3 + fields * voxels),
         "painter": (painter.work + 8 * (fields - 1)) * voxels * min(batch, painter.tiles_per_call),
         "write queue": (waiting + 2) * batch * fields * voxels * 4,
-        "overlaps": limits.overlap_bytes + (waiting + 1) * batch * slab,
         "blocks": limits.block_cache_bytes + 64**3 * 4,
         "tb shard": 2 * shard**3 * 4 + 2 * fields * voxels * 4,
-        "order": 48 * int(assignment.counts().max()) + 2 * tiling.size + 24 * bricks.size,
+        **held,
     }
 
 
@@ -157,7 +181,9 @@ class Plan:
     @property
     def seconds(self) -> float:
         """Time of the whole painting, haloes included."""
-        rounds = least_rounds(self.stages, self.ranks, self.most_tiles)
+        rounds = self.most_tiles
+        if not self.tiling.halved:  # else a stage is a step, of all tiles
+            rounds = least_rounds(self.stages, self.ranks, self.most_tiles)
         haloes = self.haloes.seconds if self.haloes else 0.0
         return self.seconds_per_tile * rounds + haloes
 
@@ -181,7 +207,7 @@ class Plan:
     def disk_bytes(self) -> int:
         """All that may stand on the disk at one time, scratch, latents and a resume included."""
         haloes = self.haloes.bytes + self.haloes.scratch_bytes if self.haloes else 0
-        painting = self.disk.bytes + self.disk.steps_bytes
+        painting = self.disk.bytes + self.disk.steps_bytes + self.disk.field_bytes
         return self.dm_bytes + haloes + painting + self.resume_bytes
 
     @property
@@ -220,14 +246,18 @@ def make_plan(
             f"{ranks} ranks but the box has only {bricks.size} bricks of {bricks.edge}^3 tiles, "
             f"and a brick has one rank: at most {bricks.size} ranks have something to paint"
         )
-    assignment = Assignment(bricks, ranks)
-    counts = assignment.counts()
     row, limits = painter_row(painter), limits or Limits()
     how = PainterSettings(0, tiling.shape, 0, overlap_method, sampler, steps)
+    assignment, field = Assignment(bricks, ranks), 0
+    if tiling.halved:
+        each = latent_bytes(tiling)
+        assignment = assignment_for(bricks, ranks, how.calls, limits.latent_bytes // each)
+        field = FIELD_COPIES * each * ranks * alive_tiles(assignment, how.calls)
+    counts = assignment.counts()
     if seconds_per_tile is None:
         seconds = row.seconds_per_tile + row.seconds_per_call * how.calls
         seconds_per_tile = seconds * (tiling.tile / 32) ** 3
-    memory = rank_memory(row.memory, limits, assignment, batch, how.fields)
+    memory = rank_memory(row.memory, limits, assignment, batch, how)
     halo_plan = None
     if haloes and row.halo_painter:
         halo_plan = plan_haloes(assignment, row, limits, seconds_per_window, halo_stride)
@@ -235,17 +265,24 @@ def make_plan(
     return Plan(
         tiling=tiling,
         box_size=box_size,
-        stages=tuple(int(n) for n in stage_counts(tiling, colouring)),
+        stages=stages_of(tiling, colouring, how.calls),
         ranks=ranks,
         batch=batch,
         most_tiles=int(counts.max()),
         least_tiles=int(counts.min()),
         seconds_per_tile=seconds_per_tile,
         memory=memory,
-        disk=footprint(tiling, bricks.edge, n_steps=how.fields - 1),
+        disk=footprint(tiling, bricks.edge, n_steps=how.fields - 1, field_bytes=field),
         edge=bricks.edge,
         haloes=halo_plan,
     )
+
+
+def stages_of(tiling: Tiling, colouring: str, steps: int) -> tuple[int, ...]:
+    """Return how many tiles each stage has: a colour, or a step where tiles go together."""
+    if tiling.halved:
+        return (tiling.size,) * steps
+    return tuple(int(n) for n in stage_counts(tiling, colouring))
 
 
 def begun_bricks(box: Path, tiling: Tiling) -> Bricks[Tiling] | None:
@@ -299,6 +336,8 @@ def refuse(
         parts = f"{plan.resume_bytes / 1e9:.1f} GB of it while a resume tidies up"
         if plan.disk.steps_bytes:
             parts = f"up to {plan.disk.steps_bytes / 1e9:.1f} GB of it per-step latents, {parts}"
+        if plan.disk.field_bytes:
+            parts = f"up to {plan.disk.field_bytes / 1e9:.1f} GB of it the noisy field, {parts}"
         raise BadInput(
             f"disk: {more / 1e9:.1f} GB are still to be written ({parts}), "
             f"{disk / 1e9:.1f} GB are free: make room, or tell the space with --disk"

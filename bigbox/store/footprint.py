@@ -22,6 +22,7 @@ class Footprint:
     tb_bytes: int
     tb_files: int
     ledger_bytes: int
+    field_bytes: int  # of the noisy field where tiles go together, while it is painted
     brick_bytes: int  # one brick: each rank may need as much again while it resumes
 
     @property
@@ -42,6 +43,7 @@ def footprint(
     n_steps: int = 0,
     tb_edges: tuple[int, int] | None = None,
     batch: int = 1,
+    field_bytes: int = 0,
 ) -> Footprint:
     """Return the size on disk of a painting in bricks of edge³ tiles.
 
@@ -64,6 +66,7 @@ def footprint(
         tb_files=tb_files,
         # A record when a tile is begun, another when it is done.
         ledger_bytes=(2 * tiling.size + tb_files) * RECORD.itemsize,
+        field_bytes=field_bytes,
         brick_bytes=bricks.slots * tile_bytes
         + -(-bricks.slots // batch) * index_bytes(bricks.slots),
     )

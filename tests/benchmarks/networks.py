@@ -67,7 +67,7 @@ def another_truth(catalogue: Path, box: Box, seed: int) -> np.ndarray:
     for chunk in haloes.chunks():
         place, mass = haloes.read(chunk, box.shape[0])
         masses = mass.astype(np.float64) * haloes.header.mass
-        index = chunk[3] + np.arange(len(masses))
+        index = chunk.first + np.arange(len(masses))
         centres = place * box.voxel
         points, weights = hi_points(index, centres, masses, box.redshift, cosmology, seed)
         deposit(hi, points, box.box_size, weights)

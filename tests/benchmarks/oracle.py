@@ -30,13 +30,15 @@ from typing import Any
 
 import numpy as np
 
-from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
+from bigbox.diffusion.overlap import tiling_for
+from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.painters import Painter, TileBatch, make_painter
 from bigbox.painters.base import unknown_slices
 from bigbox.painters.gaussian import SCATTER_MK
 from bigbox.scheduler.stages import known, stage, stages
 from bigbox.scheduler.tiling import Tiling
 from tests.reference.gaussian import true_power
+from tests.reference.joint import paint_jointly
 from tests.reference.tilings import owned
 
 BIN_EDGES = (0.5, 8.5, 14.5, *np.arange(20.5, 112, 6))  # in units of 2 pi / box
@@ -54,6 +56,7 @@ class Method:
     overlap: str
     sampler: str
     calls: int
+    margin: int | None = None
 
 
 METHODS = (
@@ -68,21 +71,27 @@ METHODS = (
         for sampler in ("dpmpp", "dpmpp-sde")
         for calls in CALLS
     ),
+    *(Method("joint, dpmpp-sde", "joint", "dpmpp-sde", calls) for calls in (6, 8, 12, 16, 25)),
+    *(Method("joint, dpmpp", "joint", "dpmpp", calls) for calls in (12, 25)),
+    *(Method(f"joint, margin {m}", "joint", "dpmpp-sde", 12, m) for m in (0, 1, 2, 4)),
 )
 DEFAULT = Method(
-    f"conditioned, {DEFAULT_SAMPLER}",
-    "conditioned",
+    f"{DEFAULT_OVERLAP_METHOD}, {DEFAULT_SAMPLER}",
+    DEFAULT_OVERLAP_METHOD,
     DEFAULT_SAMPLER,
     DEFAULT_STEPS[DEFAULT_SAMPLER],
 )
 
 
 def paint_box(painter: Painter, tiling: Tiling, matter: np.ndarray | None = None) -> np.ndarray:
-    """T_b of the whole box (mK), painted stage by stage.
+    """T_b of the whole box (mK), painted stage by stage, or together where tiles are `halved`.
 
     matter: what the painter's tiles are cut from, (C, X, Y, Z), for a painter without margin; by
     default none at all, so that the Gaussian painter's mean is 0.
     """
+    if tiling.halved:
+        inputs = np.zeros((1, *tiling.shape), np.float32) if matter is None else matter
+        return paint_jointly(inputs, tiling, painter)
     fields = np.zeros((painter.fields, *tiling.shape), np.float32)
     edge = tiling.tile + 2 * painter.margin
     everything = np.arange(tiling.size)
@@ -122,9 +131,13 @@ def owners(tiling: Tiling) -> np.ndarray:
     result = np.full(tiling.shape, -1, np.int32)
     for tile in range(tiling.size):
         low = tiling.origin(np.array([tile]))[0]
+        at = tiling.coords(tile)
+        cuts = owned(tiling, tile)
+        if tiling.halved:
+            ends = [tiling.margins(a)[at[a]].tolist() for a in range(3)]
+            cuts = tuple(slice(a, tiling.tile - b) for a, b in ends)
         axes = [
-            (low[a] + np.arange(tiling.tile)[cut]) % tiling.shape[a]
-            for a, cut in enumerate(owned(tiling, tile))
+            (low[a] + np.arange(tiling.tile)[cut]) % tiling.shape[a] for a, cut in enumerate(cuts)
         ]
         result[np.ix_(*axes)] = tile
     return result
@@ -187,6 +200,8 @@ def measure(task: tuple[Method, int, Tiling]) -> dict[str, Any]:
             steps=method.calls,
             tile=tiling.tile,
         )
+        if method.overlap != "independent":
+            tiling = tiling_for(method.overlap, tiling.shape, tiling.tile, margin=method.margin)
         field = paint_box(painter, tiling) / np.float32(SCATTER_MK)
     else:
         white = np.random.default_rng(realization).standard_normal(tiling.shape)
@@ -236,6 +251,7 @@ READING = """Read it so:
   known part of z does, in both of the paper's readings (noised again, or stored step latents).
 - dpmpp and dpmpp-sde keep the power within a few per cent from 12 calls on, in all resolved bins;
   ancestral sampling at 50 calls loses 16 %, and overwriting costs more on top of it.
+- Tiles painted together leave no seam either, from a margin of 1 on, and keep the power as well.
 - The exact draw is no painting: it shows what the estimators do with a field without any error.
 """
 
