@@ -350,7 +350,8 @@ class StepOrder(Order):
     def _greet(self) -> Iterator[Mail]:
         """Yield begun nodes that other ranks need; take back as much of theirs, until they come."""
         begun = self._level.copy()
-        mail: dict[int, list[int]] = defaultdict(list)
+        # A tile at most once in a mail: its nodes come one after the other.
+        mail: dict[tuple[int, int], list[int]] = defaultdict(list)
         for cells in in_chunks(np.flatnonzero(begun > 0)):
             near = self._cuboid.near(cells)
             across = (near >= 0) & (self._own[near] != self._own[cells, None])
@@ -368,9 +369,9 @@ class StepOrder(Order):
                     if not self._own[cell]:
                         self._level[cell] = first - 1
                         continue
-                    levels = range(first, int(begun[cell]) + 1)
-                    mail[rank] += [tile * self.steps + level - 1 for level in levels]
-        for rank, nodes in sorted(mail.items()):
+                    for number, level in enumerate(range(first, int(begun[cell]) + 1)):
+                        mail[rank, number].append(tile * self.steps + level - 1)
+        for (rank, _), nodes in sorted(mail.items()):
             yield Mail(rank, np.array(nodes, np.int64))
 
     @property

@@ -51,7 +51,7 @@ class Progress:
                 smoothing=0.05,
             )
         elif main.already:
-            self._say(f"{main.already} of {main.total} tiles were painted before; going on")
+            self._say(f"{main.already} of {main.total} {main.noun}s were done before; going on")
 
     def _say(self, line: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)

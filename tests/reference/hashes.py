@@ -1,7 +1,8 @@
 """Hash `tb` and `halo` of small boxes, for every painter, overlap method, sampler and colouring.
 
-The hashes in `hashes.json` were recorded before the core was rebuilt; `tests/launch/test_hashes.py`
-paints the same boxes on 1 to 4 ranks and compares. Those of painters with torch hold for one kind
+The hashes in `hashes.json` were recorded before the core was rebuilt, those of tiles painted
+together (joint) when that came; `tests/launch/test_hashes.py` paints the same boxes on 1 to 4 ranks
+and compares. Those of painters with torch hold for one kind
 of processor and one version of torch, which stand beside them.
 
     python -m tests.reference.hashes FOLDER     paints every case on one rank, prints JSON
@@ -26,14 +27,15 @@ Case = tuple[str, tuple[str, ...]]
 
 def cases() -> Iterator[Case]:
     """Yield (shape, options of `bigbox paint`); a case is named by both, joined by spaces."""
+    plain = ("--overlap-method", "conditioned")
     for colouring in ("levels", "paper"):
         order = ("--colouring", colouring)
-        yield "brick", ("--painter", "trivial", "--seed", "3", *order)
+        yield "brick", ("--painter", "trivial", "--seed", "3", *plain, *order)
         latents = ("--overlap-method", "latents", "--steps", "3")
         yield "brick", ("--painter", "trivial", "--seed", "3", *latents, *order)
         for stride in ("32", "16"):
             halo = ("--painter", "trivial-halo", "--halo-stride", stride)
-            yield "brick", (*halo, "--realization", "2", *order)
+            yield "brick", (*halo, "--realization", "2", *plain, *order)
         for method in ("conditioned", "overwrite", "latents"):
             for sampler in ("dpmpp-sde", "dpmpp", "ancestral"):
                 how = ("--overlap-method", method, "--sampler", sampler, "--steps", "4")
@@ -41,8 +43,15 @@ def cases() -> Iterator[Case]:
             how = ("--overlap-method", method, "--steps", "3", "--halo-stride", "32", "--force")
             yield "cube", ("--painter", "lodi", "--seed", "7", *how, *order)
     flat = ("--halo-weighting", "flat", "--halo-stride", "32", "--steps", "2", "--force")
-    yield "cube", ("--painter", "lodi", "--seed", "8", *flat)
-    yield "cube", ("--painter", "lodi", "--sampler", "ancestral", "--steps", "2", "--force")
+    yield "cube", ("--painter", "lodi", "--seed", "8", *plain, *flat)
+    sampler = ("--sampler", "ancestral", "--steps", "2", "--force")
+    yield "cube", ("--painter", "lodi", *plain, *sampler)
+    joint = ("--overlap-method", "joint", "--steps", "3")
+    yield "brick", ("--painter", "trivial", "--seed", "3", *joint)
+    yield "brick", ("--painter", "trivial-halo", "--halo-stride", "32", "--margin", "5", *joint)
+    for name in ("dpmpp-sde", "dpmpp", "ancestral"):
+        yield "cube", ("--painter", "gaussian", "--seed", "5", "--sampler", name, *joint)
+    yield "cube", ("--painter", "lodi", "--seed", "7", "--halo-stride", "32", "--force", *joint)
 
 
 def density(shape: tuple[int, int, int]) -> np.ndarray:
