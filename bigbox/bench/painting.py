@@ -22,14 +22,14 @@ from bigbox.bench import ceilings
 from bigbox.bench.record import Speed
 from bigbox.data import default_model
 from bigbox.devices import device_name, find_device
+from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.options import PaintOptions
 from bigbox.engine.run import paint
-from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
+from bigbox.names import DEFAULT_MARGIN, DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
-from bigbox.painters.base import TileBatch
+from bigbox.painters.base import StepBatch
 from bigbox.painters.halogen import HalogenPainter
 from bigbox.painters.lodi import LodiPainter
-from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 
 CALLS = 4  # of LODI's, one after the other on each thread: they seldom wait for one another
@@ -107,7 +107,7 @@ def lodi_speed(painter: LodiPainter) -> tuple[float, float]:
     x = torch.randn((painter.tiles_per_call, *(painter.tile,) * 3), device=painter.device)
     halo = x.new_zeros(len(x), painter.channels, *x.shape[1:])
     prepared = painter.network.prepare(halo, x, torch.zeros_like(x, dtype=torch.bool))
-    return _speed(painter, x, x.new_full((1,), 0.5), prepared)
+    return _speed(painter, x, x.new_full((len(x),), 0.5), prepared)
 
 
 @torch.inference_mode()
@@ -118,21 +118,22 @@ def halogen_speed(painter: HalogenPainter) -> tuple[float, float]:
 
 
 def tile_seconds(painter: LodiPainter, count: int) -> float:
-    """Return seconds of one of about `count` tiles in the sampler loop, the engine left out."""
+    """Return seconds of one of about `count` tiles step by step, the engine left out."""
     rng = np.random.default_rng(0)
     edges, batch = (painter.tile,) * 3, CALLS * painter.tiles_per_call * painter.full_speed_streams
-    tiles = TileBatch(
+    nodes = StepBatch(
         tiles=np.arange(batch),
         origin=rng.integers(0, min(painter.box_shape), (batch, 3)),
         inputs=np.zeros((batch, painter.channels, *edges), np.float32),
-        known=np.zeros((batch, painter.fields, *edges), np.float32),
-        width=np.tile(np.array([[4, 0]] * 3), (batch, 1, 1)),
+        z=rng.standard_normal((batch, *edges)).astype(np.float32),
+        previous=np.zeros((batch, *edges), np.float32),
+        step=rng.integers(1, painter.steps + 1, batch),
     )
-    rounds = max(1, round(count / batch))
+    rounds = max(1, round(count * painter.steps / batch))
     began = time.perf_counter()
     for _ in range(rounds):
-        painter.paint(tiles)
-    return (time.perf_counter() - began) / (rounds * batch)
+        painter.advance(nodes)
+    return painter.steps * (time.perf_counter() - began) / (rounds * batch)
 
 
 def _speed(painter: LodiPainter | HalogenPainter, *inputs: Tensor) -> tuple[float, float]:
@@ -172,7 +173,8 @@ def _box(path: Path, tile: float, seconds: float, painter: LodiPainter) -> int:
     """
     low, high = SIDES
     side = min(high, max(low, 2 * round((seconds / tile) ** (1 / 3) / 2)))
-    tiling = Tiling((28 * side,) * 3, painter.tile)
+    core = painter.tile - 2 * DEFAULT_MARGIN
+    tiling = tiling_for(painter.overlap_method, (core * side,) * 3, painter.tile)
     card = painter.model.card
     box = Box.create(path, tiling.shape, card["voxel_size"] * tiling.shape[0], card["redshift"])
     for name, value, channels in (("dm", 1.0, None), ("halo", 0.0, 4)):

@@ -42,7 +42,8 @@ def add_painter(group: Any) -> None:
     value, choice = partial(add_value, group), partial(add_choice, group)
     choice("--painter", painter_names(), painter_help())
     text = f"how tiles come to agree with their neighbours (default: {DEFAULT_OVERLAP_METHOD}). "
-    choice("--overlap-method", overlap_methods(), text + overlap_help())
+    choices, text = overlap_methods(), text + overlap_help()
+    group.add_argument("--overlap-method", choices=choices, help=text)
     text = (
         "dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
         "the same without fresh noise. ancestral: the paper's, needs more steps"

@@ -12,6 +12,7 @@ from bigbox.cli.values import add_value, in_bytes, in_time, number, whole
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_STEPS
+from bigbox.painters.registry import method_of
 
 if TYPE_CHECKING:
     from bigbox.plan import HaloPlan, Plan
@@ -72,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.plan.machine import available_disk, available_memory, written_bytes
 
     shape, box_size, place = _geometry(options)
+    options.overlap_method = method_of(options.painter, options.overlap_method)
     how = (options.tile, options.overlap, options.margin)
     tiling = tiling_for(options.overlap_method, shape, *how)
     tile_time, tile_source = options.seconds_per_tile, "as given"

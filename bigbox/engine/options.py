@@ -9,8 +9,9 @@ from typing import Any, Literal
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
-from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER
+from bigbox.names import DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter, painter_row
+from bigbox.painters.registry import method_of
 from bigbox.painters.settings import PainterSettings
 from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.region import Region
@@ -32,7 +33,7 @@ class PaintOptions:
     force: bool = False
     seed: int = 0
     realization: int = 0
-    overlap_method: str = DEFAULT_OVERLAP_METHOD
+    overlap_method: str | None = None
     sampler: str = DEFAULT_SAMPLER
     steps: int | None = None
     batch: int | None = None
@@ -59,10 +60,15 @@ class PaintOptions:
         """Open the box and the realization of it that is painted."""
         return Box.open(self.box, mode, self.realization)
 
+    @property
+    def method(self) -> str:
+        """The overlap method: as asked for, or the painter's own."""
+        return method_of(self.painter, self.overlap_method)
+
     def layout(self, box: Box, n_ranks: int) -> PaintLayout:
         """Cut the box into tiles and bricks; a painting that has begun keeps its bricks."""
         box.require("dm")
-        tiling = tiling_for(self.overlap_method, box.shape, self.tile, self.overlap, self.margin)
+        tiling = tiling_for(self.method, box.shape, self.tile, self.overlap, self.margin)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
         if (found := painting_of(box)) is not None and found.layout.tiling == tiling:
             bricks = found.layout.bricks
@@ -81,8 +87,8 @@ class PaintOptions:
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""
         mine = {name: value for name, value in vars(self).items() if name in _OF_PAINTER}
-        machine = {"device": device, "threads": threads}
-        return make_painter(self.painter, box_shape=tiling.shape, **mine | machine)
+        mine |= {"device": device, "threads": threads, "overlap_method": self.method}
+        return make_painter(self.painter, box_shape=tiling.shape, **mine)
 
     def halo_painter_of(self, device: str, threads: int) -> HaloPainter:
         """Make the painter of haloes that goes with it."""

@@ -91,7 +91,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
         halo_layout,
         options.batch or painter.batch,
         options.colouring,
-        overlap_method(options.overlap_method).task,
+        overlap_method(options.method).task,
         region,
     )
     prepared = world.first(

@@ -15,8 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bigbox.diffusion.overlap import overlap_method
 from bigbox.errors import BadInput
 from bigbox.extensions import installed, load, load_installed
+from bigbox.names import DEFAULT_OVERLAP_METHOD
 from bigbox.painters.base import HaloPainter, Painter
 from bigbox.painters.settings import HaloSettings, PainterSettings
 
@@ -68,6 +70,7 @@ class PainterRow:
     halo_painter: str = ""  # paints the haloes that `painter` takes; "": the box must have them
     stand_in: str | None = None  # what is painted in place of 21 cm brightness; None: trained
     needs_torch: bool = True  # it computes with torch, hence on a device
+    overlap_method: str = "conditioned"  # where the user does not choose; joint needs a StepPainter
     memory: TileMemory = TileMemory()
     halo_memory: WindowMemory = WindowMemory()
     seconds_per_tile: float = 0.0  # beside the denoiser's calls
@@ -90,6 +93,7 @@ ROWS = (
         painter="bigbox.painters.lodi:LodiPainter",
         halo_painter="bigbox.painters.halogen:HalogenPainter",
         input="halo",
+        overlap_method=DEFAULT_OVERLAP_METHOD,
         help="trained networks, haloes from dm where the box has none (HALOgen), tb from haloes "
         "(LODI; the default)",
     ),
@@ -97,6 +101,7 @@ ROWS = (
         "gaussian",
         painter="bigbox.painters.gaussian:GaussianPainter",
         input="dm",
+        overlap_method=DEFAULT_OVERLAP_METHOD,
         help="a Gaussian field of known power spectrum around a filter of the density, denoised "
         "exactly; a reference for tests, not a model of the sky",
         stand_in="a Gaussian random field around the smoothed matter density",
@@ -107,6 +112,7 @@ ROWS = (
         "trivial",
         painter="bigbox.testing.painters:TrivialPainter",
         input="dm",
+        overlap_method=DEFAULT_OVERLAP_METHOD,
         help="the density plus noise, for tests of scale",
         stand_in="the matter density plus white noise",
         needs_torch=False,
@@ -119,6 +125,7 @@ ROWS = (
         painter="bigbox.testing.painters:TrivialOnHaloes",
         halo_painter="bigbox.testing.painters:TrivialHaloes",
         input="halo",
+        overlap_method=DEFAULT_OVERLAP_METHOD,
         help="the same from haloes, which it paints first where the box has none",
         stand_in="bits of the haloes plus white noise",
         needs_torch=False,
@@ -152,6 +159,11 @@ def painter_row(name: str) -> PainterRow:
     return row
 
 
+def method_of(name: str, asked: str | None) -> str:
+    """Return the overlap method that was asked for, or that a painter has where none was."""
+    return asked or painter_row(name).overlap_method
+
+
 def stand_in(name: str) -> str | None:
     """Return what a painter paints in place of 21 cm brightness; None: it is trained, or unknown.
 
@@ -165,7 +177,13 @@ def make_painter(name: str, **settings: Any) -> Painter:
 
     The trivial painters import no torch: many ranks fit on one machine.
     """
-    painter: Painter = load(painter_row(name).painter).from_settings(PainterSettings(**settings))
+    how = PainterSettings(**settings)
+    painter: Painter = load(painter_row(name).painter).from_settings(how)
+    if overlap_method(how.overlap_method).together and not hasattr(painter, "advance"):
+        raise BadInput(
+            f"painter {name}: cannot take tiles step by step, as method {how.overlap_method} asks;"
+            " use --overlap-method conditioned"
+        )
     return painter
 
 

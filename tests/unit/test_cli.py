@@ -92,7 +92,12 @@ def test_usage_errors_are_one_line(
         (["plan", "--shape", "128"], "--shape needs --box-size"),
         (["plan", "--shape", "128", "128", "--box-size", "9"], "one number or three, not 2"),
         (["plan", "--shape", "24", "--box-size", "9"], "less than a tile of 32"),
-        (["plan", "--shape", "128", "--box-size", "9", "--overlap", "16"], "half a tile"),
+        (["plan", "--shape", "128", "--box-size", "9", "--margin", "16"], "reaches a tile"),
+        (["plan", "--shape", "128", "--box-size", "9", "--overlap", "6"], "leave out --overlap"),
+        (
+            "plan --shape 128 --box-size 9 --overlap-method overwrite --overlap 16".split(),
+            "half a tile",
+        ),
         (["plan", "--shape", "128", "--box-size", "9", "--memory", "0.1"], "limit is 0.1 GB"),
         (["plan", "--shape", "128", "--box-size", "9", "--disk", "0.01"], "0.0 GB are free"),
     ],

@@ -82,7 +82,8 @@ def test_batches_side_by_side_in_threads(
             return painted
 
     monkeypatch.setattr(PaintOptions, "painter_of", lambda *_: Watched(**vars(painter)))
-    options = PaintOptions(path, painter="trivial", batch=3, tile=8, overlap=2, quiet=True)
+    how = {"tile": 8, "overlap": 2, "overlap_method": "conditioned"}
+    options = PaintOptions(path, painter="trivial", batch=3, **how, quiet=True)
     report = run.paint(options)
     assert most[0] == 2 and 0 < report["busy"] <= 1
     tiling = Tiling(shape, 8, 2)
@@ -103,7 +104,8 @@ def test_a_ring_of_two_tiles_waits_for_no_disk(
         raise AssertionError(f"tile {tile} is read back")
 
     monkeypatch.setattr(Painting, "read_fields", unread)
-    run.paint(PaintOptions(path, painter="trivial", batch=1, tile=8, overlap=1, quiet=True))
+    how = {"tile": 8, "overlap": 1, "overlap_method": "conditioned"}
+    run.paint(PaintOptions(path, painter="trivial", batch=1, **how, quiet=True))
     tb = Box.open(path).array("tb")[...]
     tiling = Tiling((12, 12, 12), 8, 1)
     assert tb.tobytes() == paint_by_stages(dm, tiling, painter, "levels").tobytes()

@@ -40,7 +40,7 @@ def test_a_field_from_outside(tmp_path: Path) -> None:
     (about / "entry_points.txt").write_text("[bigbox.fields]\ncontrast = my_field:ROW\n")
     path, _ = new_box(tmp_path, (40, 64, 72), 3)
     paint = ["-m", "bigbox", "paint", str(path), "--painter", "trivial", "--tile", "16", "--quiet"]
-    more = ["--overlap", "4", "--field", "contrast"]
+    more = ["--field", "contrast"]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}"}
     subprocess.run([sys.executable, *paint, *more], check=True, env=environment)
     tb = Box.open(path).array("tb")[...]

@@ -70,6 +70,7 @@ def test_bits_depend_on_nothing_but_the_tile(painter: LodiPainter, batch: TileBa
 
 
 def test_known_voxels_come_back_and_are_told(painter: LodiPainter, batch: TileBatch) -> None:
+    painter = replace(painter, overlap_method="conditioned")
     painted = painter.paint(batch)
     inside = batch.known > 0
     assert painted[inside].tobytes() == batch.known[inside].tobytes()

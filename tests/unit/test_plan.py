@@ -206,7 +206,7 @@ def test_a_gigaparsec_is_planned_without_torch() -> None:
         "assert 'torch' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "366 x 366 x 366 = 49,027,896 tiles" in done.stdout
+    assert "394 x 394 x 394 = 61,162,984 tiles" in done.stdout
 
 
 def test_steps_and_tiles_scale_the_time() -> None:

@@ -16,12 +16,15 @@ class. Modules of methods import torch where they use it, so that names and help
 from __future__ import annotations
 
 from pkgutil import iter_modules
+from typing import TYPE_CHECKING
 
 from bigbox.diffusion.overlap.base import Known, OverlapMethod
 from bigbox.errors import BadInput
 from bigbox.extensions import installed, load, load_installed
 from bigbox.names import DEFAULT_MARGIN, DEFAULT_OVERLAP, DEFAULT_OVERLAP_METHOD
-from bigbox.scheduler.tiling import Tiling
+
+if TYPE_CHECKING:
+    from bigbox.scheduler.tiling import Tiling
 
 __all__ = [
     "Known",
@@ -82,6 +85,8 @@ def tiling_for(
     TilingError
         A box that cannot be cut so.
     """
+    from bigbox.scheduler.tiling import Tiling  # numpy: not needed to list names
+
     together = overlap_method(name).together
     if together and overlap is not None:
         raise BadInput(f"overlap: tiles of method {name} have a --margin, leave out --overlap")
