@@ -103,12 +103,13 @@ def table(speed: Speed) -> str:
 def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
     """Return what a box would take on so many devices like this one, haloes included."""
     from bigbox.bench.record import PAINTER
+    from bigbox.diffusion.overlap import tiling_for
+    from bigbox.names import DEFAULT_OVERLAP_METHOD
     from bigbox.plan import make_plan
-    from bigbox.scheduler.tiling import Tiling
 
     one = speed.seconds_per_tile(speed.steps) / speed.threads
     plan = make_plan(
-        Tiling((voxels,) * 3),
+        tiling_for(DEFAULT_OVERLAP_METHOD, (voxels,) * 3),
         (box_size,) * 3,
         ranks=devices,
         painter=PAINTER,

@@ -95,7 +95,7 @@ class JointTask(Task):
             together, lambda tile: int(rank_of(tile)) == job.rank, aside, job.limits.latent_bytes
         )
         self._rank, self._n_ranks = job.rank, job.assignment.n_ranks
-        self.stopped = False
+        self.stopped = self._saving = False
         self._between_saves, self._saved = job.limits.seconds_between_saves, time.monotonic()
         self._save, self._answers = 0, self._n_ranks - 1  # the last save, and ranks that have it
         # Per axis, of a core and a tile that touches it: the voxels of the core under the tile.
@@ -150,6 +150,7 @@ class JointTask(Task):
     def stored(self, units: Ints, found: Any) -> Outcome:
         """Return finished tiles, and what other ranks wait for."""
         if isinstance(found, Outcome):  # of a chore
+            self._saving = False
             return found
         if not len(units):
             return self.order.receive(found)
@@ -168,11 +169,11 @@ class JointTask(Task):
             self.stopped = True
             return partial(self._save_field, STOP)
         now = time.monotonic()
-        if self._rank or self._answers < self._n_ranks - 1:
+        if self._rank or self._saving or self._answers < self._n_ranks - 1:
             return None
         if now - self._saved < self._between_saves or not self.order.remaining:
             return None
-        self._saved, self._answers = now, 0
+        self._saved, self._answers, self._saving = now, 0, True
         return partial(self._save_field, self._save + 1)
 
     def _save_field(self, number: int) -> Outcome:

@@ -156,7 +156,7 @@ joint_faults = given(
 
 def survive_together(shape, margin: int, edge: int, faults: list, seed: int) -> None:
     tiling = Tiling(shape, 6, 2 * margin, halved=True)
-    operations = 90 + 11 * tiling.size * STEPS
+    operations = 60 + 6 * tiling.size * STEPS
     with scratch() as folder:
         story = Story(folder / "s", tiling, edge, 0, seed)
         struck = [not story.run(1 + int(at * operations / 1000), mode) for at, mode in faults]
