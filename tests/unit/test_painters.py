@@ -422,7 +422,7 @@ def test_a_stitched_box_shows_no_seam() -> None:
     independent, conditioned = summary(results, tiling)["rows"]
     assert independent["seam"] > 3
     assert 0.9 < conditioned["seam"] < 1.1
-    assert "conditioned, dpmpp-sde (default)" in markdown(summary(results, tiling), "")
+    assert "joint, dpmpp-sde (default)" in markdown(summary(results, tiling), "")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
