@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from bigbox.data import default_model
+from bigbox.diffusion.overlap import tiling_for
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
@@ -39,7 +40,7 @@ from bigbox.physics.hi_halo import hi_points
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from tests.benchmarks.oracle import paint_box, seam_ratio
+from tests.benchmarks.oracle import folded, paint_box, seam_ratio, seam_ratios
 from tests.reference.cic import deposit
 from tests.reference.spectra import pair_in_memory
 
@@ -93,12 +94,18 @@ def mean_and_error(values: list[list[float]]) -> tuple[list[float], list[float]]
 
 
 def measure(
-    fields: Iterator[np.ndarray], truth: np.ndarray, size: float, floor: float
+    fields: Iterator[np.ndarray],
+    truth: np.ndarray,
+    size: float,
+    floor: float,
+    tiling: Tiling | None = None,
 ) -> dict[str, Any]:
     """Realizations (mK) against the truth; floor: of the logarithm that seams are judged by."""
-    tiling = Tiling(truth.shape)
+    tiling = tiling or Tiling(truth.shape)
     seam_of_truth = seam_ratio(np.log10(truth + floor), tiling)
-    ratios, rs, seams, means, seconds = [], [], [], [], []
+    axes_of_truth = np.array(seam_ratios(np.log10(truth + floor), tiling))
+    flat = folded(np.log10(truth + floor), tiling)
+    ratios, rs, seams, means, seconds, axes, profiles = [], [], [], [], [], [], []
     began = time.perf_counter()
     for field in fields:
         seconds.append(time.perf_counter() - began)
@@ -107,13 +114,25 @@ def measure(
         rs.append(found["r"])
         seams.append([seam_ratio(np.log10(field + floor), tiling) / seam_of_truth])
         means.append([float(field.mean() / truth.mean())])
+        axes.append(
+            (np.array(seam_ratios(np.log10(field + floor), tiling)) / axes_of_truth).tolist()
+        )
+        profile = folded(np.log10(field + floor), tiling) / flat
+        profiles.append((profile / profile.mean()).tolist())
         began = time.perf_counter()
     result: dict[str, Any] = {
         "k": found["k"],
         "seconds": float(np.mean(seconds)),
         "realizations": len(ratios),
     }
-    for name, values in (("ratio", ratios), ("r", rs), ("seam", seams), ("mean", means)):
+    for name, values in (
+        ("ratio", ratios),
+        ("r", rs),
+        ("seam", seams),
+        ("mean", means),
+        ("axes", axes),
+        ("folded", profiles),
+    ):
         result[name], result[f"{name}_error"] = mean_and_error(values)
     return result
 
@@ -121,7 +140,13 @@ def measure(
 def realizations(painter: LodiPainter, halo: np.ndarray, count: int) -> Iterator[np.ndarray]:
     """T_b painted on these haloes, again and again."""
     for realization in range(count):
-        yield paint_box(replace(painter, realization=realization), Tiling(halo.shape[1:]), halo)
+        yield paint_box(replace(painter, realization=realization), tiling_of(painter), halo)
+
+
+def tiling_of(painter: LodiPainter) -> Tiling:
+    """The tiles of a painter's method; independent ones overlap as those that wait do."""
+    method = painter.overlap_method
+    return tiling_for("conditioned" if method == "independent" else method, painter.box_shape)
 
 
 def halo_percentiles(predicted: np.ndarray, truth: np.ndarray) -> list[list[dict[str, float]]]:
@@ -156,6 +181,21 @@ def table(rows: list[tuple[str, dict[str, Any]]]) -> list[str]:
     return lines
 
 
+def seams(results: dict[str, Any]) -> list[str]:
+    """Seams by axis, and the folded profile of the variance, as Markdown."""
+    rows = [
+        (name, row) for name, row in results.items() if "axes" in row and row["realizations"] > 1
+    ]
+    lines = ["## Seams", "", "| | x | y | z | variance by the distance from a core's edge |"]
+    lines.append("|---|---|---|---|---|")
+    for name, row in rows:
+        cells = [f"{a:.3f} ± {e:.3f}" for a, e in zip(row["axes"], row["axes_error"], strict=True)]
+        pairs = zip(row["folded"], row["folded_error"], strict=True)
+        cells.append(" ".join(f"{v:.3f}±{e:.3f}" for v, e in pairs))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, "", "Over the truth's at the same planes; log10(T_b + floor).", ""]
+
+
 def markdown(results: dict[str, Any], truth: str, model: str) -> str:
     """The tables as they stand in NETWORKS.md."""
     lines = [
@@ -173,7 +213,12 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
         "",
     ]
     groups: dict[str, tuple[str, ...]] = {
-        "From true haloes, and from dark matter alone": ("another truth", "lodi", "pipeline"),
+        "From true haloes, and from dark matter alone": (
+            "another truth",
+            "lodi, joint",
+            "lodi, conditioned",
+            "pipeline",
+        ),
         "Overlap methods and samplers, the same weights, true haloes": tuple(
             f"{m} {s} {n}" for m, s, n in METHODS
         ),
@@ -182,6 +227,7 @@ def markdown(results: dict[str, Any], truth: str, model: str) -> str:
         rows = [(name, results[name]) for name in names if name in results]
         if rows:
             lines += [f"## {title}", "", *table(rows), ""]
+    lines += seams(results)
     others = {name: row for name, row in results.items() if name.startswith(OTHER)}
     if others:
         lines += ["## Predicting noise (the paper) or v: r(k) after 400 steps of 8 tiles", ""]
@@ -288,9 +334,15 @@ def main(arguments: list[str] | None = None) -> None:
                 predicted = found
     count = options.realizations
     if "lodi" in parts:
-        keep("lodi", measure(realizations(lodi, halo, count), tb, size, floor))
+        for method in ("joint", "conditioned"):
+            painter = replace(lodi, overlap_method=method)
+            fields, tiling = realizations(painter, halo, count), tiling_of(painter)
+            keep(f"lodi, {method}", measure(fields, tb, size, floor, tiling))
     if "pipeline" in parts:
-        keep("pipeline", measure(realizations(lodi, predicted, count), tb, size, floor))
+        keep(
+            "pipeline",
+            measure(realizations(lodi, predicted, count), tb, size, floor, tiling_of(lodi)),
+        )
     if "other" in parts:
         for sampler in ("ancestral", DEFAULT_SAMPLER):
             steps = DEFAULT_STEPS[sampler]
@@ -302,7 +354,12 @@ def main(arguments: list[str] | None = None) -> None:
             name = f"{method} {sampler} {steps}"
             painter = replace(lodi, overlap_method=method, sampler=sampler, steps=steps)
             if name not in results:
-                keep(name, measure(realizations(painter, halo, OTHERS), tb, size, floor))
+                keep(
+                    name,
+                    measure(
+                        realizations(painter, halo, OTHERS), tb, size, floor, tiling_of(painter)
+                    ),
+                )
     if options.markdown:
         model = str(options.model) if options.model else "the one that bigbox ships"
         truth = f"{options.truth.stem}, {size:g} Mpc/h, {box.shape[0]}³, z = {box.redshift:g}"

@@ -91,7 +91,7 @@ def paint_box(painter: Painter, tiling: Tiling, matter: np.ndarray | None = None
     """
     if tiling.halved:
         inputs = np.zeros((1, *tiling.shape), np.float32) if matter is None else matter
-        return paint_jointly(inputs, tiling, painter)
+        return paint_jointly(inputs, tiling, painter, BATCH)
     fields = np.zeros((painter.fields, *tiling.shape), np.float32)
     edge = tiling.tile + 2 * painter.margin
     everything = np.arange(tiling.size)
@@ -143,8 +143,20 @@ def owners(tiling: Tiling) -> np.ndarray:
     return result
 
 
+def seam_ratios(field: np.ndarray, tiling: Tiling) -> list[float]:
+    """Mean squared difference of neighbours across owner boundaries over that inside, by axis."""
+    owner, ratios = owners(tiling), []
+    for axis in range(3):
+        squares = (np.roll(field, -1, axis) - field) ** 2
+        seam = np.roll(owner, -1, axis) != owner
+        ratios.append(
+            float(squares[seam].mean(dtype=np.float64) / squares[~seam].mean(dtype=np.float64))
+        )
+    return ratios
+
+
 def seam_ratio(field: np.ndarray, tiling: Tiling) -> float:
-    """Mean squared difference of neighbours across owner boundaries, over the same inside."""
+    """The same over all axes together."""
     owner = owners(tiling)
     across = inside = 0.0
     n_across = 0
@@ -156,6 +168,26 @@ def seam_ratio(field: np.ndarray, tiling: Tiling) -> float:
         inside += float(squares.sum(dtype=np.float64)) - at_seam
         n_across += int(seam.sum())
     return (across / n_across) / (inside / (3 * field.size - n_across))
+
+
+def folded(field: np.ndarray, tiling: Tiling) -> np.ndarray:
+    """Variance by the distance from the nearest plane where owners change, over all axes."""
+    parts = []
+    for axis in range(3):
+        cover = tiling.owned_grid.axes[axis]
+        line = np.arange(tiling.shape[axis])
+        far = (line[:, None] - cover.first % tiling.shape[axis]) % tiling.shape[axis]
+        inside = far.min(axis=1)
+        length = cover.length[far.argmin(axis=1)]
+        distance = np.minimum(inside, length - 1 - inside)
+        planes = np.moveaxis(field, axis, 0).reshape(len(line), -1)
+        total = np.zeros((3, int(distance.max()) + 1))
+        for row, d in enumerate(distance.tolist()):
+            total[:, d] += planes.shape[1], planes[row].sum(), (planes[row] ** 2).sum()
+        parts.append(total)
+    least = min(part.shape[1] for part in parts)
+    n, first, second = sum(part[:, :least] for part in parts)
+    return second / n - (first / n) ** 2
 
 
 @lru_cache(maxsize=1)
