@@ -296,6 +296,11 @@ class StepOrder(Order):
         return self._left
 
     @property
+    def size(self) -> int:
+        """Return the tiles, of any rank, whose field can come up here."""
+        return int(np.count_nonzero(self._goal))
+
+    @property
     def ready(self) -> int:
         """Return the nodes that could be taken now."""
         return len(self._heap)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bigbox.cli.paint import add_colouring, add_latent_memory, add_painter
+from bigbox.cli.paint import add_colouring, add_latent_memory, add_painter, add_region
 from bigbox.cli.values import add_value, in_bytes, in_time, number, whole
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.errors import BadInput
@@ -15,7 +15,7 @@ from bigbox.names import DEFAULT_STEPS
 from bigbox.painters.registry import method_of
 
 if TYPE_CHECKING:
-    from bigbox.plan import HaloPlan, Plan
+    from bigbox.plan import HaloPlan, Plan, RegionPlan
 
 _PLANNED = ("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring",
             "halo_stride")  # fmt: skip
@@ -52,6 +52,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     value("--ranks", "N", whole(1), "MPI ranks (1)", 1)
     value("--batch", "K", whole(1), "tiles at once, for the memory (16)", 16)
     add_painter(group)
+    add_region(group)
     add_colouring(group)
     add_latent_memory(group)
     measured = "as measured where it will run (default: of bigbox bench, else of a core of an EPYC)"
@@ -69,8 +70,9 @@ def run(options: argparse.Namespace) -> int:
     """Show the plan, then refuse what does not fit."""
     from bigbox.bench.record import PAINTER, load_speed
     from bigbox.engine.limits import limits_of
-    from bigbox.plan import begun_bricks, lacks_haloes, make_plan, refuse
+    from bigbox.plan import begun_bricks, lacks_haloes, make_plan, plan_region, refuse
     from bigbox.plan.machine import available_disk, available_memory, written_bytes
+    from bigbox.scheduler.region import Region
 
     shape, box_size, place = _geometry(options)
     options.overlap_method = method_of(options.painter, options.overlap_method)
@@ -99,6 +101,10 @@ def run(options: argparse.Namespace) -> int:
         limits=limits_of(options.latent_memory),
     )
     print(_text(made, tile_source, window_source))
+    if options.region is not None:
+        steps = options.steps or DEFAULT_STEPS[options.sampler]
+        region = Region.read(options.region, tiling, box_size[0] / shape[0])
+        print(_region(plan_region(made, region, steps), made))
     free_memory, free_disk = available_memory(), available_disk(place)
     refuse(
         made,
@@ -157,6 +163,15 @@ def _text(plan: Plan, tile_source: str, window_source: str) -> str:
         ("disk", _disk(plan)),
     ]  # fmt: skip
     return "\n".join(f"{name:8}{text}" for name, text in lines)
+
+
+def _region(found: RegionPlan, plan: Plan) -> str:
+    calls = found.calls / found.finished
+    return (
+        f"region  {found.finished:,} of {plan.tiling.size:,} tiles; {found.taking_part:,} take "
+        f"part, {found.over:.3g} times the region's voxels, with {calls:.3g} times the calls of those "
+        f"alone; {in_time(found.seconds)} for tb, {in_bytes(found.bytes)}"
+    )
 
 
 def _haloes(haloes: HaloPlan, source: str) -> str:

@@ -92,7 +92,11 @@ class JointTask(Task):
         aside = self.painting.field_file(shape, saved if begun is not None else None)
         rank_of = job.assignment.rank_of
         self._latents = Latents(
-            together, lambda tile: int(rank_of(tile)) == job.rank, aside, job.limits.latent_bytes
+            together,
+            lambda tile: int(rank_of(tile)) == job.rank,
+            aside,
+            job.limits.latent_bytes,
+            self.order.size,
         )
         self._rank, self._n_ranks = job.rank, job.assignment.n_ranks
         self.stopped = self._saving = False

@@ -34,7 +34,7 @@ class Latents:
     """The field in the cores of tiles, at most `limit_bytes` of it in memory. Thread safe.
 
     level: steps done. together: the tiles and their cores; mine: whether a tile is of this rank;
-    aside: takes what does not fit, and has what an earlier run has left.
+    aside: takes what does not fit, and has what an earlier run has left; tiles: that can come up.
     """
 
     def __init__(
@@ -43,11 +43,16 @@ class Latents:
         mine: Callable[[int], bool],
         aside: FieldFile,
         limit_bytes: int,
+        tiles: int,
     ) -> None:
         self._tiling, self._cores = together.tiling, together.cores
-        self._mine, self._aside, self._limit = mine, aside, limit_bytes
-        self._shape = (ARRAYS, *(self._tiling.kept,) * 3)
-        self._open: OrderedDict[int, tuple[int, Float]] = OrderedDict()
+        self._mine, self._aside = mine, aside
+        places = max(1, min(limit_bytes // latent_bytes(self._tiling), tiles))
+        # One array for all, used as far as it is needed: thousands of small ones that come and go
+        # in several threads would leave twice their size in pieces.
+        self._places = np.empty((places, ARRAYS, *(self._tiling.kept,) * 3), np.float32)
+        self._free = list(range(places))[::-1]
+        self._open: OrderedDict[int, tuple[int, int]] = OrderedDict()  # level and place of a tile
         self._lock = Lock()
 
     def under(self, tile: int, level: int) -> Float:
@@ -55,18 +60,18 @@ class Latents:
         found = np.empty((self._tiling.tile,) * 3, np.float32)
         with self._lock:
             for other, here, there in self._cores.pieces(tile):
-                found[here] = self._held(other)[1][(level % 2, *there)]
+                found[here] = self._held(other)[(level % 2, *there)]
         return found
 
     def estimate(self, tile: int) -> Float:
-        """Return x0 of a tile's last step, float32, of its core; not to be changed."""
+        """Return x0 of a tile's last step, float32, of its core."""
         with self._lock:
-            return self._held(tile)[1][(2, *self.inside(tile))]
+            return self._held(tile)[(2, *self.inside(tile))].copy()
 
     def field(self, tile: int, level: int) -> Float:
-        """Return z of a tile's core after `level` steps, float32; not to be changed."""
+        """Return z of a tile's core after `level` steps, float32."""
         with self._lock:
-            return self._held(tile)[1][(level % 2, *self.inside(tile))]
+            return self._held(tile)[(level % 2, *self.inside(tile))].copy()
 
     def inside(self, tile: int) -> Slices:
         """Return a tile's core in an array of (c, c, c)."""
@@ -75,26 +80,27 @@ class Latents:
     def put(self, tile: int, level: int, part: Slices, z: Float, x0: Float | None = None) -> None:
         """Take z of a part of a tile's core after `level` steps, and x0 of the last of them."""
         with self._lock:
-            values = self._held(tile)[1]
+            values = self._held(tile)
             values[(level % 2, *part)] = z
             if x0 is not None:
                 values[(2, *part)] = x0
-            self._open[tile] = level, values
+            self._open[tile] = level, self._open[tile][1]
 
     def forget(self, tiles: Iterable[int]) -> None:
         """Let go of tiles that nothing needs any more."""
         with self._lock:
             tiles = list(tiles)
             for tile in tiles:
-                self._open.pop(tile, None)
+                if tile in self._open:
+                    self._free.append(self._open.pop(tile)[1])
             self._aside.forget(map(self._key, tiles))
 
     def save(self, number: int) -> None:
         """Make all of this rank's tiles durable, for a run that goes on from here."""
         with self._lock:
             held = (
-                (tile, level_tag(level), values)
-                for tile, (level, values) in self._open.items()
+                (tile, level_tag(level), self._places[place])
+                for tile, (level, place) in self._open.items()
                 if level and self._mine(tile)
             )
             self._aside.save_as(number, list(held))
@@ -102,19 +108,18 @@ class Latents:
     def _key(self, tile: int) -> int:
         return tile if self._mine(tile) else tile + OTHERS
 
-    def _held(self, tile: int) -> tuple[int, Float]:
+    def _held(self, tile: int) -> Float:
+        """Return the arrays of a tile, in memory from now on; good until the next call."""
         entry = self._open.get(tile)
         if entry is not None:
             self._open.move_to_end(tile)
-            return entry
-        found = self._aside.take(self._key(tile))
-        if found is None:
-            # Never read as zero what is not there.
-            entry = 0, np.full(self._shape, np.nan, np.float32)
-        else:
-            entry = level_of(found[0]), found[1]
-        self._open[tile] = entry
-        while len(self._open) > 1 and len(self._open) * entry[1].nbytes > self._limit:
-            oldest, (level, values) = self._open.popitem(last=False)
-            self._aside.put(self._key(oldest), level_tag(level), values)
-        return entry
+            return self._places[entry[1]]
+        if not self._free:
+            oldest, (level, place) = self._open.popitem(last=False)
+            self._aside.put(self._key(oldest), level_tag(level), self._places[place])
+            self._free.append(place)
+        found, place = self._aside.take(self._key(tile)), self._free.pop()
+        # Never read as zero what is not there.
+        self._places[place] = np.nan if found is None else found[1]
+        self._open[tile] = 0 if found is None else level_of(found[0]), place
+        return self._places[place]

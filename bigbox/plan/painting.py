@@ -18,8 +18,9 @@ from bigbox.painters.registry import PainterRow, TileMemory, painter_row
 from bigbox.painters.settings import PainterSettings
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.bricks import default_shard
+from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import stage_counts
-from bigbox.scheduler.steps import alive_tiles, assignment_for
+from bigbox.scheduler.steps import alive_tiles, assignment_for, together_of
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
@@ -283,6 +284,39 @@ def stages_of(tiling: Tiling, colouring: str, steps: int) -> tuple[int, ...]:
     if tiling.halved:
         return (tiling.size,) * steps
     return tuple(int(n) for n in stage_counts(tiling, colouring))
+
+
+@dataclass(frozen=True)
+class RegionPlan:
+    """What it takes to paint a region of a box by itself, were nothing of it done."""
+
+    finished: int  # tiles
+    taking_part: int  # tiles whose haloes it takes
+    calls: float  # network calls, in those of a tile
+    over: float  # voxels of the tiles that take part, over those of the region
+    seconds: float
+    bytes: int  # painted tiles and tb
+
+
+def plan_region(plan: Plan, region: Region, steps: int) -> RegionPlan:
+    """Plan the painting of a region; steps: of a tile."""
+    tiling = plan.tiling
+    wanted = region.tiles(tiling)
+    count = part = int(wanted.sum())
+    calls = float(count)
+    if tiling.halved:
+        goals = together_of(tiling).goals(wanted, steps)
+        assert goals is not None  # nothing is begun
+        part, calls = int(np.count_nonzero(goals)), float(goals.sum(dtype=np.int64)) / steps
+    share = count / tiling.size
+    return RegionPlan(
+        finished=count,
+        taking_part=part,
+        calls=calls,
+        over=part / tiling.size * math.prod(tiling.shape) / region.voxels,
+        seconds=plan.seconds_per_tile * calls / plan.ranks,
+        bytes=int(share * (plan.disk.painted_bytes + plan.disk.tb_bytes)),
+    )
 
 
 def begun_bricks(box: Path, tiling: Tiling) -> Bricks[Tiling] | None:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from bigbox.engine.limits import Limits
 from bigbox.errors import BadInput
-from bigbox.plan import Plan, begun_bricks, machine, make_plan, refuse
+from bigbox.plan import Plan, begun_bricks, machine, make_plan, plan_region, refuse
 from bigbox.plan.painting import least_rounds
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
+from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import COLOURINGS, stage
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK
@@ -213,3 +214,19 @@ def test_steps_and_tiles_scale_the_time() -> None:
     base = plan_of(128)
     assert plan_of(128, steps=24).seconds_per_tile == 2 * base.seconds_per_tile
     assert replace(base, batch=4).batches == -(-125 // 4)
+
+
+def test_a_region_is_planned() -> None:
+    """What takes part is the region and, where tiles go together, a layer of them a step."""
+    tiling = Tiling((2600, 2600, 2600), 32, 6, halved=True)
+    plan = make_plan(tiling, (260.0,) * 3, ranks=8)
+    region = Region((3, 3, 3), (774, 774, 774))
+    found = plan_region(plan, region, 12)
+    assert (found.finished, found.taking_part) == (30**3, 52**3)
+    shells = [(30 + 2 * d) ** 3 - (28 + 2 * d) ** 3 for d in range(1, 12)]
+    whole = 30**3 + sum(shell * (12 - d) / 12 for d, shell in enumerate(shells, start=1))
+    assert found.calls == pytest.approx(whole)
+    assert found.over == pytest.approx((52 * 26 / 774) ** 3)
+    assert found.seconds == pytest.approx(plan.seconds_per_tile * whole / 8)
+    stages = make_plan(Tiling((2240,) * 3), (224.0,) * 3, overlap_method="conditioned", ranks=8)
+    assert plan_region(stages, region, 12).taking_part == plan_region(stages, region, 12).finished
