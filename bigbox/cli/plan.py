@@ -169,8 +169,8 @@ def _region(found: RegionPlan, plan: Plan) -> str:
     calls = found.calls / found.finished
     return (
         f"region  {found.finished:,} of {plan.tiling.size:,} tiles; {found.taking_part:,} take "
-        f"part, {found.over:.3g} times the region's voxels, with {calls:.3g} times the calls of those "
-        f"alone; {in_time(found.seconds)} for tb, {in_bytes(found.bytes)}"
+        f"part, {found.over:.3g} times the region's voxels, with {calls:.3g} times the calls of "
+        f"those alone; {in_time(found.seconds)} for tb, {in_bytes(found.bytes)}"
     )
 
 
