@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from bigbox.scheduler.grid import Cover, Grid, Meeting, Triple, triple
 from bigbox.scheduler.stages import predecessors
-from bigbox.scheduler.steps import together_of
 from bigbox.scheduler.tiling import AXES, Tiling, TilingError
+from bigbox.scheduler.together import together_of
 
 Bool = NDArray[np.bool_]
 

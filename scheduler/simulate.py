@@ -37,8 +37,9 @@ from bigbox.scheduler.costs import CostModel
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome, TileOrder, next_work, tile_gate
 from bigbox.scheduler.policy import Policy
-from bigbox.scheduler.steps import StepOrder, assignment_for, together_of
+from bigbox.scheduler.steps import StepOrder
 from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.together import assignment_for, together_of
 from bigbox.scheduler.window_order import WindowOrder, WindowsDone
 from bigbox.scheduler.windows import Windows
 

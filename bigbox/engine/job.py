@@ -28,7 +28,7 @@ from bigbox.painters import HaloPainter, Painter
 from bigbox.painters.base import StepPainter
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.region import Region, tiles_needed
-from bigbox.scheduler.steps import assignment_for
+from bigbox.scheduler.together import assignment_for
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk

@@ -33,7 +33,8 @@ from bigbox.engine.transport import Parcel
 from bigbox.painters.base import StepBatch, StepPainter
 from bigbox.scheduler.grid import Ints, Slices, triple
 from bigbox.scheduler.orders import Mail, Outcome, tile_gate
-from bigbox.scheduler.steps import Counts, StepOrder, together_of
+from bigbox.scheduler.steps import StepOrder
+from bigbox.scheduler.together import Counts, together_of
 from bigbox.store.fields import HALO, PAINTED
 from bigbox.store.saved_field import STOP, SavedField
 from bigbox.store.shards import Float
@@ -182,8 +183,8 @@ class JointTask(Task):
 
     def _save_field(self, number: int) -> Outcome:
         """Save, and have the ranks save whose news this one takes in; in the task's own thread."""
-        if number <= self._save:
-            return Outcome(_NONE)
+        if number <= self._save or (number != STOP and not self.order.remaining):
+            return Outcome(_NONE)  # one that has done all sends nothing any more
         self._save = number
         self._latents.save(number)
         if number == STOP:

@@ -17,8 +17,8 @@ from threading import Lock
 import numpy as np
 
 from bigbox.scheduler.grid import Slices, triple
-from bigbox.scheduler.steps import Together
 from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.together import Together
 from bigbox.store.saved_field import OTHERS, FieldFile, level_of, level_tag
 from bigbox.store.shards import Float
 

@@ -20,7 +20,7 @@ from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.bricks import default_shard
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import stage_counts
-from bigbox.scheduler.steps import alive_tiles, assignment_for, together_of
+from bigbox.scheduler.together import alive_tiles, assignment_for, together_of
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box

@@ -11,14 +11,9 @@ from hypothesis import strategies as st
 
 from bigbox.scheduler.bricks import Bricks
 from bigbox.scheduler.simulate import CostModel, simulate
-from bigbox.scheduler.steps import (
-    StepOrder,
-    alive_tiles,
-    assignment_for,
-    front_layers,
-    together_of,
-)
+from bigbox.scheduler.steps import StepOrder
 from bigbox.scheduler.tiling import Tiling
+from bigbox.scheduler.together import alive_tiles, assignment_for, front_layers, together_of
 from bigbox.testing.exercised import worked
 
 STEPS = 4
