@@ -36,7 +36,6 @@ from bigbox.scheduler.grid import (
     Gate,
     Ints,
     distinct,
-    in_chunks,
 )
 from bigbox.scheduler.orders import Mail, Order, Outcome, other_ranks
 from bigbox.scheduler.together import Counts, Together
@@ -98,6 +97,12 @@ class _Cuboid:
         return found.reshape(len(cells), x.shape[1] * y.shape[1] * z.shape[1])
 
 
+def _parts(cells: Ints) -> Iterator[Ints]:
+    """Yield some cells at a time: each has up to 27 near it, in several temporary arrays."""
+    for i in range(0, len(cells), 1 << 12):
+        yield cells[i : i + (1 << 12)]
+
+
 class StepOrder(Order):
     """One rank's nodes, each once what it needs is there.
 
@@ -142,7 +147,7 @@ class StepOrder(Order):
         self._held = gate is not None
         own = np.sort(cuboid.cells(tiles))
         self._own[own] = True
-        for cells in in_chunks(np.arange(cuboid.size)):
+        for cells in _parts(np.arange(cuboid.size)):
             there = cuboid.tiles(cells)
             self._goal[cells] = goals[there]
             if begun is not None:
@@ -153,19 +158,19 @@ class StepOrder(Order):
         self._heap: list[int] = []
         self._unused: list[Ints] = []
         unfinished = self._own & (self._level < self._goal)
-        for cells in in_chunks(own):
+        for cells in _parts(own):
             near = cuboid.near(cells)
             self._missing[cells] = self._count_missing(cells, near)
             self._awaited[cells] = np.any((near >= 0) & ~self._own[near], axis=1)
-        for cells in in_chunks(np.arange(cuboid.size)):
+        for cells in _parts(np.arange(cuboid.size)):
             near = cuboid.near(cells)
             self._users[cells] = np.sum((near >= 0) & unfinished[near], axis=1)
         if gate is None:
-            for cells in in_chunks(own):
+            for cells in _parts(own):
                 self._push(cells)
             return
         self._closed = self._own.copy()
-        for cells in in_chunks(own):
+        for cells in _parts(own):
             there = cuboid.tiles(cells)
             self._open(there[gate.is_open(there)])
 
@@ -236,7 +241,7 @@ class StepOrder(Order):
         begun = self._level.copy()
         # A tile at most once in a mail: its nodes come one after the other.
         mail: dict[tuple[int, int], list[int]] = defaultdict(list)
-        for cells in in_chunks(np.flatnonzero(begun > 0)):
+        for cells in _parts(np.flatnonzero(begun > 0)):
             near = self._cuboid.near(cells)
             across = (near >= 0) & (self._own[near] != self._own[cells, None])
             across &= begun[near] < self._goal[near]

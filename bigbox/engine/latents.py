@@ -115,8 +115,9 @@ class Latents:
             self._open.move_to_end(tile)
             return self._places[entry[1]]
         if not self._free:
-            oldest, (level, place) = self._open.popitem(last=False)
+            oldest, (level, place) = next(iter(self._open.items()))
             self._aside.put(self._key(oldest), level_tag(level), self._places[place])
+            del self._open[oldest]
             self._free.append(place)
         found, place = self._aside.take(self._key(tile)), self._free.pop()
         # Never read as zero what is not there.
