@@ -278,3 +278,17 @@ def test_bad_input(smooth: np.ndarray) -> None:
         find_seams(smooth, BOX, memory=1000)
     with pytest.raises(BadInput, match="reference: has shape"):
         stage_residuals(smooth, smooth[:-1], BOX)
+
+
+def test_cores_that_wrap_round_the_box_are_one_tile() -> None:
+    """Where tiles go together the last one's core ends behind voxel 0, which is no seam."""
+    tiling = Tiling((52, 60, 64), 16, 4, halved=True)
+    layers = layers_of(tiling)
+    for axis, one in enumerate(layers):
+        assert one.starts[0] == 0 and 0 not in one.seams
+        assert len(one.seams) == tiling.counts[axis] == len(one.starts) - 1
+        assert one.owner[0] == one.owner[-1] == tiling.counts[axis] - 1
+    field = np.random.default_rng(3).normal(size=tiling.shape).astype(np.float32)
+    found = stage_residuals(field, np.zeros_like(field), tiling)
+    assert sum(one.voxels for one in found) == field.size
+    assert all(abs(one.rms - 1) < 0.05 for one in found)

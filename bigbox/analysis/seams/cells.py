@@ -37,13 +37,15 @@ _BYTES = 28
 class Layers:
     """The layers of one axis. starts: first plane of each; sign: +1, or -1 for odd colours.
 
-    seams: planes whose predecessor has another owner; on a periodic axis 0 is one of them.
+    owner: tile on this axis that has each. The one that wraps round the box has two. seams: planes
+    whose predecessor has another owner; on a periodic axis 0 may be one of them.
     """
 
     starts: Ints
     length: int
     sign: Float
     seams: Ints
+    owner: Ints
 
     @classmethod
     def of(cls, tiling: Tiling, axis: int) -> Layers:
@@ -52,8 +54,9 @@ class Layers:
         owner = tiling.owned_grid.axes[axis].holding(np.arange(n))
         starts = np.flatnonzero(np.diff(owner, prepend=-1))
         colour = tiling.colours(axis)[owner[starts]]
-        periodic = tiling.periodic[axis] and len(starts) > 1
-        return cls(starts, n, np.where(colour % 2, -1.0, 1.0), starts if periodic else starts[1:])
+        before = owner[starts - 1]  # of plane 0 the last one
+        seams = starts[owner[starts] != before] if tiling.periodic[axis] else starts[1:]
+        return cls(starts, n, np.where(colour % 2, -1.0, 1.0), seams, owner[starts])
 
     @property
     def widths(self) -> Ints:

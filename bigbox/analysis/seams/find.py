@@ -254,7 +254,7 @@ def stage_residuals(
         rest = block.read(array) - truth
         x, y, z = (line[slice(*b)] for line, b in zip(edge, block.bounds, strict=True))
         seam = x[:, None, None] | y[None, :, None] | z
-        cells = np.ix_(*(np.arange(*c) for c in block.cells))
+        cells = np.ix_(*(o.owner[slice(*c)] for o, c in zip(layers, block.cells, strict=True)))
         of_cell = stage(tiling, tiling.index(np.stack(np.broadcast_arrays(*cells), -1)), colouring)
         found = np.zeros((last + 1, 5))
         for column, values in enumerate(
