@@ -56,7 +56,7 @@ def test_no_density(mpirun: Launcher, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--overlap", "16"), "half"),
+        (("--margin", "16"), "reaches a tile"),
         (("--tile", "64"), "less than a tile"),
         (("--device", "cuda:7"), "device"),
         (("--steps", "0"), "steps"),
@@ -184,12 +184,12 @@ def test_an_exception_ends_all_ranks(mpirun: Launcher, make_box, tmp_path: Path)
         "from bigbox import cli\n"
         "from bigbox.testing.painters import TrivialPainter\n"
         "from bigbox.engine import mpi\n"
-        "whole = TrivialPainter.paint\n"
-        "def paint(self, batch):\n"
+        "whole = TrivialPainter.advance\n"
+        "def advance(self, batch):\n"
         "    if mpi.launched()[2] == 1:\n"
         "        raise RuntimeError('a fault of ours')\n"
         "    return whole(self, batch)\n"
-        "TrivialPainter.paint = paint\n"
+        "TrivialPainter.advance = paint\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     command = [mpirun.mpirun, "-n", "3", mpirun.python, str(script), "paint", str(path), *TRIVIAL]
