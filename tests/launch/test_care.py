@@ -189,7 +189,7 @@ def test_an_exception_ends_all_ranks(mpirun: Launcher, make_box, tmp_path: Path)
         "    if mpi.launched()[2] == 1:\n"
         "        raise RuntimeError('a fault of ours')\n"
         "    return whole(self, batch)\n"
-        "TrivialPainter.advance = paint\n"
+        "TrivialPainter.advance = advance\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     command = [mpirun.mpirun, "-n", "3", mpirun.python, str(script), "paint", str(path), *TRIVIAL]
