@@ -112,7 +112,33 @@ def other_ranks(table: Ints, rank_of: Callable[[Ints], Ranks], rank: int) -> tup
     return distinct_pairs(rows[other], ranks[other])
 
 
-class TileOrder(Order):
+class GatedOrder(Order):
+    """An order whose tiles also wait for chunks of another product, where `gate` is given.
+
+    gate, reads : which tiles may be worked on, as chunks of the product `reads` become final.
+    """
+
+    def __init__(self, assignment: Assignment, rank: int, gate: Gate | None, reads: str) -> None:
+        self.assignment, self.rank, self.gate, self.reads = assignment, rank, gate, reads
+
+    @abstractmethod
+    def opened(self, tiles: Ints) -> None:
+        """Note tiles whose input is final; those of other ranks, or named again, do nothing."""
+
+    def final(self, product: str, chunks: Ints) -> None:
+        """Open tiles whose input is final."""
+        if product == self.reads and self.gate is not None:
+            self.opened(self.gate.open(chunks))
+
+    def readers(self, product: str, chunks: Ints) -> tuple[Ints, Ranks]:
+        """Return the ranks with tiles above these blocks."""
+        if product == self.reads and self.gate is not None:
+            over = self.gate.meeting.inverse.of(chunks)
+            return other_ranks(over, self.assignment.rank_of, self.rank)
+        return super().readers(product, chunks)
+
+
+class TileOrder(GatedOrder):
     """Tiles in the order of the policy, each once its neighbours and its input are final.
 
     Parameters
@@ -131,9 +157,8 @@ class TileOrder(Order):
         gate: Gate | None = None,
         reads: str = "",
     ) -> None:
-        self.policy, self.batch = policy, batch
-        self.assignment, self.rank = policy.assignment, policy.rank
-        self.product, self.gate, self.reads = product, gate, reads
+        super().__init__(policy.assignment, policy.rank, gate, reads)
+        self.policy, self.batch, self.product = policy, batch, product
         if gate is not None:
             for part in in_chunks(self.assignment.tiles_of(self.rank)):
                 policy.opened(part[gate.is_open(part)])
@@ -162,16 +187,16 @@ class TileOrder(Order):
             others = chunks[self.assignment.rank_of(chunks) != self.rank]
             if len(others):
                 self.policy.arrived(others)
-        elif product == self.reads and self.gate is not None:
-            self.policy.opened(self.gate.open(chunks))
+        super().final(product, chunks)
+
+    def opened(self, tiles: Ints) -> None:
+        """Note tiles whose input is final."""
+        self.policy.opened(tiles)
 
     def readers(self, product: str, chunks: Ints) -> tuple[Ints, Ranks]:
         """Return the ranks with tiles that overlap these, or lie above these blocks."""
         if product == self.product:
             return self.policy.readers(chunks)
-        if product == self.reads and self.gate is not None:
-            over = self.gate.meeting.inverse.of(chunks)
-            return other_ranks(over, self.assignment.rank_of, self.rank)
         return super().readers(product, chunks)
 
 

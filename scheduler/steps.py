@@ -28,16 +28,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import (
-    NONE,
-    Gate,
-    Ints,
-    distinct,
-)
-from bigbox.scheduler.orders import Mail, Order, Outcome, other_ranks
+from bigbox.scheduler.grid import NONE, Gate, Ints, distinct
+from bigbox.scheduler.orders import GatedOrder, Mail, Outcome, other_ranks
 from bigbox.scheduler.together import Counts, Together
 
 
@@ -103,7 +98,7 @@ def _parts(cells: Ints) -> Iterator[Ints]:
         yield cells[i : i + (1 << 12)]
 
 
-class StepOrder(Order):
+class StepOrder(GatedOrder):
     """One rank's nodes, each once what it needs is there.
 
     Parameters
@@ -132,9 +127,8 @@ class StepOrder(Order):
         gate: Gate | None = None,
         reads: str = "",
     ) -> None:
-        self.together, self.assignment, self.rank = together, assignment, rank
+        super().__init__(assignment, rank, gate, reads)
         self.steps, self.batch, self.product = steps, batch, product
-        self.gate, self.reads = gate, reads
         tiles = assignment.tiles_of(rank)
         tiles = tiles[goals[tiles] > 0]
         self._cuboid = cuboid = _Cuboid(together, tiles)
@@ -144,7 +138,6 @@ class StepOrder(Order):
         self._awaited = np.zeros(cuboid.size, bool)  # own tiles near those of other ranks
         self._missing = np.zeros(cuboid.size, np.int16)
         self._users = np.zeros(cuboid.size, np.int16)  # own tiles near it that are not finished
-        self._held = gate is not None
         own = np.sort(cuboid.cells(tiles))
         self._own[own] = True
         for cells in _parts(np.arange(cuboid.size)):
@@ -165,14 +158,10 @@ class StepOrder(Order):
         for cells in _parts(np.arange(cuboid.size)):
             near = cuboid.near(cells)
             self._users[cells] = np.sum((near >= 0) & unfinished[near], axis=1)
-        if gate is None:
-            for cells in _parts(own):
-                self._push(cells)
-            return
         self._closed = self._own.copy()
         for cells in _parts(own):
             there = cuboid.tiles(cells)
-            self._open(there[gate.is_open(there)])
+            self.opened(there if gate is None else there[gate.is_open(there)])
 
     @property
     def remaining(self) -> int:
@@ -183,11 +172,6 @@ class StepOrder(Order):
     def size(self) -> int:
         """Return the tiles, of any rank, whose field can come up here."""
         return int(np.count_nonzero(self._goal))
-
-    @property
-    def ready(self) -> int:
-        """Return the nodes that could be taken now."""
-        return len(self._heap)
 
     def split(self, nodes: Ints) -> tuple[Ints, Ints]:
         """Return tile and steps done before of each node: int64 (M,) each."""
@@ -282,18 +266,6 @@ class StepOrder(Order):
         self._advance(self._cuboid.cells(self.split(what)[0]))
         return Outcome(np.empty(0, np.int64))
 
-    def final(self, product: str, chunks: Ints) -> None:
-        """Open tiles whose input is final."""
-        if product == self.reads and self.gate is not None:
-            self._open(self.gate.open(chunks))
-
-    def readers(self, product: str, chunks: Ints) -> tuple[Ints, NDArray[np.int32]]:
-        """Return the ranks with tiles above these blocks."""
-        if product == self.reads and self.gate is not None:
-            over = self.gate.meeting.inverse.of(chunks)
-            return other_ranks(over, self.assignment.rank_of, self.rank)
-        return super().readers(product, chunks)
-
     def unused(self) -> Ints:
         """Return tiles, of any rank, whose field nobody here needs any more, each once."""
         free, self._unused = self._unused, []
@@ -316,7 +288,8 @@ class StepOrder(Order):
         behind = (near >= 0) & (self._level[near] < self._level[cells, None])
         return behind.sum(axis=1, dtype=np.int16)
 
-    def _open(self, tiles: Ints) -> None:
+    def opened(self, tiles: Ints) -> None:
+        """Note tiles whose input is final; those that are not here, or named again, do nothing."""
         cells = self._cuboid.cells(tiles)
         cells = cells[cells >= 0]
         cells = cells[self._closed[cells]]
@@ -326,8 +299,7 @@ class StepOrder(Order):
     def _push(self, cells: Ints) -> None:
         """Queue the next nodes of own tiles, where these can run."""
         cells = cells[(self._missing[cells] == 0) & (self._level[cells] < self._goal[cells])]
-        if self._held:
-            cells = cells[~self._closed[cells]]
+        cells = cells[~self._closed[cells]]
         for key in self._keys(cells):
             heapq.heappush(self._heap, key)
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bigbox.engine.latents import latent_bytes
+from bigbox.engine.latents import assignment_of
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
 from bigbox.engine.progress import Progress
@@ -25,10 +25,10 @@ from bigbox.engine.workers import Threads, Workers
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
-from bigbox.painters.base import StepPainter
 from bigbox.scheduler.bricks import Assignment
+from bigbox.scheduler.grid import Gate
+from bigbox.scheduler.orders import tile_gate
 from bigbox.scheduler.region import Region, tiles_needed
-from bigbox.scheduler.together import assignment_for
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk
@@ -65,11 +65,8 @@ class PaintSpec:
 
     def assignment(self, n_ranks: int, limits: Limits) -> Assignment:
         """Return who paints what."""
-        bricks = self.layout.bricks
-        if not bricks.grid.halved:
-            return Assignment(bricks, n_ranks)
-        limit = limits.latent_bytes // latent_bytes(bricks.grid)
-        return assignment_for(bricks, n_ranks, cast(StepPainter, self.painter).steps, limit)
+        steps = getattr(self.painter, "steps", 0)
+        return assignment_of(self.layout.bricks, n_ranks, steps, limits.latent_bytes)
 
 
 @dataclass(frozen=True)
@@ -140,9 +137,11 @@ def prepare(
     start.check()  # both, so that nothing is written where one of them is refused
     about, haloes = {"n_ranks": n_ranks, "device": device}, None
     if halo_start is not None and spec.haloes is not None:
-        haloes = halo_start.begin(disk, about, spec.haloes.attributes(), linger)
+        begun = halo_start.begin(disk, about, spec.haloes.attributes(), linger)
+        haloes = cast(BegunHaloes, begun)
     try:
-        return Prepared(start.begin(disk, about, linger=linger), haloes, whole)
+        painting = cast(BegunPainting, start.begin(disk, about, linger=linger))
+        return Prepared(painting, haloes, whole)
     except BaseException:
         _let_go(haloes)
         raise
@@ -225,6 +224,14 @@ class Job:
         if name == HALO.name and self._blocks is not None:
             return HaloReader(self.box, self._blocks, cache)
         return CutoutReader(self.box.array(name), self.tiling.periodic, cache)
+
+    def gate(self) -> Gate | None:
+        """Return which tiles have all haloes under them; None where the haloes are all there."""
+        if self.halo_painting is None:
+            return None
+        blocks, margin = self.halo_painting.layout.windows.blocks, self.spec.painter.margin
+        final = self.halo_painting.was_done(HALO.name)
+        return tile_gate(self.assignment, self.rank, margin, blocks, final)
 
     def tasks(self) -> list[Task]:
         """Return this rank's kinds of work, those that wait for nothing first."""

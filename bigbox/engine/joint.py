@@ -32,7 +32,7 @@ from bigbox.engine.task import Task, read_inputs
 from bigbox.engine.transport import Parcel
 from bigbox.painters.base import StepBatch, StepPainter
 from bigbox.scheduler.grid import Ints, Slices, triple
-from bigbox.scheduler.orders import Mail, Outcome, tile_gate
+from bigbox.scheduler.orders import Mail, Outcome
 from bigbox.scheduler.steps import StepOrder
 from bigbox.scheduler.together import Counts, together_of
 from bigbox.store.fields import HALO, PAINTED
@@ -61,11 +61,6 @@ class JointTask(Task):
         self.painter = cast(StepPainter, job.spec.painter)
         together = together_of(job.tiling)
         self._cores, self._steps = together.cores, self.painter.steps
-        gate = None
-        if job.halo_painting is not None:
-            blocks, final = job.halo_painting.layout.windows.blocks, job.halo_painting.was_done
-            margin = self.painter.margin
-            gate = tile_gate(job.assignment, job.rank, margin, blocks, final(HALO.name))
         wanted = ~self.painting.was_done(PAINTED.name)
         if job.wanted is not None:
             wanted &= job.wanted
@@ -84,7 +79,7 @@ class JointTask(Task):
             goals,
             begun,
             product=PAINTED.name,
-            gate=gate,
+            gate=job.gate(),
             reads=HALO.name,
         )
         super().__init__(self.order, self._goal(goals, begun))

@@ -16,9 +16,10 @@ from threading import Lock
 
 import numpy as np
 
+from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.grid import Slices, triple
 from bigbox.scheduler.tiling import Tiling
-from bigbox.scheduler.together import Together
+from bigbox.scheduler.together import Together, assignment_for
 from bigbox.store.saved_field import OTHERS, FieldFile, level_of, level_tag
 from bigbox.store.shards import Float
 
@@ -28,6 +29,13 @@ ARRAYS = 3  # z of even and of odd steps, x0
 def latent_bytes(tiling: Tiling) -> int:
     """Return what a tile takes."""
     return 4 * ARRAYS * tiling.kept**3
+
+
+def assignment_of(bricks: Bricks[Tiling], n_ranks: int, steps: int, limit_bytes: int) -> Assignment:
+    """Return who paints what, with so much memory of a rank for the noisy field."""
+    if not bricks.grid.halved:
+        return Assignment(bricks, n_ranks)
+    return assignment_for(bricks, n_ranks, steps, limit_bytes // latent_bytes(bricks.grid))
 
 
 class Latents:

@@ -18,7 +18,7 @@ from bigbox.engine.transport import Parcel
 from bigbox.errors import BigboxError
 from bigbox.painters.base import TileBatch
 from bigbox.scheduler.grid import Ints
-from bigbox.scheduler.orders import Outcome, Ranks, TileOrder, other_ranks, tile_gate
+from bigbox.scheduler.orders import Outcome, Ranks, TileOrder, other_ranks
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.stages import predecessors, successors
 from bigbox.store.fields import HALO, PAINTED
@@ -75,11 +75,7 @@ class TileTask(Task):
     def __init__(self, job: Job) -> None:
         self.tiling, self.painter, self.painting = job.tiling, job.spec.painter, job.painting
         self._rank_of, self._rank = job.assignment.rank_of, job.rank
-        gate = None
-        if job.halo_painting is not None:
-            blocks, final = job.halo_painting.layout.windows.blocks, job.halo_painting.was_done
-            margin = self.painter.margin
-            gate = tile_gate(job.assignment, job.rank, margin, blocks, final(HALO.name))
+        gate = job.gate()
         policy = Policy(job.assignment, job.rank, job.spec.colouring, gated=gate is not None)
         for tiles in self.painting.done_before(PAINTED.name):
             policy.restore(tiles)

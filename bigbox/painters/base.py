@@ -30,35 +30,35 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class TileBatch:
-    """B tiles of edge t to paint."""
+class _Batch:
+    """B tiles of edge t, and what they are painted from."""
 
     tiles: np.ndarray  # int64 (B,), linear tile ids
     origin: np.ndarray  # int64 (B, 3), voxel corners in the box
     inputs: np.ndarray  # float32 (B, C, n, n, n) of the painter's input array, wrapped
-    known: np.ndarray  # float32 (B, F, t, t, t), earlier tiles' fields (mK), 0 where unknown
-    width: np.ndarray  # int64 (B, 3, 2), voxels of the known slab at each axis' low and high face
 
     def __len__(self) -> int:
         return len(self.tiles)
 
 
 @dataclass
-class StepBatch:
+class TileBatch(_Batch):
+    """B tiles of edge t to paint."""
+
+    known: np.ndarray  # float32 (B, F, t, t, t), earlier tiles' fields (mK), 0 where unknown
+    width: np.ndarray  # int64 (B, 3, 2), voxels of the known slab at each axis' low and high face
+
+
+@dataclass
+class StepBatch(_Batch):
     """B tiles of edge t to take one denoising step on, each from a step of its own.
 
     z and previous are of no interest at the first step, which begins with keyed noise.
     """
 
-    tiles: np.ndarray  # int64 (B,), linear tile ids
-    origin: np.ndarray  # int64 (B, 3), voxel corners in the box
-    inputs: np.ndarray  # float32 (B, C, n, n, n) of the painter's input array, wrapped
     z: np.ndarray  # float32 (B, t, t, t), the noisy field under each tile at its step
     previous: np.ndarray  # float32 (B, t, t, t), the step before's estimate x0 of the tile
     step: np.ndarray  # int64 (B,), noise level: T at first, 1 at last
-
-    def __len__(self) -> int:
-        return len(self.tiles)
 
 
 class _Painter(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigbox.engine.latents import latent_bytes
+from bigbox.engine.latents import assignment_of, latent_bytes
 from bigbox.engine.limits import Limits
 from bigbox.engine.task import Task
 from bigbox.errors import BadInput
@@ -20,7 +20,7 @@ from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.bricks import default_shard
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import stage_counts
-from bigbox.scheduler.together import alive_tiles, assignment_for, together_of
+from bigbox.scheduler.together import alive_tiles, together_of
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
@@ -251,11 +251,9 @@ def make_plan(
         )
     row, limits = painter_row(painter), limits or Limits()
     how = PainterSettings(0, tiling.shape, 0, overlap_method, sampler, steps)
-    assignment, field = Assignment(bricks, ranks), 0
+    assignment, field = assignment_of(bricks, ranks, how.calls, limits.latent_bytes), 0
     if tiling.halved:
-        each = latent_bytes(tiling)
-        assignment = assignment_for(bricks, ranks, how.calls, limits.latent_bytes // each)
-        field = FIELD_COPIES * each * ranks * alive_tiles(assignment, how.calls)
+        field = FIELD_COPIES * latent_bytes(tiling) * ranks * alive_tiles(assignment, how.calls)
     counts = assignment.counts()
     if seconds_per_tile is None:
         seconds = row.seconds_per_tile + row.seconds_per_call * how.calls

@@ -11,7 +11,6 @@ A block is to haloes what a tile is to tb. A BEGUN record names the first window
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,10 +22,9 @@ from bigbox.scheduler.grid import Grid, Ints, Meeting, in_chunks
 from bigbox.scheduler.window_order import WindowsDone
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
-from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.durable import DISK, Disk
 from bigbox.store.fields import HALO
 from bigbox.store.layouts import HaloLayout, Recorded
-from bigbox.store.lease import LINGER
 from bigbox.store.ledger import State
 from bigbox.store.product import ChunkReader
 from bigbox.store.run import Begun, Start
@@ -49,25 +47,15 @@ class BegunHaloes(Begun[HaloLayout]):
 class HaloStart(Start[HaloLayout]):
     """The start of a run that paints haloes: it also goes on from the sums of blocks."""
 
-    def begin(
-        self,
-        disk: Disk,
-        about: Mapping[str, Any],
-        attributes: Mapping[str, Any] | None = None,
-        linger: float = LINGER,
-    ) -> BegunHaloes:
-        """Begin the run; sums that nobody goes on from are removed."""
-        begun = super().begin(disk, about, attributes, linger)
-        assert begun.lease is not None
-        try:
-            with explained(self.ledger.path), begun.lease.fenced():
-                place = sums_directory(self.ledger)
-                disk.make_dir(place)
-                used = {self._sums.files[i].name for i in np.unique(self._sums.file).tolist()}
-                remove_others(disk, place, used, self.ledger.tmp_of(begun.epoch))
-        except BaseException:
-            begun.lease.close()
-            raise
+    def tidy(self, disk: Disk, epoch: int) -> None:
+        """Remove sums that nobody goes on from."""
+        place = sums_directory(self.ledger)
+        disk.make_dir(place)
+        used = {self._sums.files[i].name for i in np.unique(self._sums.file).tolist()}
+        remove_others(disk, place, used, self.ledger.tmp_of(epoch))
+
+    def begun(self, begun: Begun[HaloLayout]) -> BegunHaloes:
+        """Return the run with the sums that it goes on from."""
         return BegunHaloes(**vars(begun), sums=self._sums, windows_left=self._left)
 
     def to_note(self, state: State, fresh: bool) -> dict[str, Any]:

@@ -7,11 +7,9 @@ place before the record of their tile.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +21,11 @@ from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import STEPS
 from bigbox.store.layouts import PaintLayout
-from bigbox.store.lease import LINGER
 from bigbox.store.records import COMPLETE, make_records
 from bigbox.store.run import Begun, Start
 from bigbox.store.saved_field import FIELD, FieldFile, SavedField, whole_save
 from bigbox.store.shards import CRC_BYTES, DamagedChunk, Float, crc32c, decode_chunk
-from bigbox.store.slots import directory_of, remove_others
+from bigbox.store.slots import remove_others
 from bigbox.store.writer import RunWriter, check_float32
 
 
@@ -42,29 +39,19 @@ class BegunPainting(Begun[PaintLayout]):
 class PaintStart(Start[PaintLayout]):
     """The start of a run that paints tb: it also goes on from a save of the noisy field."""
 
-    def begin(
-        self,
-        disk: Disk,
-        about: Mapping[str, Any],
-        attributes: Mapping[str, Any] | None = None,
-        linger: float = LINGER,
-    ) -> BegunPainting:
-        """Begin the run; what it does not go on from is removed."""
-        begun = super().begin(disk, about, attributes, linger)
-        if not begun.layout.tiling.halved:
-            return BegunPainting(**vars(begun))
-        assert begun.lease is not None
-        try:
-            with explained(self.ledger.path), begun.lease.fenced():
-                place = directory_of(self.ledger, FIELD)
-                disk.make_dir(place)
-                names: tuple[str, ...] = whole_save(self.ledger)
-                used = {name.split(".", 1)[0] for name in names}
-                remove_others(disk, place, used, self.ledger.tmp_of(begun.epoch))
-        except BaseException:
-            begun.lease.close()
-            raise
-        return BegunPainting(**vars(begun), field=names)
+    def tidy(self, disk: Disk, epoch: int) -> None:
+        """Remove saves that this run does not go on from."""
+        self._saved: tuple[str, ...] = ()
+        if self.layout.tiling.halved:
+            place = self.ledger.path / FIELD
+            disk.make_dir(place)
+            self._saved = whole_save(self.ledger)
+            used = {name.split(".", 1)[0] for name in self._saved}
+            remove_others(disk, place, used, self.ledger.tmp_of(epoch))
+
+    def begun(self, begun: Begun[PaintLayout]) -> BegunPainting:
+        """Return the run with the save that it goes on from."""
+        return BegunPainting(**vars(begun), field=self._saved)
 
 
 class Painting(RunWriter[PaintLayout]):
@@ -199,7 +186,7 @@ class Painting(RunWriter[PaintLayout]):
                 for name in os.listdir(place):
                     if name.startswith("c."):
                         self._disk.unlink(place / name)
-            if (field := directory_of(self.ledger, FIELD)).exists():
+            if (field := self.ledger.path / FIELD).exists():
                 dead = self.temporary("field")
                 self._disk.replace(field, dead)
                 self._disk.remove_tree(dead)

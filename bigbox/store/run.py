@@ -129,14 +129,22 @@ class Start(Generic[LayoutT]):
                     state = found.state
                 about = {"kind": self.layout.kind, **about, **self.to_note(state, fresh)}
                 lease.epoch = claim(disk, self.ledger, about, state, fresh)
-                if fresh:
-                    with lease.fenced():
+                with lease.fenced():
+                    if fresh:
                         self._make_arrays(disk, lease.epoch, attributes or {})
+                    self.tidy(disk, lease.epoch)
             except BaseException:
                 lease.close()
                 raise
             lease.share(linger)
-        return Begun(lease.epoch, self.layout, state, lease)
+        return self.begun(Begun(lease.epoch, self.layout, state, lease))
+
+    def tidy(self, disk: Disk, epoch: int) -> None:
+        """Remove what earlier runs have left and run `epoch` does not go on from."""
+
+    def begun(self, begun: Begun[LayoutT]) -> Begun[LayoutT]:
+        """Return what all ranks are told of the run."""
+        return begun
 
     def to_note(self, state: State, fresh: bool) -> dict[str, Any]:
         """Return what else is noted with the run's number, when earlier runs are fenced off.

@@ -25,7 +25,6 @@ from bigbox.store.slots import (
     Held,
     SlotFile,
     Tag,
-    directory_of,
     line_type,
     read_index,
 )
@@ -51,7 +50,7 @@ def level_of(tag: Tag) -> int:
 
 def whole_save(ledger: Ledger) -> tuple[str, ...]:
     """Return the indices of the newest save that all ranks of its run have; none: ()."""
-    directory, base = directory_of(ledger, FIELD), ledger.base()
+    directory, base = ledger.path / FIELD, ledger.base()
     found: dict[tuple[int, int], dict[int, str]] = defaultdict(dict)
     for path in sorted(directory.glob("*.idx")):
         match = re.fullmatch(r"e(\d+)-r(\d+)\.\w+\.idx", path.name)
@@ -70,13 +69,13 @@ class SavedField:
         self.files: list[Path] = []
         parts, numbers = [], []
         for name in names:
-            index = read_index(directory_of(ledger, FIELD) / name, LEVEL_BITS)
+            index = read_index(ledger.path / FIELD / name, LEVEL_BITS)
             if index is None:
                 raise FileNotFoundError(name)
             lines = index[1][index[1]["key"] < OTHERS]
             parts.append(lines)
             numbers.append(np.full(len(lines), len(self.files), np.int32))
-            self.files.append(directory_of(ledger, FIELD) / name.split(".", 1)[0])
+            self.files.append(ledger.path / FIELD / name.split(".", 1)[0])
         self.lines = np.concatenate([np.empty(0, line_type(LEVEL_BITS)), *parts])
         self.file = np.concatenate([np.empty(0, np.int32), *numbers])
 
@@ -97,7 +96,7 @@ class FieldFile(SlotFile):
     def __init__(
         self, run: RunWriter[Any], disk: Disk, shape: tuple[int, ...], before: SavedField | None
     ) -> None:
-        super().__init__(run, disk, directory_of(run.ledger, FIELD), shape, "<f4", LEVEL_BITS)
+        super().__init__(run, disk, run.ledger.path / FIELD, shape, "<f4", LEVEL_BITS)
         self._before = before
         keys = before.lines["key"].tolist() if before is not None else []
         self._rows = {key: row for row, key in enumerate(keys)}
@@ -114,9 +113,7 @@ class FieldFile(SlotFile):
         if row is None or self._before is None:
             return super()._take(key)
         line, place = self._before.lines[row], self._before.files[self._before.file[row]]
-        with open(place.with_suffix(".dat"), "rb", buffering=0) as file:
-            values = self._checked(file.fileno(), place, int(line["slot"]), int(line["crc"]))
-        return line["tag"].copy(), values
+        return line["tag"].copy(), self._earlier(place, line)
 
     def save_as(self, number: int, held: Sequence[Held]) -> None:
         """Make a save durable."""

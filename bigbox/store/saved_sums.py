@@ -22,7 +22,7 @@ from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.window_order import Bool
 from bigbox.store.durable import Disk
 from bigbox.store.ledger import Ledger
-from bigbox.store.slots import SlotFile, Tag, directory_of, line_type, read_index
+from bigbox.store.slots import SlotFile, Tag, line_type, read_index
 from bigbox.store.writer import RunWriter
 
 
@@ -55,7 +55,7 @@ class SavedSums:
 
 def sums_directory(ledger: Ledger) -> Path:
     """Where the sums of all runs stand."""
-    return directory_of(ledger, "sums")
+    return ledger.path / "sums"
 
 
 def saved_sums(ledger: Ledger, bits: int, final: Bool) -> SavedSums:
@@ -125,8 +125,7 @@ class SumsFile(SlotFile):
         total = np.zeros(self._shape, np.int64)
         for line, file in zip(lines, self._before.file[rows].tolist(), strict=True):
             place = self._before.files[file]
-            with open(place.with_suffix(".dat"), "rb", buffering=0) as opened:
-                total += self._checked(opened.fileno(), place, int(line["slot"]), int(line["crc"]))
+            total += self._earlier(place, line)
         return np.bitwise_or.reduce(lines["tag"], axis=0), total
 
     def forget(self, keys: Iterable[int]) -> None:

@@ -20,7 +20,6 @@ import numpy.typing as npt
 
 from bigbox.errors import StoppedEarly
 from bigbox.store.durable import Disk, File
-from bigbox.store.ledger import Ledger
 from bigbox.store.shards import crc32c, pread_all
 from bigbox.store.writer import RunWriter
 
@@ -198,6 +197,11 @@ class SlotFile:
         else:
             self._free.append(slot)
 
+    def _earlier(self, place: Path, line: Any) -> Array:
+        """Return the array that a line of an earlier run's index names."""
+        with open(place.with_suffix(".dat"), "rb", buffering=0) as file:
+            return self._checked(file.fileno(), place, int(line["slot"]), int(line["crc"]))
+
     def _checked(self, fd: int, place: Path, slot: int, crc: int) -> Array:
         raw = pread_all(fd, self._bytes, slot * self._bytes)
         if len(raw) == self._bytes and crc32c(raw) == crc:
@@ -212,8 +216,3 @@ class SlotFile:
             f"{place.with_suffix('.dat')}: {self.noun} came back damaged; they are given up, the"
             f" same command {self.again}"
         )
-
-
-def directory_of(ledger: Ledger, name: str) -> Path:
-    """Return where the files of all runs stand."""
-    return ledger.path / name

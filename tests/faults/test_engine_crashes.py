@@ -124,6 +124,8 @@ any_faults = given(
 
 def survive(tiling: Tiling, edge: int, latents: int, faults: list, seed: int) -> None:
     operations = (90 + 11 * tiling.size) * (1 + latents / 3)
+    if tiling.halved:
+        operations = 60 + 6 * tiling.size * STEPS
     with scratch() as folder:
         story = Story(folder / "s", tiling, edge, latents, seed)
         struck = [not story.run(1 + int(at * operations / 1000), mode) for at, mode in faults]
@@ -156,13 +158,7 @@ joint_faults = given(
 
 def survive_together(shape, margin: int, edge: int, faults: list, seed: int) -> None:
     tiling = Tiling(shape, 6, 2 * margin, halved=True)
-    operations = 60 + 6 * tiling.size * STEPS
-    with scratch() as folder:
-        story = Story(folder / "s", tiling, edge, 0, seed)
-        struck = [not story.run(1 + int(at * operations / 1000), mode) for at, mode in faults]
-        assert story.run(0, "kill"), "the last run has no fault"
-        story.check(limit=5)
-        worked(any(struck))
+    survive(tiling, edge, 0, faults, seed)
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
