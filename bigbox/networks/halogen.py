@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bigbox.networks import layers
 from bigbox.networks.presets import HalogenSize
 
-WINDOW = 64  # voxels on an edge of what the network sees at once (section 2.1.1)
+WINDOW = 64  # voxels on an edge of what the network sees at once, at most (section 2.1.1)
 CHANNELS = 4  # halo mass bins (eq. 1)
 
 
@@ -25,14 +25,15 @@ class Halogen(nn.Module):
                           max-pool    upsample
                           8³ ─ blocks, attention
 
-    Every convolution and norm works within four groups, so that the output channels are
-    independent: each is a U-Net of its own behind the common input.
+    In the paper every convolution and norm works within four groups, so that the output channels
+    are independent: each is a U-Net of its own behind the common input. With `groups` 1 they share
+    what they know. It takes windows of any edge that its poolings divide.
     """
 
     def __init__(self, size: HalogenSize):
         super().__init__()
         self.size = size
-        groups, widths = CHANNELS, size.widths
+        groups, widths = size.groups, size.widths
         blocks = partial(layers.ResidualBlocks, count=size.blocks, convs=size.convs, groups=groups)
         self.inlet = layers.conv(size.patch**3, widths[0])
         self.down = nn.ModuleList(blocks(a, b) for a, b in pairwise((widths[0], *widths[:-1])))
@@ -40,7 +41,8 @@ class Halogen(nn.Module):
         self.bottom = blocks(widths[-2], widths[-1])
         self.attention = layers.Attention(widths[-1], size.heads, groups)
         self.narrow = nn.ModuleList(layers.conv(b, a, groups, edge=1) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
+        met = 2 if size.skips == "join" else 1
+        self.up = nn.ModuleList(blocks(met * width, width) for width in widths[:-1])
         self.outlet = layers.Outlet(widths[0], CHANNELS * size.patch**3, groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,5 +56,6 @@ class Halogen(nn.Module):
         h = self.attention(self.bottom(h))
         for level, narrow in zip(reversed(self.up), reversed(self.narrow), strict=True):
             # Narrowed before it is upsampled: the same function, an eighth of the work.
-            h = level(layers.join(layers.upsample(narrow(h)), skips.pop(), CHANNELS))
+            fine = layers.upsample(narrow(h))
+            h = level(layers.meet(self.size.skips, fine, skips.pop(), self.size.groups))
         return layers.unpatchify(self.outlet(h), self.size.patch)

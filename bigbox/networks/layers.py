@@ -216,6 +216,11 @@ def join(first: Tensor, second: Tensor, groups: int = 1) -> Tensor:
     return torch.cat(parts, dim=-1).flatten(-2).permute(0, 4, 1, 2, 3)
 
 
+def meet(how: str, first: Tensor, second: Tensor, groups: int = 1) -> Tensor:
+    """Let what comes from below meet its level's own: joined channels, or their sum ("add")."""
+    return join(first, second, groups) if how == "join" else first + second
+
+
 def level_features(level: Tensor, count: int) -> Tensor:
     """Return sines and cosines of noise levels in 0 .. 1: (B,) to (B, count), count even."""
     rates = torch.exp(torch.linspace(0.0, math.log(1000.0), count // 2, device=level.device))

@@ -13,9 +13,9 @@ from bigbox.networks import layers
 from bigbox.networks.presets import LodiSize
 
 TILE = 32  # voxels on an edge of a tile (section 2.2)
-# Channels of the condition: the four of the haloes, and two that the paper has not, the known
-# voxels and their mask. With an empty mask it is the paper's network.
-CONDITIONS = 4 + 2
+HALOES = 4  # channels of the condition
+KNOWN = 2  # and of a masked network, which the paper has not: the known voxels and their mask
+BYPASS_EDGE = 5  # voxels on an edge of the linear filters
 
 
 class Lodi(nn.Module):
@@ -23,7 +23,8 @@ class Lodi(nn.Module):
 
     Residual blocks, and attention at the bottleneck. Zeros beyond the edges: circular padding (Ono
     et al. 2024) would join opposite sides of a tile that is no box of its own. At most three
-    halvings: 32³ to 4³.
+    halvings: 32³ to 4³. Around it goes a linear path, filters of z with gains that know the noise
+    level: at low levels most of v is a high-pass of z.
     """
 
     def __init__(self, size: LodiSize):
@@ -36,7 +37,8 @@ class Lodi(nn.Module):
         # One convolution over noisy tile and conditions, written as two: the second is the same at
         # every step, and is computed once.
         self.inlet = layers.conv(size.patch**3, widths[0])
-        self.condition_inlet = layers.conv(CONDITIONS * size.patch**3, widths[0])
+        conditions = HALOES + KNOWN * size.masked
+        self.condition_inlet = layers.conv(conditions * size.patch**3, widths[0])
         self.embed = nn.Sequential(
             nn.Linear(embedding, embedding),
             nn.SiLU(),
@@ -49,17 +51,24 @@ class Lodi(nn.Module):
         self.attention = layers.Attention(widths[-1], size.heads)
         self.bottom_out = blocks(widths[-1], widths[-1])
         self.narrow = nn.ModuleList(layers.conv(b, a, edge=1) for a, b in pairwise(widths))
-        self.up = nn.ModuleList(blocks(2 * width, width) for width in widths[:-1])
+        met = 2 if size.skips == "join" else 1
+        self.up = nn.ModuleList(blocks(met * width, width) for width in widths[:-1])
         self.outlet = layers.Outlet(widths[0], size.patch**3)
         layers.zero_weights(self.outlet[-1])
+        if size.bypass:
+            self.filters = layers.conv(1, size.bypass, edge=BYPASS_EDGE)
+            self.gains = nn.Linear(embedding, size.bypass)
 
     def prepare(self, condition: Tensor, known: Tensor, mask: Tensor) -> Tensor:
         """Return what is the same at every step, (B, widths[0], ...), for `forward`.
 
         `condition` is the normalised log halo density, (B, 4, t, t, t). `known` is the normalised
-        T_b, 0 where unknown, and `mask` 1 where known, else 0, (B, t, t, t).
+        T_b, 0 where unknown, and `mask` 1 where known, else 0, (B, t, t, t); only a masked network
+        looks at them.
         """
-        channels = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
+        channels = condition
+        if self.size.masked:
+            channels = torch.cat([condition, known[:, None], mask[:, None]], dim=1)
         prepared: Tensor = self.condition_inlet(layers.patchify(channels, self.size.patch))
         return prepared
 
@@ -79,8 +88,14 @@ class Lodi(nn.Module):
         h = self.bottom_out(self.attention(self.bottom(h, e)), e)
         for stage, narrow in zip(reversed(self.up), reversed(self.narrow), strict=True):
             fine = layers.upsample(narrow(h))
-            h = stage(layers.join(fine, skips.pop().to(fine.dtype)), e)
-        return layers.unpatchify(self.outlet(h), self.size.patch)[:, 0]
+            h = stage(layers.meet(self.size.skips, fine, skips.pop().to(fine.dtype)), e)
+        output: Tensor = layers.unpatchify(self.outlet(h), self.size.patch)[:, 0]
+        if self.size.bypass:
+            filtered = self.filters(z[:, None])
+            output = output + torch.einsum(
+                "bfxyz,bf->bxyz", filtered, self.gains(e).expand(len(z), -1)
+            )
+        return output
 
 
 def clean_estimate(
@@ -109,14 +124,3 @@ def weighted_mse(output: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
     """
     error = functional.mse_loss(output.float(), wanted, reduction="none") * weight
     return error.flatten(1).sum(1) / (weight > 0).flatten(1).sum(1)
-
-
-def coherent_mse(output: Tensor, wanted: Tensor, weight: Tensor, block: int) -> Tensor:
-    """Return `weighted_mse` of errors that are first summed over blocks of block³ voxels, (B,).
-
-    It is as large for errors that are independent from voxel to voxel, and block³ times as large
-    for an error that is the same in all of a block.
-    """
-    error = (output.float() - wanted) * weight.sqrt()
-    sums = functional.avg_pool3d(error[:, None], block) * block**3
-    return sums.square().flatten(1).sum(1) / (weight > 0).flatten(1).sum(1)

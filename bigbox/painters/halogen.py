@@ -60,9 +60,7 @@ class HalogenPainter(NetworkPainter):
     @property
     def weights(self) -> np.ndarray:
         """int64 (window,): of a voxel in the average, by its place on an axis."""
-        place = np.arange(WINDOW)
-        tent = np.minimum(place + 1, WINDOW - place).astype(np.int64)
-        return tent if self.weighting == "tent" else np.ones_like(tent)
+        return window_weights(WINDOW, self.weighting)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the haloes' bytes, as JSON values."""
@@ -120,6 +118,13 @@ class HalogenPainter(NetworkPainter):
     @cached_property
     def _kernel(self) -> np.ndarray:
         return gaussian_kernel(self.model.card["smoothing"], self.model.card["voxel_size"])
+
+
+def window_weights(window: int, weighting: str) -> np.ndarray:
+    """Return weights of voxels by their place on an axis of a window, int64 (window,)."""
+    place = np.arange(window)
+    tent = np.minimum(place + 1, window - place).astype(np.int64)
+    return tent if weighting == "tent" else np.ones_like(tent)
 
 
 def paint_haloes(painter: HalogenPainter, dm: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Split boxes by simulation or by slab, and cut them into random sub-volumes for training.
 
-A batch is a pure function of (seed, step, rank), so that a resumed training sees what an
-undisturbed one would have seen.
+Fields lie on the device that trains, and sub-volumes are cut and turned there. A batch is a pure
+function of (seed, step, rank), so that a resumed training sees what an undisturbed one would have
+seen.
 
     one box, split by slab (axis 0, periodic):      several boxes: split by simulation
 
@@ -13,14 +14,16 @@ No sub-volume reaches into a gap, so no voxel, smoothed or not, is seen on both 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import permutations, product
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
+import torch
+from torch import Tensor
 
 from bigbox.errors import BadInput
 from bigbox.networks.transforms import LogTransform
@@ -30,22 +33,27 @@ from bigbox.store.box import Box
 VALIDATION_SHARE = 0.25  # of a single box (section 2.3)
 GAP = 2.0  # Mpc/h between training and validation of one box: more than twice the kernel's reach
 SAME_VOXEL = 0.02  # relative difference of voxel sizes that may be trained on together
-# The 48 of a cube (section 2.3): an order of the axes, and which of them are then reversed.
-SYMMETRIES = tuple(product(permutations(range(3)), product((False, True), repeat=3)))
+# The 48 symmetries of a cube (section 2.3): an order of the axes, and which are then reversed.
+ORDERS = tuple(permutations(range(3)))
+CANDIDATES = 12  # sub-volumes that are drawn for one of LODI's that is kept
 
 
 @dataclass(frozen=True)
 class TrainingBox:
-    """Hold the fields of one box, float32 (C, N, N, N) each, in network units once normalised."""
+    """Hold the fields of one simulation, float32 (C, N, N, N) each.
 
-    path: Path
+    tb has a channel for each draw of the hydrogen. In network units once normalised.
+    """
+
+    paths: list[Path]  # one for each draw
+    edge: int  # N
     fields: dict[str, np.ndarray]
     attributes: dict[str, Any]
 
     @property
-    def edge(self) -> int:
-        """Return N, the voxels on an axis."""
-        return int(self.fields["halo"].shape[-1])
+    def name(self) -> str:
+        """Return what it is called in a card."""
+        return ", ".join(path.name for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,9 @@ class Region:
     start: int = 0
     stop: int | None = None
 
-    def origins(self, box_edge: int, window: int) -> int:
-        """Count the origins along axis 0 that keep a window inside."""
-        return box_edge if self.stop is None else self.stop - self.start - window + 1
+    def origins(self, box_edge: int, reach: int) -> int:
+        """Count the origins along axis 0 that keep sub-volumes of `reach` voxels inside."""
+        return box_edge if self.stop is None else self.stop - self.start - reach + 1
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,17 @@ class Split:
 def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
     """Read whole arrays of boxes into memory, about 4 bytes a voxel and channel.
 
-    Of the arrays "dm", "halo" and "tb", dm is smoothed as the others are (section 2.1.2). Raises
-    BadInput where an array is missing, a box is given twice, or boxes differ in voxel size,
-    redshift or smoothing.
+    Of the arrays "dm", "halo" and "tb", dm is smoothed as the others are (section 2.1.2). Boxes
+    with the same haloes are draws of one simulation, and become one. Raises BadInput where an array
+    is missing, a box is given twice, or boxes differ in voxel size, redshift or smoothing.
     """
-    boxes: list[TrainingBox] = []
+    found: dict[int, TrainingBox] = {}
+    stores: list[Box] = []
     for path in paths:
         store = Box.open(path)
-        if any(store.path.samefile(other.path) for other in boxes):
+        if any(store.path.samefile(other.path) for other in stores):
             raise BadInput(f"{path}: given twice; training and validation would share it")
+        stores.append(store)
         arrays = {name: store.require(name) for name in names}
         fields, smoothing = {}, {}
         for name, array in arrays.items():
@@ -99,12 +109,18 @@ def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
             "redshift": store.redshift,
             "cosmology": store.attributes["cosmology"],
             "smoothing": radius,
-            "simulation": int(google_crc32c.value(fields["halo"].tobytes())),
             "sources": {name: array.attrs.get("source", "") for name, array in arrays.items()},
         }
-        boxes.append(TrainingBox(path, fields, attributes))
-    _check_alike(boxes)
-    return boxes
+        simulation = int(google_crc32c.value(fields["halo"].tobytes()))
+        box = TrainingBox([path], fields["halo"].shape[-1], fields, attributes)
+        _check_alike([*found.values(), box])
+        if (same := found.get(simulation)) is None:
+            found[simulation] = box
+            continue
+        same.paths.append(path)
+        if "tb" in fields:
+            same.fields["tb"] = np.concatenate([same.fields["tb"], fields["tb"]])
+    return list(found.values())
 
 
 def _check_alike(boxes: list[TrainingBox]) -> None:
@@ -113,13 +129,13 @@ def _check_alike(boxes: list[TrainingBox]) -> None:
         mine = box.attributes
         if abs(mine["voxel_size"] / first["voxel_size"] - 1) > SAME_VOXEL:
             raise BadInput(
-                f"{box.path}: voxels of {mine['voxel_size']:.5g} Mpc/h, those of {boxes[0].path} "
+                f"{box.name}: voxels of {mine['voxel_size']:.5g} Mpc/h, those of {boxes[0].name} "
                 f"are {first['voxel_size']:.5g}; one model knows one resolution"
             )
         for what in ("redshift", "smoothing"):
             if abs(mine[what] - first[what]) > 1e-3:
                 raise BadInput(
-                    f"{box.path}: {what} {mine[what]:.4g}, {boxes[0].path} has {first[what]:.4g}; "
+                    f"{box.name}: {what} {mine[what]:.4g}, {boxes[0].name} has {first[what]:.4g}; "
                     "train one model for each"
                 )
 
@@ -127,30 +143,24 @@ def _check_alike(boxes: list[TrainingBox]) -> None:
 def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = None) -> Split:
     """Split by simulation where there are several boxes, else by slab with a gap.
 
-    The sub-volumes are `window` voxels on an edge. The last `held_out` boxes validate, by default a
-    quarter, at least one. Raises BadInput where a box is too small, or none is left to train on.
+    The sub-volumes are `window` voxels of the boxes on an edge. The last `held_out` boxes validate,
+    by default a quarter, at least one. Raises BadInput where a box is too small, or none is left to
+    train on.
     """
     for box in boxes:
         if box.edge < window:
-            raise BadInput(f"{box.path}: {box.edge} voxels an axis, the network sees {window}")
+            raise BadInput(f"{box.name}: {box.edge} voxels an axis, the network sees {window}")
     if len(boxes) > 1:
         last = held_out or max(1, round(VALIDATION_SHARE * len(boxes)))
         if last >= len(boxes):
             raise BadInput(f"{last} of {len(boxes)} boxes held out: none is left to train on")
-        simulations = [box.attributes.get("simulation", box.path) for box in boxes]
-        for box, simulation in zip(boxes[:-last], simulations, strict=False):
-            if simulation in simulations[-last:]:
-                raise BadInput(
-                    f"{box.path}: has the haloes of a box that is held out for validation; put all "
-                    "draws of one simulation on one side"
-                )
         regions = [Region(i) for i in range(len(boxes))]
         return Split(regions[:-last], regions[-last:])
     edge, gap = boxes[0].edge, round(GAP / boxes[0].attributes["voxel_size"])
     validation = max(window, round(VALIDATION_SHARE * edge))
     if edge - validation - 2 * gap < window:
         raise BadInput(
-            f"{boxes[0].path}: {edge} voxels are too few to split into {validation} for "
+            f"{boxes[0].name}: {edge} voxels are too few to split into {validation} for "
             f"validation, two gaps of {gap} and {window} or more for training; give a second box"
         )
     return Split([Region(0, validation + gap, edge - gap)], [Region(0, 0, validation)])
@@ -178,112 +188,231 @@ def normalise(boxes: list[TrainingBox], transforms: dict[str, LogTransform]) -> 
             box.fields[name] = transform.forward(box.fields[name])
 
 
-@dataclass
+class Fields:
+    """Fields of boxes side by side on a device, and sub-volumes cut out of them.
+
+    Each is float16 (channels, voxels of all boxes); network units need no more.
+    """
+
+    def __init__(self, boxes: list[TrainingBox], device: torch.device) -> None:
+        edges = [box.edge for box in boxes]
+        first = np.concatenate([[0], np.cumsum([n**3 for n in edges])])
+        self.device, self.edges = device, torch.tensor(edges, device=device)
+        self.first = torch.tensor(first[:-1], device=device)
+        self.values: dict[str, Tensor] = {}
+        for name in boxes[0].fields:
+            channels = max(len(box.fields[name]) for box in boxes)
+            whole = torch.empty((channels, int(first[-1])), dtype=torch.float16, device=device)
+            for box, start, n in zip(boxes, first, edges, strict=False):
+                field = box.fields[name]
+                for channel in range(channels):  # fewer draws than another's come again
+                    part = torch.from_numpy(field[channel % len(field)].reshape(-1))
+                    whole[channel, start : start + n**3] = part.to(device)
+            self.values[name] = whole
+
+    def voxels(
+        self, box: Tensor, corner: Tensor, order: Tensor, flip: Tensor, window: int, spacing: int
+    ) -> Tensor:
+        """Return places in the flat fields of turned sub-volumes, int64 (B, w, w, w).
+
+        box (B,); corner (B, 3), its lowest voxel; order (B, 3): the box's axis that runs along each
+        axis of the sub-volume; flip bool (B, 3): which then run backwards; spacing: of the box's
+        voxels.
+        """
+        run, n = torch.arange(window, device=self.device), self.edges[box][:, None]
+        axes = []
+        for axis in range(3):
+            along = order[:, axis, None]
+            steps = torch.where(flip[:, axis, None], window - 1 - run, run) * spacing
+            place = (corner.gather(1, along) + steps) % n
+            axes.append(place * torch.where(along == 0, n * n, torch.where(along == 1, n, 1)))
+        x, y, z = axes[0][:, :, None, None], axes[1][:, None, :, None], axes[2][:, None, None, :]
+        return self.first[box][:, None, None, None] + x + y + z
+
+    def cut(self, name: str, voxels: Tensor, channel: Tensor | None = None) -> Tensor:
+        """Return the field at `voxels`, float32 (B, C, w, w, w); of one channel each, C = 1."""
+        field = self.values[name]
+        channels = torch.arange(len(field), device=self.device)[None]
+        channels = channels if channel is None else channel[:, None]
+        places = channels[..., None] * field.shape[1] + voxels.reshape(len(voxels), 1, -1)
+        cut = field.view(-1)[places].float()
+        return cut.view(len(voxels), -1, *voxels.shape[1:])
+
+
 class Sampler:
-    """Draw random sub-volumes of regions, turned by a random symmetry of the cube."""
+    """Draw random sub-volumes of regions, turned by a random symmetry of the cube.
 
-    boxes: list[TrainingBox]
-    regions: list[Region]
-    window: int  # voxels on an edge
-    seed: int
+    window: voxels of the painting grid on an edge; spacing: of the box's voxels in that grid.
+    """
 
-    @cached_property
-    def _shares(self) -> np.ndarray:
-        """A region's share of the samples is its share of the origins."""
-        edges = [self.boxes[region.box].edge for region in self.regions]
-        pairs = zip(self.regions, edges, strict=True)
-        origins = np.array([float(r.origins(n, self.window) * n**2) for r, n in pairs])
-        return origins / origins.sum()
+    def __init__(
+        self,
+        fields: Fields,
+        boxes: list[TrainingBox],
+        regions: Sequence[Region],
+        window: int,
+        seed: int,
+        spacing: int = 1,
+    ) -> None:
+        self.fields, self.window, self.seed, self.spacing = fields, window, seed, spacing
+        reach = (window - 1) * spacing + 1
+        self.region_box, self._start, self._count, shares = [], [], [], []
+        for region in regions:
+            edge = boxes[region.box].edge
+            self.region_box.append(region.box)
+            self._start.append(region.start)
+            self._count.append(region.origins(edge, reach))
+            shares.append(float(self._count[-1] * edge**2))
+        where = fields.device
+        self._of_region = torch.tensor([self.region_box, self._start, self._count], device=where)
+        # A region's share of the samples is its share of the origins.
+        self._upto = torch.tensor(np.cumsum(shares) / np.sum(shares), device=where)
+        self._orders = torch.tensor(ORDERS, device=where)
 
-    def generator(self, step: int, rank: int = 0) -> np.random.Generator:
+    def generator(self, step: int, rank: int = 0) -> torch.Generator:
         """Make the generator of the random numbers of one batch."""
-        return np.random.default_rng([self.seed, step, rank])
+        state = np.random.SeedSequence([self.seed, step, rank]).generate_state(1, np.uint64)
+        return torch.Generator(self.fields.device).manual_seed(int(state[0] >> np.uint64(1)))
 
-    def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draw one sub-volume of every field: float32 views (C, w, w, w), not contiguous."""
-        region = self.regions[rng.choice(len(self.regions), p=self._shares)]
-        box = self.boxes[region.box]
-        corner = rng.integers(0, box.edge, 3)
-        corner[0] = region.start + rng.integers(region.origins(box.edge, self.window))
-        symmetry = int(rng.integers(len(SYMMETRIES)))
-        return {n: turn(cut(f, corner, self.window), symmetry) for n, f in box.fields.items()}
+    def places(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw boxes, int64 (count,), and corners in them, (count, 3)."""
+        where = self.fields.device
+        u = torch.rand((count, 4), generator=random, device=where, dtype=torch.float64)
+        region = torch.searchsorted(self._upto, u[:, 0].clamp(max=1 - 1e-12))
+        box, start, origins = self._of_region[:, region]
+        edge = self.fields.edges[box]
+        most = torch.stack([origins, edge, edge], dim=1)
+        corner = (u[:, 1:] * most).long().minimum(most - 1)
+        corner[:, 0] += start
+        return box, corner
 
-    def batch(self, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draw `size` sub-volumes of every field, float32 (size, C, w, w, w)."""
-        samples = [self.draw(rng) for _ in range(size)]
-        return {n: np.stack([s[n] for s in samples]) for n in samples[0]}
+    def turned(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw symmetries: orders of the axes, int64 (count, 3), and flips, bool (count, 3)."""
+        where = self.fields.device
+        order = torch.randint(len(ORDERS), (count,), generator=random, device=where)
+        flip = torch.randint(2, (count, 3), generator=random, device=where).bool()
+        return self._orders[order], flip
+
+    def batch(self, size: int, step: int, rank: int = 0) -> dict[str, Tensor]:
+        """Return `size` sub-volumes of every field, float32 (size, C, w, w, w)."""
+        random = self.generator(step, rank)
+        box, corner = self.places(size, random)
+        voxels = self.fields.voxels(
+            box, corner, *self.turned(size, random), self.window, self.spacing
+        )
+        return {name: self.fields.cut(name, voxels) for name in self.fields.values}
 
 
-@dataclass
 class LodiSampler(Sampler):
     """Draw sub-volumes for LODI, halo-poor ones less often (section 2.3.2).
 
     Kept are all with a halo in the two high-mass channels, half of those with a halo in the two
     low-mass ones only, and a tenth of those without any, which the paper does not speak of but
     which a box is full of.
+
+    threshold: the density from which there is a halo, in network units; predicted: share of the
+    samples with the haloes of the field "predicted"; masked: whether some voxels are known.
     """
 
-    threshold: float  # the density from which there is a halo, in network units
-    predicted: float = 0.0  # share of the samples with the haloes of the field "predicted"
+    def __init__(
+        self,
+        fields: Fields,
+        boxes: list[TrainingBox],
+        regions: Sequence[Region],
+        window: int,
+        seed: int,
+        spacing: int = 1,
+        *,
+        threshold: float,
+        predicted: float = 0.0,
+        masked: bool = True,
+    ) -> None:
+        super().__init__(fields, boxes, regions, window, seed, spacing)
+        self._predicted, self._masked = predicted, masked
+        reach = (window - 1) * spacing + 1
+        self._keep = torch.zeros(fields.values["halo"].shape[1], dtype=torch.float16)
+        self._keep = self._keep.to(fields.device)
+        for box in sorted(set(self.region_box)):
+            n, first = int(fields.edges[box]), int(fields.first[box])
+            inside = slice(first, first + n**3)
+            has = (fields.values["halo"][:, inside] >= threshold).view(-1, n, n, n)
+            rich, some = (_within(part.any(0), reach) for part in (has[2:], has))
+            keep = torch.where(rich, 1.0, torch.where(some, 0.5, 0.1))
+            self._keep[inside] = keep.view(-1).to(self._keep.dtype)
 
-    def draw(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draw one sub-volume of every field, its haloes true or predicted."""
-        while True:
-            sample = super().draw(rng)
-            highest = sample["halo"].max(axis=(1, 2, 3)) >= self.threshold
-            keep = 1.0 if highest[2:].any() else 0.5 if highest.any() else 0.1
-            if rng.random() < keep:
-                predicted = sample.pop("predicted", None)
-                if predicted is not None and rng.random() < self.predicted:
-                    sample["halo"] = predicted
-                return sample
+    def places(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw boxes and corners: of several candidates the first that is kept."""
+        box, corner = super().places(count * CANDIDATES, random)
+        n = self.fields.edges[box]
+        at = self.fields.first[box] + (corner[:, 0] * n + corner[:, 1]) * n + corner[:, 2]
+        u = torch.rand(len(at), generator=random, device=at.device)
+        kept = (u < self._keep[at]).view(count, CANDIDATES)
+        # argmax is the first of the kept; where none is, as once in 1e-1 deserts, the first of all.
+        chosen = kept.byte().argmax(1) + torch.arange(count, device=at.device) * CANDIDATES
+        return box[chosen], corner[chosen]
 
-    def batch(self, size: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def batch(self, size: int, step: int, rank: int = 0) -> dict[str, Tensor]:
         """Draw what `bigbox.training.losses.LodiTask` takes, float32 (size, ...) each."""
-        fields = super().batch(size, rng)
-        tb = fields["tb"][:, 0]
+        random, where, fields = self.generator(step, rank), self.fields.device, self.fields
+        box, corner = self.places(size, random)
+        turned, window = self.turned(size, random), self.window
+        voxels = fields.voxels(box, corner, *turned, window, self.spacing)
+        draws = len(fields.values["tb"])
+        draw = torch.randint(draws, (size,), generator=random, device=where)
+        tb = fields.cut("tb", voxels, draw)[:, 0]
+        halo = fields.cut("halo", voxels)
+        if "predicted" in fields.values:
+            use = torch.rand(size, generator=random, device=where) < self._predicted
+            predicted = fields.cut("predicted", voxels)
+            halo = torch.where(use[:, None, None, None, None], predicted, halo)
         # One stratum a sample: the noise levels of a batch cover the whole range.
-        uniform = (np.arange(size) + rng.random(size)) / size
+        u = torch.rand(size, generator=random, device=where)
+        uniform = (torch.arange(size, device=where) + u) / size
+        known = torch.zeros_like(tb)
+        if self._masked:
+            known = overlap_masks(size, window, random)
         return {
             "tb": tb,
-            "halo": fields["halo"],
-            "known": np.stack([overlap_mask(rng, self.window) for _ in range(size)]),
-            "uniform": uniform.astype(np.float32),
-            "noise": rng.standard_normal(tb.shape, dtype=np.float32),
+            "halo": halo,
+            "known": known,
+            "uniform": uniform.clamp(1e-6, 1 - 1e-6),
+            "noise": torch.randn(tb.shape, generator=random, device=where),
         }
 
 
-def cut(field: np.ndarray, corner: np.ndarray, window: int) -> np.ndarray:
-    """Cut a sub-volume (C, w, w, w) out of a periodic field (C, N, N, N)."""
-    edge = field.shape[-1]
-    if (corner + window <= edge).all():
-        x, y, z = (slice(int(c), int(c) + window) for c in corner)
-        return field[:, x, y, z]
-    index = [(np.arange(window) + c) % edge for c in corner]
-    return field[(slice(None), *np.ix_(*index))]
+def _within(field: Tensor, reach: int) -> Tensor:
+    """Return where any of the `reach` voxels on from a voxel is true, periodic, bool (N, N, N)."""
+    for axis in range(3):
+        have = 1
+        while have < reach:
+            step = min(have, reach - have)
+            field = field | field.roll(-step, axis)
+            have += step
+    return field
 
 
-def turn(field: np.ndarray, symmetry: int) -> np.ndarray:
-    """Return a view of a field (C, n, n, n), turned by one of the 48 symmetries of a cube."""
-    order, flips = SYMMETRIES[symmetry]
-    turned = field.transpose(0, *(1 + axis for axis in order))
-    return np.flip(turned, tuple(1 + axis for axis in range(3) if flips[axis]))
-
-
-def overlap_mask(rng: np.random.Generator, tile: int) -> np.ndarray:
-    """Draw which voxels of a tile are known, as at any stage, float32 (t, t, t).
+def overlap_masks(count: int, tile: int, random: torch.Generator) -> Tensor:
+    """Draw which voxels of tiles are known, as at any stage, float32 (count, t, t, t).
 
     Mostly both ends of none, one, two or three axes, as with the eight stages of a box that is an
     even number of tiles wide. Sometimes any of the six faces. Mostly 4 voxels, else 3 to 8, for an
     overlap of 4 is stretched to close a box.
     """
-    mask = np.zeros((tile,) * 3, dtype=np.float32)
-    if rng.random() < 0.75:
-        faces = np.repeat(rng.random(3) < 0.5, 2).reshape(3, 2)
-    else:
-        faces = rng.random((3, 2)) < 0.5
-    for axis, side in np.argwhere(faces):
-        width = 4 if rng.random() < 0.5 else int(rng.integers(3, 9))
-        slab = slice(0, width) if side == 0 else slice(tile - width, tile)
-        mask[(*(slice(None),) * axis, slab)] = 1.0
+    where = random.device
+
+    def chance(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=random, device=where)
+
+    both = (chance(count, 3, 1) < 0.5).expand(-1, -1, 2)
+    faces = torch.where(chance(count, 1, 1) < 0.75, both, chance(count, 3, 2) < 0.5)
+    widths = torch.randint(3, 9, (count, 3, 2), generator=random, device=where)
+    widths = torch.where(chance(count, 3, 2) < 0.5, 4, widths) * faces
+    run = torch.arange(tile, device=where)
+    mask = torch.zeros((count, tile, tile, tile), device=where)
+    for axis in range(3):
+        low, high = widths[:, axis, :1], widths[:, axis, 1:]
+        shape = [count, 1, 1, 1]
+        shape[axis + 1] = tile
+        known = (run < low) | (run >= tile - high)
+        mask = torch.maximum(mask, known.view(shape).float())
     return mask

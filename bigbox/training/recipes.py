@@ -19,8 +19,8 @@ class Recipe:
     average: float  # decay of the weights' moving average
     clip: float  # largest norm of the gradient
 
-    def rate_at(self, step: int) -> float:
-        """Return the learning rate of a step."""
+    def rate_at(self, step: int, share: float) -> float:
+        """Return the learning rate of a step, when a share of the training is over."""
         if self.epoch:
             # Section 2.3.1: ten epochs at 2e-4, then cosine warm restarts from 1e-4 to 3e-5 of
             # period 50.
@@ -30,7 +30,7 @@ class Recipe:
             high, low = self.rate / 2, self.rate * 0.15
             return low + (high - low) * (1 + math.cos(math.pi * (place % 50) / 50)) / 2
         warm = min(1.0, (step + 1) / max(1.0, min(200.0, 0.05 * self.steps)))
-        return self.rate * warm * (1 + math.cos(math.pi * min(1.0, step / self.steps))) / 2
+        return self.rate * warm * (1 + math.cos(math.pi * min(1.0, share))) / 2
 
 
 # HALOgen's paper recipe: 64 sub-volumes of 64³ in 48 orientations, 75 % of them for training, are
@@ -39,10 +39,10 @@ RECIPES = {
     "halogen": {
         #               optimiser  rate  batch  steps   epoch average clip
         "paper": Recipe("rmsprop", 2e-4, 16, 260 * 144, 144, 0.999, 1.0),
-        "mini": Recipe("adamw", 2e-3, 4, 4000, 0, 0.995, 1.0),
+        "mini": Recipe("adamw", 1e-3, 8, 6000, 0, 0.999, 1.0),
     },
     "lodi": {
         "paper": Recipe("adamw", 2e-4, 16, 600_000, 0, 0.9999, 1.0),
-        "mini": Recipe("adamw", 1e-3, 16, 6000, 0, 0.998, 1.0),
+        "mini": Recipe("adamw", 1e-3, 128, 12_000, 0, 0.999, 1.0),
     },
 }

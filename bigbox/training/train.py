@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -19,14 +18,14 @@ from bigbox.errors import BadInput
 from bigbox.networks.halogen import WINDOW, Halogen
 from bigbox.networks.lodi import TILE, Lodi
 from bigbox.networks.model import Model, load_model, save_model
-from bigbox.networks.presets import HALOGEN, LODI, as_dict
+from bigbox.networks.presets import GRID, HALOGEN, LODI, as_dict
 from bigbox.networks.transforms import LogTransform
-from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.physics.mass_bins import HALO_EDGES
-from bigbox.store.box import Box
 from bigbox.training import data, losses
-from bigbox.training.data import LodiSampler, Region, Sampler, Split, TrainingBox
-from bigbox.training.loop import Batch, Process, Trainer, plot_curve
+from bigbox.training.data import Fields, LodiSampler, Region, Sampler, Split, TrainingBox
+from bigbox.training.loop import Process, Trainer, plot_curve
+from bigbox.training.measures import errors_by_level, rms_by_channel
+from bigbox.training.predicted import predict_haloes
 from bigbox.training.recipes import RECIPES, Recipe
 
 # Floors of the logarithms, in the fields' units. 1 + delta never comes near 0.01 at this
@@ -46,6 +45,10 @@ MANY_HALOES = 10.0  # log10 rho_h from which a sub-volume counts as having a hal
 HALO_WEIGHTS = ((10.5, 4.0), (11.5, 10.0), (12.5, 20.0))
 
 
+LOSSES = {"paper": "paper", "mini": "mean"}  # of HALOgen, by preset
+WINDOW_STEP = 16  # a window is a multiple: HALOgen halves it three times
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Hold what `bigbox train` was asked for. Its --help says more."""
@@ -62,6 +65,9 @@ class TrainOptions:
     device: str = "auto"
     threads: int | None = None
     hours: float | None = None
+    within: float | None = None
+    compiled: bool | None = None
+    loss: str | None = None
     parametrisation: str | None = None
     further: Path | None = None
     halogen: Path | None = None
@@ -76,19 +82,20 @@ class Lesson:
     `sampler` makes what draws from regions, with a seed.
     """
 
-    task: losses.HalogenTask | losses.LodiTask
-    boxes: list[TrainingBox]
+    task: losses.HalogenTask | losses.MeanHalogenTask | losses.LodiTask
+    boxes: list[TrainingBox]  # their fields are in what the sampler draws from
     split: Split
     transforms: dict[str, LogTransform]
     sampler: Callable[[list[Region], int], Sampler]
     card: dict[str, Any]
 
 
-def train(options: TrainOptions) -> dict[str, Any]:
+def train(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> dict[str, Any]:
     """Train a network, write it to options.out, and return its card.
 
-    Raises BadInput for boxes that cannot be trained on or a checkpoint of another training, and
-    StoppedEarly at a signal or the time limit.
+    boxes: in memory, in the place of those on disk that the options name; used up. Raises BadInput
+    for boxes that cannot be trained on or a checkpoint of another training, and StoppedEarly at a
+    signal or the time limit.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -99,7 +106,11 @@ def train(options: TrainOptions) -> dict[str, Any]:
     given = {name: value for name, value in changes.items() if value is not None}
     recipe = replace(RECIPES[options.kind][options.preset], **given)
     start = load_model(options.further, options.kind) if options.further else None
-    lesson = (_halogen if options.kind == "halogen" else _lodi)(options, start)
+    if boxes is None:
+        names = ["dm", "halo"] if options.kind == "halogen" else ["halo", "tb"]
+        names += ["dm"] if options.kind == "lodi" and options.halogen else []
+        boxes = data.load_boxes(options.boxes, names)
+    lesson = (_halogen if options.kind == "halogen" else _lodi)(options, boxes, start, process)
     if start:
         size, network = start.network.size, lesson.task.network
         if size != network.size:
@@ -116,11 +127,6 @@ def train(options: TrainOptions) -> dict[str, Any]:
     }
     training = lesson.sampler(lesson.split.training, options.seed)
     validation = lesson.sampler(lesson.split.validation, options.seed + 1)
-
-    def batch(sampler: Sampler, step: int, rank: int, share: int) -> Batch:
-        fields = sampler.batch(share, sampler.generator(step, rank))
-        return {name: torch.from_numpy(field) for name, field in fields.items()}
-
     trainer = Trainer(
         lesson.task,
         recipe,
@@ -128,20 +134,24 @@ def train(options: TrainOptions) -> dict[str, Any]:
         options.out,
         options.kind,
         settings,
-        partial(batch, training),
-        lambda index, share: batch(validation, index, 0, share),
+        lambda step, rank, share: training.batch(share, step, rank),
+        lambda index, share: validation.batch(share, index),
         time.monotonic() + 3600 * options.hours if options.hours else None,
+        3600 * options.within if options.within else None,
+        process.device.type == "cuda" if options.compiled is None else options.compiled,
         validate_every=max(1, min(200, recipe.steps // 20)),
     )
     trainer.run()
     process.leave()
     card["measured"] = {"validation loss": trainer.best}
+    card["recipe"] |= {"steps done": trainer.step, "seconds": round(trainer.spent)}
     if process.rank == 0:
-        task = trainer.best_network()
-        if isinstance(task, losses.HalogenTask):
-            card["measured"] |= _measure(task, trainer)
+        task = trainer.best_network().eval()
         if isinstance(task, losses.LodiTask):
             card["gamma"] = list(task.gamma_ends())
+            card["measured"] |= errors_by_level(task, trainer.validation_batch)
+        else:
+            card["measured"] |= rms_by_channel(task.network, trainer.validation_batch)
         dtype = torch.float32 if options.float32_weights else torch.bfloat16
         save_model(options.out, options.kind, task.network, card, dtype)  # type: ignore[arg-type]
         plot_curve(trainer.curve, trainer.curve.with_suffix(".png"))
@@ -150,69 +160,101 @@ def train(options: TrainOptions) -> dict[str, Any]:
     return card
 
 
-def _halogen(options: TrainOptions, start: Model | None) -> Lesson:
-    boxes = data.load_boxes(options.boxes, ["dm", "halo"])
-    split = data.split_boxes(boxes, WINDOW, options.held_out)
+def _halogen(
+    options: TrainOptions, boxes: list[TrainingBox], start: Model | None, process: Process
+) -> Lesson:
+    size, grid = HALOGEN[options.preset], GRID[options.preset]
+    window = _window(boxes, grid)
+    split = data.split_boxes(boxes, window * grid, options.held_out)
     floors = {"dm": (DM_FLOOR, False), "halo": (HALOGEN_FLOOR, True)}
     transforms = _kept(start, "dm", "halo") or data.fit_transforms(boxes, split.training, floors)
     data.normalise(boxes, transforms)
     halo = torch.from_numpy(
         np.concatenate([boxes[r.box].fields["halo"].reshape(4, -1) for r in split.training], axis=1)
     )
-    thresholds = losses.halo_thresholds(halo)
-    weights = losses.halo_site_weights(halo > thresholds[:, None])
-    mean_mask = float(losses.halo_mask(halo[None, :, :, None, None], thresholds, weights).mean())
+    network = Halogen(size)
+    task: losses.HalogenTask | losses.MeanHalogenTask
+    if (options.loss or LOSSES[options.preset]) == "mean":
+        dex = transforms["halo"].std
+        task = losses.MeanHalogenTask(network, dex, *losses.mean_scales(halo, dex))
+        about = {
+            "loss": "Poisson and Tweedie (power 3/2) divergences of the density: its best network "
+            "is the mean density given dm"
+        }
+    else:
+        thresholds = losses.halo_thresholds(halo)
+        weights = losses.halo_site_weights(halo > thresholds[:, None])
+        mask = losses.halo_mask(halo[None, :, :, None, None], thresholds, weights)
+        task = losses.HalogenTask(network, thresholds, weights, float(mask.mean()))
+        about = {
+            "loss": "eqs. 2-7: alpha 0.6, quantile 0.7, beta 1, 2, 5, 8, lambda 1e-6",
+            "mask": {"thresholds": thresholds.tolist(), "weights": weights.tolist()},
+        }
+    fields = _to_device(boxes, process)
     return Lesson(
-        losses.HalogenTask(Halogen(HALOGEN[options.preset]), thresholds, weights, mean_mask),
+        task,
         boxes,
         split,
         transforms,
-        lambda regions, seed: Sampler(boxes, regions, WINDOW, seed),
-        {
-            "window": WINDOW,
-            "loss": "eqs. 2-7: alpha 0.6, quantile 0.7, beta 1, 2, 5, 8, lambda 1e-6",
-            "mask": {"thresholds": thresholds.tolist(), "weights": weights.tolist()},
-        },
+        lambda regions, seed: Sampler(fields, boxes, regions, window, seed, grid),
+        {"window": window} | about,
     )
 
 
-def _lodi(options: TrainOptions, start: Model | None) -> Lesson:
-    size = LODI[options.preset]
+def _lodi(
+    options: TrainOptions, boxes: list[TrainingBox], start: Model | None, process: Process
+) -> Lesson:
+    size, grid = LODI[options.preset], GRID[options.preset]
     if options.parametrisation:
         size = replace(size, parametrisation=options.parametrisation)
-    boxes = data.load_boxes(options.boxes, ["halo", "tb"])
-    split = data.split_boxes(boxes, TILE, options.held_out)
-    if options.halogen:
-        _add_predicted(boxes, options.halogen, options.threads or torch.get_num_threads())
+    split = data.split_boxes(boxes, TILE * grid, options.held_out)
     transforms = _kept(start, "tb", "halo") or (
         data.fit_transforms(boxes, split.training, {"tb": (TB_FLOOR, False)}) | {"halo": HALO_LOG}
     )
     halo = transforms["halo"]
+    if options.halogen:
+        _add_predicted(boxes, load_model(options.halogen, "halogen"), process)
     data.normalise(boxes, transforms | ({"predicted": halo} if options.halogen else {}))
     sites = tuple(((density - halo.mean) / halo.std, more) for density, more in HALO_WEIGHTS)
     threshold = (MANY_HALOES - halo.mean) / halo.std
     predicted = options.halogen_share if options.halogen else 0.0
-    loss = (
-        f"mean squared error of v, weight 1 + {HALO_WEIGHTS} (log10 rho_h, added weight), "
-        f"{losses.NEAR_WEIGHT:g} more within {losses.NEAR_REACH} voxels of known ones, and of its "
-        f"sums over blocks {losses.BLOCK_SHARES} (voxels on an edge, share)"
+    about = {
+        "tile": TILE,
+        "loss": f"mean squared error of v over its level's running mean, weight 1 + {HALO_WEIGHTS} "
+        "(log10 rho_h, added weight)"
         if size.parametrisation == "v"
-        else "eq. 13, T = 50"
-    )
+        else "eq. 13, T = 50",
+        "haloes": f"{predicted:.0%} of the samples as HALOgen predicts them, the others as they "
+        "are",
+    }
+    if size.masked:
+        about["overlap masks"] = (
+            "both ends of 0 to 3 axes (3 of 4 tiles) or any faces, 3 to 8 voxels"
+        )
+    fields = _to_device(boxes, process)
+    sampler = partial(LodiSampler, threshold=threshold, predicted=predicted, masked=size.masked)
     return Lesson(
         losses.LodiTask(Lodi(size), sites),
         boxes,
         split,
         transforms,
-        lambda regions, seed: LodiSampler(boxes, regions, TILE, seed, threshold, predicted),
-        {
-            "tile": TILE,
-            "loss": loss,
-            "overlap masks": "both ends of 0 to 3 axes (3 of 4 tiles) or any faces, 3 to 8 voxels",
-            "haloes": f"{predicted:.0%} of the samples as HALOgen predicts them, the others as "
-            "they are",
-        },
+        lambda regions, seed: sampler(fields, boxes, regions, TILE, seed, grid),
+        about,
     )
+
+
+def _window(boxes: list[TrainingBox], grid: int) -> int:
+    """Return the voxels on an edge of HALOgen's windows: 64, or what fits into a smaller box."""
+    fitting = min(box.edge for box in boxes) // grid // WINDOW_STEP * WINDOW_STEP
+    return min(WINDOW, max(fitting, WINDOW_STEP))
+
+
+def _to_device(boxes: list[TrainingBox], process: Process) -> Fields:
+    """Lay the fields of all boxes on the device, and let those in memory go."""
+    fields = Fields(boxes, process.device)
+    for box in boxes:
+        box.fields.clear()
+    return fields
 
 
 def _kept(start: Model | None, *names: str) -> dict[str, LogTransform]:
@@ -220,16 +262,23 @@ def _kept(start: Model | None, *names: str) -> dict[str, LogTransform]:
     return {name: start.transform(name) for name in names} if start else {}
 
 
-def _add_predicted(boxes: list[TrainingBox], model: Path, threads: int) -> None:
-    """Add HALOgen's haloes of every box, so that LODI learns to paint on them too."""
-    painter = HalogenPainter(load_model(model, "halogen"), threads=threads)
-    found: dict[bytes, np.ndarray] = {}  # boxes that differ in T_b only have the same
+def _add_predicted(boxes: list[TrainingBox], model: Model, process: Process) -> None:
+    """Put HALOgen's haloes in the place of dm, so that LODI learns to paint on them too."""
+    card, halo = model.card, model.transform("halo")
+    window, network = int(card["window"]), model.network.to(process.device)
     for box in boxes:
-        dm = np.asarray(Box.open(box.path).require("dm")[...], dtype=np.float32)
-        key = hashlib.sha256(dm.tobytes()).digest()
-        if key not in found:
-            found[key] = paint_haloes(painter, dm)
-        box.fields["predicted"] = found[key]
+        dm = model.transform("dm").forward(torch.from_numpy(box.fields.pop("dm")[0]))
+        with torch.autocast(process.device.type, torch.bfloat16, enabled=process.autocast):
+            found = predict_haloes(
+                network,
+                dm.to(process.device),
+                halo.std,
+                halo.mean,
+                window,
+                window // 2,
+                card.get("grid", 1),
+            )
+        box.fields["predicted"] = found.cpu().numpy()
 
 
 def _card(
@@ -242,7 +291,7 @@ def _card(
     def where(regions: list[Region]) -> list[dict[str, Any]]:
         """Return which voxels of which box they are."""
         return [
-            {"box": one.path.name, "axis 0": [r.start, r.stop or one.edge], "of": one.edge}
+            {"box": one.name, "axis 0": [r.start, r.stop or one.edge], "of": one.edge}
             for r, one in ((r, boxes[r.box]) for r in regions)
         ]
 
@@ -251,13 +300,14 @@ def _card(
         "bigbox": __version__,
         "torch": torch.__version__,
         "preset": options.preset,
+        "grid": GRID[options.preset],
         "size": as_dict(lesson.task.network.size),
         **{key: first[key] for key in ("voxel_size", "smoothing", "redshift", "cosmology")},
         "halo_mass_edges": list(HALO_EDGES),
         "transforms": {name: asdict(fit) for name, fit in lesson.transforms.items()},
         "sources": sorted(sources),
         "data": {
-            "boxes": [box.path.name for box in boxes],
+            "boxes": [box.name for box in boxes],
             "split": "by simulation" if len(boxes) > 1 else "by slab with a gap",
             "training": where(lesson.split.training),
             "validation": where(lesson.split.validation),
@@ -266,17 +316,3 @@ def _card(
         "trained further from": {key: start.card[key] for key in kept} if start else None,
         **lesson.card,
     }
-
-
-@torch.no_grad()
-def _measure(task: losses.HalogenTask, trainer: Trainer) -> dict[str, Any]:
-    """Measure errors on validation data that a card states with the loss."""
-    task.eval()
-    errors = []
-    for index in range(trainer.validation_batches):
-        batch = trainer.validation_batch(index, 1)
-        where = trainer.process.device
-        error = task.network(batch["dm"].to(where)).float() - batch["halo"].to(where)
-        errors.append(error.square().mean(dim=(0, 2, 3, 4)).cpu())
-    rms = torch.stack(errors).mean(0).sqrt()
-    return {"rms error of each channel, network units": [round(float(e), 4) for e in rms]}
