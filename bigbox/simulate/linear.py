@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,13 +48,14 @@ class Growth:
         return a**2 * self.expansion(a) * self.rate(a) * self.factor(a)
 
 
+@lru_cache(maxsize=8)  # several runs of one kind take it once: it is seconds of work
 def power_spectrum(
     cosmology: Cosmology, k_least: float, k_most: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return CAMB's linear power spectrum of all matter at z = 0, scaled to sigma8.
 
     There are no massive neutrinos. k in h/Mpc goes from k_least to k_most (float64, logarithmic),
-    P(k) is in (Mpc/h)^3.
+    P(k) is in (Mpc/h)^3. Both are read-only.
     """
     import camb
 
@@ -72,4 +74,7 @@ def power_spectrum(
     parameters.NonLinear = camb.model.NonLinear_none
     results = camb.get_results(parameters)
     k, _, power = results.get_matter_power_spectrum(k_least, k_most, npoints=512)
-    return k, power[0] * (cosmology.sigma8 / results.get_sigma8_0()) ** 2
+    scaled = power[0] * (cosmology.sigma8 / results.get_sigma8_0()) ** 2
+    for values in (k, scaled):
+        values.flags.writeable = False
+    return k, scaled

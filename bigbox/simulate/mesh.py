@@ -5,6 +5,9 @@ takes its force from the same two, with the same weights, so that it exerts none
 
       i-1         i          i+1        i+2
        o----------o-----x-----o----------o        u = i + f:  1 - f to i,  f to i+1
+
+A CPU works through the mesh plane by plane, which a cache holds; a GPU, which would wait for the
+launches of so many small kernels, on whole arrays.
 """
 
 from __future__ import annotations
@@ -17,28 +20,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-CHUNK = 1 << 16  # particles whose mesh points are worked out at once: some MB, which a cache holds
-BYTES = 16
-"""Bytes for each mesh point: one grid, and three gradients in whose place the modes have been."""
-
 
 class Mesh:
-    """A periodic mesh of n^3 points (n even) over a box of `side` Mpc/h.
+    """A periodic mesh of n^3 points (n even) over a box of `side` Mpc/h, for a CPU.
 
     Particles are float32 (3, M) in [0, side]; everything stays on `device`. Bits are the same for
     the same input on the same machine; on a GPU, where additions come in any order, to rounding.
 
-    All is done plane by plane, which a cache holds, in memory that is taken once: on a CPU that
-    halves the time.
+    All is done plane by plane in memory that is taken once: on a CPU that halves the time.
     """
+
+    chunk = 1 << 16  # particles whose mesh points are worked out at once: as a cache holds
+    chunk_bytes = 280  # of each of these, meanwhile
+    slab = 0  # bytes of the planes whose gradient is taken at once; at least one plane
+
+    # Bytes for each mesh point: one grid, and three gradients in whose place the modes have been.
+    point_bytes = 16
 
     def __init__(self, n: int, side: float, device: torch.device) -> None:
         self.n, self.side, self.device = n, side, device
         self._cell = side / n
         self._grid = torch.empty((n, n, n), device=device)
         self._gradients = torch.empty((n, n, n, 3), device=device)
-        modes = self._gradients.view(-1)[: n * n * (n + 2)].view(n, n, n // 2 + 1, 2)
-        self._modes = torch.view_as_complex(modes)
+
+    @property
+    def planes(self) -> int:
+        """Planes whose gradient is taken at once."""
+        return max(1, self.slab // (4 * self.n**2))
 
     def density(self, positions: Tensor) -> Tensor:
         """Return 1 + delta of equal particles, float32 (n, n, n), until the mesh is used again."""
@@ -55,9 +63,13 @@ class Mesh:
         finite differences smooth the force over a cell or two, and undoing that was measured to
         bring nothing.
         """
-        n, grid, modes = self.n, self.density(positions), self._modes
-        full = torch.fft.fftfreq(n, device=self.device) * (2 * np.pi / self._cell)
-        k2 = full.square()
+        return self._solved(self.density(positions))
+
+    def _solved(self, grid: Tensor) -> Tensor:
+        """Return phi of a density on the mesh, which may be overwritten."""
+        n, k2 = self.n, self._square_wave_numbers()
+        modes = self._gradients.view(-1)[: n * n * (n + 2)].view(n, n, n // 2 + 1, 2)
+        modes = torch.view_as_complex(modes)
         xz = k2.view(-1, 1) + k2[: n // 2 + 1]
         for x in range(n):
             modes[x] = torch.fft.rfft2(grid[x])
@@ -69,6 +81,10 @@ class Mesh:
         for x in range(n):
             grid[x] = torch.fft.irfft2(modes[x], s=(n, n))
         return grid
+
+    def _square_wave_numbers(self) -> Tensor:
+        """Return k^2 along one axis, in the order of an FFT, (n,); the first half is an rfft's."""
+        return (torch.fft.fftfreq(self.n, device=self.device) * (2 * np.pi / self._cell)).square()
 
     def at(self, field: Tensor, positions: Tensor) -> Tensor:
         """Return a mesh field, float32 (n, n, n, C), at each particle: (C, M)."""
@@ -82,14 +98,14 @@ class Mesh:
 
     def kick(self, momenta: Tensor, positions: Tensor, amount: float) -> None:
         """Take amount * grad phi from the momenta, in place; both (3, M)."""
-        gradient(self.potential(positions), self._gradients)
+        gradient(self.potential(positions), self._gradients, self.planes)
         momenta.add_(self.at(self._gradients, positions), alpha=-amount / self._cell)
 
     def _points(self, positions: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Yield some particles, their 8 mesh points (flat index) and the weights, both (8, M)."""
         n = self.n
-        for start in range(0, positions.shape[1], CHUNK):
-            some = slice(start, start + CHUNK)
+        for start in range(0, positions.shape[1], self.chunk):
+            some = slice(start, start + self.chunk)
             u = positions[:, some] * (1.0 / self._cell)
             low = u.floor()
             above = u - low
@@ -108,22 +124,62 @@ class Mesh:
             yield some, points.view(8, -1), weights.view(8, -1)
 
 
-def gradient(field: Tensor, out: Tensor) -> None:
+class WholeMesh(Mesh):
+    """The same for a GPU: FFTs of the whole mesh, and pieces that outlast a kernel's launch."""
+
+    chunk = 1 << 22
+    slab = 16_000_000  # what a GPU's cache holds with the intermediate results
+    # One grid, three gradients and Green's function; in an FFT the modes, their copy that the
+    # inverse takes, cuFFT's own, and the result.
+    point_bytes = 40
+
+    def __init__(self, n: int, side: float, device: torch.device) -> None:
+        super().__init__(n, side, device)
+        k2 = self._square_wave_numbers()
+        half = k2[: n // 2 + 1]
+        self._minus_inverse = k2.view(-1, 1, 1) + k2.view(-1, 1) + half
+        self._minus_inverse[0, 0, 0] = torch.inf
+        self._minus_inverse.reciprocal_().neg_()
+
+    def _solved(self, grid: Tensor) -> Tensor:
+        modes = torch.fft.rfftn(grid)
+        modes *= self._minus_inverse
+        phi: Tensor = torch.fft.irfftn(modes, s=grid.shape)
+        return phi
+
+
+def kind_for(device: torch.device) -> type[Mesh]:
+    """Return the kind of mesh that is fast on the device."""
+    return WholeMesh if device.type == "cuda" else Mesh
+
+
+def gradient(field: Tensor, out: Tensor, planes: int = 1) -> None:
     """Write the fourth-order gradient of a periodic field per cell into (n, n, n, 3); n >= 4.
 
-    (8 (f[i+1] - f[i-1]) - (f[i+2] - f[i-2])) / 12 on each axis.
+    (8 (f[i+1] - f[i-1]) - (f[i+2] - f[i-2])) / 12 on each axis, so many planes at once.
     """
-    n = len(field)
-    for i in range(n):
-        y = torch.cat((field[i, -2:], field[i], field[i, :2]))
-        z = torch.cat((field[i, :, -2:], field[i], field[i, :, :2]), dim=1)
-        for axis, (two_back, back, ahead, two) in enumerate(
-            (
-                (field[i - 2], field[i - 1], field[(i + 1) % n], field[(i + 2) % n]),
-                (y[:-4], y[1:-3], y[3:-1], y[4:]),
-                (z[:, :-4], z[:, 1:-3], z[:, 3:-1], z[:, 4:]),
-            )
-        ):
+    for start in range(0, len(field), planes):
+        some = slice(start, start + planes)
+        here = field[some]
+        for axis in range(3):
+            padded = _between(field, some) if axis == 0 else _wrapped(here, axis)
+            size = here.shape[axis]
+            two_back, back, ahead, two = (padded.narrow(axis, i, size) for i in (0, 1, 3, 4))
             change = ahead - back
-            change.mul_(8).sub_(two).add_(two_back)
-            torch.mul(change, 1 / 12, out=out[i, ..., axis])
+            torch.sub(two, change, alpha=8, out=change)
+            torch.sub(two_back, change, out=change)
+            torch.mul(change, 1 / 12, out=out[some, ..., axis])
+
+
+def _wrapped(field: Tensor, axis: int) -> Tensor:
+    """Two more layers at both ends of a periodic axis."""
+    n = field.shape[axis]
+    return torch.cat((field.narrow(axis, n - 2, 2), field, field.narrow(axis, 0, 2)), dim=axis)
+
+
+def _between(field: Tensor, some: slice) -> Tensor:
+    """Take planes of a periodic field, and two more on both sides: a view wherever it can be."""
+    n, first, last = len(field), some.start - 2, min(some.stop, len(field)) + 2
+    if first >= 0 and last <= n:
+        return field[first:last]
+    return field[torch.arange(first, last, device=field.device) % n]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bigbox.errors import BadInput
 from bigbox.physics.cosmology import Cosmology
 from bigbox.simulate.groups import LEAST
-from bigbox.simulate.mesh import BYTES
+from bigbox.simulate.mesh import Mesh, WholeMesh
 
 START = 49.0  # redshift at which 2LPT hands over to the mesh
 LINKING = 0.2  # linking length of the groups over the mean distance of particles
@@ -72,11 +72,26 @@ class Options:
         return 1 / (1 + self.redshift)
 
     @property
+    def wave_numbers(self) -> tuple[float, float]:
+        """Wave numbers in h/Mpc between which the power spectrum is asked for."""
+        return 1e-3, 2 * math.pi * self.grid / self.side  # the largest |k| is sqrt(3)/2 of it
+
+    @property
     def memory(self) -> int:
-        """Bytes at the peak, on top of the libraries."""
-        return SCRATCH + max(
-            BYTES * self.mesh**3 + 36 * self.particles, PARTICLE_BYTES * self.particles
-        )
+        """Bytes at the peak on top of the libraries, of a run on a CPU."""
+        mesh = Mesh.point_bytes * self.mesh**3 + 36 * self.particles
+        return max(SCRATCH + mesh, self.groups_memory)
+
+    @property
+    def groups_memory(self) -> int:
+        """Bytes of these that stay in the memory of the CPU where a GPU runs the rest."""
+        return SCRATCH + PARTICLE_BYTES * self.particles
+
+    @property
+    def gpu_memory(self) -> int:
+        """Bytes at the peak on a GPU."""
+        at_once = WholeMesh.chunk_bytes * min(WholeMesh.chunk, self.particles)
+        return WholeMesh.point_bytes * self.mesh**3 + 36 * self.particles + at_once
 
     @property
     def disk(self) -> int:

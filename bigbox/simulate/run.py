@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +23,7 @@ from bigbox.simulate.evolve import Step, evolve
 from bigbox.simulate.groups import Groups, find_groups
 from bigbox.simulate.initial import linear_field, start, white_noise
 from bigbox.simulate.linear import Growth, power_spectrum
-from bigbox.simulate.mesh import Mesh
+from bigbox.simulate.mesh import kind_for
 from bigbox.simulate.options import LINKING, START, Options
 
 
@@ -44,14 +43,7 @@ def simulate(out: Path, options: Options, device: str = "auto") -> Simulated:
     place = new_place(out)
     where = find_device(device)
     check_room(place, "the files need", options.disk)
-    cuda = where.type == "cuda"
-    free = torch.cuda.mem_get_info(where)[0] if cuda else psutil.virtual_memory().available
-    if options.memory > free:
-        raise BadInput(
-            f"{options.particles} particles on a mesh of {options.mesh}^3 need "
-            f"{options.memory / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free: choose a "
-            f"smaller --grid ({options.grid}) or --mesh-factor ({options.mesh_factor})"
-        )
+    check_memory(options, where)
     began = time.monotonic()
     with making(place) as folder:
         folder.mkdir()
@@ -69,6 +61,24 @@ def simulate(out: Path, options: Options, device: str = "auto") -> Simulated:
     )
 
 
+def check_memory(options: Options, device: torch.device) -> None:
+    """Raise BadInput where the run does not fit the memory of the device, or that of the CPU."""
+    needs = [("memory", options.memory, psutil.virtual_memory().available)]
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        needs = [
+            ("the GPU's memory", options.gpu_memory, free),
+            ("memory", options.groups_memory, psutil.virtual_memory().available),
+        ]
+    for what, need, free in needs:
+        if need > free:
+            raise BadInput(
+                f"{options.particles} particles on a mesh of {options.mesh}^3 need "
+                f"{need / 1e9:.1f} GB of {what}, {free / 1e9:.1f} GB are free: choose a "
+                f"smaller --grid ({options.grid}) or --mesh-factor ({options.mesh_factor})"
+            )
+
+
 @dataclass(frozen=True)
 class Evolved:
     """Particles at the end of a run; row i is grid point i of the initial conditions."""
@@ -77,10 +87,13 @@ class Evolved:
     velocities: NDArray[np.float32]  # (M, 3), peculiar, km/s
     potential: NDArray[np.float32]  # (M,), lowest where a halo is deepest
 
-    def groups(self, options: Options) -> Groups:
-        """Find the haloes."""
+    def groups(self, options: Options, threads: int | None = None) -> Groups:
+        """Find the haloes, on so many threads (default: all cores that this process may use)."""
         length = LINKING * options.side / options.grid
-        return find_groups(self.positions, self.velocities, self.potential, options.side, length)
+        return find_groups(
+            *(self.positions, self.velocities, self.potential, options.side, length),
+            threads=threads,
+        )
 
 
 def evolved(options: Options, noise: Tensor) -> Evolved:
@@ -89,11 +102,11 @@ def evolved(options: Options, noise: Tensor) -> Evolved:
     growth = Growth(options.cosmology.omega_m)
     # Equal steps in the scale factor: late times, with haloes, need them.
     times = np.linspace(1 / (1 + START), options.scale, options.steps + 1)
-    corner = 2 * math.pi * options.grid / side  # the largest |k| is sqrt(3)/2 of it
-    field = linear_field(noise, side, power_spectrum(options.cosmology, 1e-3, corner))
+    spectrum = power_spectrum(options.cosmology, *options.wave_numbers)
+    field = linear_field(noise, side, spectrum)
     positions, momenta = start(field, side, growth, times[0])
     del noise, field
-    mesh = Mesh(options.mesh, side, positions.device)
+    mesh = kind_for(positions.device)(options.mesh, side, positions.device)
     evolve(positions, momenta, mesh, growth, times, _shown)
     potential = mesh.at(mesh.potential(positions), positions)[0].cpu().numpy()
     del mesh

@@ -2,10 +2,12 @@
 
     python -m tests.benchmarks.simulate [phases] [--runs 2x100 3x150]   mesh factor x steps
     python -m tests.benchmarks.simulate seeds [OUT ..]                  runs that are there, or 1..5
+    python -m tests.benchmarks.simulate speed [--grid 192 --mesh-factor 3 --device cuda]
 
 `phases` starts from the very phases of the TreePM run (GADGET-4, ../shared/data), so that its
 ratios have no scatter of initial conditions; `seeds` takes others, as a user does, and has error
-bars. Each writes its section of SIMULATE.md, beside this file. Skips where there is no such run.
+bars. Both skip where there is no such run. `speed` tells where the time of one run goes, on a CPU
+or a GPU. Each writes its section of SIMULATE.md, beside this file.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from inspect import cleandoc
 from pathlib import Path
 
@@ -27,6 +30,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from bigbox.devices import device_name, find_device
+from bigbox.simulate.initial import linear_field, start, white_noise
+from bigbox.simulate.linear import Growth, power_spectrum
+from bigbox.simulate.mesh import gradient, kind_for
 from bigbox.simulate.options import Options
 from bigbox.simulate.run import evolved, simulate
 from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
@@ -159,6 +166,59 @@ def seeds(options: argparse.Namespace) -> str:
     )
 
 
+def speed(options: argparse.Namespace) -> str:
+    """Where the time of one run goes: the parts of a step, the whole, and friends of friends."""
+    device = find_device(options.device)
+    asked = Options(options.grid, SIDE * options.grid / GRID, 1, mesh_factor=options.mesh_factor)
+    power_spectrum(asked.cosmology, *asked.wave_numbers)  # CAMB's seconds are not counted
+    rows = [(name, *took) for name, took in _parts(asked, device)]
+    noise, ends = white_noise(asked.grid, 1, device), []
+    took = _timed(device, lambda: ends.append(evolved(asked, noise)), 1)
+    rows.append((f"{asked.steps} steps, and all before", *took))
+    for threads in (1, 2):
+        took = _timed(device, partial(ends[0].groups, asked, threads), 1)
+        rows.append((f"friends of friends, threads: {threads}", *took))
+    head = f"{asked.grid}^3 particles, a mesh of {asked.mesh}^3, on {device_name(str(device))}"
+    if device.type == "cuda":
+        most = torch.cuda.max_memory_reserved(device)
+        head += f"; GPU memory: {most / 1e9:.2f} GB reserved, {asked.gpu_memory / 1e9:.2f} GB said"
+    return f"{head}.\n\n" + table(("part", "s", "CPU, s"), rows)
+
+
+def _parts(asked: Options, device: torch.device) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Parts of a step and what they take; of particles that linear theory moved to today."""
+    noise = partial(white_noise, asked.grid, 1, device)
+    spectrum = power_spectrum(asked.cosmology, *asked.wave_numbers)
+    growth = Growth(asked.cosmology.omega_m)
+
+    def begin() -> tuple[torch.Tensor, torch.Tensor]:
+        return start(linear_field(noise(), asked.side, spectrum), asked.side, growth, 1.0)
+
+    yield "white noise", _timed(device, noise)
+    yield "white noise and initial conditions", _timed(device, begin)
+    x, p = begin()
+    mesh = kind_for(device)(asked.mesh, asked.side, device)
+    out = torch.empty((*[asked.mesh] * 3, 3), device=device)
+    yield "deposit", _timed(device, partial(mesh.density, x))
+    yield "deposit and potential", _timed(device, partial(mesh.potential, x))
+    phi = mesh.potential(x).clone()
+    yield "gradient", _timed(device, partial(gradient, phi, out, mesh.planes))
+    yield "gather", _timed(device, partial(mesh.at, out, x))
+    yield "a whole kick", _timed(device, partial(mesh.kick, p, x, 0.0))
+
+
+def _timed(device: torch.device, part: Callable[[], object], times: int = 3) -> tuple[str, str]:
+    """Seconds of the fastest of some calls, and seconds of this process in it."""
+    took = []
+    for _ in range(times):
+        began, cpu = time.perf_counter(), time.process_time()
+        part()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took.append((time.perf_counter() - began, time.process_time() - cpu))
+    return tuple(f"{seconds:.4g}" for seconds in min(took))
+
+
 def _all(place: Path, name: str) -> NDArray:
     parts = []
     for path in sorted(place.glob("*.hdf5")) if place.is_dir() else [place]:
@@ -193,14 +253,17 @@ def _mean(values: Sequence[NDArray], digits: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    tasks = {f.__name__: f for f in (phases, seeds)}
+    tasks = {f.__name__: f for f in (phases, seeds, speed)}
     parser.add_argument("task", nargs="?", choices=tasks, default="phases")
     parser.add_argument("out", nargs="*", help="seeds: folders that bigbox simulate has made")
     parser.add_argument("--runs", nargs="+", metavar="FxK", help="phases: mesh factor x steps")
+    parser.add_argument("--grid", type=int, default=GRID, help="speed: particles on a side")
+    parser.add_argument("--mesh-factor", type=int, default=2, help="speed")
+    parser.add_argument("--device", default="auto", help="speed")
     parser.add_argument("--scratch", default=None)
     parser.add_argument("--markdown", type=Path, default=Path(__file__).with_name("SIMULATE.md"))
     options = parser.parse_args()
-    if not TREEPM.is_dir():
+    if options.task != "speed" and not TREEPM.is_dir():
         print(f"skipped: the TreePM run is not at {TREEPM}")
         return
     began = time.perf_counter()
