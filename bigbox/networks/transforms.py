@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,16 +41,20 @@ class LogTransform:
         return field.clip(0.0)
 
     @classmethod
-    def fit(cls, fields: list[np.ndarray], floor: float, clip: bool = False) -> LogTransform:
+    def fit(cls, fields: Iterable[Field], floor: float, clip: bool = False) -> LogTransform:
         """Fit mean and std to all voxels of all fields, each field weighing the same.
 
         Raises BadInput where a field is the same everywhere.
         """
         raw = cls(floor, 0.0, 1.0, clip)
-        logs = map(raw.forward, fields)  # one at a time
-        moments = [(x.mean(dtype=np.float64), np.square(x).mean(dtype=np.float64)) for x in logs]
-        mean, square = (float(np.mean(values)) for values in zip(*moments, strict=True))
-        variance = square - mean**2
+        means, squares = [], []
+        for field in fields:  # one at a time
+            x: Any = raw.forward(field)
+            x = x.double() if isinstance(x, Tensor) else x.astype(np.float64)
+            means.append(float(x.mean()))
+            squares.append(float((x * x).mean()))
+        mean = float(np.mean(means))
+        variance = float(np.mean(squares)) - mean**2
         if not variance > 0:
             raise BadInput(f"normalisation: the field is the same everywhere (log10 {mean:.3g})")
         return cls(floor, mean, variance**0.5, clip)

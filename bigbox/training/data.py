@@ -167,7 +167,10 @@ def split_boxes(boxes: list[TrainingBox], window: int, held_out: int | None = No
 
 
 def fit_transforms(
-    boxes: list[TrainingBox], training: list[Region], floors: dict[str, tuple[float, bool]]
+    boxes: list[TrainingBox],
+    training: list[Region],
+    floors: dict[str, tuple[float, bool]],
+    device: torch.device,
 ) -> dict[str, LogTransform]:
     """Fit the transform of each field to the training boxes alone.
 
@@ -176,39 +179,48 @@ def fit_transforms(
     """
     used = sorted({region.box for region in training})
     return {
-        name: LogTransform.fit([boxes[i].fields[name] for i in used], floor, clip)
+        name: LogTransform.fit(
+            (torch.from_numpy(boxes[i].fields[name]).to(device) for i in used), floor, clip
+        )
         for name, (floor, clip) in floors.items()
     }
 
 
-def normalise(boxes: list[TrainingBox], transforms: dict[str, LogTransform]) -> None:
-    """Turn fields of all boxes into network units, in place."""
-    for box in boxes:
-        for name, transform in transforms.items():
-            box.fields[name] = transform.forward(box.fields[name])
-
-
 class Fields:
-    """Fields of boxes side by side on a device, and sub-volumes cut out of them.
+    """Fields of boxes side by side on a device, in network units, and sub-volumes cut out of them.
 
-    Each is float16 (channels, voxels of all boxes); network units need no more.
+    Each is float16 (channels, voxels of all boxes); network units need no more. The boxes' own
+    fields are let go.
     """
 
-    def __init__(self, boxes: list[TrainingBox], device: torch.device) -> None:
+    def __init__(
+        self,
+        boxes: list[TrainingBox],
+        transforms: dict[str, LogTransform],
+        device: torch.device,
+    ) -> None:
         edges = [box.edge for box in boxes]
         first = np.concatenate([[0], np.cumsum([n**3 for n in edges])])
         self.device, self.edges = device, torch.tensor(edges, device=device)
         self.first = torch.tensor(first[:-1], device=device)
         self.values: dict[str, Tensor] = {}
-        for name in boxes[0].fields:
+        for name, transform in transforms.items():
             channels = max(len(box.fields[name]) for box in boxes)
             whole = torch.empty((channels, int(first[-1])), dtype=torch.float16, device=device)
             for box, start, n in zip(boxes, first, edges, strict=False):
-                field = box.fields[name]
+                field = box.fields.pop(name)
                 for channel in range(channels):  # fewer draws than another's come again
-                    part = torch.from_numpy(field[channel % len(field)].reshape(-1))
-                    whole[channel, start : start + n**3] = part.to(device)
+                    part = torch.from_numpy(field[channel % len(field)].reshape(-1)).to(device)
+                    whole[channel, start : start + n**3] = transform.forward(part)
             self.values[name] = whole
+
+    def of(self, name: str, boxes: set[int]) -> Tensor:
+        """Return all voxels of a field in some of the boxes, float32 (C, voxels)."""
+        parts = [
+            self.values[name][:, first : first + n**3]
+            for first, n in ((int(self.first[i]), int(self.edges[i])) for i in sorted(boxes))
+        ]
+        return torch.cat(parts, dim=1).float()
 
     def voxels(
         self, box: Tensor, corner: Tensor, order: Tensor, flip: Tensor, window: int, spacing: int

@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
@@ -93,12 +92,13 @@ class Trainer:
     compiled: bool = False  # the network's training step, by torch.compile
     validate_every: int = 200  # steps
     checkpoint_every: float = 120.0  # seconds
-    validation_batches: int = 16
+    validation_batches: int = 8
 
     def __post_init__(self) -> None:
         # The weights of convolutions; nothing else has five axes.
         self.task.to(self.process.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.task, multi_avg_fn=self._moving_average)
+        # Not torch's AveragedModel, which asks the device at every step how often it has averaged.
+        self.average = copy.deepcopy(self.task).eval().requires_grad_(False)
         parameters, rate = self.task.parameters(), self.recipe.rate
         cuda = self.process.device.type == "cuda"
         self.optimiser: torch.optim.Optimizer = (
@@ -173,8 +173,8 @@ class Trainer:
     def best_network(self) -> nn.Module:
         """Return the task with the averaged weights of the best validation."""
         if self.best_state is not None:
-            self.average.module.load_state_dict(self.best_state)
-        return self.average.module
+            self.average.load_state_dict(self.best_state)
+        return self.average
 
     def _autocast(self) -> Any:
         process = self.process
@@ -190,17 +190,18 @@ class Trainer:
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.parameters(), self.recipe.clip)
         self.optimiser.step()
-        self.average.update_parameters(self.task)
+        self._update_average()
         return loss.detach()
 
-    def _moving_average(self, means: list[Tensor], new: list[Tensor], _: Tensor | int) -> None:
+    @torch.no_grad()
+    def _update_average(self) -> None:
         # A short memory at first, else the average would remember the untrained weights.
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        means, new = list(self.average.parameters()), list(self.task.parameters())
         torch._foreach_lerp_(means, new, 1 - decay)
 
     @torch.no_grad()
     def _validate(self, training_loss: float, seconds: float) -> None:
-        self.average.eval()
         total = torch.zeros((), device=self.process.device)
         for index in range(self.process.rank, self.validation_batches, self.process.size):
             with self._autocast():
@@ -214,7 +215,7 @@ class Trainer:
             )
         if loss < self.best:
             self.best = loss
-            self.best_state = copy.deepcopy(self.average.module.state_dict())
+            self.best_state = copy.deepcopy(self.average.state_dict())
         if self.process.rank:
             return
         with self.curve.open("a", newline="") as file:

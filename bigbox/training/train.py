@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bigbox import __version__
@@ -167,11 +166,11 @@ def _halogen(
     window = _window(boxes, grid)
     split = data.split_boxes(boxes, window * grid, options.held_out)
     floors = {"dm": (DM_FLOOR, False), "halo": (HALOGEN_FLOOR, True)}
-    transforms = _kept(start, "dm", "halo") or data.fit_transforms(boxes, split.training, floors)
-    data.normalise(boxes, transforms)
-    halo = torch.from_numpy(
-        np.concatenate([boxes[r.box].fields["halo"].reshape(4, -1) for r in split.training], axis=1)
+    transforms = _kept(start, "dm", "halo") or data.fit_transforms(
+        boxes, split.training, floors, process.device
     )
+    fields = Fields(boxes, transforms, process.device)
+    halo = fields.of("halo", {region.box for region in split.training})
     network = Halogen(size)
     task: losses.HalogenTask | losses.MeanHalogenTask
     if (options.loss or LOSSES[options.preset]) == "mean":
@@ -184,13 +183,12 @@ def _halogen(
     else:
         thresholds = losses.halo_thresholds(halo)
         weights = losses.halo_site_weights(halo > thresholds[:, None])
-        mask = losses.halo_mask(halo[None, :, :, None, None], thresholds, weights)
+        mask = losses.halo_mask(halo[None, :, :, None, None], thresholds, weights.to(halo.device))
         task = losses.HalogenTask(network, thresholds, weights, float(mask.mean()))
         about = {
             "loss": "eqs. 2-7: alpha 0.6, quantile 0.7, beta 1, 2, 5, 8, lambda 1e-6",
             "mask": {"thresholds": thresholds.tolist(), "weights": weights.tolist()},
         }
-    fields = _to_device(boxes, process)
     return Lesson(
         task,
         boxes,
@@ -208,13 +206,15 @@ def _lodi(
     if options.parametrisation:
         size = replace(size, parametrisation=options.parametrisation)
     split = data.split_boxes(boxes, TILE * grid, options.held_out)
+    floors = {"tb": (TB_FLOOR, False)}
     transforms = _kept(start, "tb", "halo") or (
-        data.fit_transforms(boxes, split.training, {"tb": (TB_FLOOR, False)}) | {"halo": HALO_LOG}
+        data.fit_transforms(boxes, split.training, floors, process.device) | {"halo": HALO_LOG}
     )
     halo = transforms["halo"]
     if options.halogen:
         _add_predicted(boxes, load_model(options.halogen, "halogen"), process)
-    data.normalise(boxes, transforms | ({"predicted": halo} if options.halogen else {}))
+    seen = transforms | ({"predicted": halo} if options.halogen else {})
+    fields = Fields(boxes, seen, process.device)
     sites = tuple(((density - halo.mean) / halo.std, more) for density, more in HALO_WEIGHTS)
     threshold = (MANY_HALOES - halo.mean) / halo.std
     predicted = options.halogen_share if options.halogen else 0.0
@@ -231,7 +231,6 @@ def _lodi(
         about["overlap masks"] = (
             "both ends of 0 to 3 axes (3 of 4 tiles) or any faces, 3 to 8 voxels"
         )
-    fields = _to_device(boxes, process)
     sampler = partial(LodiSampler, threshold=threshold, predicted=predicted, masked=size.masked)
     return Lesson(
         losses.LodiTask(Lodi(size), sites),
@@ -249,14 +248,6 @@ def _window(boxes: list[TrainingBox], grid: int) -> int:
     return min(WINDOW, max(fitting, WINDOW_STEP))
 
 
-def _to_device(boxes: list[TrainingBox], process: Process) -> Fields:
-    """Lay the fields of all boxes on the device, and let those in memory go."""
-    fields = Fields(boxes, process.device)
-    for box in boxes:
-        box.fields.clear()
-    return fields
-
-
 def _kept(start: Model | None, *names: str) -> dict[str, LogTransform]:
     """Return the transforms of the model that is trained further; none without."""
     return {name: start.transform(name) for name in names} if start else {}
@@ -267,15 +258,15 @@ def _add_predicted(boxes: list[TrainingBox], model: Model, process: Process) -> 
     card, halo = model.card, model.transform("halo")
     window, network = int(card["window"]), model.network.to(process.device)
     for box in boxes:
-        dm = model.transform("dm").forward(torch.from_numpy(box.fields.pop("dm")[0]))
+        dm = torch.from_numpy(box.fields.pop("dm")[0]).to(process.device)
         with torch.autocast(process.device.type, torch.bfloat16, enabled=process.autocast):
             found = predict_haloes(
                 network,
-                dm.to(process.device),
+                model.transform("dm").forward(dm),
                 halo.std,
                 halo.mean,
                 window,
-                window // 2,
+                window * 3 // 4,
                 card.get("grid", 1),
             )
         box.fields["predicted"] = found.cpu().numpy()
