@@ -23,7 +23,6 @@ from bigbox.extensions import installed, load, load_installed
 from bigbox.names import DEFAULT_OVERLAP_METHOD
 from bigbox.painters.base import HaloPainter, Painter
 from bigbox.painters.settings import HaloSettings, PainterSettings
-from bigbox.store.metadata import read_json
 
 if TYPE_CHECKING:
     from bigbox.store.box import Box
@@ -183,6 +182,8 @@ def painting_grid_of(name: str, model: Path | None, asked: int | None) -> int:
     Without importing it; model: its folder, by default the one that bigbox ships; asked: by the
     user, of whom a model takes no other than its own. Raises BadInput.
     """
+    from bigbox.store.metadata import read_json  # not needed to list names
+
     kind = painter_row(name).model
     if not kind:
         return asked or 1
