@@ -142,7 +142,10 @@ def prepare(
         begun = halo_start.begin(disk, about, spec.haloes.attributes(), linger)
         haloes = cast(BegunHaloes, begun)
     try:
-        painting = cast(BegunPainting, start.begin(disk, about, linger=linger))
+        attributes: dict[str, Any] = getattr(
+            spec.painter, "attributes", dict
+        )()  # few painters say more of tb
+        painting = cast(BegunPainting, start.begin(disk, about, attributes, linger))
         return Prepared(painting, haloes, whole)
     except BaseException:
         _let_go(haloes)

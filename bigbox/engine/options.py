@@ -13,6 +13,7 @@ from bigbox.names import DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter, painter_row
 from bigbox.painters.registry import method_of, painting_grid_of
 from bigbox.painters.settings import PainterSettings
+from bigbox.physics.interpolation import REACH
 from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.tiling import Tiling
@@ -89,7 +90,8 @@ class PaintOptions:
         for name, given in (("--field", self.field), ("--drop-latents", self.drop_latents)):
             if given:
                 raise BadInput(f"{name} is for a whole box: leave out --region {self.region}")
-        return Region.read(self.region, tiling, box.voxel, self.grid)
+        reach = REACH if self.grid > 1 else 0  # of what is interpolated
+        return Region.read(self.region, tiling, box.voxel, self.grid, reach)
 
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""

@@ -18,6 +18,7 @@ from bigbox.networks.model import Model, load_model
 from bigbox.painters.base import grid_in_identity
 from bigbox.painters.network import NetworkPainter
 from bigbox.painters.settings import HaloSettings
+from bigbox.physics.interpolation import Scale
 from bigbox.physics.smoothing import gaussian_kernel, smooth
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
@@ -87,6 +88,7 @@ class HalogenPainter(NetworkPainter):
             "source": f"HALOgen, model {self.model.sha256[:12]}",
             "mass_edges": card["halo_mass_edges"],
             "smoothing": card["smoothing"],
+            **(Scale(cut=10**CUT).attributes() if self.grid > 1 else {}),
         }
 
     def predict(self, dm: np.ndarray) -> np.ndarray:

@@ -29,9 +29,11 @@ import numpy as np
 import zarr
 
 from bigbox.errors import BadInput
+from bigbox.names import GRIDS
 from bigbox.scheduler.grid import triple
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, DM, HALO, field_of, is_axis, is_of_realization
+from bigbox.store.interpolated import Interpolated
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
 from bigbox.store.painting_grid import PaintingGrid
 
@@ -195,6 +197,10 @@ class Box:
             )
         return self.on_grid(step)
 
+    def step_of(self, array: Any) -> int:
+        """Return how many voxels of dm on an axis have one of an array over the box."""
+        return self.shape[0] // int(array.shape[-3])
+
     def steps_between(self, name: str, grid: int) -> int:
         """Return how many voxels of an array make one of a painting grid. Raises BadInput."""
         own = self.grid_of(name).step
@@ -242,6 +248,16 @@ class Box:
             )
         self.grid_of(name)
         return array
+
+    def view(self, name: str, grid: str = "dm") -> zarr.Array[Any] | Interpolated:
+        """As `require`, on the grid of dm: interpolated where the array is on a painting grid.
+
+        grid: "painted" gives the array as it is stored.
+        """
+        array, step = self.require(name), self.grid_of(name).step
+        if grid not in GRIDS:
+            raise BadInput(f"grid {grid!r}: is not one of {', '.join(GRIDS)}")
+        return array if step == 1 or grid == "painted" else Interpolated(array, step)
 
     def create_array(
         self,
