@@ -13,7 +13,10 @@ __version__ = "0.1.0"
 
 
 def open(
-    path: str | Path, chunks: Mapping[str, int] | None = None, realization: int = 0
+    path: str | Path,
+    chunks: Mapping[str, int] | None = None,
+    realization: int = 0,
+    grid: str = "dm",
 ) -> xarray.Dataset:
     """Open a box as an xarray data set backed by dask; see `bigbox.store.dataset.open_dataset`.
 
@@ -26,4 +29,4 @@ def open(
     # Here, so that `import bigbox`, and with it every command, stays quick.
     from bigbox.store.dataset import open_dataset
 
-    return open_dataset(path, chunks, realization)
+    return open_dataset(path, chunks, realization, grid)

@@ -11,3 +11,4 @@ DEFAULT_OVERLAP = 4  # voxels that two tiles share, where one takes over what th
 DEFAULT_MARGIN = 3  # voxels at a tile's face that are its neighbour's, where they go together
 DEFAULT_STEPS = {"dpmpp-sde": 12, "dpmpp": 12, "ancestral": 50}
 COMPILE = ("auto", "on", "off")
+GRIDS = ("dm", "painted")  # on which an array is shown

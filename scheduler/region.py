@@ -30,16 +30,21 @@ class RegionError(TilingError):
 
 @dataclass(frozen=True)
 class Region:
-    """A cuboid of voxels, [low, low + extent) on each axis; it wraps round the periodic box."""
+    """A cuboid of voxels, [low, low + extent) on each axis; it wraps round the periodic box.
+
+    Voxels are those of the tiling, on a painting grid of its own.
+    """
 
     low: Triple
     extent: Triple
 
     @classmethod
-    def read(cls, text: str, tiling: Tiling, voxel: float) -> Region:
-        """Read x0:x1,y0:y1,z0:z1 in voxels, or in Mpc/h where that stands behind it.
+    def read(cls, text: str, tiling: Tiling, voxel: float, grid: int = 1, reach: int = 0) -> Region:
+        """Read x0:x1,y0:y1,z0:z1 in voxels of dm, or in Mpc/h where that stands behind it.
 
-        voxel: Mpc/h. Voxels that lie in the region in part belong to it. Raises RegionError.
+        voxel: of dm, Mpc/h; grid: voxels of dm for one of the tiling's. Voxels that lie in the
+        region in part belong to it, and `reach` more on every side, of which dm's are interpolated.
+        Raises RegionError.
         """
         words = text.strip().removesuffix("Mpc/h").strip()
         scale = 1.0 if words == text.strip() else voxel
@@ -55,12 +60,15 @@ class Region:
         low = triple(math.floor(end + tiny) for end in (x0, y0, z0))
         high = triple(math.ceil(end - tiny) for end in (x1, y1, z1))
         for a, (first, last, n) in enumerate(zip(low, high, tiling.shape, strict=True)):
-            if not 0 < last - first <= n:
+            if not 0 < last - first <= n * grid:
                 raise RegionError(
-                    f"region {text}: {last - first} voxels on axis {AXES[a]}, must be 1 to {n},"
-                    " those of the box"
+                    f"region {text}: {last - first} voxels on axis {AXES[a]}, must be 1 to "
+                    f"{n * grid}, those of the box"
                 )
-        return cls(low, triple(b - a for a, b in zip(low, high, strict=True)))
+        begin = triple(first // grid - reach for first in low)
+        end = ((last - 1) // grid + 1 + reach for last in high)
+        extent = (min(b - a, n) for a, b, n in zip(begin, end, tiling.shape, strict=True))
+        return cls(begin, triple(extent))
 
     @property
     def voxels(self) -> int:

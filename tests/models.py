@@ -49,13 +49,16 @@ def random_weights(network: Any) -> Any:
     return network.eval()
 
 
-def write_model(folder: Path) -> Path:
-    """A model folder with both networks; the same bytes whenever it is written."""
+def write_model(folder: Path, **more: Any) -> Path:
+    """A model folder with both networks; the same bytes whenever it is written.
+
+    more: of both cards.
+    """
     torch.manual_seed(11)
     lodi, halogen = random_weights(Lodi(LODI)), random_weights(Halogen(HALOGEN))
     with torch.no_grad():
         # Away from the cut, so that the predicted haloes are not all zero.
         halogen.outlet[-1].bias += 1.0
-    save_model(folder, "lodi", lodi, card(LODI), torch.float32)
-    save_model(folder, "halogen", halogen, card(HALOGEN), torch.float32)
+    save_model(folder, "lodi", lodi, card(LODI, **more), torch.float32)
+    save_model(folder, "halogen", halogen, card(HALOGEN, **more), torch.float32)
     return folder

@@ -8,6 +8,7 @@ from textwrap import indent
 from typing import Any
 
 from bigbox.cli.values import add_box, in_bytes, number, open_box
+from bigbox.names import GRIDS
 
 # Three lines each for those who read the files.
 EXAMPLES = {
@@ -63,6 +64,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FILE", help=out)
     partial = "also a tb that is not painted to its end; NaN where it is not"
     add("--partial", action="store_true", help=partial)
+    grid = (
+        "dm (default): all arrays on the grid of dm, interpolated where they are on a painting "
+        "grid; painted: as they are stored"
+    )
+    add("--grid", choices=GRIDS, default="dm", help=grid)
     version = "of OME-Zarr: 0.5 is zarr v3 and sharded, 0.4 is zarr v2 for older readers (0.5)"
     add("--ome-version", choices=("0.5", "0.4"), default="0.5", help=version)
     memory = "memory that the blocks in work may take, GiB (1)"
@@ -79,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         options.array,
         options.out,
         partial=options.partial,
+        grid=options.grid,
         ome_version=options.ome_version,
         memory=int(options.memory * 2**30),
     )

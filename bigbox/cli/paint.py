@@ -65,6 +65,16 @@ def add_painter(group: Any) -> None:
         "none (32; the paper's 16 takes eight times as long and is no better)"
     )
     value("--halo-stride", "N", whole(1), text)
+    text = (
+        "trained networks, as bigbox train makes them (default: those that bigbox ships, for "
+        "voxels of 0.098 Mpc/h at z = 0)"
+    )
+    value("--model", "DIR", Path, text)
+    text = (
+        "voxels of dm on an axis for one that is painted (default: as the model says; 1 for "
+        "painters without one). The rest is interpolated where the box is opened"
+    )
+    value("--painting-grid", "N", whole(1), text)
 
 
 def add_region(group: Any) -> None:
@@ -100,11 +110,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is painted (decides the bytes)")
     add_painter(what)
     value, flag = partial(add_value, what), partial(what.add_argument, action="store_true")
-    text = (
-        "trained networks, as bigbox train makes them (default: those that bigbox ships, for "
-        "voxels of 0.098 Mpc/h at z = 0)"
-    )
-    value("--model", "DIR", Path, text)
     text = "paint at a resolution, redshift or smoothing that the networks were not trained at"
     flag("--force", help=text)
     value("--seed", "S", whole(0, 2**64 - 1), "of the noise (default 0)", 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.cli.values import add_box, number, open_box
+from bigbox.names import GRIDS
 
 TEXT = """\
 Writes a PNG of one slab of the box: the density (1 + delta, logarithmic), the halo channels where
@@ -35,6 +36,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--array", dest="arrays", nargs="+", metavar="NAME", help=arrays)
     log = "logarithmic colours (default: for dm and halo; T_b is linear in its bulk)"
     add("--log", action="store_true", help=log)
+    grid = "dm (default): interpolated where a painting grid is coarser; painted: as it is stored"
+    add("--grid", choices=GRIDS, default="dm", help=grid)
     add("--mark-tiles", action="store_true", help="crosses at the corners of the painted tiles")
 
 
@@ -46,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.analysis.maps.picture import plot
 
     out = options.out or box.path.with_name(f"{box.stem}.png")
-    chosen = ("axis", "at", "thickness", "arrays", "log", "mark_tiles")
+    chosen = ("axis", "at", "thickness", "arrays", "log", "mark_tiles", "grid")
     names = plot(box, out, **{name: getattr(options, name) for name in chosen})
     print(f"{out}: {', '.join(names)}")
     return 0

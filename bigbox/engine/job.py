@@ -134,13 +134,18 @@ def prepare(
     if spec.haloes is not None and spec.halo_layout is not None and whole is None:
         halo_start = HaloStart(box, spec.halo_layout, spec.haloes.identity(), found)
         halo_start.check()
+    elif spec.painter.input:
+        box.steps_between(spec.painter.input, spec.layout.grid)
     start.check()  # both, so that nothing is written where one of them is refused
     about, haloes = {"n_ranks": n_ranks, "device": device}, None
     if halo_start is not None and spec.haloes is not None:
         begun = halo_start.begin(disk, about, spec.haloes.attributes(), linger)
         haloes = cast(BegunHaloes, begun)
     try:
-        painting = cast(BegunPainting, start.begin(disk, about, linger=linger))
+        attributes: dict[str, Any] = getattr(
+            spec.painter, "attributes", dict
+        )()  # few painters say more of tb
+        painting = cast(BegunPainting, start.begin(disk, about, attributes, linger))
         return Prepared(painting, haloes, whole)
     except BaseException:
         _let_go(haloes)
@@ -219,11 +224,15 @@ class Job:
             raise
 
     def reader(self, name: str) -> CutoutReader:
-        """Return a reader of an array of the box, of haloes also while they are painted."""
+        """Return a reader of an array of the box on the painting grid.
+
+        Of haloes also while they are painted.
+        """
         cache = self.limits.block_cache_bytes
         if name == HALO.name and self._blocks is not None:
             return HaloReader(self.box, self._blocks, cache)
-        return CutoutReader(self.box.array(name), self.tiling.periodic, cache)
+        step = self.box.steps_between(name, self.spec.layout.grid)
+        return CutoutReader(self.box.array(name), self.tiling.periodic, cache, step)
 
     def gate(self) -> Gate | None:
         """Return which tiles have all haloes under them; None where the haloes are all there."""

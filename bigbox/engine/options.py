@@ -11,8 +11,9 @@ from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter, painter_row
-from bigbox.painters.registry import method_of
+from bigbox.painters.registry import method_of, painting_grid_of
 from bigbox.painters.settings import PainterSettings
+from bigbox.physics.interpolation import REACH
 from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.tiling import Tiling
@@ -54,6 +55,7 @@ class PaintOptions:
     drop_latents: bool = False
     seconds_per_tile: float = 0.0
     seconds_per_window: float = 0.0
+    painting_grid: int | None = None
     quiet: bool = False
 
     def open(self, mode: Literal["r", "r+"] = "r") -> Box:
@@ -65,15 +67,21 @@ class PaintOptions:
         """The overlap method: as asked for, or the painter's own."""
         return method_of(self.painter, self.overlap_method)
 
+    @property
+    def grid(self) -> int:
+        """Voxels of dm on an axis for one that is painted: the model's, or as asked for."""
+        return painting_grid_of(self.painter, self.model, self.painting_grid)
+
     def layout(self, box: Box, n_ranks: int) -> PaintLayout:
         """Cut the box into tiles and bricks; a painting that has begun keeps its bricks."""
         box.require("dm")
-        tiling = tiling_for(self.method, box.shape, self.tile, self.overlap, self.margin)
+        shape, grid = box.on_grid(self.grid).shape, self.grid
+        tiling = tiling_for(self.method, shape, self.tile, self.overlap, self.margin)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
         if (found := painting_of(box)) is not None and found.layout.tiling == tiling:
             bricks = found.layout.bricks
         fields = [output_field(name).name for name in dict.fromkeys((TB.name, *self.field))]
-        return PaintLayout(bricks, fields=tuple(fields))
+        return PaintLayout(bricks, fields=tuple(fields), grid=grid)
 
     def region_of(self, box: Box, tiling: Tiling) -> Region | None:
         """Return the region that is painted; None: the whole box. Raises BadInput."""
@@ -82,12 +90,14 @@ class PaintOptions:
         for name, given in (("--field", self.field), ("--drop-latents", self.drop_latents)):
             if given:
                 raise BadInput(f"{name} is for a whole box: leave out --region {self.region}")
-        return Region.read(self.region, tiling, box.voxel)
+        reach = REACH if self.grid > 1 else 0  # of what is interpolated
+        return Region.read(self.region, tiling, box.voxel, self.grid, reach)
 
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""
         mine = {name: value for name, value in vars(self).items() if name in _OF_PAINTER}
         mine |= {"device": device, "threads": threads, "overlap_method": self.method}
+        mine |= {"grid": self.grid}
         return make_painter(self.painter, box_shape=tiling.shape, **mine)
 
     def halo_painter_of(self, device: str, threads: int) -> HaloPainter:
@@ -101,6 +111,7 @@ class PaintOptions:
             seconds_per_window=self.seconds_per_window,
             model=self.model,
             compile=self.compile,
+            grid=self.grid,
         )
 
 

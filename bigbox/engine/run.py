@@ -79,7 +79,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
         def windows() -> Windows:
             return Windows(layout.tiling.shape, predictor.window, predictor.stride, BLOCK)
 
-        halo_layout = HaloLayout.new(world.each(windows), haloes.channels)
+        halo_layout = HaloLayout.new(world.each(windows), haloes.channels, grid=layout.grid)
     for one in (painter, haloes) if haloes else (painter,):
         check_alike(world.gather(one.identity()))
         if world.rank == 0 and (why := getattr(one, "why_not_compiled", "")):

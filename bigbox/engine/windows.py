@@ -55,9 +55,10 @@ class WindowTask(Task):
         self._sums = Sums(
             self.order, painter.weights, painter.channels, painting.sums, job.limits.sum_bytes
         )
-        self._reader = CutoutReader(
-            job.box.array(DM.name), (True, True, True), job.limits.window_cache_bytes
-        )
+        # Neighbouring windows share as many chunks of dm the more of it there is under each.
+        cache = job.limits.window_cache_bytes * layout.grid
+        self._reader = CutoutReader(job.box.array(DM.name), (True, True, True), cache)
+        self._grid = layout.grid
         self._between_saves = job.limits.seconds_between_saves
         self._saved = time.monotonic()
         self._changed = False
@@ -65,10 +66,10 @@ class WindowTask(Task):
         self.stopped = False
 
     def load(self, units: Ints) -> Float:
-        """Return dm under the windows, float32 (B, n, n, n), n = window + 2 margin."""
+        """Return dm under the windows, float32 (B, n, n, n), n = grid window + 2 margin."""
         windows, margin = self.order.windows, self.painter.margin
-        edge = windows.window + 2 * margin
-        corners = windows.origin(units) - margin
+        edge = self._grid * windows.window + 2 * margin
+        corners = self._grid * windows.origin(units) - margin
         return np.stack([self._reader.read(c, (edge,) * 3) for c in corners.tolist()])
 
     def compute(self, units: Ints, loaded: Float) -> Float:

@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial as partial_of
 from pathlib import Path
+from typing import Any
 
 from bigbox.errors import BadInput
 from bigbox.export.hdf5 import write_hdf5
@@ -61,6 +63,7 @@ def export(
     out: str | Path | None = None,
     *,
     partial: bool = False,
+    grid: str = "dm",
     ome_version: str = "0.5",
     memory: int = MEMORY,
 ) -> list[Exported]:
@@ -72,6 +75,7 @@ def export(
     arrays : Names of arrays; if None, tb where the box has one, else dm.
     out : The file; by default beside the box: BOX_NAME.npy, BOX.hdf5, BOX_NAME.ome.zarr.
     partial : Also a tb that is not painted to its end: NaN where it is not.
+    grid : "dm", interpolated where an array is on a painting grid, or "painted", as it is stored.
     ome_version : "0.5" (zarr v3, sharded) or "0.4" (zarr v2, for older readers).
 
     Raises
@@ -85,7 +89,8 @@ def export(
     if ome_version not in OME_VERSIONS:
         raise BadInput(f"OME-Zarr {ome_version}: not one of {', '.join(OME_VERSIONS)}")
     names = list(dict.fromkeys(arrays or (["tb"] if box.has("tb") else ["dm"])))
-    found = {name: box.require(name) if partial else require_whole(box, name) for name in names}
+    whole = box.view if partial else partial_of(require_whole, box)
+    found: dict[str, Any] = {name: whole(name, grid) for name in names}
     groups = [names] if FORMATS[to].many else [[name] for name in names]
     if out is not None and len(groups) > 1:
         raise BadInput(

@@ -14,7 +14,7 @@ import bigbox
 from bigbox.blockwise import Region, read_block
 from bigbox.export.blocks import chunk_edges, for_each_block
 from bigbox.store.box import Box
-from bigbox.store.fields import AXES
+from bigbox.store.fields import axes_of
 
 
 def write_hdf5(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> None:
@@ -32,12 +32,14 @@ def write_hdf5(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> 
         header["Origin"] = f"bigbox {bigbox.__version__}, {box.path.name}"
         for key, value in box.attributes["cosmology"].items():
             header[key] = value
-        for axis, name in enumerate(AXES):
-            scale = file.create_dataset(name, data=(np.arange(box.shape[axis]) + 0.5) * box.voxel)
-            scale.attrs["units"] = "Mpc/h"
-            scale.make_scale(name)
+        for step in {1, *(box.step_of(array) for array in arrays.values())}:
+            for axis, name in enumerate(axes_of(step)):
+                centres = ((np.arange(box.shape[axis]) + 0.5) * box.voxel)[::step]
+                scale = file.create_dataset(name, data=centres)
+                scale.attrs["units"] = "Mpc/h"
+                scale.make_scale(name)
         for name, array in arrays.items():
-            data = _empty(file, name, array)
+            data = _empty(file, name, array, axes_of(box.step_of(array)))
 
             def copy(part: Region, array: Any = array, data: Any = data) -> None:
                 block = read_block(array, part, array.store_path.store.root)
@@ -47,15 +49,15 @@ def write_hdf5(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> 
             for_each_block(array, memory, copy)
 
 
-def _empty(file: h5py.File, name: str, array: Any) -> h5py.Dataset:
+def _empty(file: h5py.File, name: str, array: Any, axes: tuple[str, str, str]) -> h5py.Dataset:
     chunk = tuple(min(e, n) for e, n in zip(chunk_edges(array), array.shape, strict=True))
     data = file.create_dataset(
         name, array.shape, "<f4", chunks=chunk, fletcher32=True, fillvalue=np.nan
     )
-    for key in ("units", "long_name", "edges", "channel_edges"):
+    for key in ("units", "long_name", "edges", "channel_edges", "voxel_size", "interpolated"):
         if key in array.attrs:
             data.attrs[key] = array.attrs[key]
-    for at, dim in enumerate(AXES, array.ndim - 3):
+    for at, dim in enumerate(axes, array.ndim - 3):
         data.dims[at].label = dim
         data.dims[at].attach_scale(file[dim])
     return data

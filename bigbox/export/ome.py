@@ -47,7 +47,7 @@ def write_ome(
         if max(shape[-3:]) <= 64 or min(shape[-3:]) < 2:
             break
         shape = shape[:-3] + tuple(n // 2 for n in shape[-3:])
-    metadata = _metadata(box, name, levels, ome_version)
+    metadata = _metadata(box, name, levels, ome_version, box.step_of(array))
     if sharded:
         metadata = {"ome": {"version": ome_version, **metadata}}
     group.attrs.update({**metadata, "bigbox": _about(box, name, array)})
@@ -85,18 +85,20 @@ def mean_of_eight(block: NDArray[np.float32]) -> NDArray[np.float32]:
     return block
 
 
-def _metadata(box: Box, name: str, levels: list[Any], version: str) -> dict[str, Any]:
+def _metadata(box: Box, name: str, levels: list[Any], version: str, step: int) -> dict[str, Any]:
     lead = levels[0].ndim - 3
     axes = [{"name": "c", "type": "channel"}] * lead
     # No unit: the format knows parsec but nothing with 1/h, and readers refuse unknown units.
     axes += [{"name": axis, "type": "space"} for axis in AXES]
     datasets = []
     for number in range(len(levels)):
-        scale = box.voxel * 2**number
-        # Voxel centres, in Mpc/h, as in the store: the first one is half a voxel from the corner.
+        scale = box.voxel * step * 2**number
+        # Voxel centres, in Mpc/h, as in the store: the first one is half a voxel of dm from the
+        # corner, and the mean over some voxels is in their middle.
+        first = (scale - box.voxel * (step - 1)) / 2
         transforms = [
             {"type": "scale", "scale": [1.0] * lead + [scale] * 3},
-            {"type": "translation", "translation": [0.0] * lead + [scale / 2] * 3},
+            {"type": "translation", "translation": [0.0] * lead + [first] * 3},
         ]
         datasets.append({"path": str(number), "coordinateTransformations": transforms})
     image: dict[str, Any] = {

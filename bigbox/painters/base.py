@@ -34,7 +34,7 @@ class _Batch:
     """B tiles of edge t, and what they are painted from."""
 
     tiles: np.ndarray  # int64 (B,), linear tile ids
-    origin: np.ndarray  # int64 (B, 3), voxel corners in the box
+    origin: np.ndarray  # int64 (B, 3), voxel corners in the box, on the painting grid
     inputs: np.ndarray  # float32 (B, C, n, n, n) of the painter's input array, wrapped
 
     def __len__(self) -> int:
@@ -65,6 +65,7 @@ class _Painter(Protocol):
     """What painters of tiles and of haloes have in common; attributes are only read."""
 
     name: str  # as in the identity
+    grid: int  # voxels of dm on an axis for one of its own, of which tiles and windows are
     margin: int  # voxels of input beyond the tile, or window, on every side
     batch: int  # tiles, or windows, where the user does not choose; the last may have less
 
@@ -73,7 +74,10 @@ class _Painter(Protocol):
 
 
 class Painter(_Painter, Protocol):
-    """Paints tiles; its attributes say what it needs and what it gives."""
+    """Paints tiles; its attributes say what it needs and what it gives.
+
+    Input is given on the painting grid: of an array that has more, every so many voxels.
+    """
 
     input: str  # the box's array that `inputs` is cut from: "dm", "halo", or "" for none
     fields: int  # 1, or 1 + the number of step latents that the latents method stores
@@ -96,8 +100,9 @@ class StepPainter(Painter, Protocol):
 class HaloPainter(_Painter, Protocol):
     """Predicts the haloes in windows of dark matter (Mishra, Trotta & Viel 2025 (LODI), sec. 2.1).
 
-        dm (B, n, n, n), 1 + delta, n = window + 2 margin  -->  log10 rho_h (B, C, w, w, w)
+        dm (B, n, n, n), 1 + delta, n = grid window + 2 margin  -->  log10 rho_h (B, C, w, w, w)
 
+    dm is given with all its voxels, and the margin is of these; all else is on the painting grid.
     The engine slides the window over the box and averages. The bits of a window are a function of
     its own voxels only, as those of a tile are.
     """
@@ -112,6 +117,11 @@ class HaloPainter(_Painter, Protocol):
 
     def predict(self, dm: np.ndarray) -> np.ndarray:
         """Return log10 of rho_h in (M_sun/h) / (Mpc/h)^3, float32 (B, C, w, w, w)."""
+
+
+def grid_in_identity(grid: int) -> dict[str, int]:
+    """Return what an identity says of the painting grid: nothing of dm's own, as of old."""
+    return {"grid": grid} if grid > 1 else {}
 
 
 def unknown_slices(width: np.ndarray, tile: int) -> tuple[slice, slice, slice]:

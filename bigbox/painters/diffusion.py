@@ -25,7 +25,13 @@ from bigbox.diffusion.samplers import Denoiser, check_sampler, sample, take_step
 from bigbox.diffusion.schedule import Schedule
 from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.noise import Purpose, normal
-from bigbox.painters.base import StepBatch, TileBatch, check_batch, paste_known
+from bigbox.painters.base import (
+    StepBatch,
+    TileBatch,
+    check_batch,
+    grid_in_identity,
+    paste_known,
+)
 from bigbox.painters.settings import PainterSettings
 
 
@@ -80,6 +86,11 @@ class DiffusionPainter(ABC):
     def _own_identity(self) -> dict[str, Any]:
         """Return what decides the bytes beside what is common to all."""
 
+    @property
+    def grid(self) -> int:
+        """Voxels of dm on an axis for one of a tile."""
+        return 1
+
     @cached_property
     def method(self) -> type[OverlapMethod]:
         """The class of `overlap_method`."""
@@ -119,6 +130,7 @@ class DiffusionPainter(ABC):
             "realization": self.realization,
             "tile": self.tile,
             "box_shape": list(self.box_shape),
+            **grid_in_identity(self.grid),
             "overlap_method": self.overlap_method,
             "sampler": self.sampler,
             "schedule": asdict(self.schedule),

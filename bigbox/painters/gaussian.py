@@ -164,6 +164,7 @@ class GaussianPainter(DiffusionPainter):
     """
 
     double: bool = False
+    grid: int = 1
 
     name: ClassVar[str] = "gaussian"
     input: ClassVar[str] = "dm"

@@ -15,8 +15,10 @@ from bigbox.data import default_model
 from bigbox.devices import device_name, own_stream, side_by_side, thread_pool, to_device
 from bigbox.networks.halogen import CHANNELS, WINDOW
 from bigbox.networks.model import Model, load_model
+from bigbox.painters.base import grid_in_identity
 from bigbox.painters.network import NetworkPainter
 from bigbox.painters.settings import HaloSettings
+from bigbox.physics.interpolation import Scale
 from bigbox.physics.smoothing import gaussian_kernel, smooth
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
@@ -54,7 +56,7 @@ class HalogenPainter(NetworkPainter):
 
     @property
     def margin(self) -> int:
-        """How far the smoothing of the density reaches."""
+        """How far the smoothing of the density reaches, in voxels of dm."""
         return len(self._kernel) // 2
 
     @property
@@ -69,6 +71,7 @@ class HalogenPainter(NetworkPainter):
             "version": 4,
             "model": self.model.sha256,
             "stride": self.stride,
+            **grid_in_identity(self.grid),
             "weighting": self.weighting,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": device_name(self.device),
@@ -83,12 +86,13 @@ class HalogenPainter(NetworkPainter):
             "source": f"HALOgen, model {self.model.sha256[:12]}",
             "mass_edges": card["halo_mass_edges"],
             "smoothing": card["smoothing"],
+            **(Scale(cut=10**CUT).attributes() if self.grid > 1 else {}),
         }
 
     def predict(self, dm: np.ndarray) -> np.ndarray:
         """Return log10 of rho_h in (M_sun/h) / (Mpc/h)^3, float32 (B, 4, w, w, w).
 
-        dm: float32 (B, n, n, n), 1 + delta, not smoothed.
+        dm: float32 (B, n, n, n), 1 + delta, not smoothed, n = grid w + 2 margin.
         """
         result = np.empty((len(dm), CHANNELS, *(WINDOW,) * 3), dtype=np.float32)
 
@@ -102,7 +106,7 @@ class HalogenPainter(NetworkPainter):
 
     @torch.inference_mode()
     def _predict(self, dm: np.ndarray) -> np.ndarray:
-        smoothed = smooth(dm, self._kernel)[:, None]
+        smoothed = smooth(dm, self._kernel, self.grid)[:, None]
         x = to_device(self.model.transform("dm").forward(smoothed), self.device)
         halo = self.model.transform("halo")
         logs = self.compiled_network(x).float() * halo.std + halo.mean
@@ -131,16 +135,19 @@ def paint_haloes(painter: HalogenPainter, dm: np.ndarray) -> np.ndarray:
     """Return rho_h of a periodic box in memory, float32 (4, N, N, N), (M_sun/h) / (Mpc/h)^3.
 
     By the plainest loop over its windows; the engine does the same out of core and in any order.
-    dm: (N, N, N), 1 + delta, N at least a window.
+    dm: 1 + delta, N times the painter's grid on each axis, N at least a window.
     """
-    n, margin, window = dm.shape[0], painter.margin, painter.window
+    grid, margin, window = painter.grid, painter.margin, painter.window
+    n = dm.shape[0] // grid
     total, weight = np.zeros((CHANNELS, n, n, n)), np.zeros((n, n, n))
     one = painter.weights[:, None, None] * painter.weights[:, None] * painter.weights
     count = -(-n // painter.stride)
     for corner in np.ndindex(count, count, count):
-        axes = [(c * n // count + np.arange(-margin, window + margin)) % n for c in corner]
-        place = np.ix_(*(axis[margin : margin + window] for axis in axes))
-        total[(slice(None), *place)] += painter.predict(dm[np.ix_(*axes)][None])[0] * one
+        first = [c * n // count for c in corner]
+        place = np.ix_(*((a + np.arange(window)) % n for a in first))
+        fine = np.arange(-margin, grid * window + margin)
+        under = np.ix_(*((grid * a + fine) % len(dm) for a in first))
+        total[(slice(None), *place)] += painter.predict(dm[under][None])[0] * one
         weight[place] += one
     logs = total / weight
     return np.where(logs >= CUT, 10**logs, 0.0).astype(np.float32)

@@ -19,6 +19,7 @@ from bigbox.networks.model import Model, load_model
 from bigbox.painters.diffusion import DenoiserUnits, DiffusionPainter
 from bigbox.painters.network import NetworkPainter
 from bigbox.painters.settings import PainterSettings
+from bigbox.physics.interpolation import Scale
 
 # The noise levels painted through; chosen as for the exact denoiser (bigbox/diffusion/schedule.py),
 # within those that networks see in training.
@@ -97,6 +98,11 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
             "dtype": str(self.dtype).removeprefix("torch."),
             "compiled": self.compiled_network.compiled,
         }
+
+    def attributes(self) -> dict[str, Any]:
+        """Return attributes of tb: how it is interpolated where it is not on dm's own grid."""
+        scale = Scale(floor=self.model.transform("tb").floor)
+        return scale.attributes() if self.grid > 1 else {}
 
     def units(self, condition: Tensor) -> DenoiserUnits:
         """Return normalised logarithms, for haloes (B, 4, t, t, t) in M_sun/h per (Mpc/h)^3."""

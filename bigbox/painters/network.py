@@ -52,6 +52,11 @@ class NetworkPainter(ABC):
     def _example(self) -> tuple[Tensor, ...]:
         """Return inputs of one call of the network."""
 
+    @property
+    def grid(self) -> int:
+        """Voxels of dm on an axis for one of the network's."""
+        return int(self.model.card.get("grid", 1))
+
     @cached_property
     def tiles_per_call(self) -> int:
         """Tiles, or windows, in one call of the network; the bits depend on the number."""

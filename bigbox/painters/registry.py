@@ -13,8 +13,10 @@ Names are listed without importing that module. It should import no torch, which
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bigbox.data import default_model
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.errors import BadInput
 from bigbox.extensions import installed, load, load_installed
@@ -71,6 +73,7 @@ class PainterRow:
     stand_in: str | None = None  # what is painted in place of 21 cm brightness; None: trained
     needs_torch: bool = True  # it computes with torch, hence on a device
     overlap_method: str = "conditioned"  # where the user does not choose; joint needs a StepPainter
+    model: str = ""  # kind of the model whose card tells the painting grid; "": any that is asked
     memory: TileMemory = TileMemory()
     halo_memory: WindowMemory = WindowMemory()
     seconds_per_tile: float = 0.0  # beside the denoiser's calls
@@ -94,6 +97,7 @@ ROWS = (
         halo_painter="bigbox.painters.halogen:HalogenPainter",
         input="halo",
         overlap_method=DEFAULT_OVERLAP_METHOD,
+        model="lodi",
         help="trained networks, haloes from dm where the box has none (HALOgen), tb from haloes "
         "(LODI; the default)",
     ),
@@ -172,6 +176,38 @@ def stand_in(name: str) -> str | None:
     return painter_row(name).stand_in if name in painter_names() else None
 
 
+def painting_grid_of(name: str, model: Path | None, asked: int | None) -> int:
+    """Return on how many voxels of dm on an axis the painter of that name has one of its own.
+
+    Without importing it; model: its folder, by default the one that bigbox ships; asked: by the
+    user, of whom a model takes no other than its own. Raises BadInput.
+    """
+    from bigbox.store.metadata import read_json  # not needed to list names
+
+    kind = painter_row(name).model
+    if not kind:
+        return asked or 1
+    folder = model or default_model()
+    grid = (read_json(folder / f"{kind}.json") or {}).get("grid", 1)
+    if type(grid) is not int or grid < 1:
+        raise BadInput(f"model {folder}/{kind}.json: grid {grid!r} is no whole number from 1 on")
+    if asked not in (None, grid):
+        raise BadInput(
+            f"painting grid: {asked} was asked for, model {folder} has one voxel for {grid} of dm "
+            "on each axis; leave it out, or use another --model"
+        )
+    return grid
+
+
+def _check_grid(painter: Any, asked: int | None) -> None:
+    own = getattr(painter, "grid", 1)
+    if asked not in (None, own):
+        raise BadInput(
+            f"{painter.name} painter: has one voxel for {own} of dm on each axis, the painting "
+            f"grid one for {asked}; what paints haloes and tb of a box works on one grid"
+        )
+
+
 def make_painter(name: str, **settings: Any) -> Painter:
     """Return the painter of that name, ready to paint; settings: PainterSettings'. Raises BadInput.
 
@@ -179,6 +215,7 @@ def make_painter(name: str, **settings: Any) -> Painter:
     """
     how = PainterSettings(**settings)
     painter: Painter = load(painter_row(name).painter).from_settings(how)
+    _check_grid(painter, how.grid)
     if overlap_method(how.overlap_method).together and not hasattr(painter, "advance"):
         raise BadInput(
             f"painter {name}: cannot take tiles step by step, as method {how.overlap_method} asks;"
@@ -197,5 +234,7 @@ def make_halo_painter(name: str, **settings: Any) -> HaloPainter:
         raise BadInput(
             f"painter {name}: paints no haloes, and the box has none: ingest it with --halos"
         )
-    painter: HaloPainter = load(reference).from_settings(HaloSettings(**settings))
+    how = HaloSettings(**settings)
+    painter: HaloPainter = load(reference).from_settings(how)
+    _check_grid(painter, how.grid)
     return painter

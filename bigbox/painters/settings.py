@@ -17,6 +17,7 @@ class _Settings:
     threads: int = 1  # of the CPU, for one painter
     model: Path | None = None  # folder of trained networks, by default those that bigbox ships
     compile: str = "auto"  # the networks, see `bigbox.painters.network`
+    grid: int | None = None  # voxels of dm on an axis for one that is painted: the model's
 
     def of(self, painter: Any) -> dict[str, Any]:
         """Return what this class of painters has as fields, where it is not left to the painter."""

@@ -43,8 +43,12 @@ def gaussian_kernel(radius_mpch: float, voxel_mpch: float) -> NDArray[np.float64
     return kernel / np.sum(kernel)
 
 
-def smooth(block: NDArray[np.float32], kernel: NDArray[np.float64]) -> NDArray[np.float32]:
+def smooth(
+    block: NDArray[np.float32], kernel: NDArray[np.float64], step: int = 1
+) -> NDArray[np.float32]:
     """Convolve the last three axes, "valid" only: (..., n, n, n) -> float32 (..., n - 2m, ...).
+
+    step: take only every `step`-th voxel of the result on each axis, bit for bit, with less work.
 
     Axis by axis, sums in float64, float32 between the axes. The bits of a voxel depend on nothing
     but the values within m of it. Raises BadInput where an axis is shorter than the kernel.
@@ -56,11 +60,11 @@ def smooth(block: NDArray[np.float32], kernel: NDArray[np.float64]) -> NDArray[n
         raise BadInput(f"smoothing: {block.shape} voxels are less than the kernel's {2 * m + 1}")
     out = np.ascontiguousarray(block, np.float32)
     if m == 0:
-        return out.copy() if out is block else out
+        return out[(..., *(slice(None, None, step),) * 3)].copy()
     for axis in (-3, -2, -1):
         whole = correlate1d(out, kernel, axis=axis, mode="constant")
         cut = [slice(None)] * out.ndim
-        cut[axis] = slice(m, out.shape[axis] - m)
+        cut[axis] = slice(m, out.shape[axis] - m, step)
         out = np.ascontiguousarray(whole[tuple(cut)])
     return out
 

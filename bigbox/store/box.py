@@ -2,10 +2,11 @@
 
     gpc_box.zarr/     attributes: box_size (Mpc/h), redshift, cosmology, voxel_size, provenance
       x  y  z         voxel centres, Mpc/h
+      x2 y2 z2        those of a painting grid, of every second voxel of dm on each axis
       dm              (X, Y, Z)     float32  1 + delta, mean 1
-      halo            (4, X, Y, Z)  float32  (M_sun/h) / (Mpc/h)^3
+      halo            (4, X, Y, Z)  float32  (M_sun/h) / (Mpc/h)^3; may be on a painting grid
       latents/        painted (nx, ny, nz, t, t, t) and steps (nx, ny, nz, T, t, t, t), tile-major
-      tb              (X, Y, Z)     float32  mK, NaN where not painted yet
+      tb              (X, Y, Z)     float32  mK, NaN where not painted yet; on a painting grid too
       ledger/         who has done what: see `bigbox.store.ledger`
       halogen/        the ledger of halo, where bigbox painted it: see `bigbox.store.haloes`
       realizations/   0001/, 0002/, ...: a group with tb, latents and ledger for each realization
@@ -28,10 +29,13 @@ import numpy as np
 import zarr
 
 from bigbox.errors import BadInput
+from bigbox.names import GRIDS
 from bigbox.scheduler.grid import triple
 from bigbox.store.durable import DISK, Disk, explained, own_name
-from bigbox.store.fields import AXES, HALO, field_of, is_of_realization
+from bigbox.store.fields import AXES, DM, HALO, field_of, is_axis, is_of_realization
+from bigbox.store.interpolated import Interpolated
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
+from bigbox.store.painting_grid import PaintingGrid
 
 REALIZATIONS = "realizations"
 
@@ -103,11 +107,12 @@ class Box:
             for place in (*reversed(path.parents), path):
                 if not place.exists():
                     disk.mkdir(place)
+            box = cls(path, attributes, "r+")
             for axis, name in enumerate(AXES):
-                _write_coordinate(disk, path / name, name, voxels[axis], size[axis])
+                _write_coordinate(disk, path / name, name, box.centres(axis))
             # Last: a box that was not made to its end is no box.
             disk.write_atomic(path / "zarr.json", group_metadata(attributes))
-        return cls(path, attributes, "r+")
+        return box
 
     @classmethod
     def open(cls, path: str | Path, mode: Literal["r", "r+"] = "r", realization: int = 0) -> Box:
@@ -172,6 +177,41 @@ class Box:
         """Side of a voxel, Mpc/h."""
         return self.box_size[0] / self.shape[0]
 
+    def centres(self, axis: int, step: int = 1) -> np.ndarray:
+        """Return the centres of every `step`-th voxel on one axis, Mpc/h, float64."""
+        count, length = self.shape[axis], self.box_size[axis]
+        return ((np.arange(count) + 0.5) * (length / count))[::step]
+
+    def on_grid(self, step: int) -> PaintingGrid:
+        """Return every `step`-th voxel of the box. Raises BadInput where an axis has a rest."""
+        return PaintingGrid.of(self.shape, self.voxel, step)
+
+    def grid_of(self, name: str) -> PaintingGrid:
+        """Return the grid that an array is on, known by its shape. Raises BadInput."""
+        array = self.array(name)
+        shape = tuple(int(n) for n in array.shape[-3:])
+        step = max(1, round(self.shape[0] / shape[0])) if len(shape) == 3 and shape[0] else 1
+        if tuple(n * step for n in shape) != self.shape or (step > 1 and name == DM.name):
+            raise BadInput(
+                f"{self.path}/{name}: is {shape} voxels, the box is {self.shape}; ingest it again"
+            )
+        return self.on_grid(step)
+
+    def step_of(self, array: Any) -> int:
+        """Return how many voxels of dm on an axis have one of an array over the box."""
+        return self.shape[0] // int(array.shape[-3])
+
+    def steps_between(self, name: str, grid: int) -> int:
+        """Return how many voxels of an array make one of a painting grid. Raises BadInput."""
+        own = self.grid_of(name).step
+        if grid % own:
+            raise BadInput(
+                f"{self.path}/{name}: has one voxel for {own} of dm on each axis, and the painting"
+                f" grid has one for {grid}: what lies between is not there; paint with a model for"
+                f" every {own} voxels, or ingest {name} again"
+            )
+        return grid // own
+
     def has(self, name: str) -> bool:
         """Whether the box has an array of this name ("dm", "latents/painted", ...)."""
         return (read_json(self.place_of(name) / "zarr.json") or {}).get("node_type") == "array"
@@ -189,10 +229,13 @@ class Box:
         found = {
             p.parent.name for place in (self.path, self.place) for p in place.glob("*/zarr.json")
         }
-        return sorted(n for n in found if n not in AXES and self.has(n))
+        return sorted(n for n in found if not is_axis(n) and self.has(n))
 
     def require(self, name: str) -> zarr.Array[Any]:
-        """As `array`, checked to span the box: (X, Y, Z), or (channels, X, Y, Z) for halo."""
+        """As `array`, checked to span the box: (X, Y, Z), or (channels, X, Y, Z) for halo.
+
+        Haloes and what is painted may be on a painting grid.
+        """
         if not self.has(name):
             way = "bigbox ingest SOURCE BOX" if name == "dm" else f"the command that makes {name}"
             raise BadInput(f"{self.path}: has no '{name}'; add it with: {way}")
@@ -203,12 +246,18 @@ class Box:
                 f"{self.path}/{name}: has {array.ndim} dimensions {array.shape},"
                 f" must have {rank}; ingest it again"
             )
-        if tuple(array.shape[-3:]) != self.shape:
-            raise BadInput(
-                f"{self.path}/{name}: is {array.shape[-3:]} voxels, the box is {self.shape};"
-                " ingest it again"
-            )
+        self.grid_of(name)
         return array
+
+    def view(self, name: str, grid: str = "dm") -> zarr.Array[Any] | Interpolated:
+        """As `require`, on the grid of dm: interpolated where the array is on a painting grid.
+
+        grid: "painted" gives the array as it is stored.
+        """
+        array, step = self.require(name), self.grid_of(name).step
+        if grid not in GRIDS:
+            raise BadInput(f"grid {grid!r}: is not one of {', '.join(GRIDS)}")
+        return array if step == 1 or grid == "painted" else Interpolated(array, step)
 
     def create_array(
         self,
@@ -216,8 +265,11 @@ class Box:
         *,
         channels: int | None = None,
         attributes: Mapping[str, Any] | None = None,
+        grid: int = 1,
     ) -> zarr.Array[Any]:
         """Make an array over the box, (X, Y, Z) or (channels, X, Y, Z), NaN until written.
+
+        grid: voxels of dm on an axis for one of the array.
 
         Sharded; write whole shards, one writer each (`array.shards`): two processes that write
         different chunks of one shard lose data.
@@ -225,16 +277,18 @@ class Box:
         place = self.path / name
         if place.exists():
             raise BadInput(f"{place}: exists already; remove it on purpose or keep it")
-        chunk, shard = field_chunks(self.shape, channels)
-        names = AXES if channels is None else HALO.dims
-        shape = self.shape if channels is None else (channels, *self.shape)
+        on = self.on_grid(grid)
+        chunk, shard = field_chunks(on.shape, channels)
+        names = on.axes if channels is None else HALO.on_grid(grid).dims
+        shape = on.shape if channels is None else (channels, *on.shape)
         meta = array_metadata(
             shape,
             chunk,
             shard=shard,
             names=names,
-            attributes={**field_of(name).attributes(), **(attributes or {})},
+            attributes={**field_of(name).attributes(), **(attributes or {}), **on.attributes()},
         )
+        make_axes(DISK, self, self.path, grid)
         with explained(place):
             DISK.make_dir(place)
             DISK.write_atomic(place / "zarr.json", meta)
@@ -292,7 +346,7 @@ def make_realization(disk: Disk, box: Box) -> None:
     with explained(box.place):
         disk.make_dir(box.place)
         for axis, name in enumerate(AXES):
-            _write_coordinate(disk, box.place / name, name, box.shape[axis], box.box_size[axis])
+            _write_coordinate(disk, box.place / name, name, box.centres(axis))
         about = {
             **{k: box.attributes[k] for k in ("box_size", "box_size_units", "redshift")},
             "realization": box.realization,
@@ -300,20 +354,32 @@ def make_realization(disk: Disk, box: Box) -> None:
         disk.write_atomic(box.place / "zarr.json", group_metadata(about), own_name(box.place))
 
 
-def _write_coordinate(disk: Disk, place: Path, name: str, count: int, length: float) -> None:
-    centres = ((np.arange(count) + 0.5) * (length / count)).astype("<f8").tobytes()
-    disk.mkdir(place)
-    disk.mkdir(place / "c")
-    crc = int(google_crc32c.value(centres)).to_bytes(4, "little")
-    disk.write_atomic(place / "c" / "0", centres + crc)
+def make_axes(disk: Disk, box: Box, group: Path, grid: int) -> None:
+    """Make the coordinates of a painting grid in a group of the box where they are not there yet.
+
+    Others may do so as well. Those of dm's own grid are made with the group.
+    """
+    for axis, name in enumerate(box.on_grid(grid).axes):
+        if not (group / name / "zarr.json").exists():
+            with explained(group):
+                _write_coordinate(disk, group / name, name, box.centres(axis, grid))
+
+
+def _write_coordinate(disk: Disk, place: Path, name: str, centres: np.ndarray) -> None:
+    """Write a coordinate; others may write the same at the same time."""
+    values, count = centres.astype("<f8").tobytes(), len(centres)
+    for directory in (place, place / "c"):
+        disk.mkdir(directory)
+    crc = int(google_crc32c.value(values)).to_bytes(4, "little")
     meta = array_metadata(
         (count,),
         (count,),
         names=(name,),
         dtype="float64",
-        attributes={"units": "Mpc/h", "long_name": f"voxel centres on the {name} axis"},
+        attributes={"units": "Mpc/h", "long_name": f"voxel centres on the {name[0]} axis"},
     )
-    disk.write_atomic(place / "zarr.json", meta)
+    for path, data in ((place / "c" / "0", values + crc), (place / "zarr.json", meta)):
+        disk.write_atomic(path, data, own_name(path.parent))
 
 
 def _three_sizes(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:

@@ -26,6 +26,9 @@ class CutoutReader:
 
     Beyond an open edge the voxel at the edge is repeated.  Thread safe; holds at most
     `cache_bytes` of chunks besides the cut-outs being made.
+
+    step: only every so many voxels on each axis are of interest, from the first one on: these are
+    what shape, origins and cut-outs count, and what is kept of a chunk.
     """
 
     def __init__(
@@ -33,13 +36,18 @@ class CutoutReader:
         array: zarr.Array[Any],
         periodic: Sequence[bool] = (True, True, True),
         cache_bytes: int = 256 << 20,
+        step: int = 1,
     ) -> None:
         if array.ndim not in (3, 4):
             raise BadInput(f"{array.path or array.store}: {array.ndim} dimensions, must be 3 or 4")
-        self.shape = tuple(int(n) for n in array.shape[-3:])
+        whole = tuple(int(n) for n in array.shape[-3:])
         self.chunk = tuple(int(n) for n in array.chunks[-3:])
+        if min(self.chunk) < step:
+            raise BadInput(f"{array.store_path}: chunks of {self.chunk} voxels are below {step}")
+        self.shape = tuple(-(-n // step) for n in whole)
         self.cache_bytes = cache_bytes
-        self._chunks = [Cover.regular(n, c) for n, c in zip(self.shape, self.chunk, strict=True)]
+        self._chunks = [_sampled(n, c, step) for n, c in zip(whole, self.chunk, strict=True)]
+        self._whole, self._step = whole, step
         self._array = array
         self._source = _source(array)
         self._lead = tuple(int(n) for n in array.shape[:-3])
@@ -75,12 +83,13 @@ class CutoutReader:
     def _fetch(self, key: tuple[int, ...]) -> Float:
         x, y, z = (
             slice(k * c, min((k + 1) * c, n))
-            for k, c, n in zip(key, self.chunk, self.shape, strict=True)
+            for k, c, n in zip(key, self.chunk, self._whole, strict=True)
         )
         cause: Exception | None = None
         try:
             read = self._source[..., x, y, z].read().result()
-            block = np.ascontiguousarray(read, dtype=np.float32)
+            every = (slice(-cut.start % self._step, None, self._step) for cut in (x, y, z))
+            block = np.ascontiguousarray(read[(..., *every)], dtype=np.float32)
             if np.isfinite(block).all():
                 return block
             why = f"{int((~np.isfinite(block)).sum())} of its {block.size} values are not finite"
@@ -90,6 +99,13 @@ class CutoutReader:
             f"{self._array.store_path}: chunk {key} (voxels from {(x.start, y.start, z.start)}) is"
             f" damaged or missing: {why}; ingest the array again, or restore the file"
         ) from cause
+
+
+def _sampled(n: int, chunk: int, step: int) -> Cover:
+    """Return the chunks of an axis in every `step`-th of its n voxels, those in each chunk."""
+    ends = -(-np.append(np.arange(0, n, chunk, dtype=np.int64), n) // step)
+    holds = np.diff(ends) > 0  # the last may be cut before its first
+    return Cover(int(ends[-1]), ends[:-1][holds], np.diff(ends)[holds])
 
 
 def read_cutout(

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, realization_path
-from bigbox.store.fields import AXES, TB, known_field
+from bigbox.store.fields import AXES, TB, is_axis, known_field
+from bigbox.store.interpolated import Interpolated
 from bigbox.store.layouts import painting_of
 
 if TYPE_CHECKING:
     import xarray
 
 
-def require_whole(box: Box, name: str) -> Any:
-    """Return the array; raise BadInput where the painting that makes it is not at its end."""
-    array = box.require(name)
+def require_whole(box: Box, name: str, grid: str = "dm") -> Any:
+    """Return the array; raise BadInput where the painting that makes it is not at its end.
+
+    grid: as for `Box.view`.
+    """
+    array = box.view(name, grid)
     found = painting_of(box) if name == TB.name else None
     if found is not None and not found.state.done[1].all():
         tiles, shards = found.state.done[:2]
@@ -30,12 +34,17 @@ def require_whole(box: Box, name: str) -> Any:
 
 
 def open_dataset(
-    path: str | Path, chunks: Mapping[str, int] | None = None, realization: int = 0
+    path: str | Path,
+    chunks: Mapping[str, int] | None = None,
+    realization: int = 0,
+    grid: str = "dm",
 ) -> xarray.Dataset:
     """Open a box as an `xarray.Dataset`; nothing is read before it is asked for.
 
     chunks: voxels of a dask block by dimension; a shard of the store if None, which reads fastest;
-    realization: of tb.
+    realization: of tb; grid: "dm" gives all arrays on the grid of dm, interpolated block by block
+    where they are on a painting grid, "painted" gives them as they are, with coordinates x2, y2, z2
+    where one voxel stands for 2 of dm on each axis.
 
     The data set has the box's arrays (dm: 1; halo: (M_sun/h)/(Mpc/h)^3; tb: mK) over the voxel
     centres x, y, z in Mpc/h, and the box's attributes (box_size, redshift, cosmology, ...).
@@ -48,9 +57,10 @@ def open_dataset(
     box = Box.open(realization_path(path, realization))
     variables: dict[str, Any] = {}
     for name in box.names():
-        array = box.require(name) if known_field(name) else box.array(name)
-        dims = getattr(array.metadata, "dimension_names", None) or ()
-        if tuple(dims[-3:]) != AXES:
+        array: Any = box.view(name, grid) if known_field(name) else box.array(name)
+        interpolated = isinstance(array, Interpolated)
+        dims = (array.dims if interpolated else array.metadata.dimension_names) or ()
+        if len(dims) < 3 or not all(map(is_axis, dims[-3:])):
             continue
         edges = array.shards or array.chunks
         blocks = tuple(
@@ -59,8 +69,9 @@ def open_dataset(
         attributes = {k: v for k, v in array.attrs.items() if k != "_FillValue"}
         variables[name] = (dims, da.from_array(array, chunks=blocks, asarray=True), attributes)
     coordinates = {}
-    for axis in AXES:
-        at = zarr.open_array(box.path / axis, mode="r")
+    for axis in dict.fromkeys((*AXES, *(d for v in variables.values() for d in v[0][-3:]))):
+        group = box.place if (box.place / axis).exists() else box.path
+        at = zarr.open_array(group / axis, mode="r")
         attributes = {k: v for k, v in at.attrs.items() if k != "_FillValue"}
         coordinates[axis] = ((axis,), at[:], attributes)
     return xarray.Dataset(variables, coordinates, box.attributes)

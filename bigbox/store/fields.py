@@ -5,7 +5,8 @@ A new output field is one row here (or an entry point of the group `bigbox.field
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bigbox.errors import BadInput
@@ -13,6 +14,7 @@ from bigbox.extensions import installed, load_installed
 
 GROUP = "bigbox.fields"
 AXES = ("x", "y", "z")
+_AXIS = re.compile(r"[xyz]([2-9]|[1-9]\d+)?")  # as `axes_of` names them
 _TILE_AXES = ("tile_x", "tile_y", "tile_z", "in_x", "in_y", "in_z")
 
 
@@ -35,6 +37,10 @@ class Field:
     def attributes(self) -> dict[str, Any]:
         """Return what the array says of itself."""
         return {"units": self.units, "long_name": self.long_name}
+
+    def on_grid(self, step: int) -> Field:
+        """Return the row of the same array on the painting grid of every `step`-th voxel of dm."""
+        return replace(self, dims=(*self.dims[:-3], *axes_of(step))) if self.spans_box else self
 
 
 DM = Field("dm", "1", "dark-matter density over its mean, 1 + delta")
@@ -63,6 +69,17 @@ TB = Field(
 )
 
 FIELDS = (DM, HALO, PAINTED, STEPS, TB)
+
+
+def axes_of(step: int) -> tuple[str, str, str]:
+    """Return the dimensions of arrays on every `step`-th voxel of dm: x, y, z; x2, y2, z2; ..."""
+    x, y, z = (f"{axis}{step}" if step > 1 else axis for axis in AXES)
+    return x, y, z
+
+
+def is_axis(name: str) -> bool:
+    """Return whether an array of this name is a coordinate."""
+    return _AXIS.fullmatch(name) is not None
 
 
 def known_field(name: str) -> Field | None:

@@ -46,6 +46,7 @@ class Layout(ABC):
     way_out: ClassVar[str]  # the option that gives it up
     usual: ClassVar[tuple[str, ...]]  # the arrays in the group that a run makes at least
     kept: ClassVar[bool]  # a run that goes on keeps the layout that it finds, whatever is asked
+    grid: int  # voxels of dm on an axis for one that is painted
 
     @staticmethod
     @abstractmethod
@@ -91,6 +92,7 @@ class PaintLayout(Layout):
     n_steps: int = 0  # per-step latents kept for each tile
     edges: tuple[int, int] = (0, 0)  # (shard, inner chunk) of the fields, voxels
     fields: tuple[str, ...] = (TB.name,)
+    grid: int = 1
 
     kind = "paint"
     noun = "is painted"
@@ -138,6 +140,7 @@ class PaintLayout(Layout):
             "n_steps": self.n_steps,
             "tb": {"shard": self.edges[0], "chunk": self.edges[1]},
             "fields": list(self.fields),
+            "grid": self.grid,
         }
 
     @classmethod
@@ -145,7 +148,8 @@ class PaintLayout(Layout):
         """Return the layout in run.json."""
         bricks = Bricks(Tiling.from_dict(run["tiling"]), int(run["edge"]))
         edges = int(run["tb"]["shard"]), int(run["tb"]["chunk"])
-        return cls(bricks, int(run["n_steps"]), edges, tuple(run.get("fields", (TB.name,))))
+        fields, grid = tuple(run.get("fields", (TB.name,))), int(run.get("grid", 1))
+        return cls(bricks, int(run["n_steps"]), edges, fields, grid)
 
     def products(self, place: Path) -> Products:
         """Return the products, by the numbers of their records."""
@@ -153,7 +157,7 @@ class PaintLayout(Layout):
         tiles = Appended(PAINTED, place, "tile", "tiles", self.bricks, t, "c.{}.{}.{}.0.0.0")
         made = (
             Sharded(
-                known_field(name) or Field(name, "", "", realization=True),
+                (known_field(name) or Field(name, "", "", realization=True)).on_grid(self.grid),
                 place,
                 f"{name} shard",
                 f"shards of {name}",
@@ -227,6 +231,7 @@ class HaloLayout(Layout):
     windows: Windows
     edge: int
     channels: int
+    grid: int = 1
 
     kind = "halo"
     noun = "haloes are painted"
@@ -235,10 +240,12 @@ class HaloLayout(Layout):
     kept = True
 
     @classmethod
-    def new(cls, windows: Windows, channels: int, edge: int | None = None) -> HaloLayout:
+    def new(
+        cls, windows: Windows, channels: int, edge: int | None = None, grid: int = 1
+    ) -> HaloLayout:
         """Return the layout of a new painting: shards of as many voxels as those of tb."""
         most = default_shard(max(windows.shape))[0]
-        return cls(windows, edge or max(1, most // windows.block), channels)
+        return cls(windows, edge or max(1, most // windows.block), channels, grid)
 
     @staticmethod
     def place(box: Box) -> Path:
@@ -261,6 +268,7 @@ class HaloLayout(Layout):
             "block": self.windows.block,
             "edge": self.edge,
             "channels": self.channels,
+            "grid": self.grid,
         }
 
     @classmethod
@@ -270,13 +278,14 @@ class HaloLayout(Layout):
         windows = Windows(
             (x, y, z), run["windows"]["window"], run["windows"]["stride"], run["block"]
         )
-        return cls(windows, int(run["edge"]), int(run["channels"]))
+        return cls(windows, int(run["edge"]), int(run["channels"]), int(run.get("grid", 1)))
 
     def products(self, place: Path) -> Products:
         """Return the products in the group `place`: halo, NaN beyond the box's end."""
         shape = (self.channels, *(self.windows.block,) * 3)
         bricks = Bricks(self.windows.blocks, self.edge)
-        return (Appended(HALO, place, "block", "blocks of haloes", bricks, shape, "c.0.{}.{}.{}"),)
+        halo, key = HALO.on_grid(self.grid), "c.0.{}.{}.{}"
+        return (Appended(halo, place, "block", "blocks of haloes", bricks, shape, key),)
 
     def files(self, tmp: Path, about: Mapping[str, Any]) -> dict[Path, bytes]:
         """Return zarr.json of halo, one inner chunk a block."""
@@ -285,7 +294,7 @@ class HaloLayout(Layout):
             (self.channels, *self.windows.shape),
             (self.channels, block, block, block),
             shard=(self.channels, *(self.edge * block,) * 3),
-            names=HALO.dims,
+            names=HALO.on_grid(self.grid).dims,
             attributes={**HALO.attributes(), **about},
             separator=".",
         )

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from bigbox.errors import BadInput
-from bigbox.store.box import Box, make_group, make_realization
+from bigbox.store.box import Box, make_axes, make_group, make_realization
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.layouts import Layout, LayoutT, Recorded, recorded
 from bigbox.store.lease import LINGER, Lease
@@ -111,6 +111,7 @@ class Start(Generic[LayoutT]):
         """
         self.check()
         make_realization(disk, self.box)
+        make_axes(disk, self.box, self.place, self.layout.grid)
         with explained(self.ledger.path):
             make_ledger(disk, self.ledger)
             lease = Lease.exclusive(disk, self.ledger, linger)
@@ -158,7 +159,8 @@ class Start(Generic[LayoutT]):
         tmp, arrays = self.ledger.tmp_of(epoch), self.layout.arrays()
         before = self.found.layout.arrays() if self.found else ()
         put_aside(disk, self.place, {*before, *arrays}, self.ledger, epoch)
-        files = self.layout.files(tmp, {**attributes, "painting": self.identity})
+        about = {**attributes, **self.box.on_grid(self.layout.grid).attributes()}
+        files = self.layout.files(tmp, {**about, "painting": self.identity})
         for directory, data in files.items():
             disk.make_dir(directory)
             disk.write_atomic(directory / "zarr.json", data)

@@ -19,6 +19,7 @@ from bigbox.painters.base import (
     StepBatch,
     TileBatch,
     check_batch,
+    grid_in_identity,
     paste_known,
     unknown_slices,
 )
@@ -45,6 +46,7 @@ class TrivialPainter:
     seconds_per_tile: float = 0.0  # at least: paint() sleeps
     streams: int = 1
     full_speed_streams: int = 1
+    grid: int = 1  # of dm every so many voxels are given
 
     name: ClassVar[str] = "trivial"
     input: ClassVar[str] = "dm"
@@ -74,6 +76,7 @@ class TrivialPainter:
             "tile": self.tile,
             "box_shape": list(self.box_shape),
             "latents": self.latents,
+            **grid_in_identity(self.grid),
             **({"steps": self.steps} if self.steps else {}),
         }
 
@@ -155,6 +158,7 @@ class TrivialHaloes:
     window: int = 64
     seconds_per_window: float = 0.0  # at least: predict() sleeps
     taper: int = 1  # weights rise from 1 to this towards the window's middle
+    grid: int = 1  # of dm every so many voxels are taken, each with its faces
 
     name: ClassVar[str] = "trivial-halo"
     margin: ClassVar[int] = 1
@@ -179,6 +183,7 @@ class TrivialHaloes:
             "window": self.window,
             "stride": self.stride,
             "taper": self.taper,
+            **grid_in_identity(self.grid),
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -192,7 +197,8 @@ class TrivialHaloes:
         slope = (steps[:, None, None] + 2 * steps[:, None] + 3 * steps) / np.float32(8)
         found = np.empty((len(dm), self.channels, *(self.window,) * 3), np.float32)
         for row, inputs in zip(found, dm, strict=True):
-            density = np.minimum(with_faces(inputs) / np.float32(28), np.float32(3))
+            total = with_faces(inputs)[(slice(None, None, self.grid),) * 3]
+            density = np.minimum(total / np.float32(28), np.float32(3))
             for channel in range(self.channels):
                 row[channel] = np.float32(8.8) + density + slope + np.float32(0.1 * channel)
         _sleep_until(start + self.seconds_per_window * len(dm))

@@ -78,11 +78,11 @@ def spec_of(
     block, shard_edge : voxels along a block of haloes, and blocks along a shard.
     edges : (shard, chunk) of tb, voxels.
     """
-    layout = PaintLayout(Bricks(tiling, edge), painter.fields - 1, edges)
+    layout = PaintLayout(Bricks(tiling, edge), painter.fields - 1, edges, grid=painter.grid)
     halo_layout = None
     if haloes is not None:
         windows = Windows(tiling.shape, haloes.window, haloes.stride, block)
-        halo_layout = HaloLayout.new(windows, haloes.channels, shard_edge)
+        halo_layout = HaloLayout.new(windows, haloes.channels, shard_edge, haloes.grid)
     task = overlap_method("joint" if tiling.halved else "conditioned").task
     return PaintSpec(layout, painter, haloes, halo_layout, batch, colouring, task)
 

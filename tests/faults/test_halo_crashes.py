@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput
+from bigbox.scheduler.grid import triple
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.haloes import HaloReader
@@ -41,10 +42,15 @@ def density(shape: tuple[int, int, int]) -> np.ndarray:
     return np.random.default_rng(7).lognormal(size=shape).astype(np.float32)
 
 
+def fine(tiling: Tiling, grid: int) -> tuple[int, int, int]:
+    """Voxels of dm."""
+    return triple(grid * n for n in tiling.shape)
+
+
 @lru_cache(maxsize=64)
-def truth(tiling: Tiling) -> tuple[np.ndarray, bytes]:
+def truth(tiling: Tiling, grid: int) -> tuple[np.ndarray, bytes]:
     """Haloes of the whole box, and the bytes of tb."""
-    halo = averaged(density(tiling.shape), TrivialHaloes(stride=3, window=4))
+    halo = averaged(density(fine(tiling, grid)), TrivialHaloes(stride=3, window=4, grid=grid))
     painter = TrivialOnHaloes(seed=1, box_shape=tiling.shape, tile=tiling.tile)
     return halo, paint_by_stages(halo, tiling, painter, "levels").tobytes()
 
@@ -52,15 +58,16 @@ def truth(tiling: Tiling) -> tuple[np.ndarray, bytes]:
 class Story:
     """One box, its runs, and the operations (of the disk and of the messages) so far."""
 
-    def __init__(self, root: Path, tiling: Tiling, seed: int) -> None:
+    def __init__(self, root: Path, tiling: Tiling, seed: int, grid: int = 1) -> None:
         self.world = World(root)
         self.path = root / "box.zarr"
-        self.tiling, shape = tiling, tiling.shape
+        self.tiling, self.grid, shape = tiling, grid, fine(tiling, grid)
         self.rng = random.Random(seed)
         box = Box.create(self.path, shape, [float(n) for n in shape], 0.0)
         box.create_array("dm")[...] = density(shape)
-        self.painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=tiling.tile)
-        self.truth, self.tb = truth(self.tiling)
+        on = {"box_shape": tiling.shape, "tile": tiling.tile, "grid": grid}
+        self.painter = TrivialOnHaloes(seed=1, **on)
+        self.truth, self.tb = truth(self.tiling, grid)
 
     def run(self, at: int, mode: str, n_ranks: int = 0) -> bool:
         """A run with a fault at operation `at` (0: none); whether it came to its end."""
@@ -80,7 +87,9 @@ class Story:
                     1,
                     batch=rng.choice([1, 2, 5]),
                     edges=(4, 2),
-                    haloes=TrivialHaloes(stride=3, window=4, batch=rng.choice([1, 2, 5])),
+                    haloes=TrivialHaloes(
+                        stride=3, window=4, batch=rng.choice([1, 2, 5]), grid=self.grid
+                    ),
                     block=3,
                     shard_edge=2 if n_ranks else rng.choice([1, 2]),
                 ),
@@ -169,12 +178,13 @@ def test_every_kind_of_operation_may_be_the_last(place: Path) -> None:
 @given(
     tiling=tilings(tile=(4, 5), overlap=(1, 1), periodic=PERIODIC, largest=12, tiles=(1, 27)),
     faults=faults(),
+    grid=st.sampled_from([1, 2]),
     seed=st.integers(0, 2**31),
 )
-def test_any_ranks_any_faults(tiling, faults, seed) -> None:
+def test_any_ranks_any_faults(tiling, faults, grid, seed) -> None:
     operations = 200 + 24 * tiling.size
     with scratch() as folder:
-        story = Story(folder / "s", tiling, seed)
+        story = Story(folder / "s", tiling, seed, grid)
         struck = False
         for at, mode in faults:
             struck |= not story.run(1 + at * operations // 1000, mode)

@@ -74,14 +74,16 @@ def test_haloes_then_tb(mpirun: Launcher, make_box) -> None:
     assert painted(paths[0]) == painted(paths[1]) == painted(paths[2])
 
 
-def test_networks(mpirun: Launcher, make_box, tmp_path: Path) -> None:
+@pytest.mark.parametrize("grid", [1, 2])
+def test_networks(mpirun: Launcher, make_box, tmp_path: Path, grid: int) -> None:
     """HALOgen and LODI (random weights), from dm alone: the same bytes on 1, 2 and 4 ranks."""
-    model = write_model(tmp_path / "model")
+    model = write_model(tmp_path / "model", grid=grid)
     options = ("--model", model, "--steps", "2", "--halo-stride", "32", "--quiet")
     paths = []
     for ranks, batch in ((1, "16"), (2, "3"), (4, "1")):
-        paths.append(make_box(64, f"{ranks}.zarr"))
+        paths.append(make_box(64 * grid, f"{ranks}.zarr"))
         mpirun.run(ranks, "paint", paths[-1], *options, "--batch", batch)
+    assert Box.open(paths[0]).array("tb").shape == (64,) * 3
     assert halo_bytes(paths[0]) == halo_bytes(paths[1]) == halo_bytes(paths[2])
     assert painted(paths[0]) == painted(paths[1]) == painted(paths[2])
 

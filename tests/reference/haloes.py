@@ -9,14 +9,16 @@ from bigbox.testing.painters import TrivialHaloes
 
 def averaged(dm: np.ndarray, painter: TrivialHaloes) -> np.ndarray:
     """rho_h of the whole box, float32 (4, ...): one window after the other into whole arrays."""
-    shape, w, m = dm.shape, painter.window, painter.margin
+    w, m, g = painter.window, painter.margin, painter.grid
+    shape = tuple(n // g for n in dm.shape)
     sums = np.zeros((painter.channels, *shape), np.int64)
     weights = np.zeros(shape, np.int64)
     x, y, z = np.ix_(*[painter.weights] * 3)
     counts = [-(-n // painter.stride) for n in shape]
     for index in np.ndindex(*counts):
         origin = [i * n // c for i, n, c in zip(index, shape, counts, strict=True)]
-        wide = [(o - m + np.arange(w + 2 * m)) % n for o, n in zip(origin, shape, strict=True)]
+        fine = np.arange(-m, g * w + m)
+        wide = [(g * o + fine) % n for o, n in zip(origin, dm.shape, strict=True)]
         at = np.ix_(*[(o + np.arange(w)) % n for o, n in zip(origin, shape, strict=True)])
         logs = painter.predict(dm[np.ix_(*wide)][None])[0]
         fixed = np.rint(logs.astype(np.float64) * 2**24).astype(np.int64) * (x * y * z)

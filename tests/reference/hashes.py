@@ -1,9 +1,9 @@
 """Hash `tb` and `halo` of small boxes, for every painter, overlap method, sampler and colouring.
 
 The hashes in `hashes.json` were recorded before the core was rebuilt, those of tiles painted
-together (joint) when that came; `tests/launch/test_hashes.py` paints the same boxes on 1 to 4 ranks
-and compares. Those of painters with torch hold for one kind
-of processor and one version of torch, which stand beside them.
+together (joint) and on a painting grid when those came; `tests/launch/test_hashes.py` paints the
+same boxes on 1 to 4 ranks and compares. Those of painters with torch hold for one kind of processor
+and one version of torch, which stand beside them.
 
     python -m tests.reference.hashes FOLDER     paints every case on one rank, prints JSON
 """
@@ -21,7 +21,7 @@ import numpy as np
 import zarr
 
 RECORDED = Path(__file__).with_suffix(".json")
-SHAPES = {"cube": (64, 64, 64), "brick": (64, 96, 72)}
+SHAPES = {"cube": (64, 64, 64), "brick": (64, 96, 72), "fine": (128, 128, 160)}
 Case = tuple[str, tuple[str, ...]]
 
 
@@ -52,6 +52,10 @@ def cases() -> Iterator[Case]:
     for name in ("dpmpp-sde", "dpmpp", "ancestral"):
         yield "cube", ("--painter", "gaussian", "--seed", "5", "--sampler", name, *joint)
     yield "cube", ("--painter", "lodi", "--seed", "7", "--halo-stride", "32", "--force", *joint)
+    grid = ("--painting-grid", "2")
+    yield "fine", ("--painter", "trivial-halo", "--seed", "3", "--halo-stride", "32", *grid, *joint)
+    yield "brick", ("--painter", "trivial", "--seed", "3", "--tile", "16", *grid, *plain)
+    yield "fine", ("--painter", "gaussian", "--seed", "5", *grid, *joint)
 
 
 def density(shape: tuple[int, int, int]) -> np.ndarray:

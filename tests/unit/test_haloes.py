@@ -20,6 +20,7 @@ from bigbox.engine.windows import _packed, _unpacked
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.plan import make_plan
 from bigbox.scheduler.bricks import Assignment, Bricks
+from bigbox.scheduler.grid import triple
 from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.scheduler.window_order import WindowOrder
 from bigbox.scheduler.windows import Windows
@@ -54,16 +55,17 @@ PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
     n_ranks=st.integers(1, 5),
     batch=st.sampled_from([1, 3, 8]),
     memory=st.sampled_from([0, 20000, 1 << 20]),
+    grid=st.sampled_from([1, 2]),
     seed=st.integers(0, 2**31),
 )
 def test_any_order_gives_the_bytes_of_the_reference(
-    tiling, window, stride, taper, block, shard_edge, edge, n_ranks, batch, memory, seed
+    tiling, window, stride, taper, block, shard_edge, edge, n_ranks, batch, memory, grid, seed
 ) -> None:
     shape = tiling.shape
-    painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=tiling.tile)
-    haloes = TrivialHaloes(stride=stride, window=window, batch=batch, taper=taper)
+    painter = TrivialOnHaloes(seed=1, box_shape=shape, tile=tiling.tile, grid=grid)
+    haloes = TrivialHaloes(stride=stride, window=window, batch=batch, taper=taper, grid=grid)
     with scratch() as folder:
-        path, dm = new_box(folder, shape, seed)
+        path, dm = new_box(folder, triple(grid * n for n in shape), seed)
         paint_in_process(
             path,
             spec_of(

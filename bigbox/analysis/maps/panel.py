@@ -25,9 +25,14 @@ MARK = "#00ff7f"  # tile corners: seen on every colour of the maps
 MAPS = {"dm": "cividis", "halo": "cividis", "tb": "magma"}  # readable by the colour-blind
 
 
-def tile_corners(tiling: Tiling, axis: int, voxel: float) -> Corners:
-    """Return where tiles meet (Mpc/h) on a map across `axis`, as two grids."""
-    across, up = (Layers.of(tiling, a).seams * voxel for a in range(3) if a != axis)
+def tile_corners(tiling: Tiling, axis: int, voxel: float, grid: int = 1) -> Corners:
+    """Return where tiles meet (Mpc/h) on a map across `axis`, as two grids.
+
+    voxel: of dm, Mpc/h; grid: voxels of dm on an axis for one of the tiling's. Of these the first
+    has the centre of the first of dm.
+    """
+    seams = (Layers.of(tiling, a).seams for a in range(3) if a != axis)
+    across, up = ((grid * planes - (grid - 1) / 2) * voxel for planes in seams)
     x, y = np.meshgrid(across, up)
     return x, y
 

@@ -14,9 +14,9 @@ from bigbox.analysis.maps.panel import LABELS, draw_map, norm_of, ticks_of, tile
 from bigbox.analysis.maps.slab import panels, slab_of
 from bigbox.errors import BadInput
 from bigbox.physics.mass_bins import HALO_EDGES
-from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.fields import AXES
+from bigbox.store.layouts import painting_of
 from bigbox.store.ledger import Ledger
 
 TITLES = {"dm": "dark matter", "tb": "21 cm brightness temperature"}
@@ -33,37 +33,40 @@ def plot(
     arrays: Sequence[str] | None = None,
     log: bool = False,
     mark_tiles: bool = False,
+    grid: str = "dm",
 ) -> list[str]:
     """Write the picture; return the names of its panels.
 
     at, thickness: middle and thickness of the slab, Mpc/h. arrays: dm, halo and tb if None.
     log: logarithmic colours for all of them. mark_tiles: crosses at the corners of tb's tiles.
+    grid: "dm" or "painted", as for `Box.view`.
     """
     slab = slab_of(box, axis, at, thickness)
     corners = None
     if mark_tiles:
-        run = Ledger(box.place).run()
-        if run is None:
+        found = painting_of(box)
+        if found is None:
             raise BadInput(f"{box.place}: is not painted, so it has no tiles to mark")
-        corners = tile_corners(Tiling.from_dict(run["tiling"]), slab.axis, box.voxel)
-    images = panels(box, slab, arrays)
+        layout = found.layout
+        corners = tile_corners(layout.tiling, slab.axis, box.voxel, layout.grid)
+    images = panels(box, slab, arrays, grid)
     across, up = (i for i in range(3) if i != slab.axis)
     extent = (0.0, box.box_size[across], 0.0, box.box_size[up])
     columns = min(len(images), COLUMNS)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(5.2 * columns, 4.9 * rows + 0.3), layout="constrained")
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    for empty in grid.flat[len(images) :]:
+    places = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for empty in places.flat[len(images) :]:
         empty.remove()
-    for place, (name, image) in zip(grid.flat, images.items(), strict=False):
+    for place, (name, image) in zip(places.flat, images.items(), strict=False):
         kind = name.split()[0]
         shown = draw_map(place, image, kind, norm_of(kind, image, log), extent, corners)
         place.set_title(_title(box, name))
         label, ticks = _label(box, kind), ticks_of(shown.norm)
         figure.colorbar(shown, ax=place, label=label, shrink=0.85, extend="both", ticks=ticks)
-    for place in grid[-1]:
+    for place in places[-1]:
         place.set_xlabel(f"{AXES[across]}  [Mpc/h]")
-    for place in grid[:, 0]:
+    for place in places[:, 0]:
         place.set_ylabel(f"{AXES[up]}  [Mpc/h]")
     low, high = slab.extent(box.voxel)
     unpainted = "tb" in images and bool(np.isnan(images["tb"]).any())

@@ -40,6 +40,13 @@ class Slab:
         cut[self.axis] = slice(self.first, self.first + self.count)
         return cut[0], cut[1], cut[2]
 
+    def of_every(self, step: int) -> Slab:
+        """Return those of every `step`-th voxel that lie in the slab, or the one before it."""
+        first, end = (-(-place // step) for place in (self.first, self.first + self.count))
+        if first == end:
+            return Slab(self.axis, first - 1, 1)
+        return Slab(self.axis, first, end - first)
+
     def extent(self, voxel: float) -> tuple[float, float]:
         """Return where the slab begins and ends, in the unit of `voxel`."""
         return self.first * voxel, (self.first + self.count) * voxel
@@ -96,18 +103,22 @@ def slab_image(
 
 
 def panels(
-    box: Box, slab: Slab, arrays: Sequence[str] | None = None
+    box: Box, slab: Slab, arrays: Sequence[str] | None = None, grid: str = "dm"
 ) -> dict[str, NDArray[np.float32]]:
-    """Return slabs by the panel's name, a channel a panel: of `arrays`, or of dm, halo and tb."""
+    """Return slabs by the panel's name, a channel a panel: of `arrays`, or of dm, halo and tb.
+
+    grid: as for `Box.view`.
+    """
     if arrays is None:
         box.require("dm")
         arrays = [field.name for field in FIELDS if field.spans_box and box.has(field.name)]
     found = {}
     for name in arrays:
-        array = box.require(name) if known_field(name) else box.array(name)
-        if tuple(array.shape[-3:]) != box.shape or array.ndim > 4:
+        array: Any = box.view(name, grid) if known_field(name) else box.array(name)
+        step = box.step_of(array) if known_field(name) else 1
+        if tuple(n * step for n in array.shape[-3:]) != box.shape or array.ndim > 4:
             raise BadInput(f"{box.path}/{name}: has shape {array.shape}, no field over the box")
         for channel in [None] if array.ndim == 3 else range(array.shape[0]):
             title = name if channel is None else f"{name} {channel}"
-            found[title] = slab_image(array, slab, channel=channel)
+            found[title] = slab_image(array, slab.of_every(step), channel=channel)
     return found

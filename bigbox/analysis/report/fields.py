@@ -20,6 +20,7 @@ from bigbox.errors import BadInput
 from bigbox.ingest.sources import open_source
 from bigbox.store.box import Box
 from bigbox.store.dataset import require_whole
+from bigbox.store.interpolated import Interpolated
 from bigbox.store.layouts import PaintLayout, Recorded, painting_of
 from bigbox.store.metadata import read_json
 
@@ -49,6 +50,11 @@ class Field:
     def voxel(self) -> float:
         """Return the side of a voxel, Mpc/h."""
         return self.box_size[0] / self.shape[0]
+
+    @property
+    def grid(self) -> int:
+        """Return how many voxels of dm on an axis have one that was painted."""
+        return 1 if self.painted is None else self.painted.layout.grid
 
 
 class LazyArray:
@@ -163,6 +169,26 @@ def survey(field: Field, memory: int, *, constant: bool = False) -> tuple[float,
     return least, most
 
 
+def at_tiles(field: Field, step: int) -> Field:
+    """Return a field on the painting grid, where tiles meet: as stored, or every so many voxels.
+
+    step: voxels of dm on an axis for one of the grid.
+    """
+    array = field.array
+    if step == 1:
+        return field
+    x, y, z = (n // step for n in field.shape)
+    if isinstance(array, Interpolated) and array.step == step:
+        return replace(field, array=array.stored, shape=(x, y, z))
+    every = (slice(None, None, step),) * 3
+
+    def sample(region: Region) -> Any:
+        return np.asarray(array[tuple(slice(step * s.start, step * s.stop) for s in region)])[every]
+
+    edges = [max(1, edge // step) for edge in _edges(field)]
+    return replace(field, array=LazyArray((x, y, z), edges, sample), shape=(x, y, z))
+
+
 def residual(field: Field, other: Field) -> Field:
     """Return field - other, computed where it is read."""
 
@@ -197,7 +223,7 @@ def compressed(field: Field) -> Field:
 
 def halo_channel(box: Box, channel: int) -> Field:
     """Return one mass bin of the halo densities of a box."""
-    halo: Any = box.require("halo")
+    halo: Any = box.view("halo")
     array = LazyArray(box.shape, halo.chunks[1:], lambda region: halo[(channel, *region)])
     return Field(f"{box.path}/halo[{channel}]", array, "", box.shape, box.box_size)
 

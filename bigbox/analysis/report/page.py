@@ -85,7 +85,7 @@ def write_report(
     place = slab.extent(fields["box"].voxel)
     corners = None
     if view.mark_tiles and tiling is not None:
-        corners = tile_corners(tiling, slab.axis, fields["box"].voxel)
+        corners = tile_corners(tiling, slab.axis, fields["box"].voxel, fields["box"].grid)
     options = {"axis": slab.axis, "sides": fields["box"].box_size, "slab": place}
     drawn = _maps(out, fields, slab, corners, options)
     halo = _halo_maps(out, numbers, fields, slab, options)
@@ -143,7 +143,7 @@ def _halo_maps(
     boxes = {TITLES[key]: one.box for key, one in fields.items()}
     for at, channel in enumerate((numbers["halo"] or {"channels": ()})["channels"]):
         images = {
-            name: slab_image(box.require("halo"), slab, channel=at)
+            name: slab_image(box.view("halo"), slab, channel=at)
             for name, box in boxes.items()
             if box is not None and box.has("halo")
         }

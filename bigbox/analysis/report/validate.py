@@ -20,7 +20,14 @@ import numpy as np
 
 import bigbox
 from bigbox.analysis.report import diagnostics
-from bigbox.analysis.report.fields import Field, open_field, open_realizations, open_truth, survey
+from bigbox.analysis.report.fields import (
+    Field,
+    at_tiles,
+    open_field,
+    open_realizations,
+    open_truth,
+    survey,
+)
 from bigbox.analysis.report.page import View, made_folder, write_report
 from bigbox.analysis.spectra.modes import log_edges, nyquist
 from bigbox.analysis.spectra.power import MEMORY, Resources
@@ -151,7 +158,10 @@ def _numbers(
     found["errors"] = found["spectra"]["error_words"]
     if tiling is not None:
         rate = limits.false_alarm_rate or TEST_RATE
-        found["seams"] = diagnostics.seam_numbers(field, truth, others, tiling, rate, budget)
+        # Tiles meet on the grid that was painted, not between its voxels.
+        painted, against = at_tiles(field, field.grid), truth and at_tiles(truth, field.grid)
+        more = [at_tiles(one, field.grid) for one in others]
+        found["seams"] = diagnostics.seam_numbers(painted, against, more, tiling, rate, budget)
     checks = judge(found, limits)
     found["checks"] = [asdict(check) for check in checks]
     found["pass"] = all(check.passed for check in checks)
