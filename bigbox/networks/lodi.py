@@ -91,10 +91,8 @@ class Lodi(nn.Module):
             h = stage(layers.meet(self.size.skips, fine, skips.pop().to(fine.dtype)), e)
         output: Tensor = layers.unpatchify(self.outlet(h), self.size.patch)[:, 0]
         if self.size.bypass:
-            filtered = self.filters(z[:, None])
-            output = output + torch.einsum(
-                "bfxyz,bf->bxyz", filtered, self.gains(e).expand(len(z), -1)
-            )
+            gains = self.gains(e)[:, :, None, None, None]
+            output = output + (self.filters(z[:, None]) * gains).sum(1)
         return output
 
 

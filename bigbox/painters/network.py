@@ -151,7 +151,7 @@ def fast_dtype(device: str) -> torch.dtype:
 def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
     """Return a copy of a network to paint with: on the device, channels last, without gradients.
 
-    dtype: of its convolutions of 2³ and 3³ voxels but for inlets and outlet. With bfloat16 all else
+    dtype: of its convolutions of 2³ and 3³ voxels but for inlets, outlet and linear filters. With bfloat16 all else
     is float32; float16 is eight times as fine, and then two parts only: the outlet, and what the
     noise level does to a network (linear layers; see `normalised`).
 
@@ -180,7 +180,7 @@ def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
                 # Such a kernel knows no dilation, but is left to oneDNN for it; else torch takes
                 # loops of its own on one thread, five times as slow in float32.
                 module.dilation = (2, 2, 2)
-            if not (one_voxel or "inlet" in name or "outlet" in name):
+            if not (one_voxel or any(part in name for part in ("inlet", "outlet", "filters"))):
                 module.to(dtype)
         if dtype.itemsize < 4 and (isinstance(module, nn.Linear) or name == "outlet"):
             module.float()
