@@ -273,7 +273,8 @@ def main() -> None:
     print(text)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     doc = f"{cleandoc(task.__doc__ or '')} {os.cpu_count()} cores, threads: "
-    doc += f"{torch.get_num_threads()}, load of others before: {load:.1f}, {time.perf_counter() - began:.0f} s, {peak:.1f} GB."
+    doc += f"{torch.get_num_threads()}, load of others before: {load:.1f}, "
+    doc += f"{time.perf_counter() - began:.0f} s, {peak:.1f} GB."
     command = "seeds OUT .." if options.out else " ".join(sys.argv[1:])
     if not options.markdown.exists():
         options.markdown.write_text("# bigbox simulate, measured against a TreePM run\n")
