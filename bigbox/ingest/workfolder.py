@@ -39,6 +39,12 @@ def new_place(box: Path) -> Path:
         raise BadInput(f"{box}: there is no folder {place.parent}; make it first")
     if not os.access(place.parent, os.W_OK):
         raise BadInput(f"{box}: the folder {place.parent} is read-only; choose another")
+    sweep(place)
+    return place
+
+
+def sweep(place: Path) -> None:
+    """Remove the hidden folders in which killed processes of this machine were making a place."""
     left = re.compile(rf"\.{re.escape(place.name)}\.ingest-(.*)-(\d+)")
     for folder in sorted(place.parent.iterdir()):
         if not (found := left.fullmatch(folder.name)):
@@ -50,7 +56,6 @@ def new_place(box: Path) -> Path:
         elif process == os.getpid() or not psutil.pid_exists(process):
             _remove(folder)
             LOG.warning("%s: removed; a killed ingest had left it", folder)
-    return place
 
 
 def check_room(place: Path, needs: str, need: float, meanwhile: float = 0.0) -> None:
@@ -67,15 +72,20 @@ def check_room(place: Path, needs: str, need: float, meanwhile: float = 0.0) -> 
         )
 
 
+def work_folder(place: Path) -> Path:
+    """Return where this process makes what will be at that place; `sweep` finds it."""
+    return place.parent / f".{place.name}.ingest-{socket.gethostname()}-{os.getpid()}"
+
+
 @contextmanager
 def making(place: Path) -> Iterator[Path]:
     """Yield where to make the box or file; then make it durable and rename it to ``place``.
 
     On any error, and on SIGTERM, nothing is left behind. Raises BadInput for what the disk refuses.
     """
-    work = place.parent / f".{place.name}.ingest-{socket.gethostname()}-{os.getpid()}"
+    work = work_folder(place)
     try:
-        with _stoppable(place):
+        with stoppable(place):
             yield work
             for path in (*sorted(work.rglob("*"), reverse=True), work):
                 _sync(path)
@@ -90,15 +100,14 @@ def making(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _stoppable(place: Path) -> Iterator[None]:
+def stoppable(
+    place: Path, after: str = "nothing is left behind, the same command begins anew"
+) -> Iterator[None]:
     """Raise StoppedEarly on SIGTERM; a second one is dealt with in the usual way."""
 
     def stop(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        raise StoppedEarly(
-            f"{place}: stopped by {signal.Signals(number).name}; nothing is left behind, the same "
-            "command begins anew"
-        )
+        raise StoppedEarly(f"{place}: stopped by {signal.Signals(number).name}; {after}")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # no other thread can be stopped like this

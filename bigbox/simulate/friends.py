@@ -26,13 +26,16 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
-from bigbox.blockwise import map_blocks
+from bigbox.blockwise import map_blocks, workers
 
-CELLS = 1 << 15  # whose neighbours one thread looks for at once: some 100 MB at the very most
+CELLS = 1 << 15  # whose neighbours one thread looks for at once
 PAIRS = 1 << 18  # of particles that are compared at once
+THREAD_BYTES = 64_000_000  # of a thread at work, at most
+SCRATCH, SPARE = 128_000_000, 40  # bytes that all threads may take, and more for each particle
 FEW = 1 << 12  # pairs of particles in a pair of cells; with more, a tree of one cell is faster
 
 Ints = NDArray[np.int64]
+SmallInts = NDArray[np.signedinteger]
 # Columns of cells along z that lie ahead, in planes and lines from the cell's own.
 _AHEAD = [(x, y) for x, y in product((0, 1, 2), (-2, -1, 0, 1, 2)) if (x, y) > (0, 0)]
 
@@ -43,47 +46,33 @@ def link(
     """Return the group of each particle, int32 (M,), numbered by the groups' first particles.
 
     Particles nearer than `length` are in one group (Davis et al. 1985), across the box's faces too.
-    Positions (M, 3) are in [0, side). `threads`: by default the cores that this process may use.
-    The result does not depend on them.
+    Positions (M, 3) are in [0, side). `threads`: by default one for each core that this process may
+    use, or as memory suffices for; the result does not depend on them. It takes 80 bytes for each
+    particle, and those of the threads.
     """
     count = len(positions)
     if not count:
         return np.empty(0, np.int32)
-    places, particle = _with_images(positions, side, length)
-    cells, cell_of = _sorted(places, side, length)
-    del places
-    particle = particle[count:]
-    parts = map_blocks(cells.linked, range(0, cells.count, CELLS), workers=threads)
+    cells, cell_of, particle = _sorted(positions, side, length)
+    threads = threads or workers(THREAD_BYTES, SCRATCH + SPARE * count)
+    nodes = cells.count
+    parts = map_blocks(cells.linked, range(0, nodes, CELLS), workers=threads)
     first, second = map(list, zip(*parts, strict=True))
+    del cells, parts
     first.append(cell_of[count:])  # an image, and the particle that it is of
     second.append(cell_of[particle])
-    labels = _components(np.concatenate(first), np.concatenate(second), cells.count)
+    labels = _components(np.concatenate(first), np.concatenate(second), nodes)
     return _numbered(labels[cell_of[:count]])
 
 
-def _with_images(
-    positions: NDArray[np.float32], side: float, length: float
-) -> tuple[NDArray[np.float64], Ints]:
-    """Positions and their particles; then those near a lower face once more beyond the upper one.
-
-    Images are of particles nearer to the face than `length`: (M + images, 3).
-    """
-    low = positions < length
-    near = np.flatnonzero(low.any(axis=1))
-    low = low[near]
-    places, particle = [positions.astype(np.float64)], [np.arange(len(positions))]
-    for shift in product((False, True), repeat=3):
-        if any(shift):
-            some = near[low[:, shift].all(axis=1)]
-            places.append(positions[some] + side * np.array(shift, np.float64))
-            particle.append(some)
-    return np.concatenate(places), np.concatenate(particle)
-
-
 def _sorted(
-    places: NDArray[np.float64], side: float, length: float
-) -> tuple[_Cells, NDArray[np.signedinteger]]:
-    """Sort places (P, 3) in [0, side + length] into cells; and the cell of each place, (P,)."""
+    positions: NDArray[np.float32], side: float, length: float
+) -> tuple[_Cells, SmallInts, Ints]:
+    """Sort particles and images into cells: the cells, and the cell of each, particles first.
+
+    And the particles that the images are of.
+    """
+    places, particle = _with_images(positions, side, length)
     per_length = 3**0.5 * (1 + 1e-9) / length  # a little smaller cells: rounding
     wide = int((side + length) * per_length) + 5  # with two cells free at both ends
     keys = np.zeros(len(places), np.int64)
@@ -91,11 +80,32 @@ def _sorted(
         keys *= wide
         keys += (places[:, axis] * per_length).astype(np.int64) + 2
     order = np.argsort(keys)
-    keys = keys[order]
-    small: type[np.signedinteger] = np.int32 if len(keys) < 2**31 else np.int64
+    places, keys = places[order], keys[order]
+    small = _ints(len(keys))
     cell_of = np.empty(len(keys), small)
     cell_of[order] = np.cumsum(np.diff(keys, prepend=-1) > 0, dtype=small) - 1
-    return _Cells(keys, places[order], wide, length), cell_of
+    del order
+    return _Cells(keys, places, wide, length), cell_of, particle
+
+
+def _with_images(
+    positions: NDArray[np.float32], side: float, length: float
+) -> tuple[NDArray[np.float64], Ints]:
+    """Give particles near a lower face images beyond the upper one: all places, particles first.
+
+    Images are of particles nearer to the face than `length`; and the particles that they are of.
+    """
+    low = positions < length
+    near = np.flatnonzero(low.any(axis=1))
+    low = low[near]
+    shifts = np.array([s for s in product((0.0, 1.0), repeat=3) if any(s)])
+    beyond = [near[low[:, shift > 0].all(axis=1)] for shift in shifts]
+    places = np.empty((len(positions) + sum(map(len, beyond)), 3))
+    places[: len(positions)] = positions
+    particle = np.concatenate(beyond)
+    moves = np.repeat(side * shifts, [len(some) for some in beyond], axis=0)
+    places[len(positions) :] = positions[particle] + moves
+    return places, particle
 
 
 class _Cells:
@@ -113,7 +123,7 @@ class _Cells:
         self.places, self.firsts = places, places[self.starts]
         self.wide, self.length = wide, length
 
-    def linked(self, begin: int) -> tuple[Ints, Ints]:
+    def linked(self, begin: int) -> tuple[SmallInts, SmallInts]:
         """Link CELLS cells from `begin` on with those ahead; return pairs, one a cell, that do."""
         near, open_ = [], []
         for pair in self._neighbours(begin):
@@ -132,7 +142,8 @@ class _Cells:
         labels = _components(joined[0], joined[1], labels.max() + 1)[labels]
         lowest = _lowest(labels)[labels]
         more = np.flatnonzero(lowest != np.arange(end))
-        return more + begin, lowest[more] + begin
+        small = _ints(self.count)
+        return (more + begin).astype(small), (lowest[more] + begin).astype(small)
 
     def _neighbours(self, begin: int) -> Iterator[Ints]:
         """Yield pairs of cells, (2, N): those from `begin` on, and one in reach ahead of each."""
@@ -190,6 +201,11 @@ class _Cells:
     def _close(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
         apart = a - b
         return np.einsum("ij,ij->i", apart, apart) <= self.length**2
+
+
+def _ints(count: int) -> type[np.signedinteger]:
+    """Return the smaller type of numbers below `count`."""
+    return np.int32 if count < 2**31 else np.int64
 
 
 def _components(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from bigbox.simulate.linear import Growth
+from bigbox.simulate.linear import Growth, Spectrum
 
 
 def wave_numbers(n: int, side: float, device: torch.device) -> list[Tensor]:
@@ -29,9 +28,7 @@ def white_noise(n: int, seed: int, device: torch.device) -> Tensor:
     return modes
 
 
-def linear_field(
-    noise: Tensor, side: float, spectrum: tuple[NDArray[np.float64], NDArray[np.float64]]
-) -> Tensor:
+def linear_field(noise: Tensor, side: float, spectrum: Spectrum) -> Tensor:
     """Return delta(k) at z = 0 of white noise, in place: its modes times sqrt(P / voxel).
 
     The spectrum is k in h/Mpc and P in (Mpc/h)^3, interpolated in their logarithms.

@@ -12,6 +12,8 @@ from scipy.special import hyp2f1
 
 from bigbox.physics.cosmology import Cosmology
 
+Spectrum = tuple[NDArray[np.float64], NDArray[np.float64]]  # k in h/Mpc, P in (Mpc/h)^3
+
 
 @dataclass(frozen=True)
 class Growth:
@@ -49,9 +51,7 @@ class Growth:
 
 
 @lru_cache(maxsize=8)  # several runs of one kind take it once: it is seconds of work
-def power_spectrum(
-    cosmology: Cosmology, k_least: float, k_most: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def power_spectrum(cosmology: Cosmology, k_least: float, k_most: float) -> Spectrum:
     """Return CAMB's linear power spectrum of all matter at z = 0, scaled to sigma8.
 
     There are no massive neutrinos. k in h/Mpc goes from k_least to k_most (float64, logarithmic),

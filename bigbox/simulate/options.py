@@ -15,9 +15,10 @@ LINKING = 0.2  # linking length of the groups over the mean distance of particle
 # Mesh points a particle on each axis, and steps: what two cores do in two minutes for 128^3, with
 # haloes of 390 particles right to a few per cent.
 MESH_FACTOR, STEPS = 2, 100
-# Bytes for each particle at the peak outside the mesh: the groups' search (2LPT takes half).
-PARTICLE_BYTES = 160
-# Bytes that do not grow with the run: chunks, pairs of a block of the groups' search, CAMB.
+# Bytes for each particle at the peak outside the mesh: what has come of it (28), and friends of
+# friends (80, and 40 for its threads); 2LPT takes less.
+PARTICLE_BYTES = 150
+# Bytes that do not grow with the run: chunks, friends of friends, CAMB.
 SCRATCH = 150_000_000
 
 

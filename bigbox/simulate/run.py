@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from bigbox.simulate import snapshot
 from bigbox.simulate.evolve import Step, evolve
 from bigbox.simulate.groups import Groups, find_groups
 from bigbox.simulate.initial import linear_field, start, white_noise
-from bigbox.simulate.linear import Growth, power_spectrum
+from bigbox.simulate.linear import Growth, Spectrum, power_spectrum
 from bigbox.simulate.mesh import kind_for
 from bigbox.simulate.options import LINKING, START, Options
 
@@ -46,12 +46,10 @@ def simulate(out: Path, options: Options, device: str = "auto") -> Simulated:
     check_memory(options, where)
     began = time.monotonic()
     with making(place) as folder:
-        folder.mkdir()
-        _say("initial conditions")
+        say("initial conditions")
         end = evolved(options, white_noise(options.grid, options.seed, where))
-        _say("friends of friends")
-        haloes = end.groups(options)
-        snapshot.write(folder, options, end.positions, end.velocities, haloes)
+        say("friends of friends")
+        haloes = write(folder, options, end)
     return Simulated(
         out / snapshot.SNAPSHOT,
         out / snapshot.CATALOGUE,
@@ -59,6 +57,14 @@ def simulate(out: Path, options: Options, device: str = "auto") -> Simulated:
         options.particle_mass * int(max(haloes.lengths, default=0)),
         time.monotonic() - began,
     )
+
+
+def write(folder: Path, options: Options, end: Evolved, threads: int | None = None) -> Groups:
+    """Find the haloes and write a new folder of snapshot and catalogue."""
+    folder.mkdir()
+    haloes = end.groups(options, threads)
+    snapshot.write(folder, options, end.positions, end.velocities, haloes)
+    return haloes
 
 
 def check_memory(options: Options, device: torch.device) -> None:
@@ -96,18 +102,27 @@ class Evolved:
         )
 
 
-def evolved(options: Options, noise: Tensor) -> Evolved:
-    """Evolve white noise (`white_noise`; used up) on its device to the asked redshift."""
+def evolved(
+    options: Options,
+    noise: Tensor,
+    spectrum: Spectrum | None = None,
+    shown: Callable[[Sequence[Step]], Iterable[Step]] | None = None,
+) -> Evolved:
+    """Evolve white noise (`white_noise`; used up) on its device to the asked redshift.
+
+    `spectrum`: k and P, by default `power_spectrum` of the options. `shown`: as for `evolve`, by
+    default a bar or lines.
+    """
     side = options.side
     growth = Growth(options.cosmology.omega_m)
     # Equal steps in the scale factor: late times, with haloes, need them.
     times = np.linspace(1 / (1 + START), options.scale, options.steps + 1)
-    spectrum = power_spectrum(options.cosmology, *options.wave_numbers)
+    spectrum = spectrum or power_spectrum(options.cosmology, *options.wave_numbers)
     field = linear_field(noise, side, spectrum)
     positions, momenta = start(field, side, growth, times[0])
     del noise, field
     mesh = kind_for(positions.device)(options.mesh, side, positions.device)
-    evolve(positions, momenta, mesh, growth, times, _shown)
+    evolve(positions, momenta, mesh, growth, times, shown or _shown)
     potential = mesh.at(mesh.potential(positions), positions)[0].cpu().numpy()
     del mesh
     x = positions.t().contiguous().cpu().numpy()
@@ -117,7 +132,8 @@ def evolved(options: Options, noise: Tensor) -> Evolved:
     return Evolved(x, v, potential)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell how far it is, on stderr."""
     print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
 
@@ -131,4 +147,4 @@ def _shown(steps: Sequence[Step], every: float = 10.0) -> Iterator[Step]:
             if bar.disable and now - last >= every:
                 last, each = now, (now - began) / done
                 left = tqdm.format_interval(int(each * (len(steps) - done)))
-                _say(f"{done}/{len(steps)} steps, {each:.2g} s each, {left} left")
+                say(f"{done}/{len(steps)} steps, {each:.2g} s each, {left} left")

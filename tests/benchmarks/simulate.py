@@ -263,16 +263,18 @@ def main() -> None:
     parser.add_argument("--scratch", default=None)
     parser.add_argument("--markdown", type=Path, default=Path(__file__).with_name("SIMULATE.md"))
     options = parser.parse_args()
+    torch.set_num_threads(1)
     if options.task != "speed" and not TREEPM.is_dir():
         print(f"skipped: the TreePM run is not at {TREEPM}")
         return
-    began = time.perf_counter()
+    began, load = time.perf_counter(), os.getloadavg()[0]
     task = tasks[options.task]
     text = task(options)
     print(text)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     doc = f"{cleandoc(task.__doc__ or '')} {os.cpu_count()} cores, threads: "
-    doc += f"{torch.get_num_threads()}, {time.perf_counter() - began:.0f} s, {peak:.1f} GB."
+    doc += f"{torch.get_num_threads()}, load of others before: {load:.1f}, "
+    doc += f"{time.perf_counter() - began:.0f} s, {peak:.1f} GB."
     command = "seeds OUT .." if options.out else " ".join(sys.argv[1:])
     if not options.markdown.exists():
         options.markdown.write_text("# bigbox simulate, measured against a TreePM run\n")

@@ -208,8 +208,11 @@ def test_too_little_disk_or_memory(tmp_path: Path, capsys, monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-def test_memory_is_no_more_than_was_said(tmp_path: Path) -> None:
-    """Of a process of its own, beyond what its libraries take; a mesh that outweighs the rest."""
+@pytest.mark.parametrize(
+    ("grid", "factor"), [(96, 3), (128, 1)], ids=["mostly the mesh", "mostly friends of friends"]
+)
+def test_memory_is_no_more_than_was_said(grid: int, factor: int, tmp_path: Path) -> None:
+    """Of a process of its own, beyond what its libraries take."""
     code = """
 import re, sys
 from pathlib import Path
@@ -222,12 +225,14 @@ run.power_spectrum = lambda *_: (k, 100 * k**-2)
 # Not getrusage: its peak is inherited from the process that started this one.
 status = Path("/proc/self/status").read_text
 peak = lambda: 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", status()).group(1))
-before, asked = peak(), run.Options(96, 9.0, 1, steps=2, mesh_factor=3)
+grid, factor = map(int, sys.argv[2:])
+asked = run.Options(grid, 0.09 * grid, 1, steps=2, mesh_factor=factor)
+before = peak()
 run.simulate(Path(sys.argv[1]), asked)
 print(peak() - before, asked.memory)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "sim")],
+        [sys.executable, "-c", code, str(tmp_path / "sim"), str(grid), str(factor)],
         capture_output=True,
         text=True,
         check=True,
