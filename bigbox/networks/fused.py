@@ -12,10 +12,16 @@ are what they must give. A convolution is cuDNN's or an own kernel, see `Convolu
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +31,10 @@ CHANNEL_MULTIPLE = 16  # a tensor core's step through the channels of a sum, of 
 FEW_CHANNELS = 2  # a convolution of no more channels is a product with a matrix of its 27 taps
 DENSE = 64  # channels up to which groups are joined to one block-diagonal convolution
 NORM_SPLITS, NORM_ROWS = 8, 64  # shares of the voxels of a tile, and the fewest voxels of one
+
+
+_ENABLED = True  # whether changes of resolution on a GPU are made by kernels
+_COMPILING = ContextVar("_COMPILING", default=False)
 
 
 @cache
@@ -37,20 +47,64 @@ def kernels() -> ModuleType | None:
     return triton_kernels
 
 
-def use(network: nn.Module, chooser: Chooser | None = None) -> None:
-    """Have a network that only paints use these, in place; chooser: see `Convolution`."""
-    chooser = chooser or Chooser()
-    for name, module in network.named_modules():
+def compiling() -> bool:
+    """Whether launches only have their kernels compiled."""
+    return _COMPILING.get()
+
+
+@contextmanager
+def compile_only() -> Iterator[None]:
+    """Have kernels compiled side by side, not launched: results within are garbage.
+
+    One after the other those of a network would take half a minute where none is in Triton's cache.
+    """
+    if kernels() is None or not torch.cuda.is_available():
+        yield
+        return
+    try:
+        from triton.runtime._async_compile import AsyncCompileMode
+    except ImportError:  # another version: then they are compiled when they are launched
+        yield
+        return
+    token = _COMPILING.set(True)
+    try:
+        threads = len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(threads) as pool, AsyncCompileMode(pool, ignore_errors=True):
+            yield
+    finally:
+        _COMPILING.reset(token)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Launch a kernel, or have it compiled only (`compile_only`)."""
+    if compiling():
+        kernel.warmup(*arguments, grid=grid, **constants)
+    else:
+        kernel[grid](*arguments, **constants)
+
+
+def use(network: nn.Module, chooser: Chooser | None = None, on: bool = True) -> None:
+    """Have a network that only paints use these, in place, or plain layers again.
+
+    chooser: see `Convolution`.
+    """
+    global _ENABLED
+    _ENABLED = on
+    for module in network.modules():
         if not isinstance(module, nn.Conv3d) or module.stride != (1, 1, 1):
             continue
-        fine = "outlet" in name and module.weight.dtype == torch.float32
-        dtype = torch.float16 if fine else module.weight.dtype
-        module.fast = Convolution(module, chooser, dtype, fine)
+        # Beside bfloat16 some stay float32: these are multiplied in float16, as fine as TF32.
+        fine = module.weight.dtype == torch.float32
+        dtype = torch.float16 if fine and module.weight.is_cuda else module.weight.dtype
+        module.fast = Convolution(module, chooser or Chooser(), dtype, fine) if on else None
 
 
 def painting(x: Tensor) -> bool:
     """Whether x is on a GPU, in a network that only paints."""
-    return x.is_cuda and not torch.is_grad_enabled() and kernels() is not None
+    ours = (
+        _ENABLED and x.is_cuda and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    )
+    return ours and kernels() is not None
 
 
 def rows(x: Tensor) -> Tensor:
@@ -111,13 +165,13 @@ def normalise(
     told = {"C": channels, "CP": padded, "SPLITS": splits, "HAS_BIAS": has_bias}
     small = max(16, block // 4)
     rounds = -(-voxels // (splits * small))
-    code.moments[batch, splits](h, bias, sums, voxels, **told, BLOCK=small, ROUNDS=rounds)
+    launch(code.moments, (batch, splits), h, bias, sums, voxels, **told, BLOCK=small, ROUNDS=rounds)
     out = torch.empty_like(h, dtype=dtype)
     each = 0 if modulation is None or len(modulation) == 1 else 2 * channels
     if modulation is not None:
         modulation = modulation.float().contiguous()
-    code.normalise[batch, -(-voxels // block)](
-        h, bias, sums, layer.weight, layer.bias, modulation, out, voxels, each, layer.eps,
+    launch(
+        code.normalise, (batch, -(-voxels // block)), h, bias, sums, layer.weight, layer.bias, modulation, out, voxels, each, layer.eps,
         float(share * voxels), **told, SHARE=share, BLOCK=block,
         MODULATED=modulation is not None, SILU=silu,
     )  # fmt: skip
@@ -136,7 +190,17 @@ def add(x: Tensor, bias: Tensor | None, residual: Tensor) -> Tensor:
         return (x.float() + bias.float()[..., None, None, None] + residual).to(residual.dtype)
     h, more = rows(x), rows(residual)
     out, block = torch.empty_like(more), 1024
-    code.add[(-(-h.numel() // block),)](h, bias, more, out, h.numel(), C=h.shape[-1], BLOCK=block)
+    launch(
+        code.add,
+        (-(-h.numel() // block),),
+        h,
+        bias,
+        more,
+        out,
+        h.numel(),
+        C=h.shape[-1],
+        BLOCK=block,
+    )
     return columns(out)
 
 
@@ -147,7 +211,7 @@ def upsample(x: Tensor) -> Tensor:
     batch, n, _, _, channels = h.shape
     out, block = h.new_empty((batch, 2 * n, 2 * n, 2 * n, channels)), 1024
     grid = (-(-out.numel() // block),)
-    code.upsample[grid](h, out, out.numel(), N=n, C=channels, BLOCK=block)
+    launch(code.upsample, grid, h, out, out.numel(), N=n, C=channels, BLOCK=block)
     return columns(out)
 
 
@@ -265,18 +329,20 @@ class Convolution:
     """
 
     def __init__(self, layer: nn.Conv3d, chooser: Chooser, dtype: torch.dtype, fine: bool = False):
-        self.chooser, self.dtype, self.fine = chooser, dtype, fine
+        self.one_voxel = layer.kernel_size == (1, 1, 1)
+        few = self.one_voxel or layer.in_channels <= FEW_CHANNELS
+        self.chooser, self.fine = chooser, fine
+        self.dtype = dtype = torch.float32 if fine and few else dtype
         self.out, groups = layer.out_channels, layer.groups
         self.bias = None if layer.bias is None else layer.bias.detach()
         weight = layer.weight.detach()
         self.matrix: Tensor | None = None
-        if self.one_voxel_each(layer):
+        if self.one_voxel:
             self.matrix = joined_groups(weight, groups, groups)[0].flatten(1).to(dtype)
         elif layer.in_channels <= FEW_CHANNELS:
             taps = weight.permute(0, 2, 3, 4, 1).reshape(self.out, -1)
             taps = functional.pad(taps, (0, -taps.shape[1] % CHANNEL_MULTIPLE))
             self.matrix = taps.to(dtype)
-        self.one_voxel = self.one_voxel_each(layer)
         times = max(1, DENSE // weight.shape[1])
         weight, self.groups = joined_groups(weight, groups, times)
         self.padding = -weight.shape[1] % CHANNEL_MULTIPLE if self.groups == 1 else 0
@@ -285,11 +351,6 @@ class Convolution:
         kept = torch.float32 if fine else dtype
         self.weight = weight.to(kept, memory_format=torch.channels_last_3d)
         self._laid_out: dict[tuple[int, int], Tensor] = {}
-
-    @staticmethod
-    def one_voxel_each(layer: nn.Conv3d) -> bool:
-        """Whether it sees no neighbours."""
-        return layer.kernel_size == (1, 1, 1)
 
     def blockings(self, h: Tensor) -> list[Blocking]:
         """Ways for the own kernel to make it of rows h; empty where it cannot."""
@@ -347,7 +408,9 @@ class Convolution:
         per_group = -(-self.outputs // blocking.outputs)
         blocks = math.prod(n // b for n, b in zip(space, blocking.voxels, strict=True))
         x_block, y_block, z_block = blocking.voxels
-        code.convolve[per_group * self.groups, batch * blocks](
+        launch(
+            code.convolve,
+            (per_group * self.groups, batch * blocks),
             TensorDescriptor.from_tensor(h, [1, *blocking.voxels, blocking.inputs]),
             TensorDescriptor.from_tensor(weights, [blocking.inputs, blocking.outputs]),
             self.bias, more, out, *space, self.outputs, self.out,

@@ -130,8 +130,8 @@ def convolve(x, w, bias, residual, out, X, Y, Z, GROUP_OUT, OUT,
     A program makes BX x BY x BZ voxels and BN channels of one group. The copy engine brings the
     voxels of one tap and BK channels, and the zeros beyond the edges.
 
-    x: descriptor of (B, X, Y, Z, groups CIN); w: descriptor of (27 CIN, groups GROUP_OUT), CIN filled
-    up with zeros to a multiple of BK, GROUP_OUT to one of BN; out: (B, X, Y, Z, OUT).
+    x: descriptor of (B, X, Y, Z, groups CIN); w: descriptor of (27 CIN, groups GROUP_OUT), CIN
+    filled up with zeros to a multiple of BK, GROUP_OUT to one of BN; out: (B, X, Y, Z, OUT).
     """
     BM: tl.constexpr = BX * BY * BZ
     CHUNKS: tl.constexpr = (CIN + BK - 1) // BK
