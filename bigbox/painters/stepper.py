@@ -102,7 +102,7 @@ class Stepper:
         self._tell(batch.origin[part], batch.step[part])
         self.prepare()
         self.step()
-        return to_host(self.result)
+        return self._taken(self.result)
 
     @torch.inference_mode()
     def paint(self, batch: TileBatch, part: np.ndarray, shown: bool) -> np.ndarray:
@@ -121,7 +121,7 @@ class Stepper:
         for step in range(self.painter.steps, 0, -1):
             self._tell(batch.origin[part], np.full(len(part), step))
             self.step()
-        return to_host(self.result[:, :1])
+        return self._taken(self.result[:, :1])
 
     def _give(self, name: str, array: np.ndarray, part: np.ndarray) -> None:
         """Copy rows of an array to the buffer of that name, on a GPU through pinned memory."""
@@ -135,6 +135,10 @@ class Stepper:
         pinned = self._pinned[name]
         np.take(array, part, axis=0, out=pinned.numpy(), mode="clip")
         target.copy_(pinned, non_blocking=True)
+
+    def _taken(self, result: Tensor) -> np.ndarray:
+        """Return a copy of a result, which the next call overwrites."""
+        return to_host(result if result.is_cuda else result.clone())
 
     def _tell(self, corners: np.ndarray, steps: np.ndarray) -> None:
         """Say where the tiles are, and their steps.

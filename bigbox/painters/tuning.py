@@ -50,7 +50,7 @@ class Records:
     def __init__(self, folder: Path):
         self._folder = folder
         self._known: dict[str, dict[str, Any]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # making one record may take another
 
     @classmethod
     def of(cls, device: str) -> Records:

@@ -155,12 +155,11 @@ def operations(network: torch.nn.Module, *shapes: tuple[int, ...]) -> float:
     """Floating point operations of a call, as torch counts them, of the network as it is."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode():
         given = [torch.empty(shape) for shape in shapes]
+        if isinstance(network, Lodi):
+            z, level, halo = given
+            given = [z, level, network.prepare(halo, z, z)]
         with FlopCounterMode(display=False) as counter:
-            if isinstance(network, Lodi):
-                z, level, halo = given
-                network(z, level, network.prepare(halo, z, z))
-            else:
-                network(*given)
+            network(*given)
     return float(counter.get_total_flops())
 
 
