@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bigbox.devices import own_stream
 from bigbox.networks.model import load_model
 from bigbox.painters.base import StepBatch, TileBatch
 from bigbox.painters.diffusion import DiffusionPainter
@@ -75,6 +76,38 @@ def test_a_whole_painting(painter: LodiPainter, method: str) -> None:
     shown = method == "conditioned"
     assert near(stepper.paint(batch, np.arange(4), shown), wanted)
     assert near(stepper.paint(batch, np.arange(4), shown), wanted)  # nothing is left of the first
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+
+
+@needs_gpu
+def test_a_graph_gives_the_bits_of_its_parts(model: Path) -> None:
+    painter = LodiPainter(
+        seed=5, box_shape=(70, 64, 50), steps=4, model=load_model(model, "lodi"), device="cuda"
+    )
+    rng, count = np.random.default_rng(3), painter.tiles_per_call
+    z, previous = rng.normal(size=(2, count, T, T, T)).astype(np.float32)
+    origin, steps = rng.integers(0, 50, (count, 3)), rng.integers(1, 5, count)
+    batch = StepBatch(np.arange(count), origin, haloes(count), z, previous, steps)
+    graph = painter.advance(batch)
+    assert graph.tobytes() == painter.advance(batch).tobytes()
+    with own_stream("cuda"):
+        plain = Stepper(painter, graph=False).advance(batch, np.arange(count))
+        eager = DiffusionPainter._advance(painter, batch, np.arange(count))
+    assert plain.tobytes() == graph.tobytes()
+    assert np.linalg.norm(graph[:, 1] - eager[:, 1]) < 5e-3 * np.linalg.norm(eager[:, 1])
+
+
+@needs_gpu
+def test_windows_on_a_gpu_are_those_of_a_cpu(model: Path) -> None:
+    gpu = HalogenPainter(load_model(model, "halogen"), device="cuda")
+    cpu = HalogenPainter(load_model(model, "halogen"))
+    edge = 64 + 2 * gpu.margin
+    dm = np.random.default_rng(1).lognormal(0, 1, (3, edge, edge, edge)).astype(np.float32)
+    found, wanted = gpu.predict(dm), cpu.predict(dm)
+    assert found.tobytes() == gpu.predict(dm).tobytes()
+    assert np.square(found - wanted).mean() ** 0.5 < 0.02 * wanted.std()
 
 
 def test_smoothing_by_matrices(model: Path) -> None:
