@@ -38,7 +38,8 @@ def normals(
     return out
 
 
-@triton.jit
+# A value of 1 would else be no number of the kernel's, and each seed a kernel of its own.
+@triton.jit(do_not_specialize=["low", "high", "nx", "ny", "nz"])
 def _normals(out, corners, words, low, high, nx, ny, nz, TILE: tl.constexpr, BLOCK: tl.constexpr):
     b = tl.program_id(0)
     v = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

@@ -39,7 +39,7 @@ _COMPILING = ContextVar("_COMPILING", default=False)
 
 @cache
 def kernels() -> ModuleType | None:
-    """The Triton kernels, None where Triton is not installed."""
+    """Return the Triton kernels, None where Triton is not installed."""
     if find_spec("triton") is None:
         return None
     from bigbox.networks import triton_kernels
@@ -171,7 +171,8 @@ def normalise(
     if modulation is not None:
         modulation = modulation.float().contiguous()
     launch(
-        code.normalise, (batch, -(-voxels // block)), h, bias, sums, layer.weight, layer.bias, modulation, out, voxels, each, layer.eps,
+        code.normalise, (batch, -(-voxels // block)),
+        h, bias, sums, layer.weight, layer.bias, modulation, out, voxels, each, layer.eps,
         float(share * voxels), **told, SHARE=share, BLOCK=block,
         MODULATED=modulation is not None, SILU=silu,
     )  # fmt: skip
@@ -353,13 +354,13 @@ class Convolution:
         self._laid_out: dict[tuple[int, int], Tensor] = {}
 
     def blockings(self, h: Tensor) -> list[Blocking]:
-        """Ways for the own kernel to make it of rows h; empty where it cannot."""
+        """Return ways for the own kernel to make it of rows h; empty where it cannot."""
         cube = h.shape[1] == h.shape[2] == h.shape[3]
         usable = kernels() is not None and cube and self.dtype.itemsize == 2
         return blockings(h.shape[1], self.inputs, self.outputs) if usable else []
 
     def laid_out(self, blocking: Blocking) -> Tensor:
-        """The weights (27 inputs, groups outputs), both filled up to multiples of the block."""
+        """Return the weights (27 inputs, groups outputs), both filled up to multiples of the block."""
         filled = (-self.inputs % blocking.inputs, -self.outputs % blocking.outputs)
         if filled not in self._laid_out:
             parts = self.weight.reshape(self.groups, self.outputs, self.inputs, 27).to(self.dtype)

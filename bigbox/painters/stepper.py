@@ -82,7 +82,7 @@ class Stepper:
         self.mask = new((batch, *tile), dtype=torch.bool)
         self.rows = new((batch, self._table.shape[1]))
         self.words, self.corners = (
-            new((batch, 2), dtype=torch.int64),
+            new((2, batch), dtype=torch.int64),
             new((batch, 3), dtype=torch.int64),
         )
         self.result = new((batch, 2, *tile))
@@ -146,7 +146,7 @@ class Stepper:
         Small arrays in pageable memory: a copy of them waits for nothing but itself.
         """
         self.rows.copy_(torch.from_numpy(self._table[steps]))
-        self.words.copy_(torch.from_numpy(self._words[steps]))
+        self.words.copy_(torch.from_numpy(np.ascontiguousarray(self._words[steps].T)))
         self.corners.copy_(torch.from_numpy(np.ascontiguousarray(corners, np.int64)))
 
     def _prepare(self) -> None:
@@ -174,7 +174,7 @@ class Stepper:
         self.result[:, 1] = x0
 
     def _noise(self, which: int) -> Tensor:
-        painter, words = self.painter, self.words[:, which]
+        painter, words = self.painter, self.words[which]
         if on_gpu(painter.device):
             from bigbox.noise_kernel import normals
 
