@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -88,6 +90,23 @@ def own_stream(device: str) -> Iterator[None]:
     with torch.cuda.stream(_own.stream):
         yield
     _own.stream.synchronize()
+
+
+def to_host(tensor: Tensor) -> np.ndarray:
+    """Return a float32 tensor as an array; from a GPU through pinned memory, which it keeps."""
+    tensor = tensor.float()
+    if not tensor.is_cuda:
+        return np.asarray(tensor)
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    host.copy_(tensor, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    return host.numpy()
+
+
+def cache_folder() -> Path:
+    """Return this user's cache folder of bigbox."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "bigbox"
 
 
 def to_device(array: np.ndarray, device: str) -> Tensor:

@@ -43,6 +43,7 @@ _B = (1.0, 1.7895169469e1, 7.8757757664e1, 6.7187563600e1)
 _TAIL_SHIFT = 1.6
 _C = (1.4234372777e0, 2.7568153900e0, 1.3067284816e0, 1.7023821103e-1)
 _D = (1.0, 7.3700164250e-1, 1.2021132975e-1)
+ARTANH = (1.0, 1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13)
 _LN2 = 0.6931471805599453
 _MANTISSA = (1 << 52) - 1
 _SQRT_HALF_MANTISSA = 0x6A09E667F3BCD  # of sqrt(2): above it a mantissa is halved
@@ -65,6 +66,11 @@ def check_key(seed: int, realization: int) -> None:
         raise BadInput(
             f"realization: {realization} is outside 0 .. {MAX_REALIZATION - 1}; change the seed"
         )
+
+
+def last_word(realization: int, purpose: int, step: int) -> int:
+    """Return the counter's last word."""
+    return realization << 16 | int(purpose) << 12 | step
 
 
 def normal(
@@ -92,7 +98,7 @@ def normal(
         raise BadInput(f"box shape: {box_shape} is outside 1 .. 2^32 voxels on an axis")
     corner = np.asarray(origin, dtype=np.int64)
     corners = np.atleast_2d(corner)
-    word = realization << 16 | int(purpose) << 12 | step
+    word = last_word(realization, purpose, step)
     x, y, z = ((corners[:, a, None] + np.arange(shape[a])) % box_shape[a] for a in range(3))
     blocks, index = _blocks(z)
     if device is not None and not str(device).startswith("cpu"):
@@ -229,7 +235,7 @@ def _minus_log(p: Any) -> Any:
     m = mantissa.view(library.float64)
     f = (m - 1.0) / (m + 1.0)
     s = f * f
-    series = _polynomial((1.0, 1 / 3, 1 / 5, 1 / 7, 1 / 9, 1 / 11, 1 / 13), s)
+    series = _polynomial(ARTANH, s)
     series *= f
     series *= 2.0
     whole = library.asarray(exponent, dtype=library.float64)

@@ -37,7 +37,6 @@ class Halogen(nn.Module):
         blocks = partial(layers.ResidualBlocks, count=size.blocks, convs=size.convs, groups=groups)
         self.inlet = layers.conv(size.patch**3, widths[0])
         self.down = nn.ModuleList(blocks(a, b) for a, b in pairwise((widths[0], *widths[:-1])))
-        self.pool = nn.MaxPool3d(2)
         self.bottom = blocks(widths[-2], widths[-1])
         self.attention = layers.Attention(widths[-1], size.heads, groups)
         self.narrow = nn.ModuleList(layers.conv(b, a, groups, edge=1) for a, b in pairwise(widths))
@@ -52,7 +51,7 @@ class Halogen(nn.Module):
         for level in self.down:
             h = level(h)
             skips.append(h)
-            h = self.pool(h)
+            h = layers.pool(h)
         h = self.attention(self.bottom(h))
         for level, narrow in zip(reversed(self.up), reversed(self.narrow), strict=True):
             # Narrowed before it is upsampled: the same function, an eighth of the work.

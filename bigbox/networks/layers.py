@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bigbox.networks import fused
+
 NORM_CHANNELS = 8  # channels that one group of a GroupNorm averages over, where there are as many
 
 
@@ -25,11 +27,16 @@ def norm(channels: int, groups: int = 1) -> nn.GroupNorm:
 class Conv(nn.Conv3d):
     """Convolve in the precision of the weights, whatever the input has.
 
-    Under autocast, as in training, autocast chooses the precision.
+    Under autocast, as in training, autocast chooses the precision. Where the network only paints,
+    on a GPU, `fast` does it.
     """
+
+    fast: fused.Convolution | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out, ...) from (B, channels, ...)."""
+        if self.fast is not None:
+            return self.fast(x)
         chosen = torch.is_autocast_enabled(x.device.type)
         return super().forward(x if chosen else x.to(self.weight.dtype))
 
@@ -105,12 +112,24 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Return (B, out, ...) from x (B, channels, ...) and the embedding (B, embedding)."""
         h = x
+        if self.convs[0].fast is not None:
+            return self._fast(x, embedding)
         for index, (layer, convolve) in enumerate(zip(self.norms, self.convs, strict=True)):
             modulation = self.level(embedding) if index == 1 and self.level is not None else None
             h = modulated_norm(layer, h, modulation)
             h = convolve(functional.silu(h, inplace=not torch.is_grad_enabled()))
         skipped: Tensor = self.skip(x)
         return skipped + h
+
+    def _fast(self, x: Tensor, embedding: Tensor | None) -> Tensor:
+        """Do the same on a GPU; a bias is added where the result is read next."""
+        skipped = self.skip(x)
+        h, bias, last = x, None, len(self.convs) - 1
+        for index, (layer, convolve) in enumerate(zip(self.norms, self.convs, strict=True)):
+            modulation = self.level(embedding) if index == 1 and self.level is not None else None
+            h = fused.normalise(layer, h, convolve.fast.dtype, bias, modulation)
+            h, bias = convolve.fast.pending(h, skipped if index == last else None)
+        return h
 
 
 class ResidualBlocks(nn.Sequential):
@@ -139,6 +158,9 @@ class Outlet(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out, ...) from (B, channels, ...)."""
+        fast = self[-1].fast
+        if fast is not None:
+            return fast(fused.normalise(self[0], x, fast.dtype))
         x = x.to(next(self.parameters()).dtype)
         for layer in self:
             x = layer(x)
@@ -164,6 +186,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended (B, C, x, y, z), of the input's shape."""
         batch, channels, *space = x.shape
+        if self.project.fast is not None:
+            return self._fast(x)
         projected: Tensor = self.project(self.norm(x)).reshape(
             batch, self.heads, 3, channels // self.heads, math.prod(space)
         )
@@ -172,6 +196,15 @@ class Attention(nn.Module):
         added: Tensor = self.out(mixed.transpose(-1, -2).reshape(batch, channels, *space))
         return x + added
 
+    def _fast(self, x: Tensor) -> Tensor:
+        """Do the same on a GPU, channels last: queries, keys and values are views."""
+        h = fused.normalise(self.norm, x, self.project.fast.dtype, silu=False)
+        projected = fused.rows(self.project.fast(h)).flatten(1, 3)
+        parts = projected.unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
+        mixed = functional.scaled_dot_product_attention(*parts.unbind(0))
+        mixed = mixed.transpose(1, 2).flatten(2).unflatten(1, x.shape[2:])
+        return self.out.fast.pending(fused.columns(mixed), x)[0]
+
 
 def upsample(x: Tensor) -> Tensor:
     """Interpolate to twice the resolution on every axis, trilinearly.
@@ -179,6 +212,8 @@ def upsample(x: Tensor) -> Tensor:
     A fine voxel is 3/4 of the coarse one that it lies in and 1/4 of the nearer neighbour. The same
     as torch's interpolate(scale_factor=2), but channels last and much faster on a CPU.
     """
+    if fused.painting(x):
+        return fused.upsample(x)
     x = x.permute(0, 2, 3, 4, 1)
     for axis in (1, 2, 3):
         n = x.shape[axis]
@@ -189,10 +224,17 @@ def upsample(x: Tensor) -> Tensor:
     return x.permute(0, 4, 1, 2, 3)
 
 
+def pool(x: Tensor) -> Tensor:
+    """Return the largest of each 2³ voxels."""
+    return fused.pool(x) if fused.painting(x) else functional.max_pool3d(x, 2)
+
+
 def patchify(x: Tensor, patch: int) -> Tensor:
     """Make patches of patch³ voxels channels: (B, C, n, n, n) to (B, C patch³, n/patch, ...)."""
     if patch == 1:
         return x
+    if fused.painting(x):
+        return fused.patchify(x, patch)
     b, c, n, *_ = x.shape
     m = n // patch
     x = x.reshape(b, c, m, patch, m, patch, m, patch)
@@ -210,6 +252,8 @@ def unpatchify(x: Tensor, patch: int) -> Tensor:
 
 def join(first: Tensor, second: Tensor, groups: int = 1) -> Tensor:
     """Join channels group by group: (B, C1, ...) and (B, C2, ...) to (B, C1 + C2, ...)."""
+    if fused.painting(first):
+        return fused.join(first, second, groups)
     if groups == 1:
         return torch.cat([first, second], dim=1)
     parts = [x.permute(0, 2, 3, 4, 1).unflatten(-1, (groups, -1)) for x in (first, second)]

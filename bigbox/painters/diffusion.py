@@ -151,6 +151,8 @@ class DiffusionPainter(ABC):
         """Return z at step - 1, T_b in mK where that is 0, and x0: float32 (B, 2, t, t, t)."""
         check_batch(self, batch)
         check_sampler(self.sampler, self.schedule)
+        if len(batch) <= self.tiles_per_call:
+            return self._one_call(self._advance, batch)[: len(batch)]
         result = np.empty((len(batch), 2, *batch.z.shape[1:]), np.float32)
         for b, advanced in self._calls(self._advance, batch):
             result[b] = advanced
@@ -163,13 +165,22 @@ class DiffusionPainter(ABC):
         found: list[tuple[int, np.ndarray]] = []
 
         def one_call(first: int) -> None:
-            part = np.arange(first, min(first + self.tiles_per_call, len(batch)))
-            with own_stream(self.device):
-                made = work(batch, np.resize(part, self.tiles_per_call))
-            found.extend(zip(part.tolist(), made, strict=False))
+            made = self._one_call(work, batch, first)
+            found.extend(zip(range(first, len(batch)), made, strict=False))
 
         side_by_side(self._pool, one_call, range(0, len(batch), self.tiles_per_call))
         return found
+
+    def _one_call(
+        self,
+        work: Callable[[Any, np.ndarray], np.ndarray],
+        batch: TileBatch | StepBatch,
+        first: int = 0,
+    ) -> np.ndarray:
+        """Return what `work` makes of `tiles_per_call` tiles from the first, copies if need be."""
+        part = np.arange(first, min(first + self.tiles_per_call, len(batch)))
+        with own_stream(self.device):
+            return work(batch, np.resize(part, self.tiles_per_call))
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -12,14 +12,22 @@ import torch
 from torch import Tensor
 
 from bigbox.data import default_model
-from bigbox.devices import device_name, own_stream, side_by_side, thread_pool, to_device
+from bigbox.devices import (
+    device_name,
+    on_gpu,
+    own_stream,
+    side_by_side,
+    thread_pool,
+    to_device,
+    to_host,
+)
 from bigbox.networks.halogen import CHANNELS, WINDOW
 from bigbox.networks.model import Model, load_model
 from bigbox.painters.base import grid_in_identity
 from bigbox.painters.network import NetworkPainter
 from bigbox.painters.settings import HaloSettings
 from bigbox.physics.interpolation import Scale
-from bigbox.physics.smoothing import gaussian_kernel, smooth
+from bigbox.physics.smoothing import band, gaussian_kernel, smooth
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
 CUT = 9.5
@@ -46,13 +54,16 @@ class HalogenPainter(NetworkPainter):
     window: ClassVar[int] = WINDOW
     channels: ClassVar[int] = CHANNELS
     EDGE: ClassVar[int] = WINDOW
-    TILES_PER_CALL: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 4}
+    TILES_PER_CALL: ClassVar[dict[str, int]] = {"cpu": 1, "cuda": 16}
 
     @classmethod
     def from_settings(cls, settings: HaloSettings) -> Self:
         """Return the painter of these settings, its model read."""
         model = load_model(settings.model or default_model(), cls.name)
-        return cls(**settings.of(cls) | {"model": model})
+        painter = cls(**settings.of(cls) | {"model": model})
+        if settings.batch is None and on_gpu(painter.device):
+            return replace(painter, batch=painter.tiles_per_call)
+        return painter
 
     @property
     def margin(self) -> int:
@@ -77,6 +88,7 @@ class HalogenPainter(NetworkPainter):
             "device": device_name(self.device),
             "together": self.tiles_per_call,
             "compiled": self.compiled_network.compiled,
+            **self.kernel_identity(),
         }
 
     def attributes(self) -> dict[str, Any]:
@@ -94,30 +106,50 @@ class HalogenPainter(NetworkPainter):
 
         dm: float32 (B, n, n, n), 1 + delta, not smoothed, n = grid w + 2 margin.
         """
+        if len(dm) <= self.tiles_per_call:
+            return self._one_call(dm, 0)
         result = np.empty((len(dm), CHANNELS, *(WINDOW,) * 3), dtype=np.float32)
 
         def one_call(first: int) -> None:
-            part = np.arange(first, min(first + self.tiles_per_call, len(dm)))
-            with own_stream(self.device):
-                result[part] = self._predict(dm[np.resize(part, self.tiles_per_call)])[: len(part)]
+            made = self._one_call(dm, first)
+            result[first : first + len(made)] = made
 
         side_by_side(self._pool, one_call, range(0, len(dm), self.tiles_per_call))
         return result
 
+    def _one_call(self, dm: np.ndarray, first: int) -> np.ndarray:
+        """Return what is made of up to `tiles_per_call` windows from the first."""
+        part = np.arange(first, min(first + self.tiles_per_call, len(dm)))
+        with own_stream(self.device):
+            return self._predict(dm[np.resize(part, self.tiles_per_call)])[: len(part)]
+
     @torch.inference_mode()
     def _predict(self, dm: np.ndarray) -> np.ndarray:
-        smoothed = smooth(dm, self._kernel, self.grid)[:, None]
-        x = to_device(self.model.transform("dm").forward(smoothed), self.device)
+        x = self.model.transform("dm").forward(self._smoothed(dm))
         halo = self.model.transform("halo")
-        logs = self.compiled_network(x).float() * halo.std + halo.mean
-        return np.asarray(logs.cpu())
+        return to_host(self.compiled_network(x).float() * halo.std + halo.mean)
+
+    def _smoothed(self, dm: np.ndarray) -> Tensor:
+        """Return smoothed windows without their margins on the device, float32 (B, 1, w, w, w).
+
+        On a GPU by three matrix products, sums in float32.
+        """
+        if not on_gpu(self.device):
+            return to_device(smooth(dm, self._kernel, self.grid)[:, None], self.device)
+        return smooth_on_device(to_device(dm, self.device), self._band)[:, None]
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor | None:
         return thread_pool(self.threads, self.device)
 
-    def _example(self) -> tuple[Tensor, ...]:
-        return (torch.zeros((self.tiles_per_call, 1, *(WINDOW,) * 3), device=self.device),)
+    def _example(self, random: bool = False) -> tuple[Tensor, ...]:
+        make = torch.randn if random else torch.zeros
+        return (make((self.tiles_per_call, 1, *(WINDOW,) * 3), device=self.device),)
+
+    @cached_property
+    def _band(self) -> Tensor:
+        """The kernel as a matrix (window, grid window + 2 margin), on the device."""
+        return to_device(band(self._kernel, self.grid * WINDOW)[:: self.grid], self.device)
 
     @cached_property
     def _kernel(self) -> np.ndarray:
@@ -129,6 +161,14 @@ def window_weights(window: int, weighting: str) -> np.ndarray:
     place = np.arange(window)
     tent = np.minimum(place + 1, window - place).astype(np.int64)
     return tent if weighting == "tent" else np.ones_like(tent)
+
+
+def smooth_on_device(dm: Tensor, matrix: Tensor) -> Tensor:
+    """Return `smooth` of (B, n, n, n) by its banded matrix (w, n): float32 (B, w, w, w)."""
+    w, n = matrix.shape
+    x = dm @ matrix.T  # (B, n, n, w)
+    x = matrix @ x  # (B, n, w, w)
+    return (matrix @ x.reshape(len(x), n, w * w)).reshape(len(x), w, w, w)
 
 
 def paint_haloes(painter: HalogenPainter, dm: np.ndarray) -> np.ndarray:

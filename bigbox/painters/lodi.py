@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -11,14 +12,18 @@ import torch
 from torch import Tensor
 
 from bigbox.data import default_model
-from bigbox.diffusion.overlap import Known
+from bigbox.devices import on_gpu
+from bigbox.diffusion.overlap import Known, OverlapMethod
 from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
 from bigbox.networks.lodi import TILE, clean_estimate
 from bigbox.networks.model import Model, load_model
+from bigbox.painters.base import StepBatch, TileBatch
 from bigbox.painters.diffusion import DenoiserUnits, DiffusionPainter
 from bigbox.painters.network import NetworkPainter
 from bigbox.painters.settings import PainterSettings
+from bigbox.painters.stepper import Stepper
+from bigbox.painters.tuning import kernel_mode
 from bigbox.physics.interpolation import Scale
 
 # The noise levels painted through; chosen as for the exact denoiser (bigbox/diffusion/schedule.py),
@@ -67,7 +72,7 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
     margin: ClassVar[int] = 0
     channels: ClassVar[int] = 4
     EDGE: ClassVar[int] = TILE
-    TILES_PER_CALL: ClassVar[dict[str, int]] = {"cpu": 4, "cuda": 32}
+    TILES_PER_CALL: ClassVar[dict[str, int]] = {"cpu": 4, "cuda": 128}
 
     def __post_init__(self) -> None:
         if self.tile != TILE:
@@ -97,12 +102,40 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
             "trained_on": "; ".join(self.model.card.get("sources", [])),
             "dtype": str(self.dtype).removeprefix("torch."),
             "compiled": self.compiled_network.compiled,
+            **self.kernel_identity(),
         }
 
     def attributes(self) -> dict[str, Any]:
         """Return attributes of tb: how it is interpolated where it is not on dm's own grid."""
         scale = Scale(floor=self.model.transform("tb").floor)
         return scale.attributes() if self.grid > 1 else {}
+
+    @property
+    def graphs(self) -> bool:
+        """Whether a step is one graph: on a GPU whose kernels of noise and layers can be had."""
+        return on_gpu(self.device) and kernel_mode() != "torch"
+
+    def _advance(self, batch: StepBatch, part: np.ndarray) -> np.ndarray:
+        if not self.graphs:
+            return super()._advance(batch, part)
+        return self._stepper().advance(batch, part)
+
+    def _paint(self, batch: TileBatch, part: np.ndarray) -> np.ndarray:
+        method = self.method
+        if not self.graphs or method.before_step is not OverlapMethod.before_step:
+            return super()._paint(batch, part)
+        return self._stepper().paint(batch, part, method.shown is not OverlapMethod.shown)
+
+    def _stepper(self) -> Stepper:
+        """Return the buffers and graphs of this thread."""
+        found: Stepper | None = getattr(self._steppers, "of_thread", None)
+        if found is None:
+            found = self._steppers.of_thread = Stepper(self)
+        return found
+
+    @cached_property
+    def _steppers(self) -> threading.local:
+        return threading.local()
 
     def units(self, condition: Tensor) -> DenoiserUnits:
         """Return normalised logarithms, for haloes (B, 4, t, t, t) in M_sun/h per (Mpc/h)^3."""
@@ -121,8 +154,10 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
         low, high = self.model.card["gamma"]
         return float(low), float(high)
 
-    def _example(self) -> tuple[Tensor, ...]:
-        z = torch.zeros((self.tiles_per_call, *(TILE,) * 3), device=self.device)
+    def _example(self, random: bool = False) -> tuple[Tensor, ...]:
+        make = torch.randn if random else torch.zeros
+        z = make((self.tiles_per_call, *(TILE,) * 3), device=self.device)
         halo = z[:, None].expand(-1, self.channels, -1, -1, -1)
-        level = torch.zeros(len(z) if self.method.together else 1, device=self.device)
+        each = len(z) if self.method.together or on_gpu(self.device) else 1
+        level = make(each, device=self.device).sigmoid() if random else make(each, device=z.device)
         return z, level, self.network.prepare(halo, z, z > 0)

@@ -1,8 +1,9 @@
 """What painters with a trained network share: for which boxes, in which precision, how called.
 
-Compiled code fuses norms, activations and what lies between convolutions. On a GPU it is the
-default. On a CPU it takes 10 % off a tile and a minute to make, so it must be asked for. It needs a
-C++ compiler on a CPU, Triton on a GPU; where they are missing the network is called as it is.
+On a GPU the layers are those of `bigbox.networks.fused`, chosen by `bigbox.painters.tuning`.
+Code compiled by torch fuses norms, activations and what lies between convolutions. It takes a
+minute to make, and 10 % off a tile on a CPU, so it must be asked for. It needs a C++ compiler on a
+CPU, Triton on a GPU; where they are missing the network is called as it is.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from bigbox.data import default_model
-from bigbox.devices import keep_freed_memory, on_gpu
+from bigbox.devices import keep_freed_memory, on_gpu, own_stream
 from bigbox.errors import BadInput
+from bigbox.networks import fused
 from bigbox.networks.layers import Conv, PairConv
 from bigbox.networks.model import Model, read_card
 from bigbox.networks.presets import HalogenSize
 from bigbox.painters.settings import HaloSettings, PainterSettings
+from bigbox.painters.tuning import NETWORK_ERROR, Measured, Records, kernel_mode, network_error
 from bigbox.store.box import Box
 
 SAME_VOXEL = 0.05  # relative difference of voxel sizes that a model may be used at
@@ -49,8 +52,8 @@ class NetworkPainter(ABC):
         check_box(folder, read_card(folder, cls.name), box)
 
     @abstractmethod
-    def _example(self) -> tuple[Tensor, ...]:
-        """Return inputs of one call of the network."""
+    def _example(self, random: bool = False) -> tuple[Tensor, ...]:
+        """Return inputs of one call of the network, zeros or random numbers."""
 
     @property
     def grid(self) -> int:
@@ -80,12 +83,63 @@ class NetworkPainter(ABC):
     @torch.inference_mode()
     def compiled_network(self) -> CompiledNetwork:
         """The network as it is called, for `tiles_per_call`."""
-        return CompiledNetwork(self.network, self._example(), self.compile)
+        if not on_gpu(self.device):
+            return CompiledNetwork(self.network, self._example(), self.compile)
+        with own_stream(self.device):
+            self._choose_kernels()
+            return CompiledNetwork(self.network, self._example(), self.compile)
+
+    @cached_property
+    def kernels(self) -> list[str]:
+        """Which kernels paint on a GPU, and what is to be said of it, if anything."""
+        return ["torch", ""]
+
+    def kernel_identity(self) -> dict[str, str]:
+        """Return what of the kernels decides bits, on a GPU."""
+        if not on_gpu(self.device) or self.compiled_network.compiled:
+            return {}
+        return {"kernels": self.kernels[0]}
+
+    def _choose_kernels(self) -> None:
+        """Have the network use the kernels of a GPU that are asked for, or fall back and say why.
+
+        Raises BadInput where not even torch's own give what float32 gives.
+        """
+        mode, name = kernel_mode(), self.model.sha256[:12]
+        modes = ["torch"] if self.compile == "on" else [mode, *({"cudnn", "torch"} - {mode})]
+        records, why = Records.of(self.device), ""
+        for mode in sorted(modes, key=lambda one: (one != modes[0], one)):
+            chooser = {"auto": Measured(records), "own": fused.OwnKernel()}.get(mode)
+            fused.use(self.network, chooser, on=mode != "torch")
+
+            def error() -> dict[str, Any]:
+                example = self._example(random=True)
+                whole = self.model.network.float().eval()
+                return {"error": network_error(self.network, whole, example)}
+
+            try:
+                if mode != "torch":
+                    with fused.compile_only():
+                        self.network(*self._example())
+                kind = f"{name}-{mode}-{self.tiles_per_call}-{str(self.dtype)[6:]}"
+                found = records.get(kind, error)["error"]
+                self.network(*self._example())  # convolutions that are not measured yet
+            except BadInput:
+                raise
+            except Exception as trouble:  # compilers and drivers raise what they like
+                found, why = float("inf"), f"{type(trouble).__name__}: {trouble}".splitlines()[0]
+            if found < NETWORK_ERROR[self.dtype]:
+                summary = chooser.summary() if isinstance(chooser, Measured) else mode
+                self.kernels[:] = [summary, why]
+                return
+            why = why or f"off by {found:.1e} from float32"
+            why = f"{mode} kernels cannot be used: {why}"
+        raise BadInput(f"{self.device}: {why}; use other versions of torch, or --device cpu")
 
     @property
     def why_not_compiled(self) -> str:
-        """What kept the network from being compiled, if anything."""
-        return self.compiled_network.why_not
+        """What kept the network from being compiled, or from the kernels wanted, if anything."""
+        return self.compiled_network.why_not or self.kernels[1]
 
 
 def tiles_on_gpu(bytes_each: int, most: int, device: str) -> int:
@@ -190,25 +244,25 @@ def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
 class CompiledNetwork:
     """A network for inputs that always have the shapes and types of `example`, compiled or not.
 
-    wanted: "on", "off", or "auto": on a GPU only; compiled: whether it is; why_not: what kept it
-    from being, if anything.
+    wanted: "on", "off", or "auto", which is off; compiled: whether it is; why_not: what kept it
+    from being, if anything; network: as it is called at last.
     """
 
     def __init__(self, network: nn.Module, example: tuple[Tensor, ...], wanted: str):
-        self._network: Any = network
+        self.network: Any = network
         self._graphs = threading.local()
         self.compiled, self.why_not = False, ""
-        if wanted == "on" or (wanted == "auto" and example[0].is_cuda):
+        if wanted == "on":
             self._compile(example)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         """Return network(*inputs); on a GPU this thread's next call overwrites the result."""
         if not inputs[0].is_cuda:
-            result: Tensor = self._network(*inputs)
+            result: Tensor = self.network(*inputs)
             return result
         captured = getattr(self._graphs, "captured", None)
         if captured is None:
-            captured = self._graphs.captured = _capture(self._network, inputs)
+            captured = self._graphs.captured = _capture(self.network, inputs)
         graph, places, result = captured
         for place, given in zip(places, inputs, strict=True):
             place.copy_(given)
@@ -219,7 +273,7 @@ class CompiledNetwork:
         """Compile and try it. Weights are frozen into the code, in the layout that it wants."""
         cpu = not example[0].is_cuda
         compiled: Any = torch.compile(
-            self._network, dynamic=False, options={"freezing": True} if cpu else None
+            self.network, dynamic=False, options={"freezing": True} if cpu else None
         )
         try:
             with torch.no_grad():
@@ -229,7 +283,7 @@ class CompiledNetwork:
             self.why_not = f"{type(error).__name__}: {lines[0] if lines else 'no more is said'}"
             torch.compiler.reset()
             return
-        self._network, self.compiled = compiled, True
+        self.network, self.compiled = compiled, True
 
 
 def _capture(network: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, list[Tensor], Tensor]:

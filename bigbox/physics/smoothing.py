@@ -69,6 +69,14 @@ def smooth(
     return out
 
 
+def band(kernel: NDArray[np.float64], n: int) -> NDArray[np.float32]:
+    """Return the matrix that convolves an axis of n + 2m voxels to n, float32 (n, n + 2m)."""
+    matrix = np.zeros((n, n + len(kernel) - 1), np.float32)
+    for row in range(n):
+        matrix[row, row : row + len(kernel)] = kernel
+    return matrix
+
+
 def smooth_periodic(field: NDArray[Any], kernel: NDArray[np.float64]) -> NDArray[np.float32]:
     """Smooth a whole periodic box in memory, any real dtype (..., X, Y, Z) -> float32, same shape.
 
