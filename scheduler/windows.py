@@ -16,6 +16,7 @@ again, so it can be stored, and the tiles above it can be painted.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +25,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from bigbox.scheduler.grid import Cover, Grid, Ints, Meeting, Triple, triple
 from bigbox.scheduler.tiling import AXES, TilingError
+
+
+def fitting_window(shape: Sequence[int], window: int, step: int) -> int:
+    """Return the edge of windows in a box: `window`, or the largest multiple of `step` that fits.
+
+    Where not even `step` fits, `window`, which `Windows` refuses.
+    """
+    least = min(shape)
+    return window if least >= window or least < step else least // step * step
 
 
 @dataclass(frozen=True)

@@ -100,10 +100,11 @@ class PaintOptions:
         mine |= {"grid": self.grid}
         return make_painter(self.painter, box_shape=tiling.shape, **mine)
 
-    def halo_painter_of(self, device: str, threads: int) -> HaloPainter:
+    def halo_painter_of(self, tiling: Tiling, device: str, threads: int) -> HaloPainter:
         """Make the painter of haloes that goes with it."""
         return make_halo_painter(
             self.painter,
+            box_shape=tiling.shape,
             stride=self.halo_stride,
             weighting=self.halo_weighting,
             device=device,

@@ -74,7 +74,9 @@ def _begin(options: PaintOptions, world: World) -> Job:
     paints_haloes = painter.input == HALO.name and may_paint_haloes
     world.first(lambda: check_model(options, options.open(), paints_haloes))
     if paints_haloes:
-        haloes = predictor = world.each(lambda: options.halo_painter_of(device, threads))
+        haloes = predictor = world.each(
+            lambda: options.halo_painter_of(layout.tiling, device, threads)
+        )
 
         def windows() -> Windows:
             return Windows(layout.tiling.shape, predictor.window, predictor.stride, BLOCK)

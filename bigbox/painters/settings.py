@@ -72,4 +72,5 @@ class HaloSettings(_Settings):
     weighting: str | None = None  # of a window's voxels in the average, one of HALO_WEIGHTINGS
     batch: int | None = None  # windows that the painter is given at once
     window: int | None = None  # voxels on a side
+    box_shape: tuple[int, int, int] | None = None  # voxels, that windows fit into
     seconds_per_window: float = 0.0  # at least, of a trivial painter

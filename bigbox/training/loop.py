@@ -197,7 +197,8 @@ class Trainer:
     def _update_average(self) -> None:
         # A short memory at first, else the average would remember the untrained weights.
         decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
-        means, new = list(self.average.parameters()), list(self.task.parameters())
+        means: list[Tensor] = list(self.average.parameters())
+        new: list[Tensor] = list(self.task.parameters())
         torch._foreach_lerp_(means, new, 1 - decay)
 
     @torch.no_grad()

@@ -125,6 +125,10 @@ class MeanHalogenTask(nn.Module):
     network's output is the logarithm of the density plus its transform's floor.
     """
 
+    log_scale: Tensor
+    over_mean: Tensor
+    over_sqrt: Tensor
+
     def __init__(
         self, network: Halogen, dex: float, log_scale: Tensor, mean: Tensor, mean_sqrt: Tensor
     ):

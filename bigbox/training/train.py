@@ -143,14 +143,14 @@ def train(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> dict
     trainer.run()
     process.leave()
     card["measured"] = {"validation loss": trainer.best}
-    card["recipe"] |= {"steps done": trainer.step, "seconds": round(trainer.spent)}
+    card["recipe"] |= {"steps": trainer.step, "seconds": round(trainer.spent)}
     if process.rank == 0:
         task = trainer.best_network().eval()
         if isinstance(task, losses.LodiTask):
             card["gamma"] = list(task.gamma_ends())
             card["measured"] |= errors_by_level(task, trainer.validation_batch)
         else:
-            card["measured"] |= rms_by_channel(task.network, trainer.validation_batch)
+            card["measured"] |= rms_by_channel(task, trainer.validation_batch)
         dtype = torch.float32 if options.float32_weights else torch.bfloat16
         save_model(options.out, options.kind, task.network, card, dtype)  # type: ignore[arg-type]
         plot_curve(trainer.curve, trainer.curve.with_suffix(".png"))
@@ -176,7 +176,7 @@ def _halogen(
     if (options.loss or LOSSES[options.preset]) == "mean":
         dex = transforms["halo"].std
         task = losses.MeanHalogenTask(network, dex, *losses.mean_scales(halo, dex))
-        about = {
+        about: dict[str, Any] = {
             "loss": "Poisson and Tweedie (power 3/2) divergences of the density: its best network "
             "is the mean density given dm"
         }
