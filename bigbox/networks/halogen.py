@@ -11,6 +11,8 @@ from bigbox.networks import layers
 from bigbox.networks.presets import HalogenSize
 
 WINDOW = 64  # voxels on an edge of what the network sees at once, at most (section 2.1.1)
+STEP = 16  # a window's edge is a multiple: it is halved three times
+STRIDE = 48  # voxels between windows, at most
 CHANNELS = 4  # halo mass bins (eq. 1)
 
 

@@ -52,6 +52,7 @@ class WindowMemory:
     work: int = 250  # bytes of temporaries for each voxel of a window that is predicted
     channels: int = 4  # of haloes
     window: int = 64
+    step: int = 64  # windows in smaller boxes are multiples of it
     stride: int = 32
     batch: int = 4  # windows at once
 
@@ -96,6 +97,7 @@ ROWS = (
         painter="bigbox.painters.lodi:LodiPainter",
         halo_painter="bigbox.painters.halogen:HalogenPainter",
         input="halo",
+        halo_memory=WindowMemory(step=16, stride=48),
         overlap_method=DEFAULT_OVERLAP_METHOD,
         model="lodi",
         help="trained networks, haloes from dm where the box has none (HALOgen), tb from haloes "

@@ -22,7 +22,7 @@ from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import stage_counts
 from bigbox.scheduler.together import alive_tiles, together_of
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
-from bigbox.scheduler.windows import Windows
+from bigbox.scheduler.windows import Windows, fitting_window
 from bigbox.store.box import Box
 from bigbox.store.footprint import Footprint, footprint
 from bigbox.store.layouts import BLOCK, HaloLayout, haloes_of, painting_of
@@ -128,7 +128,8 @@ def plan_haloes(
         halo order  40 bytes for each block that the rank's windows touch, 1 for each of the box
     """
     shape, painter = assignment.tiling.shape, row.halo_memory
-    windows = Windows(shape, painter.window, stride or painter.stride, BLOCK)
+    window = fitting_window(shape, painter.window, painter.step)
+    windows = Windows(shape, window, stride or min(painter.stride, window * 3 // 4), BLOCK)
     layout = HaloLayout.new(windows, painter.channels)
     # Ranks differ little in the blocks that their windows touch.
     nothing = WindowsDone(windows, np.zeros(windows.blocks.size, bool))

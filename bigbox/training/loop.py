@@ -107,7 +107,7 @@ class Trainer:
             else torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4, fused=cuda)
         )
         if self.compiled:
-            self.task.network.compile()
+            self.task.network.compile()  # type: ignore[union-attr]
         if cuda:
             torch.backends.cudnn.benchmark = True
         self.wrapped = DistributedDataParallel(self.task) if self.process.size > 1 else self.task

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bigbox.training.losses import HalogenTask, LodiTask, MeanHalogenTask
+from bigbox.training.losses import LodiTask
 
 Batches = Callable[[int, int], dict[str, Tensor]]  # of index and sub-volumes
 BATCHES, SHARE = 16, 8
@@ -17,12 +17,12 @@ GAMMAS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0, 9.0)
 
 
 @torch.no_grad()
-def rms_by_channel(task: HalogenTask | MeanHalogenTask, batches: Batches) -> dict[str, Any]:
+def rms_by_channel(network: Any, batches: Batches) -> dict[str, Any]:
     """Return the rms error of HALOgen's logarithm, channel by channel."""
     errors = []
     for index in range(BATCHES):
         batch = batches(index, 1)
-        error = task.network(batch["dm"]).float() - batch["halo"]
+        error = network(batch["dm"]).float() - batch["halo"]
         errors.append(error.square().mean(dim=(0, 2, 3, 4)).cpu())
     rms = torch.stack(errors).mean(0).sqrt()
     return {"rms error of each channel, network units": [round(float(e), 4) for e in rms]}

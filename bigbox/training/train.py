@@ -14,12 +14,13 @@ import torch
 
 from bigbox import __version__
 from bigbox.errors import BadInput
-from bigbox.networks.halogen import WINDOW, Halogen
+from bigbox.networks.halogen import STEP, WINDOW, Halogen
 from bigbox.networks.lodi import TILE, Lodi
 from bigbox.networks.model import Model, load_model, save_model
 from bigbox.networks.presets import GRID, HALOGEN, LODI, as_dict
 from bigbox.networks.transforms import LogTransform
 from bigbox.physics.mass_bins import HALO_EDGES
+from bigbox.scheduler.windows import fitting_window
 from bigbox.training import data, losses
 from bigbox.training.data import Fields, LodiSampler, Region, Sampler, Split, TrainingBox
 from bigbox.training.loop import Process, Trainer, plot_curve
@@ -45,7 +46,6 @@ HALO_WEIGHTS = ((10.5, 4.0), (11.5, 10.0), (12.5, 20.0))
 
 
 LOSSES = {"paper": "paper", "mini": "mean"}  # of HALOgen, by preset
-WINDOW_STEP = 16  # a window is a multiple: HALOgen halves it three times
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def train(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> dict
             card["gamma"] = list(task.gamma_ends())
             card["measured"] |= errors_by_level(task, trainer.validation_batch)
         else:
-            card["measured"] |= rms_by_channel(task, trainer.validation_batch)
+            card["measured"] |= rms_by_channel(task.network, trainer.validation_batch)
         dtype = torch.float32 if options.float32_weights else torch.bfloat16
         save_model(options.out, options.kind, task.network, card, dtype)  # type: ignore[arg-type]
         plot_curve(trainer.curve, trainer.curve.with_suffix(".png"))
@@ -244,8 +244,7 @@ def _lodi(
 
 def _window(boxes: list[TrainingBox], grid: int) -> int:
     """Return the voxels on an edge of HALOgen's windows: 64, or what fits into a smaller box."""
-    fitting = min(box.edge for box in boxes) // grid // WINDOW_STEP * WINDOW_STEP
-    return min(WINDOW, max(fitting, WINDOW_STEP))
+    return fitting_window([box.edge // grid for box in boxes], WINDOW, STEP)
 
 
 def _kept(start: Model | None, *names: str) -> dict[str, LogTransform]:
