@@ -155,9 +155,7 @@ def _run_seeds(options: argparse.Namespace, asked: Options) -> int:
         f"z = {asked.redshift:g}, in {in_time(time.monotonic() - began)}"
     )
     if options.boxes:
-        held_out = series.draws * max(1, round(count / 4))
-        more = f" --held-out {held_out}" if count > 1 else ""
-        print(f"next: bigbox train halogen {options.out}/*.zarr --out model{more}")
+        print(f"next: bigbox train halogen {options.out}/*.zarr --out model")
     else:
         first = series.snapshot(series.seeds[0])
         print(

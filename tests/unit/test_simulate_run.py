@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from bigbox.cli import main
+from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import open_catalogue
 from bigbox.ingest.sources import open_snapshot
 from bigbox.simulate import run
@@ -205,6 +206,18 @@ def test_too_little_disk_or_memory(tmp_path: Path, capsys, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(psutil, "virtual_memory", lambda: memory(need.memory - 1))
         refused(tmp_path, {}, "of memory, .* smaller --grid", capsys)
+
+
+def test_too_little_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, cuda = Options(64, 3.0, 1, mesh_factor=3), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (asked.gpu_memory, 0))
+    run.check_memory(asked, cuda)
+    with pytest.raises(BadInput, match="of the GPU's memory, .* smaller --grid"):
+        run.check_memory(Options(64, 3.0, 1, mesh_factor=4), cuda)
+    memory = namedtuple("memory", "available")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory(asked.groups_memory - 1))
+    with pytest.raises(BadInput, match="of memory, .* smaller --grid"):
+        run.check_memory(asked, cuda)
 
 
 @pytest.mark.slow

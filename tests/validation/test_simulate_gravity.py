@@ -11,7 +11,7 @@ import torch
 from bigbox.simulate.evolve import evolve
 from bigbox.simulate.initial import linear_field, start, white_noise
 from bigbox.simulate.linear import Growth
-from bigbox.simulate.mesh import Mesh, WholeMesh, gradient
+from bigbox.simulate.mesh import Mesh, WholeMesh, gradient, kind_for
 
 CPU = torch.device("cpu")
 
@@ -94,6 +94,7 @@ def test_whole_arrays_agree_with_planes(monkeypatch: pytest.MonkeyPatch) -> None
     phi, other = planes.potential(x), whole.potential(x)
     assert (phi - other).abs().max() < 1e-5 * phi.abs().max()
     assert torch.allclose(planes.at(phi, x), whole.at(other, x), atol=1e-5 * float(phi.abs().max()))
+    assert (kind_for(CPU), kind_for(torch.device("cuda"))) == (Mesh, WholeMesh)
 
 
 def test_kicks_conserve_momentum(kind: type[Mesh]) -> None:
