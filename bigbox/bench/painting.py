@@ -176,11 +176,12 @@ def _box(path: Path, tile: float, seconds: float, painter: LodiPainter) -> int:
     core = painter.tile - 2 * DEFAULT_MARGIN
     tiling = tiling_for(painter.overlap_method, (core * side,) * 3, painter.tile)
     card = painter.model.card
-    box = Box.create(path, tiling.shape, card["voxel_size"] * tiling.shape[0], card["redshift"])
+    shape, grid = [painter.grid * n for n in tiling.shape], painter.grid
+    box = Box.create(path, shape, card["voxel_size"] * shape[0], card["redshift"])
     for name, value, channels in (("dm", 1.0, None), ("halo", 0.0, 4)):
-        array = box.create_array(name, channels=channels)
+        array = box.create_array(name, channels=channels, grid=grid if channels else 1)
         edge = (array.shards or array.chunks)[-1]
-        for corner in np.ndindex(*(-(-n // edge) for n in tiling.shape)):
+        for corner in np.ndindex(*(-(-n // edge) for n in array.shape[-3:])):
             x, y, z = (slice(c * edge, (c + 1) * edge) for c in corner)
             array[..., x, y, z] = value
     return tiling.size

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bigbox.cli.paint import add_colouring, add_latent_memory, add_painter, add_region
 from bigbox.cli.values import add_value, in_bytes, in_time, number, whole
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_STEPS
-from bigbox.painters.registry import method_of
+from bigbox.painters.registry import method_of, painting_grid_of
 
 if TYPE_CHECKING:
     from bigbox.plan import HaloPlan, Plan, RegionPlan
@@ -70,14 +72,19 @@ def run(options: argparse.Namespace) -> int:
     """Show the plan, then refuse what does not fit."""
     from bigbox.bench.record import PAINTER, load_speed
     from bigbox.engine.limits import limits_of
+    from bigbox.physics.interpolation import REACH
     from bigbox.plan import begun_bricks, lacks_haloes, make_plan, plan_region, refuse
     from bigbox.plan.machine import available_disk, available_memory, written_bytes
     from bigbox.scheduler.region import Region
+    from bigbox.scheduler.tiling import TilingError
+    from bigbox.store.painting_grid import PaintingGrid
 
     shape, box_size, place = _geometry(options)
     options.overlap_method = method_of(options.painter, options.overlap_method)
+    grid = painting_grid_of(options.painter, options.model, options.painting_grid)
+    on = PaintingGrid.of(shape, box_size[0] / shape[0], grid)
     how = (options.tile, options.overlap, options.margin)
-    tiling = tiling_for(options.overlap_method, shape, *how)
+    tiling = tiling_for(options.overlap_method, on.shape, *how)
     tile_time, tile_source = options.seconds_per_tile, "as given"
     window_time, window_source = options.seconds_per_window, "as given"
     speed = load_speed(options.bench) if options.painter == PAINTER else None
@@ -90,20 +97,23 @@ def run(options: argparse.Namespace) -> int:
         window_source = _ESTIMATE.format("window")
         if speed:
             window_time, window_source = speed.seconds_per_window, speed.where()
-    made = make_plan(
-        tiling,
-        box_size,
+    common: dict[str, Any] = {
         **{name: getattr(options, name) for name in _PLANNED},
-        seconds_per_tile=tile_time,
-        seconds_per_window=window_time,
-        bricks=begun_bricks(options.box, tiling) if options.box else None,
-        haloes=options.box is None or lacks_haloes(options.box),
-        limits=limits_of(options.latent_memory),
-    )
-    print(_text(made, tile_source, window_source))
+        "seconds_per_tile": tile_time,
+        "seconds_per_window": window_time,
+        "haloes": options.box is None or lacks_haloes(options.box),
+        "limits": limits_of(options.latent_memory),
+    }
+    bricks = begun_bricks(options.box, tiling) if options.box else None
+    made, every = make_plan(tiling, box_size, grid=grid, bricks=bricks, **common), None
+    if grid > 1:
+        with suppress(TilingError):  # of what cannot be cut into tiles, nothing is saved
+            every = make_plan(tiling_for(options.overlap_method, shape, *how), box_size, **common)
+    print(_text(made, tile_source, window_source, every))
     if options.region is not None:
         steps = options.steps or DEFAULT_STEPS[options.sampler]
-        region = Region.read(options.region, tiling, box_size[0] / shape[0])
+        reach = REACH if grid > 1 else 0
+        region = Region.read(options.region, tiling, box_size[0] / shape[0], grid, reach)
         print(_region(plan_region(made, region, steps), made))
     free_memory, free_disk = available_memory(), available_disk(place)
     refuse(
@@ -142,13 +152,15 @@ def _geometry(
     return (x, y, z), (x * voxel, y * voxel, z * voxel), Path.cwd()
 
 
-def _text(plan: Plan, tile_source: str, window_source: str) -> str:
+def _text(plan: Plan, tile_source: str, window_source: str, every: Plan | None) -> str:
+    """Write a plan for people; every: of all voxels of dm, where fewer are painted."""
     tiling = plan.tiling
     sides = " x ".join(f"{side:g}" for side in plan.box_size)
-    voxel = plan.box_size[0] / tiling.shape[0]
+    voxel = plan.box_size[0] / (plan.grid * tiling.shape[0])
     least = f"{plan.least_tiles:,} to " if plan.least_tiles != plan.most_tiles else ""
     lines = [
         ("box", f"{sides} Mpc/h, voxel {voxel:.4g} Mpc/h"),
+        *([("grid", _saved(plan, every))] if plan.grid > 1 else []),
         ("tiles", tiling.describe()),
         ("stages", f"{len(plan.stages)} steps of all tiles together" if tiling.halved else
                    f"{len(plan.stages)}: {', '.join(f'{n:,}' for n in plan.stages)} tiles"),
@@ -163,6 +175,23 @@ def _text(plan: Plan, tile_source: str, window_source: str) -> str:
         ("disk", _disk(plan)),
     ]  # fmt: skip
     return "\n".join(f"{name:8}{text}" for name, text in lines)
+
+
+def _saved(plan: Plan, every: Plan | None) -> str:
+    """Say what the painting grid saves."""
+    text = (
+        f"one voxel painted for {plan.grid} of dm on each axis, of "
+        f"{plan.box_size[0] / plan.tiling.shape[0]:.4g} Mpc/h; the rest is interpolated"
+    )
+    if every is None:
+        return text
+    return (
+        f"{text}. To paint all: {math.prod(every.tiling.shape):,} voxels instead of "
+        f"{math.prod(plan.tiling.shape):,}, {every.tiling.size:,} tiles instead of "
+        f"{plan.tiling.size:,}, {in_time(every.seconds)} instead of {in_time(plan.seconds)}, "
+        f"{in_bytes(every.memory_per_rank)} a rank instead of {in_bytes(plan.memory_per_rank)}, "
+        f"{in_bytes(_stored(every))} of disk instead of {in_bytes(_stored(plan))}"
+    )
 
 
 def _region(found: RegionPlan, plan: Plan) -> str:
@@ -181,9 +210,13 @@ def _haloes(haloes: HaloPlan, source: str) -> str:
     )
 
 
+def _stored(plan: Plan) -> int:
+    """Return the bytes on the disk in the end."""
+    return plan.dm_bytes + plan.disk.bytes + (plan.haloes.bytes if plan.haloes else 0)
+
+
 def _disk(plan: Plan) -> str:
-    disk, haloes = plan.disk, plan.haloes
-    total = plan.dm_bytes + disk.bytes + (haloes.bytes if haloes else 0)
+    disk, haloes, total = plan.disk, plan.haloes, _stored(plan)
     halo = f"halo {in_bytes(haloes.bytes)} in {haloes.files:,} files, " if haloes else ""
     text = (
         f"{in_bytes(total)}: dm {in_bytes(plan.dm_bytes)}, {halo}painted tiles "

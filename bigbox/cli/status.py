@@ -64,7 +64,7 @@ def table(box: Path, found: dict[str, Any]) -> str:
     names = {"overlap_method": "overlaps"}
     how = [f"{names.get(key, key)} {identity[key]}" for key in keys if key in identity]
     lines = [
-        ("box", found["description"]),
+        ("box", found["description"] + _grid(found["grid"])),
         ("painter", ", ".join([str(identity.get("painter", "unknown")), *how])),
         *lines,
         ("tiles", _of(found["tiles_done"], found["tiles"])
@@ -77,6 +77,10 @@ def table(box: Path, found: dict[str, Any]) -> str:
 
 def _text(lines: list[tuple[str, str]]) -> str:
     return "\n".join(f"{name:9}{text}" for name, text in lines)
+
+
+def _grid(grid: int) -> str:
+    return f"; one voxel for {grid} of dm on each axis" if grid > 1 else ""
 
 
 def _haloes(found: dict[str, Any], at_work: bool) -> list[tuple[str, str]]:

@@ -114,17 +114,20 @@ def plan_haloes(
     limits: Limits,
     seconds_per_window: float | None = None,
     stride: int | None = None,
+    grid: int = 1,
 ) -> HaloPlan:
     """Plan the painting of haloes by the ranks that paint the tiles.
+
+    grid: voxels of dm on an axis for one that is painted, g.
 
     Raises TilingError as `bigbox.scheduler.windows.Windows` does.
 
     Memory, with B = batch, w = window, m = margin, C = channels, b = block:
 
-        windows     2 batches of dm, B (w + 2m)^3 float32; predictions of (waiting + 2) batches,
-                    B C w^3 float32; work bytes a voxel for one window
+        windows     2 batches of dm, B (g w + 2m)^3 float32; predictions of (waiting + 2) batches,
+                    B C w^3 float32; work bytes a voxel for one window, and where g > 1 twice its dm
         sums        the limit, one block beyond it, and C w^3 in float64 and int64
-        dm blocks   the input cache's limit
+        dm blocks   the input cache's limit, g times
         halo order  40 bytes for each block that the rank's windows touch, 1 for each of the box
     """
     shape, painter = assignment.tiling.shape, row.halo_memory
@@ -143,12 +146,13 @@ def plan_haloes(
     blocks, bricks = windows.blocks.size, Bricks(windows.blocks, layout.edge)
     # An index for every block is the worst; blocks of a batch share one.
     stored = 4 * cells + CRC_BYTES + index_bytes(bricks.slots)
+    dm = 4 * (grid * painter.window + 2 * painter.margin) ** 3
     memory = {
-        "windows": 4 * 2 * painter.batch * (painter.window + 2 * painter.margin) ** 3
+        "windows": dm * (2 * painter.batch + (2 if grid > 1 else 0))
         + 4 * (Task.stores_waiting + 2) * painter.batch * painter.channels * voxels
         + painter.work * voxels,
         "sums": min(limits.sum_bytes, front * sums) + sums + 16 * painter.channels * voxels,
-        "dm blocks": limits.window_cache_bytes,
+        "dm blocks": limits.window_cache_bytes * grid,
         "halo order": 40 * touched + blocks,
     }
     return HaloPlan(
@@ -181,6 +185,7 @@ class Plan:
     disk: Footprint  # of the painting, dm left out
     edge: int  # tiles along a brick
     haloes: HaloPlan | None = None  # where they are painted first
+    grid: int = 1  # voxels of dm on an axis for one that is painted
 
     @property
     def seconds(self) -> float:
@@ -199,7 +204,7 @@ class Plan:
     @property
     def dm_bytes(self) -> int:
         """The density on disk."""
-        return 4 * math.prod(self.tiling.shape)
+        return 4 * math.prod(self.tiling.shape) * self.grid**3
 
     @property
     def resume_bytes(self) -> int:
@@ -237,12 +242,14 @@ def make_plan(
     haloes: bool = True,
     halo_stride: int | None = None,
     seconds_per_window: float | None = None,
+    grid: int = 1,
 ) -> Plan:
     """Plan a painting. Raises BadInput when some ranks would have nothing to do.
 
     seconds_per_tile, seconds_per_window: as measured, by default those of the painter's row;
     bricks: those that the painting has begun with, by default those that paint would choose;
-    haloes: whether they are painted first, where the painter takes them.
+    haloes: whether they are painted first, where the painter takes them; grid: voxels of dm on an
+    axis for one of the tiling's.
     """
     bricks = bricks or Bricks(tiling, default_edge(tiling, ranks))
     if ranks > bricks.size:
@@ -262,7 +269,7 @@ def make_plan(
     memory = rank_memory(row.memory, limits, assignment, batch, how)
     halo_plan = None
     if haloes and row.halo_painter:
-        halo_plan = plan_haloes(assignment, row, limits, seconds_per_window, halo_stride)
+        halo_plan = plan_haloes(assignment, row, limits, seconds_per_window, halo_stride, grid)
         memory |= halo_plan.memory
     return Plan(
         tiling=tiling,
@@ -277,6 +284,7 @@ def make_plan(
         disk=footprint(tiling, bricks.edge, n_steps=how.fields - 1, field_bytes=field),
         edge=bricks.edge,
         haloes=halo_plan,
+        grid=grid,
     )
 
 

@@ -65,7 +65,7 @@ class Interpolated:
         found = self._region(tuple(slice(*b) for b in bounds[:-3]), bounds[-3:])
         picked = found[tuple(slice(None, None, r.step) for r in ranges)]
         numbers = tuple(axis for axis, k in enumerate(keys) if not isinstance(k, slice))
-        return np.ascontiguousarray(picked.squeeze(numbers) if numbers else picked)
+        return np.array(picked.squeeze(numbers) if numbers else picked, order="C")
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self[...], dtype=dtype)

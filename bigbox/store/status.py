@@ -19,11 +19,11 @@ _OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
 def status(box: Box) -> dict[str, Any]:
     """Return a summary of the ledgers as JSON; reads only.
 
-    {"painting": None, "haloes": ...} where tb is not painted, else also: identity, tiling, tiles,
-    tiles_done, painted_again (tiles painted more than once, after a kill or damage), tb_shards,
-    tb_shards_done, complete, and runs: [{epoch, kind, host, pid, started, last, n_ranks, device,
-    tiles, tiles_begun, tiles_of_rank, tb_shards}]. What a run began and has no record of was lost
-    when it was killed. haloes: see `halo_status`.
+    {"painting": None, "haloes": ...} where tb is not painted, else also: identity, grid (voxels of
+    dm on an axis for one that is painted), tiling, tiles, tiles_done, painted_again (tiles painted
+    more than once, after a kill or damage), tb_shards, tb_shards_done, complete, and runs: [{epoch,
+    kind, host, pid, started, last, n_ranks, device, tiles, tiles_begun, tiles_of_rank, tb_shards}].
+    What a run began and has no record of was lost when it was killed. haloes: see `halo_status`.
     """
     haloes = halo_status(box)
     found = painting_of(box)
@@ -35,6 +35,7 @@ def status(box: Box) -> dict[str, Any]:
         "painting": "complete" if state.complete else "in progress",
         "complete": state.complete,
         "identity": found.identity,
+        "grid": found.layout.grid,
         "tiling": found.run["tiling"],
         "description": tiling.describe(),
         "tiles": tiling.size,
