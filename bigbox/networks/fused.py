@@ -360,7 +360,7 @@ class Convolution:
         return blockings(h.shape[1], self.inputs, self.outputs) if usable else []
 
     def laid_out(self, blocking: Blocking) -> Tensor:
-        """Return the weights (27 inputs, groups outputs), both filled up to multiples of the block."""
+        """Return the weights (27 inputs, groups outputs), filled up to multiples of the block."""
         filled = (-self.inputs % blocking.inputs, -self.outputs % blocking.outputs)
         if filled not in self._laid_out:
             parts = self.weight.reshape(self.groups, self.outputs, self.inputs, 27).to(self.dtype)
