@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,12 +99,6 @@ def to_host(tensor: Tensor) -> np.ndarray:
     host.copy_(tensor, non_blocking=True)
     torch.cuda.current_stream(tensor.device).synchronize()
     return host.numpy()
-
-
-def cache_folder() -> Path:
-    """Return this user's cache folder of bigbox."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "bigbox"
 
 
 def to_device(array: np.ndarray, device: str) -> Tensor:

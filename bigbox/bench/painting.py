@@ -9,6 +9,7 @@ import statistics
 import tempfile
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bigbox import __version__
 from bigbox.bench import ceilings
+from bigbox.bench.layers import copies_share, part_times
 from bigbox.bench.record import Speed
 from bigbox.data import default_model
-from bigbox.devices import device_name, find_device
+from bigbox.devices import device_name, find_device, on_gpu
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.options import PaintOptions
 from bigbox.engine.run import paint
@@ -67,6 +69,9 @@ def bench(
         box = Path(place) / "bench.zarr"
         # Others on the machine come and go: ceilings and networks are measured twice and the better
         # counts, the sampler before and after the engine and the mean counts.
+        began = time.perf_counter()
+        lodi.compiled_network, halogen.compiled_network  # noqa: B018  kernels, compilers
+        start = time.perf_counter() - began
         rates = [_rates(lodi, halogen)]
         tile_seconds(lodi, 1)  # the first call is slow
         tiles = _box(box, tile_seconds(lodi, 1), seconds / 2, lodi)
@@ -75,6 +80,7 @@ def bench(
         report = paint(job)
         sampler.append(tile_seconds(lodi, tiles // 2))
         rates.append(_rates(lodi, halogen))
+    layers, copies = _layers(lodi, halogen)
     best = {name: max(one[name] for one in rates) for name in rates[0]}
     return Speed(
         bigbox=__version__,
@@ -98,6 +104,10 @@ def bench(
         engine_tile=report["span"] / report["tiles"],
         busy=report["busy"],
         tiles=report["tiles"],
+        start=start,
+        copies=copies,
+        kernels=lodi.kernels[0],
+        layers=layers,
     )
 
 
@@ -148,6 +158,27 @@ def _speed(painter: LodiPainter | HalogenPainter, *inputs: Tensor) -> tuple[floa
         lambda: painter.compiled_network(*inputs), painter.device, painter.threads
     )
     return float(counter.get_total_flops()), painter.tiles_per_call * calls
+
+
+@torch.inference_mode()
+def _layers(lodi: LodiPainter, halogen: HalogenPainter) -> tuple[dict[str, list[float]], float]:
+    """Return seconds and operations of the networks' parts for a tile or window, and LODI's copies.
+
+    Of the layers as they are, not of compiled code.
+    """
+    found, copies = {}, 0.0
+    for painter in (lodi, halogen):
+        example, network = painter._example(random=True), painter.network
+        one = tuple(x[-1:].float().cpu() for x in example)
+        call = partial(network, *example)
+        for name, (seconds, operations) in part_times(
+            call, network, painter.model.network, one
+        ).items():
+            each = seconds / painter.tiles_per_call / painter.threads
+            found[f"{painter.name} {name}"] = [each, operations]
+        if painter is lodi:
+            copies = copies_share(call, on_gpu(painter.device))
+    return found, copies
 
 
 def _rates(lodi: LodiPainter, halogen: HalogenPainter) -> dict[str, float]:

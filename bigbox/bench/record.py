@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from bigbox.data import cache_folder
 from bigbox.errors import BadInput
 from bigbox.store.durable import DISK
 
@@ -42,15 +42,30 @@ class Speed:
     engine_tile: float  # also through the engine, store and ledger, from first batch to last
     busy: float  # the painter's share of that time
     tiles: int  # painted to measure it
-
-    def seconds_per_tile(self, steps: int) -> float:
-        """Return the time of a tile on one rank, a GPU or one core, for so many network calls."""
-        return self.engine_tile * steps / self.steps * self.threads
+    start: float = 0.0  # seconds until the painters are ready: kernels chosen, code compiled
+    copies: float = 0.0  # share of LODI's call in which voxels are copied or change their layout
+    kernels: str = ""  # which kernels paint, on a GPU
+    # Of the networks' parts: seconds and operations, for one tile or window.
+    layers: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def seconds_per_window(self) -> float:
-        """Of one rank, a GPU or one core."""
-        return self.halogen_window * self.threads
+    def on_gpu(self) -> bool:
+        """Whether it is a GPU that was measured."""
+        return self.kind == "cuda"
+
+    def seconds_per_tile(self, steps: int, threads: int = 1) -> float:
+        """Return the time of a tile on one rank, for so many network calls.
+
+        A rank is a GPU, or so many threads of a CPU, each as fast as those measured.
+        """
+        return self.engine_tile * steps / self.steps * self._shares(threads)
+
+    def seconds_per_window(self, threads: int = 1) -> float:
+        """Return the time of a window on one rank."""
+        return self.halogen_window * self._shares(threads)
+
+    def _shares(self, threads: int) -> float:
+        return 1.0 if self.on_gpu else self.threads / threads
 
     def where(self) -> str:
         """Return in words, for people, what they were measured on."""
@@ -59,8 +74,7 @@ class Speed:
 
 def default_path() -> Path:
     """Return where bench leaves its numbers: bigbox/bench.json in the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "bigbox" / "bench.json"
+    return cache_folder() / "bench.json"
 
 
 def save_speed(speed: Speed, path: Path) -> None:

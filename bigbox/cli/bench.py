@@ -96,7 +96,19 @@ def table(speed: Speed) -> str:
         ("engine", f"{1e3 * speed.engine_tile:.4g} ms a tile over {speed.tiles} tiles, "
                    f"{100 * (speed.engine_tile / speed.tile - 1):+.1f} % on the sampler; painter "
                    f"busy {100 * speed.busy:.1f} %"),
+        ("start", f"{speed.start:.1f} s until the painters are ready"
+                  f"{', kernels: ' + speed.kernels if speed.on_gpu else ''}"),
+        ("copies", f"{100 * speed.copies:.1f} % of a call of LODI"),
     ]  # fmt: skip
+    for kind in ("lodi", "halogen"):
+        parts = {k.split()[1]: v for k, v in speed.layers.items() if k.startswith(f"{kind} ")}
+        total = sum(seconds for seconds, _ in parts.values())
+        for name, (seconds, operations) in parts.items():
+            if seconds:
+                text = f"{name:16}{1e3 * seconds:9.4f} ms{100 * seconds / total:6.1f} %  "
+                rows.append(
+                    ("" if number else f"{kind} by part", text + _rate(operations / seconds))
+                )
     return "\n".join(f"{name:16}{text}" for name, text in rows)
 
 
@@ -107,19 +119,19 @@ def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
     from bigbox.names import DEFAULT_OVERLAP_METHOD
     from bigbox.plan import make_plan
 
-    one = speed.seconds_per_tile(speed.steps) / speed.threads
+    threads = speed.threads
     plan = make_plan(
         tiling_for(DEFAULT_OVERLAP_METHOD, (voxels,) * 3),
         (box_size,) * 3,
         ranks=devices,
         painter=PAINTER,
-        seconds_per_tile=one,
-        seconds_per_window=speed.halogen_window,
+        seconds_per_tile=speed.seconds_per_tile(speed.steps, threads),
+        seconds_per_window=speed.seconds_per_window(threads),
     )
-    hours = plan.seconds * devices / 3600
+    hours, unit = plan.seconds * devices / 3600, "GPU" if speed.on_gpu else "device"
     return (
         f"{'cost':16}{voxels:,}³ voxels of {box_size:g} Mpc/h, {plan.tiling.size:,} tiles: "
-        f"{in_time(plan.seconds)} on {devices} such devices, {hours:,.1f} device hours"
+        f"{in_time(plan.seconds)} on {devices} such devices, {hours:,.1f} {unit} hours"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from bigbox.names import DEFAULT_STEPS
 from bigbox.painters.registry import method_of, painting_grid_of
 
 if TYPE_CHECKING:
+    from bigbox.bench.record import Speed
     from bigbox.plan import HaloPlan, Plan, RegionPlan
 
 _PLANNED = ("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring",
@@ -52,6 +54,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it would be painted, as for bigbox paint")
     value = partial(add_value, group)
     value("--ranks", "N", whole(1), "MPI ranks (1)", 1)
+    cores = "CPU threads of a rank (default: its share of the cores, were the nodes like this one)"
+    value("--threads", "N", whole(1), cores)
     value("--batch", "K", whole(1), "tiles at once, for the memory (16)", 16)
     add_painter(group)
     add_region(group)
@@ -88,15 +92,16 @@ def run(options: argparse.Namespace) -> int:
     tile_time, tile_source = options.seconds_per_tile, "as given"
     window_time, window_source = options.seconds_per_window, "as given"
     speed = load_speed(options.bench) if options.painter == PAINTER else None
+    threads = options.threads or _threads(options)
     if tile_time is None:
         tile_source = _ESTIMATE.format("tile")
         if speed and options.tile == 32:
             steps = options.steps or DEFAULT_STEPS[options.sampler]
-            tile_time, tile_source = speed.seconds_per_tile(steps), speed.where()
+            tile_time, tile_source = speed.seconds_per_tile(steps, threads), speed.where()
     if window_time is None:
         window_source = _ESTIMATE.format("window")
         if speed:
-            window_time, window_source = speed.seconds_per_window, speed.where()
+            window_time, window_source = speed.seconds_per_window(threads), speed.where()
     common: dict[str, Any] = {
         **{name: getattr(options, name) for name in _PLANNED},
         "seconds_per_tile": tile_time,
@@ -110,6 +115,7 @@ def run(options: argparse.Namespace) -> int:
         with suppress(TilingError):  # of what cannot be cut into tiles, nothing is saved
             every = make_plan(tiling_for(options.overlap_method, shape, *how), box_size, **common)
     print(_text(made, tile_source, window_source, every))
+    print(f"cost    {_cost(made, speed, threads)}")
     if options.region is not None:
         steps = options.steps or DEFAULT_STEPS[options.sampler]
         reach = REACH if grid > 1 else 0
@@ -127,6 +133,20 @@ def run(options: argparse.Namespace) -> int:
         launcher = f"mpirun -n {options.ranks} " if options.ranks > 1 else ""
         print(f"next: {launcher}bigbox paint {options.box}")
     return 0
+
+
+def _threads(options: argparse.Namespace) -> int:
+    """Return the CPU threads that paint would give a rank, were the nodes like this machine."""
+    here = min(options.ranks, options.ranks_per_node or options.ranks)
+    return max(1, len(os.sched_getaffinity(0)) // here)
+
+
+def _cost(plan: Plan, speed: Speed | None, threads: int) -> str:
+    """Return GPU hours or core hours; of a rank's threads unless a GPU was measured."""
+    hours = plan.ranks * plan.seconds / 3600
+    if speed is not None and speed.on_gpu:
+        return f"{hours:,.1f} GPU hours on {plan.ranks} GPUs like the one measured"
+    return f"{hours * threads:,.1f} core hours on {plan.ranks} ranks of {threads} threads"
 
 
 def _geometry(

@@ -1,4 +1,4 @@
-"""Find the data that bigbox ships: one small real dark-matter box, and trained networks.
+"""Find the data that bigbox ships, one small real dark-matter box and trained networks, and caches.
 
 ``gadget4_L12.5_N128_z0_dm.hdf5``: data set ``dm``, 1 + delta on 128^3 voxels, float32, of a
 12.5 Mpc/h GADGET-4 run at z = 0. The attributes of the data set tell its provenance.
@@ -9,6 +9,7 @@ well they do.
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,3 +22,9 @@ def default_model() -> Path:
 def quickstart_grid() -> Path:
     """Return the path of the shipped density grid."""
     return Path(str(files(__name__) / "gadget4_L12.5_N128_z0_dm.hdf5"))
+
+
+def cache_folder() -> Path:
+    """Return this user's cache folder of bigbox: what was measured on the machine."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "bigbox"

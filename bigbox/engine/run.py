@@ -85,7 +85,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
     for one in (painter, haloes) if haloes else (painter,):
         check_alike(world.gather(one.identity()))
         if world.rank == 0 and (why := getattr(one, "why_not_compiled", "")):
-            print(f"{one.name} paints uncompiled: {why}", file=sys.stderr)
+            print(f"{one.name} paints more slowly: {why}", file=sys.stderr)
     spec = PaintSpec(
         layout,
         painter,

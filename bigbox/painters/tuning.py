@@ -26,7 +26,8 @@ import torch
 from torch import Tensor, nn
 
 import bigbox.networks.fused as fused
-from bigbox.devices import cache_folder, device_name
+from bigbox.data import cache_folder
+from bigbox.devices import device_name
 from bigbox.errors import BadInput
 
 MODES = ("auto", "own", "cudnn", "torch")

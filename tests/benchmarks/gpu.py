@@ -288,7 +288,8 @@ def networks(bench: Bench, preset: str, batches: tuple[int, ...], variants: Any)
                     name,
                     (
                         f"{1e3 * took / batch:.4g} ms a tile, {rate / 1e12:.4g} TFLOP/s, {share}, "
-                        f"error {off(found, bench.exact[preset, batch]):.1e}, first call {first:.1f} s{extra}"
+                        f"error {off(found, bench.exact[preset, batch]):.1e}, first call "
+                        f"{first:.1f} s{extra}"
                     ),
                 )
             except Exception as trouble:
@@ -429,7 +430,7 @@ def steps(bench: Bench) -> Iterator[Row]:
         yield (
             f"step of {preset} x {batch}",
             (
-                f"{each:.4g} ms a tile and call with transfers, first call after {ready_after:.1f} s, "
+                f"{each:.4g} ms a tile and call with transfers, first after {ready_after:.1f} s, "
                 f"repeated: {same}; kernels: {painter.kernels[0]} {painter.kernels[1]}"
             ),
         )
@@ -471,7 +472,7 @@ def halogen(bench: Bench) -> Iterator[Row]:
                         with fused.compile_only():
                             net(x)
                     net(x)
-                    took = bench.seconds_of(bench.graph(lambda net=net: net(x)), 5)
+                    took = bench.seconds_of(bench.graph(lambda net=net, x=x: net(x)), 5)
                 rate = flops * batch / took
                 yield name, f"{1e3 * took / batch:.4g} ms a window, {rate / 1e12:.4g} TFLOP/s"
             except Exception as trouble:
@@ -529,12 +530,12 @@ def whole(bench: Bench) -> Iterator[Row]:
             yield f"{n}³ {name}", f"FAILED, {(done.stderr.strip().splitlines() or ['?'])[-1][:250]}"
             continue
         said = json.loads(done.stdout.strip().splitlines()[-1])
-        words = [line for line in done.stderr.splitlines() if "uncompiled" in line]
+        words = [line for line in done.stderr.splitlines() if "slowly" in line]
         yield (
             f"{n}³ {name}",
             (
-                f"painting {said['span']:.2f} s of {said['tiles']} tiles and {said['windows']} windows, "
-                f"busy {100 * said['busy']:.1f} %; before the first batch {wall - said['seconds']:.1f} s "
+                f"painting {said['span']:.2f} s of {said['tiles']} tiles and {said['windows']} "
+                f"windows, busy {100 * said['busy']:.1f} %; start {wall - said['seconds']:.1f} s "
                 f"(imports {said['imports']:.1f}, painters and kernels {said['begin']:.1f}), run "
                 f"{said['seconds']:.2f} s, wall {wall:.1f} s {' '.join(words)}"
             ),

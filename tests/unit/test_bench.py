@@ -11,7 +11,7 @@ import torch
 
 from bigbox.bench import ceilings
 from bigbox.bench.painting import halogen_speed, lodi_speed
-from bigbox.bench.record import load_speed
+from bigbox.bench.record import load_speed, save_speed
 from bigbox.cli import main
 from bigbox.cli.bench import cost
 from bigbox.networks.model import load_model
@@ -47,7 +47,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_bench_measures_and_plan_goes_by_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shape = ("plan", "--shape", "128", "--box-size", "12.5", "--memory", "99", "--disk", "99")
+    shape = ("plan", "--shape", "128", "--box-size", "12.5", "--memory", "99", "--disk", "99",
+             "--threads", "1")  # fmt: skip
     assert main(shape) == 0
     assert "an estimate; bigbox bench measures it" in capsys.readouterr().out
     model = write_model(tmp_path / "model")
@@ -57,7 +58,7 @@ def test_bench_measures_and_plan_goes_by_it(
     speed = load_speed()
     assert speed is not None and speed.tiles == 8 and speed.steps == 2 and speed.threads == 1
     numbers = [v for v in vars(speed).values() if isinstance(v, float)]
-    assert len(numbers) == 12 and min(numbers) > 0
+    assert len(numbers) == 14 and min(numbers) > 0
     assert 0.2 < speed.busy <= 1 and speed.engine_tile > 0.5 * speed.tile
     for word in ("convolution ceiling", "painter busy", "256³ voxels of 25 Mpc/h", "device hours"):
         assert word in said
@@ -74,6 +75,23 @@ def test_bench_measures_and_plan_goes_by_it(
     assert said.count(f"measured by bigbox bench on {speed.device}") == 2
     assert f"{speed.seconds_per_tile(4):.3g} s a tile" in said
     assert speed.seconds_per_tile(4) == pytest.approx(2 * speed.engine_tile)
+    # bench and plan tell the same cost of the same box on the same ranks.
+    agreed = replace(speed, threads=2, engine_tile=36.0, halogen_window=70.3125, layers={})
+    save_speed(agreed, tmp_path / "agreed.json")
+    told = ["plan", "--shape", "256", "--box-size", "25", "--memory", "99", "--disk", "99"]
+    told += ["--steps", "2", "--threads", "2", "--bench"]
+    assert main([*told, str(tmp_path / "agreed.json")]) == 0
+    hours = float(cost(agreed, 256, 25.0, 1).rsplit(maxsplit=3)[1])
+    assert f"{2 * hours:,.1f} core hours on 1 ranks of 2 threads" in capsys.readouterr().out
+    gpu = replace(agreed, kind="cuda", threads=1)
+    save_speed(gpu, tmp_path / "gpu.json")
+    assert main([*told, str(tmp_path / "gpu.json")]) == 0
+    assert f"{hours:,.1f} GPU hours on 1 GPUs" in capsys.readouterr().out
+    assert cost(gpu, 256, 25.0, 1).endswith(f" {hours:,.1f} GPU hours")
+    parts = [name for name in speed.layers if name.startswith("lodi ")]
+    assert "lodi outlet" in parts and 0 < speed.copies < 1
+    assert sum(speed.layers[name][1] for name in parts) == pytest.approx(speed.lodi_operations)
+
     elsewhere = tmp_path / "there.json"
     faster = json.loads((tmp_path / "cache" / "bigbox" / "bench.json").read_text())
     elsewhere.write_text(json.dumps(faster | {"engine_tile": 1.0, "threads": 3}))
