@@ -106,9 +106,7 @@ def table(speed: Speed) -> str:
         for name, (seconds, operations) in parts.items():
             if seconds:
                 text = f"{name:16}{1e3 * seconds:9.4f} ms{100 * seconds / total:6.1f} %  "
-                rows.append(
-                    ("" if number else f"{kind} by part", text + _rate(operations / seconds))
-                )
+                rows.append((f"  {kind}", text + _rate(operations / seconds)))
     return "\n".join(f"{name:16}{text}" for name, text in rows)
 
 

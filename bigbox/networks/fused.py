@@ -90,6 +90,7 @@ def use(network: nn.Module, chooser: Chooser | None = None, on: bool = True) -> 
     """
     global _ENABLED
     _ENABLED = on
+    module: Any
     for module in network.modules():
         if not isinstance(module, nn.Conv3d) or module.stride != (1, 1, 1):
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +113,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         """Return (B, out, ...) from x (B, channels, ...) and the embedding (B, embedding)."""
         h = x
-        if self.convs[0].fast is not None:
+        first: Any = self.convs[0]
+        if first.fast is not None:
             return self._fast(x, embedding)
         for index, (layer, convolve) in enumerate(zip(self.norms, self.convs, strict=True)):
             modulation = self.level(embedding) if index == 1 and self.level is not None else None
@@ -123,8 +125,10 @@ class ResidualBlock(nn.Module):
 
     def _fast(self, x: Tensor, embedding: Tensor | None) -> Tensor:
         """Do the same on a GPU; a bias is added where the result is read next."""
-        skipped = self.skip(x)
+        skipped: Tensor = self.skip(x)
         h, bias, last = x, None, len(self.convs) - 1
+        layer: Any
+        convolve: Any
         for index, (layer, convolve) in enumerate(zip(self.norms, self.convs, strict=True)):
             modulation = self.level(embedding) if index == 1 and self.level is not None else None
             h = fused.normalise(layer, h, convolve.fast.dtype, bias, modulation)
@@ -158,9 +162,11 @@ class Outlet(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, out, ...) from (B, channels, ...)."""
-        fast = self[-1].fast
+        first: Any = self[0]
+        fast: Any = self[-1].fast
         if fast is not None:
-            return fast(fused.normalise(self[0], x, fast.dtype))
+            made: Tensor = fast(fused.normalise(first, x, fast.dtype))
+            return made
         x = x.to(next(self.parameters()).dtype)
         for layer in self:
             x = layer(x)
@@ -198,12 +204,14 @@ class Attention(nn.Module):
 
     def _fast(self, x: Tensor) -> Tensor:
         """Do the same on a GPU, channels last: queries, keys and values are views."""
-        h = fused.normalise(self.norm, x, self.project.fast.dtype, silu=False)
-        projected = fused.rows(self.project.fast(h)).flatten(1, 3)
+        project, out = self.project.fast, self.out.fast
+        assert project is not None and out is not None
+        h = fused.normalise(self.norm, x, project.dtype, silu=False)
+        projected = fused.rows(project(h)).flatten(1, 3)
         parts = projected.unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
         mixed = functional.scaled_dot_product_attention(*parts.unbind(0))
         mixed = mixed.transpose(1, 2).flatten(2).unflatten(1, x.shape[2:])
-        return self.out.fast.pending(fused.columns(mixed), x)[0]
+        return out.pending(fused.columns(mixed), x)[0]
 
 
 def upsample(x: Tensor) -> Tensor:

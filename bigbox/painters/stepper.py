@@ -31,7 +31,6 @@ from bigbox.noise import Purpose, last_word
 
 if TYPE_CHECKING:
     from bigbox.painters.base import StepBatch, TileBatch
-    from bigbox.painters.lodi import LodiPainter
 
 # Columns of the table: level, alpha and sigma of the step; what z, x0, the estimate before, and
 # noise are multiplied by; whether it is the first, the last.
@@ -39,7 +38,7 @@ LEVEL, ALPHA, SIGMA, OF_Z, OF_X0, OF_PREVIOUS, OF_NOISE, BEGIN, END = range(9)
 _LOCK = threading.Lock()  # kernels are chosen and graphs captured by one thread at a time
 
 
-def step_table(painter: LodiPainter) -> tuple[np.ndarray, np.ndarray]:
+def step_table(painter: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return the table by step, float32 (T + 1, 9), and the noise's words, int64 (T + 1, 2).
 
     A step is linear: each column is what it makes of a unit. The words are of what z becomes part
@@ -65,12 +64,12 @@ def step_table(painter: LodiPainter) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Stepper:
-    """Buffers and graphs for one thread's calls of a painter.
+    """Buffers and graphs for one thread's calls of a LodiPainter.
 
     graph: whether to capture; else each operation is launched by itself.
     """
 
-    def __init__(self, painter: LodiPainter, graph: bool | None = None):
+    def __init__(self, painter: Any, graph: bool | None = None):
         self.painter = painter
         self.graph = on_gpu(painter.device) if graph is None else graph
         self._table, self._words = step_table(painter)

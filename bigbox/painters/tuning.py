@@ -19,6 +19,7 @@ import json
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ class Measured(fused.Chooser):
         kind += "-fine" if convolution.fine else ""
         if kind not in self.chosen:
             if fused.compiling() and self.records.find(kind) is None:
-                for way in ways:
-                    convolution.own(h, way)
+                for blocking in ways:
+                    convolution.own(h, blocking)
                 return None
             found = self.records.get(kind, lambda: measure(convolution, h, ways))
             self.chosen[kind] = int(found["way"])
@@ -173,9 +174,9 @@ def measure(
     failed = {}
     for number in range(-1, len(ways)):
         try:
-            work = cudnn if number < 0 else lambda n=number: convolution.own(x, ways[n])
+            work = cudnn if number < 0 else partial(convolution.own, x, ways[number])
             error = off(work()[ends], wanted)
-            bare = (lambda: convolution.cudnn(x)) if number < 0 else work
+            bare = partial(convolution.cudnn, x) if number < 0 else work
             tried[number] = error, milliseconds(bare)
         except Exception as trouble:  # compilers and drivers raise what they like
             failed[number] = f"{type(trouble).__name__}: {str(trouble)[:200]}"
