@@ -90,8 +90,8 @@ def use(network: nn.Module, chooser: Chooser | None = None, on: bool = True) -> 
     """
     global _ENABLED
     _ENABLED = on
-    module: Any
-    for module in network.modules():
+    parts: Any = network.modules()
+    for module in parts:
         if not isinstance(module, nn.Conv3d) or module.stride != (1, 1, 1):
             continue
         # Beside bfloat16 some stay float32: these are multiplied in float16, as fine as TF32.

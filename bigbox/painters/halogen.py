@@ -130,18 +130,19 @@ class HalogenPainter(NetworkPainter):
 
     @torch.inference_mode()
     def _predict(self, dm: np.ndarray) -> np.ndarray:
-        x = self.model.transform("dm").forward(self._smoothed(dm))
         halo = self.model.transform("halo")
-        return to_host(self.compiled_network(x).float() * halo.std + halo.mean)
+        return to_host(self.compiled_network(self._seen(dm)).float() * halo.std + halo.mean)
 
-    def _smoothed(self, dm: np.ndarray) -> Tensor:
-        """Return smoothed windows without their margins on the device, float32 (B, 1, w, w, w).
+    def _seen(self, dm: np.ndarray) -> Tensor:
+        """Return what the network sees: windows smoothed, without margins, and normalised.
 
-        On a GPU by three matrix products, sums in float32.
+        Float32 (B, 1, w, w, w) on the device. On a GPU smoothed by three matrix products, sums in
+        float32.
         """
+        normalise = self.model.transform("dm").forward
         if not on_gpu(self.device):
-            return to_device(smooth(dm, self._kernel, self.grid)[:, None], self.device)
-        return smooth_on_device(to_device(dm, self.device), self._band)[:, None]
+            return to_device(normalise(smooth(dm, self._kernel, self.grid)[:, None]), self.device)
+        return normalise(smooth_on_device(to_device(dm, self.device), self._band))[:, None]
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor | None:
