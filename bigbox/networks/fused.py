@@ -90,14 +90,15 @@ def use(network: nn.Module, chooser: Chooser | None = None, on: bool = True) -> 
     """
     global _ENABLED
     _ENABLED = on
-    parts: Any = network.modules()
-    for module in parts:
+    for module in network.modules():
         if not isinstance(module, nn.Conv3d) or module.stride != (1, 1, 1):
             continue
         # Beside bfloat16 some stay float32: these are multiplied in float16, as fine as TF32.
         fine = module.weight.dtype == torch.float32
         dtype = torch.float16 if fine and module.weight.is_cuda else module.weight.dtype
-        module.fast = Convolution(module, chooser or Chooser(), dtype, fine) if on else None
+        fast = Convolution(module, chooser or Chooser(), dtype, fine) if on else None
+        layer: Any = module
+        layer.fast = fast
 
 
 def painting(x: Tensor) -> bool:
