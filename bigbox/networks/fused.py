@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -77,10 +77,11 @@ def compile_only() -> Iterator[None]:
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
     """Launch a kernel, or have it compiled only (`compile_only`)."""
-    if compiling():
-        kernel.warmup(*arguments, grid=grid, **constants)
-    else:
+    if not compiling():
         kernel[grid](*arguments, **constants)
+        return
+    with suppress(Exception):  # what cannot be compiled says so when it is launched
+        kernel.warmup(*arguments, grid=grid, **constants)
 
 
 def use(network: nn.Module, chooser: Chooser | None = None, on: bool = True) -> None:

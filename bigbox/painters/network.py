@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import threading
 from abc import ABC, abstractmethod
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +27,14 @@ from bigbox.networks.layers import Conv, PairConv
 from bigbox.networks.model import Model, read_card
 from bigbox.networks.presets import HalogenSize
 from bigbox.painters.settings import HaloSettings, PainterSettings
-from bigbox.painters.tuning import NETWORK_ERROR, Measured, Records, kernel_mode, network_error
+from bigbox.painters.tuning import (
+    NETWORK_ERROR,
+    Measured,
+    Records,
+    kernel_mode,
+    network_error,
+    warm_up,
+)
 from bigbox.store.box import Box
 
 SAME_VOXEL = 0.05  # relative difference of voxel sizes that a model may be used at
@@ -119,16 +126,14 @@ class NetworkPainter(ABC):
 
             try:
                 if mode != "torch":
-                    with fused.compile_only():
-                        self.network(*self._example())
+                    warm_up(partial(self.network, *self._example()), chooser)
                 kind = f"{name}-{mode}-{self.tiles_per_call}-{str(self.dtype)[6:]}"
                 found = records.get(kind, error)["error"]
-                self.network(*self._example())  # convolutions that are not measured yet
             except BadInput:
                 raise
             except Exception as trouble:  # compilers and drivers raise what they like
                 found, why = float("inf"), f"{type(trouble).__name__}: {trouble}".splitlines()[0]
-            if found < NETWORK_ERROR[self.dtype]:
+            if found < NETWORK_ERROR.get(self.dtype, 1e-3):
                 summary = chooser.summary() if isinstance(chooser, Measured) else mode
                 self.kernels[:] = [summary, why]
                 return

@@ -104,6 +104,7 @@ class Measured(fused.Chooser):
     def __init__(self, records: Records):
         self.records = records
         self.chosen: dict[str, int] = {}
+        self._waiting: dict[str, tuple[fused.Convolution, Tensor, list[fused.Blocking]]] = {}
 
     def choose(self, convolution: fused.Convolution, h: Tensor) -> fused.Blocking | None:
         """Return None for cuDNN."""
@@ -117,17 +118,35 @@ class Measured(fused.Chooser):
             if fused.compiling() and self.records.find(kind) is None:
                 for blocking in ways:
                     convolution.own(h, blocking)
+                self._waiting[kind] = convolution, h, ways
                 return None
             found = self.records.get(kind, lambda: measure(convolution, h, ways))
             self.chosen[kind] = int(found["way"])
         way = self.chosen[kind]
         return None if way < 0 else ways[way]
 
+    def settle(self) -> None:
+        """Measure what `choose` was asked for while kernels were compiled."""
+        for kind, asked in self._waiting.items():
+            self.records.get(kind, partial(measure, *asked))
+        self._waiting.clear()
+
     def summary(self) -> str:
         """Return how many of the convolutions are made by the own kernel, and which, as a hash."""
         own = sorted(f"{kind} {way}" for kind, way in self.chosen.items() if way >= 0)
         mark = hashlib.sha256("\n".join(own).encode()).hexdigest()[:8]
         return f"{len(own)} own of {len(self.chosen)}, {mark}"
+
+
+def warm_up(call: Callable[[], object], chooser: fused.Chooser | None) -> None:
+    """Compile the kernels of a call side by side, measure the choices, and compile the chosen."""
+    with fused.compile_only():
+        call()
+    if isinstance(chooser, Measured):
+        chooser.settle()
+        with fused.compile_only():
+            call()
+    call()
 
 
 def off(found: Tensor, wanted: Tensor) -> float:

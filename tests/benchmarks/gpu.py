@@ -42,7 +42,7 @@ from bigbox.painters.base import StepBatch  # noqa: E402
 from bigbox.painters.halogen import HalogenPainter  # noqa: E402
 from bigbox.painters.lodi import LodiPainter  # noqa: E402
 from bigbox.painters.network import ready  # noqa: E402
-from bigbox.painters.tuning import Measured, Records, exact_float32, off  # noqa: E402
+from bigbox.painters.tuning import Measured, Records, exact_float32, off, warm_up  # noqa: E402
 from bigbox.store.box import Box  # noqa: E402
 from tests import models  # noqa: E402
 from tests.fields import draw  # noqa: E402
@@ -263,8 +263,13 @@ def networks(bench: Bench, preset: str, batches: tuple[int, ...], variants: Any)
                 with torch.inference_mode():
                     began = time.perf_counter()
                     if mode != "torch":
-                        with fused.compile_only():
-                            net(z, level, net.prepare(halo, z, z > 9))
+                        known = z > 9
+                        warm_up(
+                            lambda n=net, a=z, b=level, c=halo, d=known: n(
+                                a, b, n.prepare(c, a, d)
+                            ),
+                            chooser,
+                        )
                     prepared = net.prepare(halo, z, z > 9)
                     found = net(z, level, prepared)[-1:].float().cpu()
                     first = time.perf_counter() - began
@@ -469,8 +474,7 @@ def halogen(bench: Bench) -> Iterator[Row]:
                 fused.use(net, made, on=mode != "torch")
                 with torch.inference_mode():
                     if mode != "torch":
-                        with fused.compile_only():
-                            net(x)
+                        warm_up(lambda net=net, x=x: net(x), made)
                     net(x)
                     took = bench.seconds_of(bench.graph(lambda net=net, x=x: net(x)), 5)
                 rate = flops * batch / took
