@@ -94,6 +94,8 @@ def use(network: nn.Module, chooser: Chooser | None = None, on: bool = True) -> 
     for module in network.modules():
         if not isinstance(module, nn.Conv3d) or module.stride != (1, 1, 1):
             continue
+        if module.kernel_size not in ((1, 1, 1), (3, 3, 3)):  # LODI's linear filters
+            continue
         # Beside bfloat16 some stay float32: these are multiplied in float16, as fine as TF32.
         fine = module.weight.dtype == torch.float32
         dtype = torch.float16 if fine and module.weight.is_cuda else module.weight.dtype

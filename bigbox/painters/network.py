@@ -211,8 +211,8 @@ def ready(network: nn.Module, device: str, dtype: torch.dtype) -> nn.Module:
     """Return a copy of a network to paint with: on the device, channels last, without gradients.
 
     dtype: of its convolutions of 2³ and 3³ voxels but for inlets, outlet and linear filters. With
-    bfloat16 all else is float32; float16 is eight times as fine, and then two parts only: the outlet, and what the
-    noise level does to a network (linear layers; see `normalised`).
+    bfloat16 all else is float32; float16 is eight times as fine, and then two parts only: the
+    outlet, and what the noise level does to a network (linear layers; see `normalised`).
 
     What networks round shows in T_b. With all of LODI in bfloat16 but its linear layers, haloes
     came out 0.2 % fainter of a call at gamma = 3, and 0.4 % of P(k) was lost; with all of HALOgen
