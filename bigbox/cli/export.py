@@ -45,6 +45,9 @@ The store itself needs no export for xarray:
     box = bigbox.open("box.zarr")  # xarray.Dataset on dask
     print(box.tb.sel(z=1.2, method="nearest").mean().compute())
 
+What was painted on a painting grid (see bigbox paint --painting-grid) is interpolated to the grid
+of dm there and here; --grid painted, and bigbox.open(.., grid="painted"), give it as it is stored.
+
 example:  bigbox export box.zarr --to hdf5 --array dm tb
 """
 

@@ -12,6 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import bigbox
 from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.networks.model import load_model
@@ -100,6 +101,12 @@ def test_the_engine_paints_dm_to_tb_on_the_grid_of_the_model(tmp_path: Path, mod
     plain = paint_haloes(HalogenPainter(load_model(model, "halogen")), box.array("dm")[...])
     np.testing.assert_allclose(halo[...], plain, rtol=1e-5)
     assert (plain > 0).any() and np.isfinite(tb[...]).all()
+    assert (tb.attrs["log_floor"], halo.attrs["log_cut"]) == (5e-3, 10**9.5)
+    opened = bigbox.open(box.path)
+    assert opened.tb.shape == opened.halo.shape[1:] == (128, 128, 128)
+    assert opened.tb.values[::2, ::2, ::2].tobytes() == tb[...].tobytes()
+    assert opened.halo.values[:, ::2, ::2, ::2].tobytes() == halo[...].tobytes()
+    assert np.isfinite(opened.tb).all() and (opened.tb >= 0).all()
     for found in (painting_of(box), haloes_of(box)):
         assert found and found.run["grid"] == found.identity["grid"] == found.layout.grid == 2
     assert main(["verify", str(box.path)]) == main(["status", str(box.path)]) == 0

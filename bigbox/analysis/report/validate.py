@@ -201,6 +201,11 @@ def notes(field: Field, truth: Field | None) -> list[str]:
                 f" {instead}. It tests the machinery; it is not a prediction of the"
                 " 21 cm signal, and nothing here should be read as astrophysics."
             )
+        if one.grid > 1:
+            found.append(
+                f"{name} was painted on one voxel for {one.grid} of dm on each axis, and is"
+                " interpolated. Seams are looked for in what was painted."
+            )
         if trained_on := one.painted.identity.get("trained_on"):
             found.append(f"{name} was painted by networks that were trained on: {trained_on}.")
     if truth is not None and truth.box is not None and field.box is not None:
