@@ -21,6 +21,7 @@ from tests.reference import hashes
 
 RECORD = json.loads(hashes.RECORDED.read_text())
 CASES = list(enumerate(hashes.cases()))
+ON_A_GRID = next(case for case in CASES if "--painting-grid" in case[1][1])
 WITHOUT_TORCH = ("trivial", "trivial-halo")
 
 
@@ -64,7 +65,7 @@ def test_under_open_mpi(openmpi: Launcher, box_of, number: int, case) -> None:
     assert hashes.hashes(box, hashes.realization(options)) == wanted
 
 
-@pytest.mark.parametrize(("number", "case"), CASES[2::7])
+@pytest.mark.parametrize(("number", "case"), [*CASES[2::7], ON_A_GRID])
 def test_after_kills(mpirun: Launcher, box_of, number: int, case) -> None:
     shape, options = case
     wanted = expected(shape, options)
