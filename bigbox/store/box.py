@@ -24,7 +24,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import google_crc32c
 import numpy as np
 import zarr
 
@@ -35,7 +34,7 @@ from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, DM, HALO, field_of, is_axis, is_of_realization
 from bigbox.store.interpolated import Interpolated
 from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
-from bigbox.store.painting_grid import PaintingGrid
+from bigbox.store.painting_grid import PaintingGrid, write_coordinate
 
 REALIZATIONS = "realizations"
 
@@ -109,7 +108,7 @@ class Box:
                     disk.mkdir(place)
             box = cls(path, attributes, "r+")
             for axis, name in enumerate(AXES):
-                _write_coordinate(disk, path / name, name, box.centres(axis))
+                write_coordinate(disk, path / name, name, box.centres(axis))
             # Last: a box that was not made to its end is no box.
             disk.write_atomic(path / "zarr.json", group_metadata(attributes))
         return box
@@ -346,7 +345,7 @@ def make_realization(disk: Disk, box: Box) -> None:
     with explained(box.place):
         disk.make_dir(box.place)
         for axis, name in enumerate(AXES):
-            _write_coordinate(disk, box.place / name, name, box.centres(axis))
+            write_coordinate(disk, box.place / name, name, box.centres(axis))
         about = {
             **{k: box.attributes[k] for k in ("box_size", "box_size_units", "redshift")},
             "realization": box.realization,
@@ -362,24 +361,7 @@ def make_axes(disk: Disk, box: Box, group: Path, grid: int) -> None:
     for axis, name in enumerate(box.on_grid(grid).axes):
         if not (group / name / "zarr.json").exists():
             with explained(group):
-                _write_coordinate(disk, group / name, name, box.centres(axis, grid))
-
-
-def _write_coordinate(disk: Disk, place: Path, name: str, centres: np.ndarray) -> None:
-    """Write a coordinate; others may write the same at the same time."""
-    values, count = centres.astype("<f8").tobytes(), len(centres)
-    for directory in (place, place / "c"):
-        disk.mkdir(directory)
-    crc = int(google_crc32c.value(values)).to_bytes(4, "little")
-    meta = array_metadata(
-        (count,),
-        (count,),
-        names=(name,),
-        dtype="float64",
-        attributes={"units": "Mpc/h", "long_name": f"voxel centres on the {name[0]} axis"},
-    )
-    for path, data in ((place / "c" / "0", values + crc), (place / "zarr.json", meta)):
-        disk.write_atomic(path, data, own_name(path.parent))
+                write_coordinate(disk, group / name, name, box.centres(axis, grid))
 
 
 def _three_sizes(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:

@@ -10,11 +10,17 @@ says on which grid it works. Step 1 is dm's own grid.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import google_crc32c
+import numpy as np
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Triple
+from bigbox.store.durable import Disk, own_name
 from bigbox.store.fields import AXES, axes_of
+from bigbox.store.metadata import array_metadata
 
 
 @dataclass(frozen=True)
@@ -46,3 +52,20 @@ class PaintingGrid:
     def attributes(self) -> dict[str, Any]:
         """Return what an array on this grid says of it, nothing for that of dm."""
         return {} if self.step == 1 else {"grid": self.step, "voxel_size": self.voxel}
+
+
+def write_coordinate(disk: Disk, place: Path, name: str, centres: np.ndarray) -> None:
+    """Write a coordinate; others may write the same at the same time."""
+    values, count = centres.astype("<f8").tobytes(), len(centres)
+    for directory in (place, place / "c"):
+        disk.mkdir(directory)
+    crc = int(google_crc32c.value(values)).to_bytes(4, "little")
+    meta = array_metadata(
+        (count,),
+        (count,),
+        names=(name,),
+        dtype="float64",
+        attributes={"units": "Mpc/h", "long_name": f"voxel centres on the {name[0]} axis"},
+    )
+    for path, data in ((place / "c" / "0", values + crc), (place / "zarr.json", meta)):
+        disk.write_atomic(path, data, own_name(path.parent))
