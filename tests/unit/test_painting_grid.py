@@ -174,8 +174,9 @@ def test_what_does_not_fit_is_refused_in_one_line(
     (mixed / "lodi.json").write_text(json.dumps(card | {"grid": 0.5}))
     with pytest.raises(BadInput, match=r"grid 0\.5 is no whole number"):
         painting_grid_of("lodi", mixed, None)
+    every = write_model(tmp_path / "every")
     with pytest.raises(BadInput, match="one voxel for 1 of dm on each axis, the painting grid"):
-        make_painter("lodi", seed=0, box_shape=(64,) * 3, grid=2)
+        make_painter("lodi", seed=0, box_shape=(64,) * 3, grid=2, model=every)
 
 
 def test_a_painting_goes_on_only_on_its_grid(
