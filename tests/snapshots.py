@@ -194,7 +194,13 @@ def catalogue(
 
 
 def haloes(count: int, positions: NDArray, seed: int = 3) -> tuple[NDArray, NDArray]:
-    """Places, among the first (clumped) particles, and masses of 1e9 .. 1e13 M_sun/h."""
+    """Places, among the first (clumped) particles, and masses of 1e8 .. 1.2e12 M_sun/h.
+
+    One or two are in each of the heavier bins. Up to 200 weigh less than all matter.
+    """
     rng = np.random.default_rng(seed)
     where = rng.integers(0, len(positions) // 2, count)
-    return positions[where], 10 ** rng.uniform(9, 13, count).astype(np.float32)
+    masses = 10 ** rng.uniform(8, 10.9, count).astype(np.float32)
+    heavy = [1.2e12, 6e11, 2e11, 1.5e11][: max(count - 1, 0)]
+    masses[: len(heavy)] = heavy
+    return positions[where], masses

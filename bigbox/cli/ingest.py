@@ -57,14 +57,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", nargs="+", help=text)
     parser.add_argument("box", metavar="BOX", type=Path, help="the box to make, e.g. box.zarr")
     _add_snapshot_options(parser.add_argument_group("of a snapshot"))
+    told = parser.add_argument_group("of either, in the place of what SOURCE tells")
+    text = "side of the box in comoving Mpc/h, or three sides of a density grid"
+    add_value(told, "--box-size", "L", number(0, above=True), text, nargs="+")
+    text = "redshift (of a grid that tells none, nor its name: 0)"
+    add_value(told, "--redshift", "Z", number(0), text)
     grid = parser.add_argument_group("of a density grid")
-    text = (
-        "side of the box in comoving Mpc/h, or three sides; required unless SOURCE tells it "
-        "(its attribute box_size, with box_size_units Mpc/h)"
-    )
-    add_value(grid, "--box-size", "L", number(0, above=True), text, nargs="+")
-    add_value(grid, "--redshift", "Z", number(0), "redshift (default 0)")
     add_value(grid, "--index", "I", whole(0), "which grid of a source that holds several")
+    text = "chunks that SOURCE has not stored hold its fill value, as 0; else they count as lost"
+    grid.add_argument("--empty-chunks", action="store_true", help=text)
     add_cosmology(parser, "cosmology, kept with the box", "where the source does not tell it")
 
 
@@ -100,15 +101,20 @@ def _add_snapshot_options(snapshot: Any) -> None:
     add_value(snapshot, "--uvb", "FILE", Path, text)
     text = "such gas shields itself where it is dense (Rahmati et al. 2013)"
     snapshot.add_argument("--self-shielding", action="store_true", help=text)
+    text = "comoving Mpc/h per unit of length, in the place of what the files tell (kpc/h: 1e-3)"
+    add_value(snapshot, "--length-unit", "X", number(0, above=True), text)
+    text = "M_sun/h per unit of mass, in the place of what the files tell"
+    add_value(snapshot, "--mass-unit", "X", number(0, above=True), text)
     text = "Gaussian smoothing of halo and tb, Mpc/h (default 0.2, as the paper; dm has none)"
     add_value(snapshot, "--smoothing", "R", number(0), text)
 
 
 _OF_SNAPSHOTS = (
     *("grid", "halos", "halo_type", "gas", "gas_from", "hi_halo", "hi_draw"),
-    *("uvb", "self_shielding", "smoothing"),
+    *("uvb", "self_shielding", "smoothing", "length_unit", "mass_unit"),
 )
-_OF_GRIDS = ("box_size", "redshift", "index")
+_OF_GRIDS = ("index", "empty_chunks")
+_OF_BOTH = ("box_size", "redshift")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -139,7 +145,7 @@ def _given(options: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any
 def _density(options: argparse.Namespace) -> int:
     from bigbox.ingest.density import ingest_density
 
-    given = _given(options, _OF_GRIDS)
+    given = _given(options, (*_OF_GRIDS, *_OF_BOTH))
     done = ingest_density(options.source[0], options.box, cosmology=cosmology(options), **given)
     _say(options.box, done)
     print(
@@ -151,10 +157,18 @@ def _density(options: argparse.Namespace) -> int:
 
 
 def _snapshot(options: argparse.Namespace) -> int:
+    from bigbox.ingest.headers import Told
     from bigbox.ingest.particles import ingest_snapshot
     from bigbox.physics.brightness import observed_omega_hi
 
     given = _given(options, _OF_SNAPSHOTS)
+    units = (given.pop(name, None) for name in ("length_unit", "mass_unit"))
+    sides = set(options.box_size or ())
+    if len(sides) > 1:
+        raise BadInput(
+            f"{options.source[0]}: a snapshot's box is a cube: give --box-size one number"
+        )
+    given["told"] = Told(min(sides, default=None), options.redshift, *units)
     given |= {"haloes": given.pop("halos", ()), "gas": given.pop("gas_from", options.gas)}
     sources = [Path(source) for source in options.source]
     done = ingest_snapshot(sources, options.box, cosmology=cosmology(options), **given)

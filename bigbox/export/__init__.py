@@ -22,6 +22,7 @@ from bigbox.export.hdf5 import write_hdf5
 from bigbox.export.npy import write_npy
 from bigbox.export.ome import OME_VERSIONS, write_ome
 from bigbox.ingest.workfolder import check_room, making, new_place
+from bigbox.store.absent import require_there
 from bigbox.store.box import Box
 from bigbox.store.dataset import require_whole
 
@@ -91,6 +92,9 @@ def export(
     names = list(dict.fromkeys(arrays or (["tb"] if box.has("tb") else ["dm"])))
     whole = box.view if partial else partial_of(require_whole, box)
     found: dict[str, Any] = {name: whole(name, grid) for name in names}
+    for name in names:
+        if not (partial and "painting" in box.array(name).attrs):
+            require_there(box, name, box.array(name))
     groups = [names] if FORMATS[to].many else [[name] for name in names]
     if out is not None and len(groups) > 1:
         raise BadInput(

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from bigbox.errors import BadInput
 from bigbox.ingest.formats import gadget, swift
 from bigbox.ingest.hdf5 import attributes, files_of_run, is_swift, names, opened, scalar
-from bigbox.ingest.headers import Header, check_one_run, check_totals
+from bigbox.ingest.headers import Header, Told, check_one_run, check_totals
 from bigbox.ingest.snapshot import GROUPS, Chunk, checked_masses, chunks, in_voxels
+from bigbox.ingest.stored import check_stored
 
 HaloType = Literal["group", "subhalo"]
 
@@ -27,6 +28,7 @@ _PLURAL = {"group": "groups", "subhalo": "subhaloes"}
 _COUNTERS = {"group": ("Ngroups", "NumGroups"), "subhalo": ("Nsubhalos", "Nsubgroups")}
 
 _FINGERPRINT = 4096  # haloes
+_NOTHING = Told()
 
 # Group and data sets of each kind, the first that the files have: centre of mass, else the place
 # of the most bound particle (GADGET-4 writes no centre of mass for groups).
@@ -69,6 +71,9 @@ class Catalogue:
         path, some = self.files[chunk.file], slice(chunk.start, chunk.stop)
         with opened(path) as file:
             section = file[self.section]
+            if chunk.start == 0:
+                check_stored(section[self.places])
+                check_stored(section[self.masses])
             places, masses = section[self.places][some], section[self.masses][some]
         who = f"{path}: {self.section}: halo"
         return (
@@ -88,10 +93,17 @@ class Catalogue:
         return int(number)
 
 
-def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue:
+def open_catalogue(
+    given: Sequence[Path],
+    kind: HaloType = "group",
+    told: Told = _NOTHING,
+    beside: Header | None = None,
+) -> Catalogue:
     """Open the catalogue that a folder, any one of its files, or all of its files name.
 
-    Raises BadInput where there is none, several, a file is missing, or the files disagree.
+    told: what counts in the place of its headers; beside: of the snapshot of the same run, whose
+    units it has where it tells none itself. Raises BadInput where there is none, several, a file is
+    missing, the files disagree, or something lacks that nobody tells.
     """
     content = "a Header and Group or Subhalo"
     paths = files_of_run(given, "halo catalogue", content, _fault)
@@ -102,7 +114,11 @@ def open_catalogue(given: Sequence[Path], kind: HaloType = "group") -> Catalogue
     if not any(counts):
         raise BadInput(f"{paths[0]}: the catalogue has no {_PLURAL[kind]}; {_way_out(kind)}")
     some: Catalogue = max(parts, key=lambda part: part.counts)
-    return replace(some, files=paths, header=parts[0].header, counts=counts)
+    header = parts[0].header
+    if beside is not None and not header.has_units:
+        header = replace(header, length=beside.length, mass=beside.mass)
+    header = told.of(header, paths[0])
+    return replace(some, files=paths, header=header, counts=counts)
 
 
 def _fault(path: Path) -> str:

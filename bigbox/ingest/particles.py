@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,30 @@ import bigbox
 from bigbox.blockwise import map_blocks, workers
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType, open_catalogue
+from bigbox.ingest.headers import Told
 from bigbox.ingest.hydrogen import Hydrogen, of_gas, of_haloes
 from bigbox.ingest.ingested import HaloChannel, IngestedSnapshot
-from bigbox.ingest.sanity import check_haloes, check_mass, tile_warnings
+from bigbox.ingest.sanity import (
+    Spread,
+    check_extent,
+    check_halo_mass,
+    check_haloes,
+    check_mass,
+    empty_warnings,
+    halo_warnings,
+    name_warnings,
+    odd_voxel,
+    tile_warnings,
+)
 from bigbox.ingest.shards import MEMORY, Sums, shard_grid
-from bigbox.ingest.snapshot import DARK, Chunk, Points, Snapshot, check_dark_matter
+from bigbox.ingest.snapshot import (
+    DARK,
+    Chunk,
+    Points,
+    Snapshot,
+    check_dark_matter,
+    lighter_matter,
+)
 from bigbox.ingest.sorted_points import SortedPoints, sorted_bytes
 from bigbox.ingest.sources import open_snapshot
 from bigbox.ingest.workfolder import check_room, making, new_place
@@ -42,6 +61,7 @@ from bigbox.scheduler.grid import Slices
 from bigbox.store.box import Box
 
 _SORTED = ".sorted"
+_NOTHING = Told()
 
 
 def ingest_snapshot(
@@ -58,6 +78,7 @@ def ingest_snapshot(
     hi_draw: int = 0,
     smoothing: float = DEFAULT_RADIUS,
     cosmology: Mapping[str, float] | None = None,
+    told: Told = _NOTHING,
     memory: int = MEMORY,
 ) -> IngestedSnapshot:
     """Read a snapshot into a new box of grid³ voxels: dm, and what else is asked for.
@@ -78,13 +99,14 @@ def ingest_snapshot(
     hi_draw : which draw of its scatter: 0, 1, ... are independent.
     smoothing : Mpc/h, of halo and tb. dm is never smoothed.
     cosmology : what the headers do not tell, or tell wrongly.
+    told : box size, redshift and units in the place of the headers'.
     memory : bytes that the bricks in work may take together. At least one is in work.
     """
     place = new_place(box)
-    source = open_snapshot(snapshot)
+    source = open_snapshot(snapshot, told)
     check_dark_matter(source)
     known = {**source.header.cosmology, **(cosmology or {})}
-    catalogue = open_catalogue(haloes, halo_type) if haloes else None
+    catalogue = open_catalogue(haloes, halo_type, told, source.header) if haloes else None
     if hi_halo and catalogue is None:
         raise BadInput("tb from haloes (--hi-halo) needs their catalogue: give --halos CATALOGUE")
     if catalogue is not None and (wrong := source.header.difference(catalogue.header)):
@@ -97,7 +119,7 @@ def ingest_snapshot(
     if hi_halo and catalogue is not None:
         tb = of_haloes(catalogue, Cosmology.from_header(known), hi_draw)
     if gas:
-        hydro = source if gas is True else open_snapshot(gas)
+        hydro = source if gas is True else open_snapshot(gas, told)
         if wrong := source.header.difference(replace(hydro.header, totals=())):
             raise BadInput(f"{hydro}: {wrong} than in {source}: the gas of another simulation")
         h = (cosmology or {}).get("h")
@@ -119,6 +141,8 @@ class _Ingest:
     smoothing: float
     known: Mapping[str, float]  # of the cosmology
     memory: int
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.shape = (self.voxels,) * 3
@@ -164,12 +188,19 @@ class _Ingest:
                 "halos": [str(p.resolve()) for p in halo.files[:4]] if halo else [],
             },
         )
-        notes = []
         if not header.has_units:
-            notes.append(f"{source}: names no units; kpc/h and 1e10 M_sun/h are taken for granted")
+            self.notes.append(
+                f"{source}: names no units; {header.length:g} Mpc/h and {header.mass:g} M_sun/h "
+                "are taken for granted"
+            )
         if missing := sorted({"omega_m", "h"} - self.known.keys()):
-            notes.append(f"{source}: does not tell {', '.join(missing)}; the defaults are used")
+            self.notes.append(
+                f"{source}: does not tell {', '.join(missing)}; the defaults are used"
+            )
         dm = self._make_dm(box)
+        channels = () if halo is None else self._make_halo(box, halo, dm)
+        made = {} if self.tb is None else self._make_tb(box, self.tb)
+        self.warnings += odd_voxel(self.voxel)
         return IngestedSnapshot(
             box=box.path,
             source=str(source),
@@ -180,10 +211,10 @@ class _Ingest:
             least=dm.least,
             largest=dm.largest,
             mean=dm.total / self.voxels**3,
-            halo=() if halo is None else self._make_halo(box, halo, dm),
-            **({} if self.tb is None else self._make_tb(box, self.tb)),
-            warnings=tile_warnings(self.shape),
-            notes=tuple(notes),
+            halo=channels,
+            **made,
+            warnings=(*self.warnings, *tile_warnings(self.shape)),
+            notes=tuple(self.notes),
         )
 
     def _sorted(
@@ -238,23 +269,40 @@ class _Ingest:
         return [Sums.all(of_channel) for of_channel in zip(*sums, strict=True)], list(seen)
 
     def _make_dm(self, box: Box) -> Sums:
-        source, n = self.source, self.voxels
-        chunks = source.chunks(DARK)
-        (points,) = self._sorted(box, chunks, lambda chunk: [source.points(chunk, n)[0]], 0)
+        source, n, spread = self.source, self.voxels, Spread()
+
+        def read(chunk: Chunk) -> list[Points]:
+            points = source.points(chunk, n)[0]
+            spread.note(points[0])
+            return [points]
+
+        (points,) = self._sorted(box, source.chunks(DARK), read, 0)
         if points.total == 0:
             raise BadInput(f"{source}: all masses of type {DARK} are 0")
+        check_extent(source, spread, n)
         unit = source.one_mass(DARK) or 1.0
-        check_mass(source, points.total * unit, self.known.get("omega_m"))
+        others, notes = lighter_matter(source)
+        of_omega_m = 0.0 if source.header.code == "SWIFT" else others  # SWIFT's is without them
+        total, omega_m = points.total * unit, self.known.get("omega_m")
+        self.warnings += check_mass(source, total, omega_m, of_omega_m)
         factor = n**3 / points.total
         attributes = {"smoothing": 0.0, "source": "particles"}
-        return self._written(box, "dm", [points], factor, attributes)[0][0]
+        sums = self._written(box, "dm", [points], factor, attributes)[0][0]
+        self.notes += notes
+        self.warnings += spread.said(source, "particles")
+        self.warnings += empty_warnings(source, sums.empty / n**3)
+        self.warnings += name_warnings(source.files[0], source.header.redshift)
+        return sums
 
     def _make_halo(self, box: Box, catalogue: Catalogue, dm: Sums) -> tuple[HaloChannel, ...]:
-        unit, density = catalogue.header.mass, box.array("dm")
+        unit, density, spread = catalogue.header.mass, box.array("dm"), Spread()
+        weights: list[tuple[float, float]] = []  # sum and heaviest of each chunk
         own = (slice(self.margin, -self.margin or None),) * 3
 
         def read(chunk: Chunk) -> list[Points]:
             place, mass = catalogue.read(chunk, self.voxels)
+            spread.note(place)
+            weights.append((float(mass.sum(dtype=np.float64)), float(mass.max(initial=0))))
             channel = halo_channel(mass.astype(np.float64) * unit)
             return [(place[channel == i], mass[channel == i]) for i in range(HALO_CHANNELS)]
 
@@ -264,6 +312,12 @@ class _Ingest:
             return float(dense.sum(dtype=np.float64)), float(mass.sum(dtype=np.float64))
 
         channels = self._sorted(box, catalogue.chunks(), read, self.margin, HALO_CHANNELS)
+        whole = math.fsum(total for total, _ in weights) * unit
+        heaviest = max((most for _, most in weights), default=0.0) * unit
+        matter = self.known.get("omega_m", 1.0) * CRITICAL_DENSITY * self.source.header.box_size**3
+        check_halo_mass(catalogue, whole, matter, unit)
+        self.warnings += halo_warnings(catalogue, heaviest, HALO_EDGES[0])
+        self.warnings += spread.said(catalogue, "haloes")
         edges = [*HALO_EDGES, max(channels[-1].heaviest * unit, HALO_EDGES[-1])]
         attributes = {
             **self.smoothed,

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.hdf5 import attributes, files_of_run, names, number, opened
+from bigbox.ingest.hdf5 import attributes, files_of_run, member, names, number, opened
 from bigbox.ingest.headers import Header, check_one_run, check_totals
+from bigbox.ingest.stored import check_stored
 
 CHUNK = 1 << 19  # particles read at once
 
@@ -76,7 +77,7 @@ class Snapshot:
         """Return whether the particles of a type, of which there are some, have a quantity."""
         first = next(i for i, count in enumerate(self.counts) if count[kind])
         with opened(self.files[first]) as file:
-            return self.header.dataset(quantity) in file.get(f"PartType{kind}", {})
+            return member(file, f"PartType{kind}/{self.header.dataset(quantity)}") is not None
 
     def read(self, chunk: Chunk, quantities: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Read quantities of some particles, by GADGET's names, in the code's units."""
@@ -86,7 +87,7 @@ class Snapshot:
         with opened(path) as file:
             for quantity in quantities:
                 name = self.header.dataset(quantity)
-                data = file[group].get(name)
+                data = member(file, f"{group}/{name}")
                 if data is None:
                     raise BadInput(f"{path}: {group} has no {name}")
                 if len(data) != count:
@@ -94,6 +95,8 @@ class Snapshot:
                         f"{path}: {group}/{name} has {len(data)} particles, the header says "
                         f"{count}; the file is damaged"
                     )
+                if chunk.start == 0:
+                    check_stored(data)
                 found[quantity] = data[chunk.start : chunk.stop]
         return found
 
@@ -179,18 +182,20 @@ def _counts(path: Path, file: Any) -> tuple[int, ...]:
     number(path, header, "NumPart_ThisFile")
     counts = tuple(int(n) for n in np.asarray(header["NumPart_ThisFile"]).reshape(-1))
     for kind, count in enumerate(counts):
-        group = file.get(f"PartType{kind}")
+        group = member(file, f"PartType{kind}")
         if count and group is None:
             raise BadInput(
                 f"{path}: its header says {count} particles of type {kind}, but it has no group "
                 f"PartType{kind}"
             )
-        data = None if group is None else group.get("Coordinates")
+        data = None if group is None else member(group, "Coordinates")
         if data is not None and data.shape != (count, 3):
             raise BadInput(
                 f"{path}: PartType{kind}/Coordinates has shape {data.shape}, the header says "
                 f"{count} particles; the file is damaged"
             )
+        if data is not None:
+            check_stored(data)  # here too, before hours of sorting
     return counts
 
 
@@ -202,9 +207,40 @@ def check_dark_matter(snapshot: Snapshot) -> None:
             f"{snapshot}: has no dark matter (PartType1), only type "
             f"{', '.join(map(str, held)) or 'none'}; give the snapshot of an N-body run"
         )
-    for kind in {2, 3}.intersection(held):
-        if snapshot.has(kind, "Coordinates"):  # the tracers of IllustrisTNG (type 3) have none
+    for kind, mass in _other_matter(snapshot):
+        own = _mean_mass(snapshot, DARK)
+        if not 0 < mass < own:
             raise BadInput(
-                f"{snapshot}: has {snapshot.total(kind)} particles of type {kind} (low resolution "
-                "of a zoom run): bigbox needs a box of one resolution"
+                f"{snapshot}: has {snapshot.total(kind)} particles of type {kind}, of "
+                f"{mass * snapshot.header.mass:.3g} M_sun/h each where those of type {DARK} have "
+                f"{own * snapshot.header.mass:.3g} (low resolution of a zoom run): bigbox needs a "
+                "box of one resolution"
             )
+
+
+def lighter_matter(snapshot: Snapshot) -> tuple[float, tuple[str, ...]]:
+    """Return the mass (code units) of lighter species, as neutrinos are, and notes about them."""
+    found = [(kind, mass * snapshot.total(kind)) for kind, mass in _other_matter(snapshot)]
+    own = _mean_mass(snapshot, DARK) * snapshot.total(DARK)
+    whole = own + sum(mass for _, mass in found)
+    notes = tuple(
+        f"{snapshot}: particles of type {kind}, {100 * mass / whole:.2g} % of the dark matter and "
+        "lighter each, as neutrinos are, are left out: dm is of type 1"
+        for kind, mass in found
+    )
+    return whole - own, notes
+
+
+def _other_matter(snapshot: Snapshot) -> list[tuple[int, float]]:
+    """Types of matter beside type 1 that is no gas, star or black hole, and their mean mass."""
+    held = [k for k in (2, 3, 6) if k < len(snapshot.counts[0]) and snapshot.total(k)]
+    # The tracers of IllustrisTNG (type 3) have no places.
+    return [(k, _mean_mass(snapshot, k)) for k in held if snapshot.has(k, "Coordinates")]
+
+
+def _mean_mass(snapshot: Snapshot, kind: int) -> float:
+    """Return the mass of a particle of a type in the code's unit, of some of them; 0: not told."""
+    if snapshot.one_mass(kind) > 0 or not snapshot.has(kind, "Masses"):
+        return snapshot.one_mass(kind)
+    some = next(snapshot.chunks(kind))
+    return float(np.mean(snapshot.read(some, ("Masses",))["Masses"], dtype=np.float64))

@@ -318,7 +318,7 @@ def test_provenance_names_what_was_read(positions: NDArray[np.float32], tmp_path
     with h5py.File(paths[0], "r+") as file:
         del file["Parameters"].attrs["UnitLength_in_cm"]
     done = ingest_snapshot(paths, box.path, grid=GRID)
-    assert "kpc/h and 1e10 M_sun/h are taken for granted" in done.notes[0]
+    assert "0.001 Mpc/h and 1e+10 M_sun/h are taken for granted" in done.notes[0]
 
 
 def test_sigterm_leaves_nothing(
