@@ -68,7 +68,7 @@ NPY = SnapshotFormat(
 )
 HDF5 = SnapshotFormat(
     "hdf5",
-    "file.hdf5:/path/to/dm   an HDF5 or netCDF-4 data set; without :/path the only one of rank 3, 4",
+    "file.hdf5:/path/to/dm   an HDF5 (netCDF-4) data set; without :/path the only one of rank 3, 4",
     "grid",
     lambda path: path.suffix in (".hdf5", ".h5", ".hdf", ".nc", ".nc4"),
     f"{_HERE}.grids:hdf5",
