@@ -145,6 +145,21 @@ def code_of(path: Path) -> str:
     return ""
 
 
+def of_a_code(path: Path) -> bool:
+    """Return whether a file, or one in a folder, is a snapshot or a catalogue of groups."""
+    import h5py
+
+    for part in files_in(path):
+        try:
+            with h5py.File(part, "r") as file:
+                counted = any(name.endswith("_ThisFile") for name in attributes(file, "Header"))
+                if counted or any(re.match("PartType|Groups?$|Subhalo$", name) for name in file):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
 def is_swift(file: Any) -> bool:
     """Return whether SWIFT has written an open file."""
     code = attributes(file, "Header").get("Code", attributes(file, "Code").get("Code", ""))

@@ -52,6 +52,18 @@ class Header:
         """Return the data set in which this code keeps a quantity, by GADGET's name of it."""
         return self.datasets.get(quantity, quantity)
 
+    def beside(self, snapshot: Header) -> Header:
+        """Return a catalogue's header with what that of its snapshot tells and it does not."""
+        known = self
+        if not self.has_units:
+            known = replace(known, length=snapshot.length, mass=snapshot.mass)
+        if "box" in self.lacks:
+            known = replace(known, box=snapshot.box_size / known.length)
+        if "redshift" in self.lacks:
+            known = replace(known, redshift=snapshot.redshift)
+        left = {name: why for name, why in self.lacks.items() if name == "units"}
+        return replace(known, lacks=left, scale_factor=None)  # the redshifts are compared
+
     def difference(self, other: Header) -> str | None:
         """Return what makes another header one of another simulation or time, None for nothing."""
         if abs(other.box_size - self.box_size) > AGREE * self.box_size:
@@ -91,6 +103,8 @@ class Told:
             header = replace(header, box=self.box_size / header.length)
         elif "box" in header.lacks:
             raise BadInput(f"{who}: {header.lacks['box']}; if it has one, give --box-size in Mpc/h")
+        if "units" in header.lacks and None in (self.length, self.mass):
+            raise BadInput(f"{who}: {header.lacks['units']}")
         if self.redshift is not None:
             return replace(header, redshift=self.redshift)
         if "redshift" in header.lacks:
@@ -102,6 +116,22 @@ class Told:
                 f"{1 / a - 1:.4g}) do not go together; give --redshift Z"
             )
         return header
+
+
+def with_lacks(header: Header, box: str, redshift: str) -> Header:
+    """Return a header that lacks what is not positive, or no redshift; why is told by texts."""
+    lacks = {}
+    if not (math.isfinite(header.box) and header.box > 0):
+        lacks["box"] = box
+    if not (math.isfinite(header.redshift) and header.redshift > -AGREE):
+        lacks["redshift"] = redshift
+    z = header.redshift
+    return replace(
+        header,
+        box=math.nan if "box" in lacks else header.box,
+        redshift=math.nan if "redshift" in lacks else 0.0 if z <= 1e-6 else z,
+        lacks=lacks,
+    )
 
 
 def check_one_run(paths: Sequence[Path], headers: Sequence[Header], what: str) -> None:

@@ -119,19 +119,27 @@ class Snapshot:
 
 
 def in_voxels(
-    coordinates: NDArray[Any], side: float, voxels: int, who: str, first: int
+    coordinates: NDArray[Any],
+    side: float,
+    voxels: int,
+    who: str,
+    first: int,
+    outside: float = OUTSIDE,
 ) -> NDArray[np.float64]:
-    """Return positions in the code's unit as voxels from the corner. BadInput outside the box."""
+    """Return positions in the code's unit as voxels from the corner.
+
+    Raises BadInput for one that is further outside of the box than a share of its side.
+    """
     x = coordinates.astype(np.float64)
     x *= 1.0 / side
     # Written so that NaN fails it too.
-    inside = (x >= -OUTSIDE) & (x <= 1.0 + OUTSIDE)
+    inside = (x >= -outside) & (x <= 1.0 + outside)
     if not inside.all():
         i = int(np.argmin(inside.all(axis=1)))
         where = ", ".join(f"{v:g}" for v in coordinates[i].tolist())
         raise BadInput(
             f"{who} {first + i} is at ({where}), outside of the box of 0 .. {side:g}; is the file "
-            "damaged, or the box size of another run?"
+            "damaged, or the box size of another run? (--box-size in Mpc/h)"
         )
     x *= voxels
     return x

@@ -1,4 +1,4 @@
-"""Open what an ingest reads: the snapshot or density grid that paths name, of any format.
+"""Open what an ingest reads: the snapshot, catalogue or density grid that paths name.
 
 A density grid is opened again for every region that is read: it holds no file, can be sent to any
 dask worker, and never has more than one region in memory.
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from bigbox.errors import BadInput
 from bigbox.extensions import installed, load
 from bigbox.ingest import formats
+from bigbox.ingest.catalogue import Catalogue, HaloType
 from bigbox.ingest.hdf5 import readable
-from bigbox.ingest.headers import Told
+from bigbox.ingest.headers import Header, Told
 from bigbox.ingest.packing import Packing, packing
 from bigbox.ingest.snapshot import Snapshot
 from bigbox.ingest.stored import check_stored
@@ -166,6 +167,26 @@ def open_snapshot(given: Sequence[Path], told: Told = _NOTHING) -> Snapshot:
     row = formats.find(given, "particles") or formats.GADGET  # whose refusals say what is wrong
     snapshot: Snapshot = load(row.reader)(given)
     return replace(snapshot, header=told.of(snapshot.header, snapshot.files[0]))
+
+
+def open_catalogue(
+    given: Sequence[Path],
+    kind: HaloType = "group",
+    told: Told = _NOTHING,
+    beside: Header | None = None,
+) -> Catalogue:
+    """Open the catalogue that a folder, any one of its files, or all of its files name.
+
+    told: what counts in the place of its headers; beside: of the snapshot of the same run, which
+    tells what the catalogue itself does not. Raises BadInput where there is none, several, a file
+    is missing, the files disagree, or something lacks that nobody tells.
+    """
+    row = formats.find(given, "haloes") or formats.GROUPS  # whose refusals say what is wrong
+    found: Catalogue = load(row.reader)(given, kind)
+    header = found.header
+    if beside is not None:
+        header = header.beside(beside)
+    return replace(found, header=told.of(header, found.files[0]))
 
 
 def _plain(attributes: dict[str, Any]) -> dict[str, Any]:

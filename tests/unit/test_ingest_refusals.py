@@ -181,7 +181,7 @@ CATALOGUE: dict[str, tuple[Callable[[list[Path]], None], str]] = {
         edit("Header", Ngroups_Total=41),
         "its header says 41 groups in all, its 2 files hold 40",
     ),
-    "NaN": (set_value("Group/GroupPos", 2, np.nan), "Group: halo 2 is at .nan, nan, nan."),
+    "NaN": (set_value("Group/GroupPos", 2, np.nan), "halo 2 is at .nan, nan, nan."),
     "outside": (set_value("Group/GroupPos", 2, 1e5), "outside of the box"),
     "no mass": (set_value("Group/GroupMass", 2, -1), "halo 2 has mass -1, which is no mass"),
     "cut": (cut(0.6), "truncated or damaged"),
