@@ -28,7 +28,7 @@ Box size, redshift and cosmology come from its header. SNAPSHOT is a folder, any
 or all of them, HDF5, of one of these codes:
 {particles}
 
-A halo catalogue alone (no SOURCE, but --halos CATALOGUE and --grid) gives halo, for LODI to paint on.
+A halo catalogue alone (no SOURCE, but --halos CATALOGUE and --grid) gives halo; LODI paints on it.
 CATALOGUE is one of
 {haloes}
 Box size, redshift or units that it does not tell are told by options. Subhaloes do not count where

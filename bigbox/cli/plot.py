@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the picture and say where it is."""
     box = open_box(options)
     if options.arrays is None:
-        box.require("dm")
+        box.require_input()
     from bigbox.analysis.maps.picture import plot
 
     out = options.out or box.path.with_name(f"{box.stem}.png")

@@ -218,7 +218,7 @@ class Making:
         (points,) = self._sorted(box, source.chunks(DARK), read, 0)
         if points.total == 0:
             raise BadInput(f"{source}: all masses of type {DARK} are 0")
-        check_extent(source, spread, n)
+        check_extent(source, "particles", source.header, spread, n)
         unit = source.one_mass(DARK) or 1.0
         others, notes = lighter_matter(source)
         of_omega_m = 0.0 if source.header.code == "SWIFT" else others  # SWIFT's is without them
@@ -256,6 +256,7 @@ class Making:
             return float(dense.sum(dtype=np.float64)), float(mass.sum(dtype=np.float64))
 
         channels = self._sorted(box, catalogue.chunks(), read, self.margin, HALO_CHANNELS)
+        check_extent(catalogue, "haloes", catalogue.header, spread, self.voxels)
         whole = math.fsum(total for total, _ in weights) * unit
         heaviest = max((most for _, most in weights), default=0.0) * unit
         matter = self.known.get("omega_m", 1.0) * CRITICAL_DENSITY * self.header.box_size**3
@@ -263,6 +264,7 @@ class Making:
         self.warnings += halo_warnings(catalogue, heaviest, HALO_EDGES[0])
         self.warnings += spread.said(catalogue, "haloes")
         self.notes += catalogue.said()
+        self.warnings += name_warnings(catalogue.files[0], self.header.redshift)
         edges = [*HALO_EDGES, max(channels[-1].heaviest * unit, HALO_EDGES[-1])]
         attributes = {
             **self.smoothed,

@@ -40,6 +40,7 @@ class Catalogue:
     label: str  # of a field made of it: the haloes, their masses and centres
     uncounted: str = ""  # what the haloes are that do not count
     dropped: dict[int, int] = field(default_factory=dict, compare=False)  # by a chunk's first halo
+    granted: str = field(default="", kw_only=True)  # what is taken for granted of the haloes
 
     def __str__(self) -> str:
         return names(self.files)
@@ -69,9 +70,10 @@ class Catalogue:
         )
 
     def said(self) -> tuple[str, ...]:
-        """Return how many haloes did not count, once all have been read."""
+        """Return what is to be known of the haloes, and, once all are read, how many do not count."""
         many = sum(self.dropped.values())
-        return (f"{self}: {many} of {sum(self.counts)} are {self.uncounted}",) if many else ()
+        lines = [f"{many} of {sum(self.counts)} are {self.uncounted}"] if many else []
+        return tuple(f"{self}: {line}" for line in (*lines, self.granted) if line)
 
     def fingerprint(self) -> int:
         """Return a number that tells catalogues apart: the checksum of the first haloes."""

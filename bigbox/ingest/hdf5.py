@@ -68,6 +68,9 @@ _KINDS = (  # how files begin that are often taken for HDF5 or numpy files
 )
 
 
+_OWN = {".npy": b"\x93NUMPY", ".npz": b"PK", ".fits": b"SIMPLE"}  # how files so called begin
+
+
 def _way_out(error: Exception, why: str, path: Path | None) -> str:
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
         return "may not be read by you (permission denied); change its rights (chmod)"
@@ -75,7 +78,7 @@ def _way_out(error: Exception, why: str, path: Path | None) -> str:
         if words in why:
             return f"{meaning} ({why})"
     start = beginning(path, 64)
-    own = {".npy": b"\x93NUMPY"}.get(path.suffix if path else "", b"\x89HDF")
+    own = _OWN.get(path.suffix if path else "", b"\x89HDF")
     for begins, kind in () if start.startswith(own) else _KINDS:
         if start.startswith(begins):
             return f"is {kind}"

@@ -65,6 +65,19 @@ class Packing:
         return raw.view(f"{raw.dtype.byteorder}u{raw.dtype.itemsize}") if self.unsigned else raw
 
 
+def read_values(name: str, data: Any, region: Any) -> NDArray[Any]:
+    """Read a region of a data set as its attributes say. BadInput where it holds no value."""
+    packed = packing(name, data)
+    raw = np.asarray(data[region])
+    absent = packed.absent(raw)
+    if absent.any():
+        raise BadInput(
+            f"{name}: holds {raw[absent][0]:g}, which its attributes (_FillValue, missing_value, "
+            "valid_range) say is no value"
+        )
+    return packed.values(raw)
+
+
 def packing(name: str, array: Any) -> Packing:
     """Read the packing of an array. Raises BadInput for an attribute that is no number."""
     known = dict(getattr(array, "attrs", {}))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
+from bigbox.ingest.headers import Header
 from bigbox.ingest.snapshot import GAS, Snapshot
 from bigbox.physics.cosmology import CRITICAL_DENSITY
 from bigbox.scheduler.tiling import Tiling, TilingError
@@ -55,15 +56,18 @@ class Spread:
         )
 
 
-def check_extent(snapshot: Snapshot, spread: Spread, voxels: int) -> None:
-    """Raise BadInput where the particles fill a part of the box only, as with mixed units."""
-    share = spread.extent() / voxels
-    if spread.points > _FEW and share < LEAST_EXTENT:
-        header = snapshot.header
+def check_extent(who: object, what: str, header: Header, spread: Spread, voxels: int) -> None:
+    """Raise BadInput where the points fill a part of the box only, as with mixed units.
+
+    what: "particles" or "haloes".
+    """
+    share = spread.extent() / voxels if spread.points > _FEW else 1.0
+    if share < LEAST_EXTENT:
+        option = "--length-unit" if what == "particles" else "--halo-length-unit"
         raise BadInput(
-            f"{snapshot}: its particles lie within {share:.3g} of the side of the box of "
-            f"{header.box:g} ({header.box_size:g} Mpc/h): positions and BoxSize are not in one "
-            "unit; give --box-size in Mpc/h, and --length-unit, the Mpc/h of a unit of positions"
+            f"{who}: its {what} lie within {share:.3g} of the side of the box of "
+            f"{header.box:g} ({header.box_size:g} Mpc/h): positions and box size are not in one "
+            f"unit; give --box-size in Mpc/h, and {option}, the Mpc/h of a unit of positions"
         )
 
 
@@ -153,7 +157,7 @@ def check_halo_mass(catalogue: object, mass: float, matter: float, unit: float) 
         raise BadInput(
             f"{catalogue}: its haloes weigh {mass:.4g} M_sun/h, the matter in the box {matter:.4g}"
             f": their masses are not in units of {unit:g} M_sun/h, or haloes are counted more than "
-            "once; give --mass-unit, the M_sun/h of a unit"
+            "once; give --halo-mass-unit, the M_sun/h of a unit"
         )
 
 

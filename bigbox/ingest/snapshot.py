@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bigbox.errors import BadInput
 from bigbox.ingest.hdf5 import attributes, files_of_run, member, names, number, opened
 from bigbox.ingest.headers import Header, check_one_run, check_totals
+from bigbox.ingest.packing import read_values
 from bigbox.ingest.stored import check_stored
 
 CHUNK = 1 << 19  # particles read at once
@@ -97,7 +98,8 @@ class Snapshot:
                     )
                 if chunk.start == 0:
                     check_stored(data)
-                found[quantity] = data[chunk.start : chunk.stop]
+                some = slice(chunk.start, chunk.stop)
+                found[quantity] = read_values(f"{path}: {group}/{name}", data, some)
         return found
 
     def points(
@@ -177,7 +179,10 @@ def _fault(path: Path) -> str:
     with opened(path) as file:
         if "Header" not in file:
             return "has no group Header, so that it is no snapshot"
-        if "NumPart_ThisFile" not in file["Header"].attrs:
+        known = file["Header"].attrs
+        groups = any(name.startswith(("Ngroups", "NumGroups")) for name in known)
+        particles = any(name.startswith("PartType") for name in file)
+        if "NumPart_ThisFile" not in known or (groups and not particles):
             other = GROUPS.isdisjoint(file)
             what = "another file" if other else "a halo catalogue (give it with --halos)"
             return f"its Header counts no particles: not a snapshot but {what}"

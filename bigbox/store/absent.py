@@ -65,18 +65,19 @@ class Whole:
     """An array of a box that was ingested, which reads no voxel that is not there."""
 
     def __init__(self, box: Box, name: str, array: Any) -> None:
-        self._of = box, name, array
+        self._box, self._name, self._array = box, name, array
         self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
 
     def __getitem__(self, region: Any) -> Any:
-        values = self._of[2][region]
+        values = self._array[region]
         if not np.isfinite(values).all():
-            require_there(*self._of)
+            require_there(self._box, self._name)
         return values
 
 
-def require_there(box: Box, name: str, array: Any, region: Sequence[slice] | None = None) -> None:
+def require_there(box: Box, name: str, region: Sequence[slice] | None = None) -> None:
     """Raise BadInput where chunks of a box's array, that was made to its end, are not there."""
+    array = box.array(name)
     lacking = next(absent_chunks(array, region), None)
     if lacking is not None:
         way = "paint" if "painting" in array.attrs else "ingest"

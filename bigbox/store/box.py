@@ -259,6 +259,15 @@ class Box:
             raise BadInput(f"grid {grid!r}: is not one of {', '.join(GRIDS)}")
         return array if step == 1 or grid == "painted" else Interpolated(array, step)
 
+    def require_input(self) -> str:
+        """Return what the box was made of: "dm", or "halo" where haloes are all that it has.
+
+        Raises BadInput where it has neither.
+        """
+        name = "dm" if self.has("dm") or not self.has("halo") else "halo"
+        self.require(name)
+        return name
+
     def create_array(
         self,
         name: str,

@@ -22,6 +22,7 @@ from bigbox.ingest.catalogue import Catalogue, Columns, HaloType
 from bigbox.ingest.formats import gadget, swift
 from bigbox.ingest.hdf5 import attributes, files_of_run, is_swift, member, opened, scalar
 from bigbox.ingest.headers import check_one_run, check_totals
+from bigbox.ingest.packing import read_values
 from bigbox.ingest.snapshot import GROUPS, Chunk
 from bigbox.ingest.stored import check_stored
 
@@ -57,7 +58,9 @@ class GroupCatalogue(Catalogue):
                 if one is not None:
                     check_stored(one)
             counts = None if data[2] is None or self.kind == "group" else data[2][some] != 0
-            return data[0][some], data[1][some], counts
+            name = f"{self.files[chunk.file]}: {self.section}"
+            places, masses = (read_values(name, one, some) for one in data[:2])
+            return places, masses, counts
 
 
 def open_groups(given: Sequence[Path], kind: HaloType) -> Catalogue:

@@ -23,6 +23,7 @@ from bigbox.ingest.hdf5 import beginning
 from bigbox.ingest.headers import Header, check_one_run, with_lacks
 from bigbox.ingest.text_table import TextTable
 
+_NO_PARENT = "tells no PID: subhaloes count beside their hosts (find_parents of Rockstar adds it)"
 _STARTS = (b"#ID DescID", b"#id num_p", b"#scale(0) id(1)")
 
 
@@ -54,6 +55,7 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
         {},
         tables,
         at,
+        granted="" if chosen.parent else _NO_PARENT,
     )
 
 

@@ -14,6 +14,7 @@ cosmology: attributes, scalars, header keys or lines "box_size = 25" of these na
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ from bigbox.ingest.columns import (
 )
 from bigbox.ingest.hdf5 import attributes, member, opened, readable, scalar
 from bigbox.ingest.headers import Header, check_one_run, with_lacks
+from bigbox.ingest.packing import read_values
 from bigbox.ingest.stored import check_stored
 from bigbox.ingest.text_table import TextTable
 
@@ -137,16 +139,16 @@ def _header(
 
 def _unit(path: Path, name: str, unit: str, known: Mapping[str, float]) -> float:
     """Return a column's unit in Mpc/h or M☉/h, 1 where it tells none."""
-    text = unit.lower().translate(str.maketrans("", "", " _[](){}*"))
-    text = text.replace("comoving", "").replace("h^-1", "/h").replace("solmass", "msun")
+    text = unit.lower().replace("10^10", "1e10").translate(str.maketrans("", "", " _[](){}*^"))
+    text = text.replace("comoving", "").replace("h-1", "/h").replace("solmass", "msun")
     if not text:
         return 1.0
     for words, value in known.items():
-        if text in (words, f"c{words}", f"10^{words.removeprefix('1e')}"):
+        if text in (words, f"c{words}"):
             return value
     raise BadInput(
-        f"{path}: column {name} is in {unit!r}; write it in {' or '.join(known)}, or give "
-        "--halo-length-unit and --halo-mass-unit for a table that tells no unit"
+        f"{path}: column {name} is in {unit!r}; known are {', '.join(known)} (comoving); "
+        "write it in one of these"
     )
 
 
@@ -182,7 +184,7 @@ class _Table:
             data = member(table, name)
             if start == 0:
                 check_stored(data)
-            return data[start:stop]
+            return read_values(f"{self.path}: {name}", data, slice(start, stop))
 
 
 def _of_npz(path: Path) -> _Table:
@@ -263,11 +265,11 @@ def _fits_table(path: Path) -> Iterator[Any]:
 
 
 def _of_fits(path: Path) -> _Table:
-    with _fits_table(path) as table:
-        known = {k.lower(): float(v) for k, v in table.header.items() if _is_number(v)}
-        columns = table.columns
-        shapes = {
-            name: (*table.data.shape, *table.data.dtype[name].shape) for name in columns.names
-        }
-        units = {column.name: column.unit or "" for column in columns}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "File may have been truncated")
+        with _fits_table(path) as table:
+            known = {k.lower(): float(v) for k, v in table.header.items() if _is_number(v)}
+            names, dtype = table.columns.names, table.data.dtype
+            shapes = {name: (*table.data.shape, *dtype[name].shape) for name in names}
+            units = {column.name: column.unit or "" for column in table.columns}
     return _Table(path, shapes, known, units)
