@@ -10,7 +10,6 @@ from typing import Any
 from bigbox.cli.values import add_cosmology, add_value, cosmology, number, whole
 from bigbox.errors import BadInput
 from bigbox.ingest.formats import FORMATS, find
-from bigbox.ingest.headers import Told
 from bigbox.ingest.ingested import Ingested, IngestedSnapshot
 
 _TEXT = """\
@@ -188,6 +187,7 @@ def _density(options: argparse.Namespace, source: str, box: Path) -> int:
 
 
 def _snapshot(options: argparse.Namespace, sources: list[Path], box: Path) -> int:
+    from bigbox.ingest.headers import Told
     from bigbox.ingest.particles import ingest_snapshot
 
     given = _given(options, _OF_SNAPSHOTS)
@@ -208,6 +208,7 @@ def _snapshot(options: argparse.Namespace, sources: list[Path], box: Path) -> in
 
 def _haloes(options: argparse.Namespace, box: Path) -> int:
     """Ingest a catalogue alone."""
+    from bigbox.ingest.headers import Told
     from bigbox.ingest.particles import ingest_haloes
 
     given = _given(options, (*_OF_SNAPSHOTS, *_OF_GRIDS))

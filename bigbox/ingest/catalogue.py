@@ -70,7 +70,7 @@ class Catalogue:
         )
 
     def said(self) -> tuple[str, ...]:
-        """Return what is to be known of the haloes, and, once all are read, how many do not count."""
+        """Return what is to be known of the haloes; once all are read, how many do not count."""
         many = sum(self.dropped.values())
         lines = [f"{many} of {sum(self.counts)} are {self.uncounted}"] if many else []
         return tuple(f"{self}: {line}" for line in (*lines, self.granted) if line)

@@ -158,8 +158,8 @@ class Box:
 
     @property
     def stem(self) -> str:
-        """The box's name without its ending, and the realization, for files beside it."""
-        stem = self.path.resolve().stem
+        """The box's name without .zarr, and the realization, for files beside it."""
+        stem = self.path.resolve().name.removesuffix(".zarr")
         return f"{stem}_r{self.realization:04d}" if self.realization else stem
 
     def place_of(self, name: str) -> Path:
