@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_box, number, open_box
+from bigbox.cli.values import add_box, beside, number, open_box
 from bigbox.names import GRIDS
 
 TEXT = """\
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         box.require_input()
     from bigbox.analysis.maps.picture import plot
 
-    out = options.out or box.path.with_name(f"{box.stem}.png")
+    out = options.out or beside(box, ".png")
     chosen = ("axis", "at", "thickness", "arrays", "log", "mark_tiles", "grid")
     names = plot(box, out, **{name: getattr(options, name) for name in chosen})
     print(f"{out}: {', '.join(names)}")

@@ -53,6 +53,28 @@ def test_outputs_of_boxes_with_dots_in_their_names(tmp_path: Path) -> None:
     assert (a != b).any()
 
 
+def test_boxes_that_differ_in_their_ending_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """run and run.zarr, and run_r0001 beside realization 1 of run.zarr."""
+    first = box_of(tmp_path / "run.zarr")
+    assert main(["plot", str(first)]) == 0
+    picture = (tmp_path / "run.png").read_bytes()
+    second = box_of(tmp_path / "run", 1)
+    for command in ("plot", "validate"):
+        capsys.readouterr()
+        assert main([command, str(second)]) == 2
+        text = capsys.readouterr().err
+        assert "is also the name for" in text and text.endswith("give --out\n"), text
+    assert main(["plot", str(second), "--out", str(tmp_path / "other.png")]) == 0
+    assert (tmp_path / "run.png").read_bytes() == picture
+    third = box_of(tmp_path / "run_r0001", 2)
+    paint = ["--realization", "1", "--painter", "trivial", "--tile", "20", "--quiet"]
+    assert main(["paint", str(first), *paint]) == 0
+    assert main(["plot", str(third)]) == 2
+    assert main(["plot", str(first), "--realization", "1"]) == 2
+
+
 @pytest.mark.parametrize("start", [0.0, 1.7e9, TIMES - 1.0, 3 * TIMES + 5.0])
 def test_the_time_of_a_record(start: float, monkeypatch: pytest.MonkeyPatch) -> None:
     for after, want in ((0, 0), (1, 1), (86400 * 90, 86400 * 90), (-5, 0)):
