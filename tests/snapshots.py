@@ -119,20 +119,69 @@ def swift(
     if haloes is not None:
         with h5py.File(folder / "fof_output_0000.hdf5", "w") as file:
             number = [len(haloes[1])]
-            _swift_header(file, redshift, NumGroups_ThisFile=number, NumGroups_Total=number)
+            groups = {"NumGroups_ThisFile": number, "NumGroups_Total": number}
+            _swift_header(file, redshift, OutputType=b"FOF", **groups)
             file["Groups/Centres"] = haloes[0].astype(np.float64) / H
             file["Groups/Masses"] = haloes[1] / H / 1e10
     return path
 
 
+def distributed(path: Path, files: int) -> list[Path]:
+    """Cut a SWIFT file into parts name.0.hdf5, ...; the file itself becomes a view of them.
+
+    As SWIFT's distributed output is (src/distributed_io.c, src/fof_catalogue_io.c).
+    """
+    parts = [path.with_suffix(f".{i}.hdf5") for i in range(files)]
+    with h5py.File(path, "r+") as whole:
+        names = [n for n in ("PartType1", "Groups") if n in whole]
+        data = {f"{n}/{key}": whole[n][key][:] for n in names for key in whole[n]}
+        cuts = {n: np.linspace(0, len(d), files + 1).astype(int) for n, d in data.items()}
+        (count,) = {len(d) for d in data.values()}
+        layouts = {n: h5py.VirtualLayout(d.shape, d.dtype) for n, d in data.items()}
+        for i, part in enumerate(parts):
+            with h5py.File(part, "w") as file:
+                for group in ("Header", "Units", "Cosmology"):
+                    whole.copy(group, file)
+                here = int(cuts[next(iter(cuts))][i + 1] - cuts[next(iter(cuts))][i])
+                header = file["Header"].attrs
+                header.update({"NumFilesPerSnapshot": [files], "ThisFile": [i]})
+                if "NumGroups_ThisFile" in header:
+                    header["NumGroups_ThisFile"] = [here]
+                else:
+                    header["NumPart_ThisFile"] = [0, here, 0, 0, 0, 0, 0]
+                for name, values in data.items():
+                    cut = slice(*cuts[name][i : i + 2])
+                    file[name] = values[cut]
+                    layouts[name][cut] = h5py.VirtualSource(part.name, name, values[cut].shape)
+        for name, layout in layouts.items():
+            del whole[name]
+            whole.create_virtual_dataset(name, layout)
+        whole["Header"].attrs.update({"Virtual": [1], "NumFilesPerSnapshot": [files]})
+        assert count
+    return parts
+
+
 def _swift_header(file: h5py.File, redshift: float, **counts: Any) -> None:
+    """What SWIFT writes (src/common_io.c, src/fof_catalogue_io.c): counts are there, perhaps 0."""
+    a = 1 / (1 + redshift)
     file.create_group("Header").attrs.update(
         {
             "Code": b"SWIFT",
             "BoxSize": np.full(3, BOX / H),
+            "Dimension": [3],
             "Redshift": [redshift],
-            "NumFilesPerSnapshot": [1],
+            "Scale-factor": [a],
+            "Time": [0.0144],
+            "NumPart_ThisFile": np.zeros(7, np.int64),
+            "NumPart_Total": np.zeros(7, np.uint32),
             "NumPart_Total_HighWord": np.zeros(7, np.uint32),
+            "TotalNumberOfParticles": np.zeros(7, np.int64),
+            "MassTable": np.zeros(7),
+            "NumFilesPerSnapshot": [1],
+            "ThisFile": [0],
+            "SelectOutput": b"Default",
+            "Virtual": [0],
+            "OutputType": b"FullVolume",
         }
         | counts
     )
@@ -144,7 +193,10 @@ def _swift_header(file: h5py.File, redshift: float, **counts: Any) -> None:
         }
     )
     file.create_group("Cosmology").attrs.update(
-        {"h": [H], "Omega_m": [OMEGA_M], "Omega_b": [0.049], "Omega_lambda": [0.7]}
+        {
+            **{"h": [H], "Omega_m": [OMEGA_M], "Omega_b": [0.049], "Omega_lambda": [0.7]},
+            **{"Scale-factor": [a], "Redshift": [redshift]},
+        }
     )
 
 
@@ -194,7 +246,13 @@ def catalogue(
 
 
 def haloes(count: int, positions: NDArray, seed: int = 3) -> tuple[NDArray, NDArray]:
-    """Places, among the first (clumped) particles, and masses of 1e9 .. 1e13 M_sun/h."""
+    """Places, among the first (clumped) particles, and masses of 1e8 .. 1.2e12 M_sun/h.
+
+    One or two are in each of the heavier bins. Up to 200 weigh less than all matter.
+    """
     rng = np.random.default_rng(seed)
     where = rng.integers(0, len(positions) // 2, count)
-    return positions[where], 10 ** rng.uniform(9, 13, count).astype(np.float32)
+    masses = 10 ** rng.uniform(8, 10.9, count).astype(np.float32)
+    heavy = [1.2e12, 6e11, 2e11, 1.5e11][: max(count - 1, 0)]
+    masses[: len(heavy)] = heavy
+    return positions[where], masses

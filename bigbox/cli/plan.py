@@ -161,7 +161,7 @@ def _geometry(
         from bigbox.store.box import Box
 
         box = Box.open(options.box)
-        box.require("dm")
+        box.require_input()
         return box.shape, box.box_size, options.box
     if len(options.shape) not in (1, 3):
         raise BadInput(f"--shape takes one number or three, not {len(options.shape)}")

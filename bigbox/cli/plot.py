@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_box, number, open_box
+from bigbox.cli.values import add_box, beside, number, open_box
 from bigbox.names import GRIDS
 
 TEXT = """\
@@ -45,10 +45,10 @@ def run(options: argparse.Namespace) -> int:
     """Write the picture and say where it is."""
     box = open_box(options)
     if options.arrays is None:
-        box.require("dm")
+        box.require_input()
     from bigbox.analysis.maps.picture import plot
 
-    out = options.out or box.path.with_name(f"{box.stem}.png")
+    out = options.out or beside(box, ".png")
     chosen = ("axis", "at", "thickness", "arrays", "log", "mark_tiles", "grid")
     names = plot(box, out, **{name: getattr(options, name) for name in chosen})
     print(f"{out}: {', '.join(names)}")

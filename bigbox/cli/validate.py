@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_box, number, open_box
+from bigbox.cli.values import add_box, beside, number, open_box
 
 FAILED = 3
 
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.analysis.report.validate import Limits, validate
 
     box = open_box(options)
-    out = options.out or box.path.resolve().with_name(f"{box.stem}_validate")
+    out = options.out or beside(box, "_validate")
     found = validate(
         box.place,
         truth=options.truth,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from bigbox.errors import BadInput
 
 if TYPE_CHECKING:
     from bigbox.store.box import Box
@@ -65,6 +68,24 @@ def open_box(options: argparse.Namespace) -> Box:
     from bigbox.store.box import Box, realization_path
 
     return Box.open(realization_path(options.box, options.realization))
+
+
+def beside(box: Box, end: str) -> Path:
+    """Return where a command leaves a file of a box by itself: BOX without .zarr, and an end.
+
+    Raises BadInput where another box beside it would have the same: box and box.zarr.
+    """
+    from bigbox.store.box import realization_path
+
+    place, stem = box.path.resolve(), box.stem
+    named = re.fullmatch(r"(.*)_r(\d{4})", stem)
+    whose = [(stem, 0)] + ([(named[1], int(named[2]))] if named else [])
+    others = [(place.with_name(n + zarr), r) for n, r in whose for zarr in ("", ".zarr")]
+    for path, realization in others:
+        other = realization_path(path, realization)
+        if (other / "zarr.json").is_file() and (path, realization) != (place, box.realization):
+            raise BadInput(f"{box.place}: {stem}{end} is also the name for {other}; give --out")
+    return place.with_name(stem + end)
 
 
 def whole(least: int, most: float = math.inf) -> Callable[[str], int]:

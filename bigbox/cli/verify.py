@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.store.verify import verify
 
     box = open_box(options)
-    box.require("dm")
+    box.require_input()
     said = [f"{line}; ingest the box again" for line in damaged_inputs(box)]
     damaged, complete, done = bool(said), True, []
     painting = painting_of(box)

@@ -18,7 +18,7 @@ from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from bigbox.store.fields import TB, output_field
+from bigbox.store.fields import DM, TB, output_field
 from bigbox.store.layouts import PaintLayout, painting_of
 
 _OF_PAINTER = {one.name for one in fields(PainterSettings)}
@@ -74,7 +74,9 @@ class PaintOptions:
 
     def layout(self, box: Box, n_ranks: int) -> PaintLayout:
         """Cut the box into tiles and bricks; a painting that has begun keeps its bricks."""
-        box.require("dm")
+        box.require_input()
+        if painter_row(self.painter).input == DM.name:
+            box.require(DM.name)
         shape, grid = box.on_grid(self.grid).shape, self.grid
         tiling = tiling_for(self.method, shape, self.tile, self.overlap, self.margin)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))

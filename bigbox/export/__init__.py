@@ -22,6 +22,7 @@ from bigbox.export.hdf5 import write_hdf5
 from bigbox.export.npy import write_npy
 from bigbox.export.ome import OME_VERSIONS, write_ome
 from bigbox.ingest.workfolder import check_room, making, new_place
+from bigbox.store.absent import require_there
 from bigbox.store.box import Box
 from bigbox.store.dataset import require_whole
 
@@ -72,7 +73,7 @@ def export(
     Parameters
     ----------
     to : "npy", "hdf5" or "ome-zarr".
-    arrays : Names of arrays; if None, tb where the box has one, else dm.
+    arrays : Names of arrays; if None, tb where the box has one, else what it was made of.
     out : The file; by default beside the box: BOX_NAME.npy, BOX.hdf5, BOX_NAME.ome.zarr.
     partial : Also a tb that is not painted to its end: NaN where it is not.
     grid : "dm", interpolated where an array is on a painting grid, or "painted", as it is stored.
@@ -88,9 +89,12 @@ def export(
         raise BadInput(f"--to {to}: not one of {', '.join(FORMATS)}")
     if ome_version not in OME_VERSIONS:
         raise BadInput(f"OME-Zarr {ome_version}: not one of {', '.join(OME_VERSIONS)}")
-    names = list(dict.fromkeys(arrays or (["tb"] if box.has("tb") else ["dm"])))
+    names = list(dict.fromkeys(arrays or (["tb"] if box.has("tb") else [box.require_input()])))
     whole = box.view if partial else partial_of(require_whole, box)
     found: dict[str, Any] = {name: whole(name, grid) for name in names}
+    for name in names:
+        if not (partial and "painting" in box.array(name).attrs):
+            require_there(box, name)
     groups = [names] if FORMATS[to].many else [[name] for name in names]
     if out is not None and len(groups) > 1:
         raise BadInput(

@@ -22,7 +22,13 @@ import bigbox
 from bigbox.blockwise import map_blocks, workers
 from bigbox.errors import BadInput
 from bigbox.ingest.ingested import Ingested
-from bigbox.ingest.sanity import tile_warnings
+from bigbox.ingest.sanity import (
+    empty_warnings,
+    name_warnings,
+    odd_voxel,
+    redshift_in_name,
+    tile_warnings,
+)
 from bigbox.ingest.shards import MEMORY, Sums, shard_grid
 from bigbox.ingest.sources import GridSource, open_source
 from bigbox.ingest.workfolder import check_room, making, new_place
@@ -39,6 +45,7 @@ def ingest_density(
     redshift: float | None = None,
     cosmology: Mapping[str, float] | None = None,
     index: int | None = None,
+    empty_chunks: bool = False,
     memory: int = MEMORY,
 ) -> Ingested:
     """Read a density grid into a new box, whose ``dm`` is the density over its mean (1 + delta).
@@ -51,15 +58,16 @@ def ingest_density(
     source : a path, ``path:/data/set`` or ``quickstart``; any positive unit.
     box_size : Mpc/h, one number or one per axis. None: the source's own attribute, refused where
         its attribute box_size_units is another unit.
-    redshift : None: the source's own attribute, else 0.
+    redshift : None: the source's own attribute, else that in its name (z=2.0), else 0.
     index : which grid of a source of shape (n, nx, ny, nz).
+    empty_chunks : chunks that the source has not stored hold its fill value; else it is refused.
     memory : bytes that the blocks in work may take together. At least one is in work.
     """
     place = new_place(box)
-    grid = open_source(source, index)
+    grid = open_source(source, index, empty_chunks=empty_chunks)
     sides, notes = _sides(grid, box_size)
     known = grid.attributes
-    z = float(known.get("redshift", 0.0) if redshift is None else redshift)
+    z, of_name = _redshift(grid, redshift)
     if not (math.isfinite(z) and z >= 0):
         raise BadInput(f"redshift {z} must be a number of at least 0")
     parameters = {name: known[name] for name in PARAMETERS if name in known} | {**(cosmology or {})}
@@ -95,8 +103,12 @@ def ingest_density(
         mean=mean,
         least=sums.least,
         largest=sums.largest,
-        warnings=tile_warnings(grid.shape),
-        notes=notes,
+        warnings=(
+            *empty_warnings(grid, sums.empty / voxels),
+            *odd_voxel(sides[0] / grid.shape[0]),
+            *tile_warnings(grid.shape),
+        ),
+        notes=(*grid.notes, *notes, *of_name),
     )
 
 
@@ -133,6 +145,19 @@ def _sides(
         "names no unit (box_size_units); if it is another, ingest again with --box-size"
     )
     return (x, y, z), (note,) if given is None and units is None else ()
+
+
+def _redshift(source: GridSource, given: float | None) -> tuple[float, tuple[str, ...]]:
+    """Redshift of the box: as given, of the source's attribute, of its name; and what is odd."""
+    if given is not None:
+        return given, ()
+    if "redshift" in source.attributes:
+        z = float(source.attributes["redshift"])
+        return z, name_warnings(source.path, z)
+    named = redshift_in_name(source.path)
+    if named is None:
+        return 0.0, ()
+    return named, (f"redshift {named:g} is taken from the name of {source.path}",)
 
 
 def _block_bytes(source: GridSource, blocks: Grid) -> int:

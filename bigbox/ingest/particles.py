@@ -1,47 +1,31 @@
-"""How a snapshot, its haloes and its hydrogen become a box: sorted by brick, then deposited.
-
-    particles ──sort──► bricks of dm ─────────CIC──────────────────────► dm    = density / mean
-    haloes ────sort──► bricks of each channel ──CIC──smooth R──────────► halo  (4 channels)
-    gas, or the haloes' HI ──sort──► bricks of tb ──CIC──smooth R──────► tb    = mK of HI density
-
-The first pass reads everything once, in bounded chunks, and writes each point to the file of its
-brick. The second makes one brick after the other, so that memory depends on neither the number of
-particles nor the size of the box. Both run on dask. Sums are in fixed point: the box is the same to
-the last bit whatever the order of the particles, and however many files they come in.
-"""
+"""Ingest a snapshot, with its haloes and its hydrogen, or a halo catalogue alone."""
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-import bigbox
-from bigbox.blockwise import map_blocks, workers
 from bigbox.errors import BadInput
-from bigbox.ingest.catalogue import Catalogue, HaloType, open_catalogue
+from bigbox.ingest.arrays import Making
+from bigbox.ingest.catalogue import HaloType
+from bigbox.ingest.headers import Told
 from bigbox.ingest.hydrogen import Hydrogen, of_gas, of_haloes
-from bigbox.ingest.ingested import HaloChannel, IngestedSnapshot
-from bigbox.ingest.sanity import check_haloes, check_mass, tile_warnings
-from bigbox.ingest.shards import MEMORY, Sums, shard_grid
-from bigbox.ingest.snapshot import DARK, Chunk, Points, Snapshot, check_dark_matter
-from bigbox.ingest.sorted_points import SortedPoints, sorted_bytes
-from bigbox.ingest.sources import open_snapshot
-from bigbox.ingest.workfolder import check_room, making, new_place
-from bigbox.physics.brightness import brightness_temperature, mean_brightness
-from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
-from bigbox.physics.mass_bins import HALO_CHANNELS, HALO_EDGES, halo_channel
-from bigbox.physics.smoothing import DEFAULT_RADIUS, gaussian_kernel, smooth
-from bigbox.scheduler.grid import Slices
-from bigbox.store.box import Box
+from bigbox.ingest.ingested import IngestedSnapshot
+from bigbox.ingest.shards import MEMORY
+from bigbox.ingest.snapshot import (
+    DARK,
+    Snapshot,
+    check_dark_matter,
+)
+from bigbox.ingest.sources import open_catalogue, open_snapshot
+from bigbox.ingest.workfolder import making, new_place
+from bigbox.physics.cosmology import Cosmology
+from bigbox.physics.smoothing import DEFAULT_RADIUS
 
-_SORTED = ".sorted"
+_NOTHING = Told()
+_USUAL_VOXEL = 25 / 256  # Mpc/h, of the paper and of the networks that come along
 
 
 def ingest_snapshot(
@@ -58,6 +42,8 @@ def ingest_snapshot(
     hi_draw: int = 0,
     smoothing: float = DEFAULT_RADIUS,
     cosmology: Mapping[str, float] | None = None,
+    told: Told = _NOTHING,
+    halo_units: tuple[float | None, float | None] = (None, None),
     memory: int = MEMORY,
 ) -> IngestedSnapshot:
     """Read a snapshot into a new box of grid³ voxels: dm, and what else is asked for.
@@ -78,13 +64,16 @@ def ingest_snapshot(
     hi_draw : which draw of its scatter: 0, 1, ... are independent.
     smoothing : Mpc/h, of halo and tb. dm is never smoothed.
     cosmology : what the headers do not tell, or tell wrongly.
+    told : box size, redshift and units in the place of the headers'.
+    halo_units : Mpc/h and M☉/h per unit of the catalogue, in the place of what it tells.
     memory : bytes that the bricks in work may take together. At least one is in work.
     """
     place = new_place(box)
-    source = open_snapshot(snapshot)
+    source = open_snapshot(snapshot, told)
     check_dark_matter(source)
     known = {**source.header.cosmology, **(cosmology or {})}
-    catalogue = open_catalogue(haloes, halo_type) if haloes else None
+    of_catalogue = replace(told, length=halo_units[0], mass=halo_units[1])
+    catalogue = open_catalogue(haloes, halo_type, of_catalogue, source.header) if haloes else None
     if hi_halo and catalogue is None:
         raise BadInput("tb from haloes (--hi-halo) needs their catalogue: give --halos CATALOGUE")
     if catalogue is not None and (wrong := source.header.difference(catalogue.header)):
@@ -97,204 +86,52 @@ def ingest_snapshot(
     if hi_halo and catalogue is not None:
         tb = of_haloes(catalogue, Cosmology.from_header(known), hi_draw)
     if gas:
-        hydro = source if gas is True else open_snapshot(gas)
+        hydro = source if gas is True else open_snapshot(gas, told)
         if wrong := source.header.difference(replace(hydro.header, totals=())):
             raise BadInput(f"{hydro}: {wrong} than in {source}: the gas of another simulation")
         h = (cosmology or {}).get("h")
         tb = of_gas(hydro, h=h, table=uvb, self_shielding=self_shielding)
-    run = _Ingest(source, catalogue, tb, _voxels(source, grid), smoothing, known, memory)
+    voxels = _voxels(source, grid)
+    return _made(
+        place, Making(source.header, source, catalogue, tb, voxels, smoothing, known, memory)
+    )
+
+
+def ingest_haloes(
+    haloes: Sequence[Path],
+    box: Path,
+    *,
+    grid: int | None = None,
+    halo_type: HaloType = "group",
+    hi_halo: bool = False,
+    hi_draw: int = 0,
+    smoothing: float = DEFAULT_RADIUS,
+    cosmology: Mapping[str, float] | None = None,
+    told: Told = _NOTHING,
+    memory: int = MEMORY,
+) -> IngestedSnapshot:
+    """Read a halo catalogue alone into a new box: halo, and tb of them where asked for; no dm.
+
+    grid: voxels on a side, always needed; the others, and what is raised, as in `ingest_snapshot`.
+    """
+    place = new_place(box)
+    catalogue = open_catalogue(haloes, halo_type, told)
+    header = catalogue.header
+    known = {**header.cosmology, **(cosmology or {})}
+    if grid is None:
+        usual = round(header.box_size / _USUAL_VOXEL)
+        raise BadInput(
+            f"{catalogue}: give --grid, the voxels on a side; the networks that come along are for "
+            f"voxels of {_USUAL_VOXEL:.3f} Mpc/h (--grid {usual})"
+        )
+    tb = of_haloes(catalogue, Cosmology.from_header(known), hi_draw) if hi_halo else None
+    return _made(place, Making(header, None, catalogue, tb, grid, smoothing, known, memory))
+
+
+def _made(place: Path, run: Making) -> IngestedSnapshot:
     run.check_disk(place)
     with making(place) as folder:
         return replace(run.make(folder), box=place)
-
-
-@dataclass
-class _Ingest:
-    """One ingest under way."""
-
-    source: Snapshot
-    catalogue: Catalogue | None
-    tb: Hydrogen | None
-    voxels: int  # on a side
-    smoothing: float
-    known: Mapping[str, float]  # of the cosmology
-    memory: int
-
-    def __post_init__(self) -> None:
-        self.shape = (self.voxels,) * 3
-        self.voxel = self.source.header.box_size / self.voxels
-        self.kernel = gaussian_kernel(self.smoothing, self.voxel)
-        self.margin = len(self.kernel) // 2
-        self.smoothed = {
-            "smoothing": self.smoothing,
-            "smoothing_units": "Mpc/h, standard deviation of a Gaussian",
-        }
-        brick = shard_grid(self.shape).extent(0)
-        window = math.prod(edge + 2 * self.margin + 2 for edge in brick)
-        # A window in int64 and as float32, or twice as float32; the brick three times for zarr.
-        self.workers = workers(12 * (window + math.prod(brick)) + (64 << 20), self.memory)
-
-    def check_disk(self, place: Path) -> None:
-        """Raise BadInput where the box, and the sorted points beside it, have no room."""
-        source, bricks = self.source, shard_grid(self.shape)
-        arrays = 1 + (HALO_CHANNELS if self.catalogue else 0) + (self.tb is not None)
-        weighted = not source.one_mass(DARK)
-        sort = sorted_bytes(source.total(DARK), bricks, 0, weighted=weighted)
-        if self.tb is not None:
-            sort = max(sort, sorted_bytes(self.tb.count, bricks, self.margin, weighted=True))
-        check_room(place, "the box needs", 4 * self.voxels**3 * arrays, sort)
-
-    def make(self, folder: Path) -> IngestedSnapshot:
-        """Make all arrays of the box, in the store `folder`."""
-        source, header, halo = self.source, self.source.header, self.catalogue
-        box = Box.create(
-            folder,
-            self.shape,
-            header.box_size,
-            header.redshift,
-            cosmology=self.known,
-            provenance={
-                "command": "bigbox ingest",
-                "bigbox": bigbox.__version__,
-                "snapshot": [str(p.resolve()) for p in source.files[:4]],
-                "files": len(source.files),
-                "code": header.code,
-                "particles": source.total(DARK),
-                "seed": header.seed,
-                "halos": [str(p.resolve()) for p in halo.files[:4]] if halo else [],
-            },
-        )
-        notes = []
-        if not header.has_units:
-            notes.append(f"{source}: names no units; kpc/h and 1e10 M_sun/h are taken for granted")
-        if missing := sorted({"omega_m", "h"} - self.known.keys()):
-            notes.append(f"{source}: does not tell {', '.join(missing)}; the defaults are used")
-        dm = self._make_dm(box)
-        return IngestedSnapshot(
-            box=box.path,
-            source=str(source),
-            shape=self.shape,
-            box_size=(header.box_size,) * 3,
-            redshift=header.redshift,
-            particles=source.total(DARK),
-            least=dm.least,
-            largest=dm.largest,
-            mean=dm.total / self.voxels**3,
-            halo=() if halo is None else self._make_halo(box, halo, dm),
-            **({} if self.tb is None else self._make_tb(box, self.tb)),
-            warnings=tile_warnings(self.shape),
-            notes=tuple(notes),
-        )
-
-    def _sorted(
-        self,
-        box: Box,
-        chunks: Iterable[Chunk],
-        read: Callable[[Chunk], Sequence[Points]],
-        margin: int,
-        channels: int | None = None,
-    ) -> list[SortedPoints]:
-        """First pass: what is read of each chunk, for every channel, sorted by brick."""
-        bricks = shard_grid(self.shape, channels)
-        folder = box.path / _SORTED
-        found = [SortedPoints(folder / str(i), bricks, margin) for i in range(channels or 1)]
-
-        def sort(chunk: Chunk) -> None:
-            for channel, points in zip(found, read(chunk), strict=True):
-                channel.add(*points)
-
-        for _ in map_blocks(sort, chunks, workers=self.workers):
-            pass
-        return found
-
-    def _written(
-        self,
-        box: Box,
-        name: str,
-        channels: Sequence[SortedPoints],
-        factor: float,
-        attributes: Mapping[str, Any],
-        look: Callable[[Slices, list[NDArray[np.float32]]], Any] = lambda region, rough: None,
-    ) -> tuple[list[Sums], list[Any]]:
-        """Second pass: brick by brick, with a weight of 1 in one voxel worth `factor`.
-
-        Returns the sums of each channel, and what `look` says of the bricks before smoothing.
-        """
-        count, bricks = len(channels), channels[0].bricks
-        array = box.create_array(name, channels=count if count > 1 else None, attributes=attributes)
-
-        def make(brick: int) -> tuple[list[Sums], Any]:
-            region = bricks.slices(brick)
-            fields = [points.deposit(brick, factor) for points in channels]
-            seen = look(region, fields)
-            if channels[0].margin:
-                fields = [smooth(field, self.kernel) for field in fields]
-            array[(..., *region)] = np.stack(fields) if count > 1 else fields[0]
-            return [Sums.of(field) for field in fields], seen
-
-        made = list(map_blocks(make, range(bricks.size), workers=self.workers))
-        shutil.rmtree(box.path / _SORTED)
-        sums, seen = zip(*made, strict=True)
-        return [Sums.all(of_channel) for of_channel in zip(*sums, strict=True)], list(seen)
-
-    def _make_dm(self, box: Box) -> Sums:
-        source, n = self.source, self.voxels
-        chunks = source.chunks(DARK)
-        (points,) = self._sorted(box, chunks, lambda chunk: [source.points(chunk, n)[0]], 0)
-        if points.total == 0:
-            raise BadInput(f"{source}: all masses of type {DARK} are 0")
-        unit = source.one_mass(DARK) or 1.0
-        check_mass(source, points.total * unit, self.known.get("omega_m"))
-        factor = n**3 / points.total
-        attributes = {"smoothing": 0.0, "source": "particles"}
-        return self._written(box, "dm", [points], factor, attributes)[0][0]
-
-    def _make_halo(self, box: Box, catalogue: Catalogue, dm: Sums) -> tuple[HaloChannel, ...]:
-        unit, density = catalogue.header.mass, box.array("dm")
-        own = (slice(self.margin, -self.margin or None),) * 3
-
-        def read(chunk: Chunk) -> list[Points]:
-            place, mass = catalogue.read(chunk, self.voxels)
-            channel = halo_channel(mass.astype(np.float64) * unit)
-            return [(place[channel == i], mass[channel == i]) for i in range(HALO_CHANNELS)]
-
-        def in_dense(region: Slices, rough: list[NDArray[np.float32]]) -> tuple[float, float]:
-            mass = np.sum(rough, axis=0)[own]
-            dense = mass[np.asarray(density[region]) > 1]
-            return float(dense.sum(dtype=np.float64)), float(mass.sum(dtype=np.float64))
-
-        channels = self._sorted(box, catalogue.chunks(), read, self.margin, HALO_CHANNELS)
-        edges = [*HALO_EDGES, max(channels[-1].heaviest * unit, HALO_EDGES[-1])]
-        attributes = {
-            **self.smoothed,
-            "mass_edges": edges,
-            "mass_edges_units": "M_sun/h",
-            "source": catalogue.label,
-        }
-        factor = unit / self.voxel**3
-        sums, seen = self._written(box, "halo", channels, factor, attributes, in_dense)
-        dense, whole = map(math.fsum, zip(*seen, strict=True))
-        check_haloes(f"{catalogue}", dense, whole, dm.above_one / self.voxels**3)
-        return tuple(
-            HaloChannel(lower, upper, c.points, c.total * unit, s.total * self.voxel**3)
-            for lower, upper, c, s in zip(edges[:-1], edges[1:], channels, sums, strict=True)
-        )
-
-    def _make_tb(self, box: Box, tb: Hydrogen) -> dict[str, Any]:
-        """Make tb; return what an IngestedSnapshot says of it."""
-        header, cosmology = self.source.header, Cosmology.from_header(self.known)
-        n, margin = self.voxels, self.margin
-        (points,) = self._sorted(box, tb.chunks(), lambda chunk: [tb.points(chunk, n)], margin)
-        omega_hi = points.total * tb.unit / header.box_size**3 / CRITICAL_DENSITY
-        factor = brightness_temperature(tb.unit / self.voxel**3, header.redshift, cosmology)
-        attributes = {**self.smoothed, "source": tb.label, "omega_hi": omega_hi, **tb.attributes}
-        ((sums,), _) = self._written(box, "tb", [points], factor, attributes)
-        return {
-            "tb_source": tb.label,
-            "tb_mean": sums.total / self.voxels**3,
-            "tb_expected": mean_brightness(omega_hi, header.redshift, cosmology),
-            "omega_hi": omega_hi,
-        }
 
 
 def _voxels(source: Snapshot, grid: int | None) -> int:

@@ -22,19 +22,21 @@ MEMORY = 1 << 30
 
 @dataclass(frozen=True)
 class Sums:
-    """Values of a block, or of all: their sum, extremes, and how many are above one."""
+    """Values of a block, or of all: their sum, extremes, how many are above one and how many 0."""
 
     total: float
     least: float
     largest: float
     above_one: int
+    empty: int
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Sums:
         """Take them from an array, the sum in float64."""
         total = float(values.sum(dtype=np.float64))
         above = int(np.count_nonzero(values > 1))
-        return cls(total, float(values.min()), float(values.max()), above)
+        empty = values.size - int(np.count_nonzero(values))
+        return cls(total, float(values.min()), float(values.max()), above, empty)
 
     @classmethod
     def all(cls, parts: Sequence[Sums]) -> Sums:
@@ -44,6 +46,7 @@ class Sums:
             min(part.least for part in parts),
             max(part.largest for part in parts),
             sum(part.above_one for part in parts),
+            sum(part.empty for part in parts),
         )
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.hdf5 import attributes, files_of_run, names, number, opened
+from bigbox.ingest.hdf5 import attributes, files_of_run, member, names, number, opened
 from bigbox.ingest.headers import Header, check_one_run, check_totals
+from bigbox.ingest.packing import read_values
+from bigbox.ingest.stored import check_stored
 
 CHUNK = 1 << 19  # particles read at once
 
@@ -76,7 +78,7 @@ class Snapshot:
         """Return whether the particles of a type, of which there are some, have a quantity."""
         first = next(i for i, count in enumerate(self.counts) if count[kind])
         with opened(self.files[first]) as file:
-            return self.header.dataset(quantity) in file.get(f"PartType{kind}", {})
+            return member(file, f"PartType{kind}/{self.header.dataset(quantity)}") is not None
 
     def read(self, chunk: Chunk, quantities: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Read quantities of some particles, by GADGET's names, in the code's units."""
@@ -86,7 +88,7 @@ class Snapshot:
         with opened(path) as file:
             for quantity in quantities:
                 name = self.header.dataset(quantity)
-                data = file[group].get(name)
+                data = member(file, f"{group}/{name}")
                 if data is None:
                     raise BadInput(f"{path}: {group} has no {name}")
                 if len(data) != count:
@@ -94,7 +96,10 @@ class Snapshot:
                         f"{path}: {group}/{name} has {len(data)} particles, the header says "
                         f"{count}; the file is damaged"
                     )
-                found[quantity] = data[chunk.start : chunk.stop]
+                if chunk.start == 0:
+                    check_stored(data)
+                some = slice(chunk.start, chunk.stop)
+                found[quantity] = read_values(f"{path}: {group}/{name}", data, some)
         return found
 
     def points(
@@ -116,19 +121,27 @@ class Snapshot:
 
 
 def in_voxels(
-    coordinates: NDArray[Any], side: float, voxels: int, who: str, first: int
+    coordinates: NDArray[Any],
+    side: float,
+    voxels: int,
+    who: str,
+    first: int,
+    outside: float = OUTSIDE,
 ) -> NDArray[np.float64]:
-    """Return positions in the code's unit as voxels from the corner. BadInput outside the box."""
+    """Return positions in the code's unit as voxels from the corner.
+
+    Raises BadInput for one that is further outside of the box than a share of its side.
+    """
     x = coordinates.astype(np.float64)
     x *= 1.0 / side
     # Written so that NaN fails it too.
-    inside = (x >= -OUTSIDE) & (x <= 1.0 + OUTSIDE)
+    inside = (x >= -outside) & (x <= 1.0 + outside)
     if not inside.all():
         i = int(np.argmin(inside.all(axis=1)))
         where = ", ".join(f"{v:g}" for v in coordinates[i].tolist())
         raise BadInput(
             f"{who} {first + i} is at ({where}), outside of the box of 0 .. {side:g}; is the file "
-            "damaged, or the box size of another run?"
+            "damaged, or the box size of another run? (--box-size in Mpc/h)"
         )
     x *= voxels
     return x
@@ -166,7 +179,10 @@ def _fault(path: Path) -> str:
     with opened(path) as file:
         if "Header" not in file:
             return "has no group Header, so that it is no snapshot"
-        if "NumPart_ThisFile" not in file["Header"].attrs:
+        known = file["Header"].attrs
+        groups = any(name.startswith(("Ngroups", "NumGroups")) for name in known)
+        particles = any(name.startswith("PartType") for name in file)
+        if "NumPart_ThisFile" not in known or (groups and not particles):
             other = GROUPS.isdisjoint(file)
             what = "another file" if other else "a halo catalogue (give it with --halos)"
             return f"its Header counts no particles: not a snapshot but {what}"
@@ -179,18 +195,20 @@ def _counts(path: Path, file: Any) -> tuple[int, ...]:
     number(path, header, "NumPart_ThisFile")
     counts = tuple(int(n) for n in np.asarray(header["NumPart_ThisFile"]).reshape(-1))
     for kind, count in enumerate(counts):
-        group = file.get(f"PartType{kind}")
+        group = member(file, f"PartType{kind}")
         if count and group is None:
             raise BadInput(
                 f"{path}: its header says {count} particles of type {kind}, but it has no group "
                 f"PartType{kind}"
             )
-        data = None if group is None else group.get("Coordinates")
+        data = None if group is None else member(group, "Coordinates")
         if data is not None and data.shape != (count, 3):
             raise BadInput(
                 f"{path}: PartType{kind}/Coordinates has shape {data.shape}, the header says "
                 f"{count} particles; the file is damaged"
             )
+        if data is not None:
+            check_stored(data)  # here too, before hours of sorting
     return counts
 
 
@@ -202,9 +220,40 @@ def check_dark_matter(snapshot: Snapshot) -> None:
             f"{snapshot}: has no dark matter (PartType1), only type "
             f"{', '.join(map(str, held)) or 'none'}; give the snapshot of an N-body run"
         )
-    for kind in {2, 3}.intersection(held):
-        if snapshot.has(kind, "Coordinates"):  # the tracers of IllustrisTNG (type 3) have none
+    for kind, mass in _other_matter(snapshot):
+        own = _mean_mass(snapshot, DARK)
+        if not 0 < mass < own:
             raise BadInput(
-                f"{snapshot}: has {snapshot.total(kind)} particles of type {kind} (low resolution "
-                "of a zoom run): bigbox needs a box of one resolution"
+                f"{snapshot}: has {snapshot.total(kind)} particles of type {kind}, of "
+                f"{mass * snapshot.header.mass:.3g} M_sun/h each where those of type {DARK} have "
+                f"{own * snapshot.header.mass:.3g} (low resolution of a zoom run): bigbox needs a "
+                "box of one resolution"
             )
+
+
+def lighter_matter(snapshot: Snapshot) -> tuple[float, tuple[str, ...]]:
+    """Return the mass (code units) of lighter species, as neutrinos are, and notes about them."""
+    found = [(kind, mass * snapshot.total(kind)) for kind, mass in _other_matter(snapshot)]
+    own = _mean_mass(snapshot, DARK) * snapshot.total(DARK)
+    whole = own + sum(mass for _, mass in found)
+    notes = tuple(
+        f"{snapshot}: particles of type {kind}, {100 * mass / whole:.2g} % of the dark matter and "
+        "lighter each, as neutrinos are, are left out: dm is of type 1"
+        for kind, mass in found
+    )
+    return whole - own, notes
+
+
+def _other_matter(snapshot: Snapshot) -> list[tuple[int, float]]:
+    """Types of matter beside type 1 that is no gas, star or black hole, and their mean mass."""
+    held = [k for k in (2, 3, 6) if k < len(snapshot.counts[0]) and snapshot.total(k)]
+    # The tracers of IllustrisTNG (type 3) have no places.
+    return [(k, _mean_mass(snapshot, k)) for k in held if snapshot.has(k, "Coordinates")]
+
+
+def _mean_mass(snapshot: Snapshot, kind: int) -> float:
+    """Return the mass of a particle of a type in the code's unit, of some of them; 0: not told."""
+    if snapshot.one_mass(kind) > 0 or not snapshot.has(kind, "Masses"):
+        return snapshot.one_mass(kind)
+    some = next(snapshot.chunks(kind))
+    return float(np.mean(snapshot.read(some, ("Masses",))["Masses"], dtype=np.float64))

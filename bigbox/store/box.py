@@ -157,8 +157,8 @@ class Box:
 
     @property
     def stem(self) -> str:
-        """The box's name without its ending, and the realization, for files beside it."""
-        stem = self.path.resolve().stem
+        """The box's name without .zarr, and the realization, for files beside it."""
+        stem = self.path.resolve().name.removesuffix(".zarr")
         return f"{stem}_r{self.realization:04d}" if self.realization else stem
 
     def place_of(self, name: str) -> Path:
@@ -257,6 +257,15 @@ class Box:
         if grid not in GRIDS:
             raise BadInput(f"grid {grid!r}: is not one of {', '.join(GRIDS)}")
         return array if step == 1 or grid == "painted" else Interpolated(array, step)
+
+    def require_input(self) -> str:
+        """Return what the box was made of: "dm", or "halo" where haloes are all that it has.
+
+        Raises BadInput where it has neither.
+        """
+        name = "dm" if self.has("dm") or not self.has("halo") else "halo"
+        self.require(name)
+        return name
 
     def create_array(
         self,

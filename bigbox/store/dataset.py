@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigbox.errors import BadInput
+from bigbox.store.absent import Whole
 from bigbox.store.box import Box, realization_path
 from bigbox.store.fields import AXES, TB, is_axis, known_field
 from bigbox.store.interpolated import Interpolated
@@ -67,7 +68,8 @@ def open_dataset(
             (chunks or {}).get(str(dim), edge) for dim, edge in zip(dims, edges, strict=True)
         )
         attributes = {k: v for k, v in array.attrs.items() if k != "_FillValue"}
-        variables[name] = (dims, da.from_array(array, chunks=blocks, asarray=True), attributes)
+        whole: Any = array if "painting" in array.attrs else Whole(box, name, array)
+        variables[name] = (dims, da.from_array(whole, chunks=blocks, asarray=True), attributes)
     coordinates = {}
     for axis in dict.fromkeys((*AXES, *(d for v in variables.values() for d in v[0][-3:]))):
         group = box.place if (box.place / axis).exists() else box.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -29,13 +30,14 @@ def revoked(number: int) -> int:
     return 3 + number if number < 2 else 4 + 2 * number
 
 
+# time is that of the clock in seconds, by its lowest 24 bits: what a copy of the files keeps.
 # offset, end and crc are those of the chunk in its shard: where it begins, the committed end of
 # the shard after it, and crc32c of its values. Of a shard that is written whole: 0, its bytes,
 # crc32c of its chunks' crcs.
 RECORD = np.dtype(
     [
         ("kind", "u1"),
-        ("zero", "u1", 3),
+        ("time", "u1", 3),
         ("epoch", "<u4"),
         ("index", "<u8"),
         ("offset", "<u8"),
@@ -44,6 +46,7 @@ RECORD = np.dtype(
         ("check", "<u4"),
     ]
 )
+TIMES = 1 << 24  # seconds, 194 days, after which a record's time begins anew
 CHECKED_BYTES = RECORD.itemsize - 4
 
 Records = npt.NDArray[np.void]
@@ -89,6 +92,7 @@ def make_records(
     places = np.atleast_1d(np.asarray(index))
     records = np.zeros(len(places), RECORD)
     records["kind"], records["epoch"], records["index"] = kind, epoch, places
+    records["time"] = list((int(time.time()) % TIMES).to_bytes(3, "little"))
     records["offset"], records["end"], records["crc"] = offset, end, crc
     if len(records) < 64:  # below this the table's passes cost more than the plain way
         raw = records.tobytes()
@@ -99,6 +103,17 @@ def make_records(
     else:
         records["check"] = checks(records)
     return records
+
+
+def seconds_after(start: float, records: Records) -> npt.NDArray[np.int64]:
+    """Return the seconds from a time of the clock to that of each record: up to 97 days.
+
+    0 for a record before it, as of a clock that was set back, and for one that tells no time.
+    """
+    low, middle, high = records["time"].astype(np.int64).T
+    told = low + (middle << 8) + (high << 16)
+    seconds = (told - int(start) + TIMES // 2) % TIMES - TIMES // 2
+    return np.where(told > 0, np.maximum(seconds, 0), 0)
 
 
 class RecordWriter:

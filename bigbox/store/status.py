@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from bigbox.store.box import Box
 from bigbox.store.fields import HALO
 from bigbox.store.haloes import windows_done
 from bigbox.store.layouts import Recorded, haloes_of, painting_of
-from bigbox.store.records import BEGUN, made
+from bigbox.store.records import BEGUN, made, seconds_after
 
 _OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
 
@@ -87,14 +87,16 @@ def _runs(found: Recorded[Any], what: str, begun: str) -> list[dict[str, Any]]:
         runs[epoch] = run | dict.fromkeys(shards.values(), 0)
     for source in ledger.sources():
         entry = runs[source.epoch]
-        done = 0
+        began = datetime.fromisoformat(entry["started"])
+        done = worked = 0
         for block in ledger.blocks(source):
+            worked = max(worked, int(seconds_after(began.timestamp(), block).max(initial=0)))
             done += int((block["kind"] == made(0)).sum())
             entry[begun] += int(np.maximum(block["end"][block["kind"] == BEGUN], 1).sum())
             for number, name in shards.items():
                 entry[name] += int((block["kind"] == made(number)).sum())
         entry[what] += done
         entry[f"{what}_of_rank"][source.rank] = done
-        written = datetime.fromtimestamp(source.path.stat().st_mtime, UTC)
-        entry["last"] = max(entry["last"], written.isoformat(timespec="seconds"))
+        last = (began + timedelta(seconds=worked)).isoformat(timespec="seconds")
+        entry["last"] = max(entry["last"], last)
     return list(runs.values())

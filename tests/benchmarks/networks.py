@@ -29,7 +29,7 @@ import torch
 
 from bigbox.data import default_model
 from bigbox.diffusion.overlap import tiling_for
-from bigbox.ingest.catalogue import open_catalogue
+from bigbox.ingest.sources import open_catalogue
 from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter, paint_haloes

@@ -128,7 +128,11 @@ def test_wrong_particle_types(tmp_path: Path) -> None:
         file["PartType2/Coordinates"] = few[:5] * 1e3
         for name in ("NumPart_ThisFile", "NumPart_Total"):
             file["Header"].attrs[name] = [0, COUNT, 5, 0, 0, 0]
-    refused(tmp_path, "has 5 particles of type 2 .low resolution of a zoom run.", zoom)
+    refused(
+        tmp_path,
+        "has 5 particles of type 2, of 0 M_sun/h each .* .low resolution of a zoom run.",
+        zoom,
+    )
 
 
 def test_tracers_without_places_are_no_matter(tmp_path: Path) -> None:
@@ -177,7 +181,7 @@ CATALOGUE: dict[str, tuple[Callable[[list[Path]], None], str]] = {
         edit("Header", Ngroups_Total=41),
         "its header says 41 groups in all, its 2 files hold 40",
     ),
-    "NaN": (set_value("Group/GroupPos", 2, np.nan), "Group: halo 2 is at .nan, nan, nan."),
+    "NaN": (set_value("Group/GroupPos", 2, np.nan), "halo 2 is at .nan, nan, nan."),
     "outside": (set_value("Group/GroupPos", 2, 1e5), "outside of the box"),
     "no mass": (set_value("Group/GroupMass", 2, -1), "halo 2 has mass -1, which is no mass"),
     "cut": (cut(0.6), "truncated or damaged"),
@@ -211,8 +215,8 @@ def test_haloes_where_no_matter_is(tmp_path: Path) -> None:
     clumps = np.tile(snapshots.clustered(COUNT)[:20], (50, 1))
     clumps += np.random.default_rng(0).normal(0, 0.02, clumps.shape).astype(np.float32)
     source = snapshots.gadget(tmp_path / "run", np.mod(clumps, snapshots.BOX))
-    strewn = np.random.default_rng(1).uniform(0, snapshots.BOX, (200, 3))
-    groups = snapshots.catalogue(tmp_path / "g", strewn, np.full(200, 5e10))
+    strewn = np.random.default_rng(1).uniform(0, snapshots.BOX, (100, 3))
+    groups = snapshots.catalogue(tmp_path / "g", strewn, np.full(100, 4e10))
     refused(tmp_path, "% of the haloes' mass is where matter is denser", source, haloes=groups)
 
 
@@ -273,9 +277,7 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
     other = str(tmp_path / "c.zarr")
     fails("exists already", *given)
-    fails(
-        "is a snapshot; --box-size is of a density grid", str(source[0]), other, "--box-size", "4"
-    )
+    fails("is a snapshot; --index is of a density grid", str(source[0]), other, "--index", "0")
     fails("is a density grid; --gas is of a snapshot", "quickstart", other, "--gas")
     fails("no such file", str(tmp_path / "none.hdf5"), other, "--gas")
     fails("not allowed with", str(source[0]), other, "--gas", "--hi-halo")

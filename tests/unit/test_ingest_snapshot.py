@@ -16,11 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import StoppedEarly
-from bigbox.ingest import catalogue, particles, snapshot, sorted_points
-from bigbox.ingest.catalogue import open_catalogue
+from bigbox.ingest import arrays, catalogue, particles, snapshot, sorted_points
 from bigbox.ingest.check import damaged_inputs
 from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.sources import open_snapshot
+from bigbox.ingest.sources import open_catalogue, open_snapshot
 from bigbox.physics.brightness import brightness_temperature
 from bigbox.physics.hi_halo import POINTS, hi_points
 from bigbox.physics.mass_bins import HALO_EDGES
@@ -318,14 +317,14 @@ def test_provenance_names_what_was_read(positions: NDArray[np.float32], tmp_path
     with h5py.File(paths[0], "r+") as file:
         del file["Parameters"].attrs["UnitLength_in_cm"]
     done = ingest_snapshot(paths, box.path, grid=GRID)
-    assert "kpc/h and 1e10 M_sun/h are taken for granted" in done.notes[0]
+    assert "0.001 Mpc/h and 1e+10 M_sun/h are taken for granted" in done.notes[0]
 
 
 def test_sigterm_leaves_nothing(
     positions: NDArray[np.float32], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = snapshots.gadget(tmp_path / "run", positions)
-    monkeypatch.setattr(particles, "check_mass", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(arrays, "check_mass", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(StoppedEarly, match="stopped by SIGTERM"):
         ingest_snapshot(paths, tmp_path / "b.zarr", grid=GRID)
     assert [p.name for p in tmp_path.iterdir()] == ["run"]

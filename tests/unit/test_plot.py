@@ -91,7 +91,7 @@ def test_a_picture_with_every_panel(box: Box, tmp_path: Path) -> None:
     halo = box.create_array("halo", channels=4)
     halo[:] = 0
     halo[2, 10:12] = 1e10
-    tb = box.create_array("tb")
+    tb = box.create_array("tb", attributes={"painting": {}})  # that is not at its end
     tb[:20] = np.float32(0.1)  # the rest is not painted: NaN
     names = plot(Box.open(box.path), tmp_path / "all.png", axis="y", thickness=1.0)
     assert names == ["dm", "halo 0", "halo 1", "halo 2", "halo 3", "tb"]

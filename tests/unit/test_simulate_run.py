@@ -17,8 +17,7 @@ import torch
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
-from bigbox.ingest.catalogue import open_catalogue
-from bigbox.ingest.sources import open_snapshot
+from bigbox.ingest.sources import open_catalogue, open_snapshot
 from bigbox.simulate import run
 from bigbox.simulate.groups import LEAST
 from bigbox.simulate.options import Options

@@ -71,9 +71,9 @@ def plot(
     low, high = slab.extent(box.voxel)
     unpainted = "tb" in images and bool(np.isnan(images["tb"]).any())
     figure.suptitle(
-        f"{box.stem}{box.path.suffix}, redshift {box.redshift:g}: "
+        f"{box.stem}, redshift {box.redshift:g}: "
         f"mean over {axis} = {low:.4g} to {high:.4g} Mpc/h"
-        + (" (grey: not painted yet)" if unpainted else "")
+        + (" (grey: not painted yet, or lost)" if unpainted else "")
     )
     try:
         figure.savefig(out, dpi=110)

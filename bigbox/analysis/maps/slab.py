@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
+from bigbox.store.absent import require_there
 from bigbox.store.box import Box
 from bigbox.store.fields import AXES, FIELDS, known_field
 
@@ -110,7 +111,7 @@ def panels(
     grid: as for `Box.view`.
     """
     if arrays is None:
-        box.require("dm")
+        box.require_input()
         arrays = [field.name for field in FIELDS if field.spans_box and box.has(field.name)]
     found = {}
     for name in arrays:
@@ -118,6 +119,8 @@ def panels(
         step = box.step_of(array) if known_field(name) else 1
         if tuple(n * step for n in array.shape[-3:]) != box.shape or array.ndim > 4:
             raise BadInput(f"{box.path}/{name}: has shape {array.shape}, no field over the box")
+        if "painting" not in box.array(name).attrs:  # what is being painted may lack voxels
+            require_there(box, name, [*[slice(None)] * (array.ndim - 3), *slab.cut()])
         for channel in [None] if array.ndim == 3 else range(array.shape[0]):
             title = name if channel is None else f"{name} {channel}"
             found[title] = slab_image(array, slab.of_every(step), channel=channel)

@@ -6,6 +6,8 @@ A row says how a source is recognised and where its reader stands, which is impo
     particles    the paths of the files         a `bigbox.ingest.snapshot.Snapshot`
     grid         a path and a data set's name   a context manager of an array: shape, dtype,
                  ("": the only one)             [region]; where it has them attrs, chunks, name
+    haloes       the paths, "group" or          a `bigbox.ingest.catalogue.Catalogue`
+                 "subhalo"
 
 Another package adds a row by an entry point of the group `bigbox.snapshot_formats`, whose value is
 "module:ROW". It is imported where no row recognises a source by its content.
@@ -18,13 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from bigbox.extensions import installed, load, load_installed
+
 GROUP = "bigbox.snapshot_formats"
-Content = Literal["particles", "grid"]
+Content = Literal["particles", "grid", "haloes"]
 
 
 @dataclass(frozen=True)
 class SnapshotFormat:
-    """One format of snapshots or density grids."""
+    """One format of snapshots, density grids or halo catalogues."""
 
     name: str
     help: str  # one line
@@ -42,6 +46,12 @@ def _code_of(path: Path) -> str:
     from bigbox.ingest.hdf5 import code_of
 
     return "" if _is_zarr(path) else code_of(path)
+
+
+def _of_a_code(path: Path) -> bool:
+    from bigbox.ingest.hdf5 import of_a_code
+
+    return of_a_code(path)
 
 
 _HERE = "bigbox.ingest.formats"
@@ -68,9 +78,9 @@ NPY = SnapshotFormat(
 )
 HDF5 = SnapshotFormat(
     "hdf5",
-    "file.hdf5:/path/to/dm   an HDF5 data set; without :/path the only one of rank 3 or 4",
+    "file.hdf5:/path/to/dm   an HDF5 (netCDF-4) data set; without :/path the only one of rank 3, 4",
     "grid",
-    lambda path: path.suffix in (".hdf5", ".h5", ".hdf"),
+    lambda path: path.suffix in (".hdf5", ".h5", ".hdf", ".nc", ".nc4"),
     f"{_HERE}.grids:hdf5",
 )
 ZARR = SnapshotFormat(
@@ -80,23 +90,64 @@ ZARR = SnapshotFormat(
     _is_zarr,
     f"{_HERE}.grids:zarr",
 )
-FORMATS = (SWIFT, GADGET, NPY, HDF5, ZARR)
+GROUPS = SnapshotFormat(
+    "groups",
+    "FOF groups or SUBFIND subhaloes of the codes above (HDF5 with a Header)",
+    "haloes",
+    lambda path: not _is_zarr(path) and _of_a_code(path),
+    f"{_HERE}.groups:open_groups",
+)
+
+
+def _later(name: str) -> Callable[[Path], bool]:
+    """Return the function `recognises` of a module beside, imported when it is asked."""
+
+    def recognises(path: Path) -> bool:
+        found: bool = load(f"{_HERE}.{name}:recognises")(path)
+        return found
+
+    return recognises
+
+
+ROCKSTAR = SnapshotFormat(
+    "rockstar",
+    "Rockstar (out_33.list, halos_33.0.ascii) and consistent-trees (hlist_1.00000.list)",
+    "haloes",
+    _later("rockstar"),
+    f"{_HERE}.rockstar:open_catalogue",
+)
+AHF = SnapshotFormat(
+    "ahf", "AHF (*.AHF_halos)", "haloes", _later("ahf"), f"{_HERE}.ahf:open_catalogue"
+)
+PINOCCHIO = SnapshotFormat(
+    "pinocchio",
+    "PINOCCHIO in text (*.catalog.out)",
+    "haloes",
+    _later("pinocchio"),
+    f"{_HERE}.pinocchio:open_catalogue",
+)
+TABLES = SnapshotFormat(
+    "tables",
+    "columns x, y, z (Mpc/h), mass (M_sun/h) in .csv, .txt, .npz, .hdf5 (Uchuu), .fits",
+    "haloes",
+    _later("tables"),
+    f"{_HERE}.tables:open_catalogue",
+)
+FORMATS = (SWIFT, GADGET, NPY, GROUPS, ROCKSTAR, AHF, PINOCCHIO, TABLES, HDF5, ZARR)
 
 
 def rows() -> Iterator[SnapshotFormat]:
     """Yield the formats in the order in which they are asked, those of other packages by name."""
-    from bigbox.extensions import installed, load_installed
-
-    yield from (SWIFT, GADGET, NPY)
+    yield from (SWIFT, GADGET, NPY, GROUPS, ROCKSTAR, AHF, PINOCCHIO)
     for name in sorted(installed(GROUP)):
         yield load_installed(GROUP, name)
-    yield from (HDF5, ZARR)  # of which every file of that name is one
+    yield from (TABLES, HDF5, ZARR)  # of which every file of that name is one
 
 
-def find(paths: Sequence[Path], holds: Content | None = None) -> SnapshotFormat | None:
-    """Return the first format, of that content, which recognises any of the paths."""
+def find(paths: Sequence[Path], *holds: Content) -> SnapshotFormat | None:
+    """Return the first format, of these contents, which recognises any of the paths."""
     there = [path for path in paths if path.exists()]
     for row in rows() if there else ():
-        if holds in (None, row.holds) and any(map(row.recognises, there)):
+        if row.holds in holds and any(map(row.recognises, there)):
             return row
     return None

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bigbox.ingest.hdf5 import attributes, number
+from bigbox.ingest.hdf5 import attributes, number, scalar
 from bigbox.ingest.headers import Header, common, first_of
 from bigbox.ingest.snapshot import open_hdf5
 
@@ -30,6 +30,7 @@ _DATASETS = {
 def read_header(path: Path, file: Any) -> Header:
     """Read the header of an open file. Raises BadInput where something needed is missing."""
     units, cosmology = attributes(file, "Units"), attributes(file, "Cosmology")
+    a = cosmology.get("Scale-factor")
     h = number(path, cosmology, "h", "Cosmology")
     return Header(
         code="SWIFT",
@@ -39,7 +40,7 @@ def read_header(path: Path, file: Any) -> Header:
         mpc=MPC,
         solar_mass=SOLAR_MASS,
         datasets=_DATASETS,
-        **common(path, attributes(file, "Header")),
+        **common(path, attributes(file, "Header"), scalar(a) if a is not None else None),
     )
 
 
