@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from bigbox.networks.halogen import Halogen
-from bigbox.networks.lodi import Lodi, clean_estimate, target, weighted_mse
+from bigbox.networks.lodi import Lodi, clean_estimate, target
 from bigbox.networks.presets import LodiSize
 from bigbox.painters.lodi import SCHEDULES
 from bigbox.training.losses import (
@@ -281,7 +281,7 @@ def bimodal() -> torch.Tensor:
 def test_the_best_network_of_the_mean_loss_is_the_mean_density(bimodal: torch.Tensor) -> None:
     """No network: four numbers, one for each channel, are optimised.
 
-    The mean of the logarithm has less than a hundredth of the mass of the rare channel.
+    The mean of the logarithm has less than a quarter of the mass of the rare channel.
     """
     centre, dex = 9.2, 0.4
     halo = ((bimodal.log10() - centre) / dex).float()
@@ -303,7 +303,7 @@ def test_the_best_network_of_the_mean_loss_is_the_mean_density(bimodal: torch.Te
     mean = bimodal.mean(dim=(0, 2, 3, 4))
     torch.testing.assert_close(found, mean, rtol=0.01, atol=0.0)
     geometric = 10 ** bimodal.log10().mean(dim=(0, 2, 3, 4))
-    assert float(geometric[2] / mean[2]) < 0.5
+    assert float(geometric[2] / mean[2]) < 0.25
 
 
 def test_mean_loss_term_by_term(bimodal: torch.Tensor) -> None:
