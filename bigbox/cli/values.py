@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -94,11 +95,15 @@ def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     return _reader(int, "a whole number", lambda value: least <= value <= most, limits)
 
 
-def number(least: float, *, above: bool = False) -> Callable[[str], float]:
-    """Make an argparse type: a finite number, at least or above a limit."""
+def number(
+    least: float, most: float = math.inf, *, above: bool = False
+) -> Callable[[str], float]:
+    """Make an argparse type: a finite number, at least or above a limit, and at most another."""
     limits = f"{'above' if above else 'at least'} {least:g}"
+    limits += "" if most == math.inf else f", at most {most:g}"
     first = math.nextafter(least, math.inf) if above else least
-    return _reader(float, "a number", lambda value: first <= value < math.inf, limits)
+    last = min(most, sys.float_info.max)
+    return _reader(float, "a number", lambda value: first <= value <= last, limits)
 
 
 def _reader(

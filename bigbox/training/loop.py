@@ -9,7 +9,6 @@ goes on where it was.
 from __future__ import annotations
 
 import copy
-import csv
 import math
 import os
 import signal
@@ -20,19 +19,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
+from bigbox.training.curve import Curve
 from bigbox.training.recipes import Recipe
 
 Batch = dict[str, Tensor]
 _STATEFUL = ("task", "average", "optimiser")
-_KEPT = ("settings", "step", "best", "best_state", "spent")
-LOOK_EVERY = 20  # steps after which ranks agree whether to stop: that waits for a GPU
+_KEPT = ("settings", "step", "best", "best_step", "best_state", "before", "spent")
+LOOK_EVERY = 20  # steps after which ranks on GPUs agree whether to stop: that waits for a GPU
+VALIDATIONS = 20  # at least, in a training
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,25 @@ class Process:
         size, rank, local = (int(os.environ.get(name, alone)) for name, alone in numbers)
         cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
         where = find_device(f"cuda:{local}" if cuda else "cpu")
+        if cuda:
+            torch.cuda.set_device(where)
         if size > 1 and not distributed.is_initialized():
             distributed.init_process_group("nccl" if cuda else "gloo")
         # bfloat16 pays where the processor multiplies it; elsewhere it is emulated and slow.
         return cls(rank, size, where, cuda or torch.cpu._is_avx512_bf16_supported())
 
-    def sum(self, value: Tensor) -> float:
-        """Return the sum of a scalar over the processes."""
-        value = value.to(self.device)
-        if self.size > 1:
-            distributed.all_reduce(value)
-        return float(value)
+    @property
+    def on_gpu(self) -> bool:
+        """Return whether it computes on a GPU."""
+        return self.device.type == "cuda"
+
+    def sum(self, *values: float) -> list[float]:
+        """Return the sums of numbers over the processes, which wait for each other."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(total)
+        return total.tolist()
 
     def leave(self) -> None:
         """Part from the other processes: the first one goes on alone."""
@@ -82,15 +90,18 @@ class Trainer:
     task: nn.Module
     recipe: Recipe
     process: Process
-    folder: Path  # of checkpoint and curves
+    folder: Path  # of checkpoint and curve
     name: str  # how their names begin
     settings: dict[str, Any]  # what must be the same when a training goes on
     batch: Callable[[int, int, int], Batch]  # of step, rank, sub-volumes; on the device
     validation_batch: Callable[[int, int], Batch]  # of index, sub-volumes: one of a fixed set
-    deadline: float | None = None  # in seconds of time.monotonic
+    measure: Callable[[nn.Module], dict[str, float]] | None = None  # more errors for the curve
+    began: float | None = None  # when this start of it began, of time.monotonic
+    deadline: float | None = None  # when this start of it is to stop
     within: float | None = None  # seconds of training, all starts together, that the rate fits into
     compiled: bool = False  # the network's training step, by torch.compile
-    validate_every: int = 200  # steps
+    validate_first: bool = False  # before the first step: the weights have been trained already
+    validate_every: int = 200  # steps at most
     checkpoint_every: float = 120.0  # seconds
     validation_batches: int = 8
 
@@ -100,23 +111,24 @@ class Trainer:
         # Not torch's AveragedModel, which asks the device at every step how often it has averaged.
         self.average = copy.deepcopy(self.task).eval().requires_grad_(False)
         parameters, rate = self.task.parameters(), self.recipe.rate
-        cuda = self.process.device.type == "cuda"
         self.optimiser: torch.optim.Optimizer = (
             torch.optim.RMSprop(parameters, lr=rate)
             if self.recipe.optimiser == "rmsprop"
-            else torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4, fused=cuda)
+            else torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4, fused=True)
         )
         if self.compiled:
             self.task.network.compile()  # type: ignore[union-attr]
-        if cuda:
+        if self.process.on_gpu:
             torch.backends.cudnn.benchmark = True
         self.wrapped = DistributedDataParallel(self.task) if self.process.size > 1 else self.task
         self.share = max(1, self.recipe.batch // self.process.size)  # of a batch, for this process
         self.checkpoint = self.folder / f"{self.name}.checkpoint.pt"
-        self.curve = self.folder / f"{self.name}.csv"
-        self.step, self.best, self.spent = 0, float("inf"), 0.0
+        self.curve = Curve(self.folder / f"{self.name}.csv")
+        self.step, self.spent = 0, 0.0
+        self.best, self.best_step, self.before = float("inf"), 0, float("nan")
         self.best_state: dict[str, Tensor] | None = None
-        self._stop = ""
+        self._stop, self._time_over = "", 0.0
+        self._a_step, self._a_validation = float("inf"), 0.0  # seconds
 
     def run(self) -> None:
         """Train to the last step, or for as long as was given.
@@ -128,47 +140,58 @@ class Trainer:
         self._resume()
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._asked_to_stop)
-        self._began, before, saved = time.monotonic(), self.spent, time.monotonic()
-        first, self._share_over = self.step, self._progress()
+        if self.began is None:
+            self.began = time.monotonic()
+        earlier, first = self.spent, self.step
+        self._time_over = self.spent / self.within if self.within else 0.0
+        started = saved = time.monotonic()
         total, since = torch.zeros((), device=self.process.device), self.step
-        while self._share_over < 1:
-            total += self._train(self.batch(self.step, self.process.rank, self.share))
+        if self.validate_first and not self.step:
+            self._validate(None, 0.0)
+        while (over := self._over()) < 1:
+            at = time.monotonic()
+            total += self._train(self.batch(self.step, self.process.rank, self.share), over)
             self.step += 1
-            self.spent = before + time.monotonic() - self._began
-            if self._agreed():
-                self._save()
+            now = time.monotonic()
+            self._a_step = min(self._a_step, now - at)
+            self.spent = earlier + now - self.began
+            if self._agreed_to_stop():
+                self._save(total)
+                self.process.sum(0.0)  # the others wait: torchrun ends all when one ends
                 raise StoppedEarly(
-                    f"training {self.name} stopped by {self._stop} at step {self.step} of "
-                    f"{self.recipe.steps}; the same command goes on from here"
+                    f"training {self.name} stopped by {self._stop} at step {self._of_steps()}; "
+                    "the same command goes on from here"
                 )
-            last = self._share_over >= 1
-            if last or self.step % self.validate_every == 0:
-                rate = (time.monotonic() - self._began) / (self.step - first)
-                self._validate(float(total) / (self.step - since), rate)
+            last = self._over() >= 1
+            twentieth = int(self._over() * VALIDATIONS) > int(over * VALIDATIONS)
+            if last or twentieth or self.step % self.validate_every == 0:
+                seconds = (time.monotonic() - started) / (self.step - first)
+                self._validate(float(total) / (self.step - since), seconds)
                 total.zero_()
                 since = self.step
             if last or time.monotonic() - saved > self.checkpoint_every:
-                self._save()
+                self._save(total)
                 saved = time.monotonic()
 
-    def _progress(self) -> float:
+    def _over(self) -> float:
         """Return the share of the training that is over, of steps or of time."""
-        return max(self.step / self.recipe.steps, self.spent / self.within if self.within else 0.0)
+        return max(self.step / self.recipe.steps, self._time_over)
 
-    def _agreed(self) -> bool:
+    def _agreed_to_stop(self) -> bool:
         """Return whether to stop before the end; all ranks come to the same, every so often."""
-        if self.deadline and time.monotonic() > self.deadline:
-            self._stop = self._stop or "the time limit"
-        if self.process.size == 1:
-            self._share_over = self._progress()
-            return bool(self._stop)
-        last = self.step >= self.recipe.steps
-        if not last and self.step % LOOK_EVERY:
+        on_gpus = self.process.on_gpu and self.process.size > 1
+        if on_gpus and self.step % LOOK_EVERY:
             return False
-        if self.process.sum(torch.tensor(float(bool(self._stop)))):
+        # What would come yet, at least, before the next look.
+        ahead = self._a_step + self._a_validation
+        if self.deadline and time.monotonic() + ahead > self.deadline:
+            self._stop = self._stop or "the time limit"
+        over = (self.spent + ahead) / self.within if self.within else 0.0
+        stops, over = self.process.sum(float(bool(self._stop)), over)
+        self._time_over = max(self._time_over, over / self.process.size)
+        if stops:
             self._stop = self._stop or "another rank"
-        self._share_over = self.process.sum(torch.tensor(self._progress())) / self.process.size
-        return bool(self._stop)
+        return stops > 0
 
     def best_network(self) -> nn.Module:
         """Return the task with the averaged weights of the best validation."""
@@ -176,16 +199,18 @@ class Trainer:
             self.average.load_state_dict(self.best_state)
         return self.average
 
-    def _autocast(self) -> Any:
+    def autocast(self) -> Any:
+        """Return the context that a network is called in."""
         process = self.process
         return torch.autocast(process.device.type, torch.bfloat16, enabled=process.autocast)
 
-    def _train(self, batch: Batch) -> Tensor:
+    def _train(self, batch: Batch, over: float) -> Tensor:
+        """Make one step of the optimiser; return its loss, which may not be there yet."""
         self.task.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate_at(self.step, self._share_over)
+            group["lr"] = self.recipe.rate_at(self.step, over)
         self.optimiser.zero_grad(set_to_none=True)
-        with self._autocast():
+        with self.autocast():
             loss = self.wrapped(**batch)
         loss.backward()
         nn.utils.clip_grad_norm_(self.task.parameters(), self.recipe.clip)
@@ -202,47 +227,65 @@ class Trainer:
         torch._foreach_lerp_(means, new, 1 - decay)
 
     @torch.no_grad()
-    def _validate(self, training_loss: float, seconds: float) -> None:
-        total = torch.zeros((), device=self.process.device)
-        for index in range(self.process.rank, self.validation_batches, self.process.size):
-            with self._autocast():
+    def _validate(self, training: float | None, seconds: float) -> None:
+        """Validate the averaged weights; seconds: of a step, for what is printed."""
+        at, process = time.monotonic(), self.process
+        total = torch.zeros((), device=process.device)
+        for index in range(process.rank, self.validation_batches, process.size):
+            with self.autocast():
                 total += self.average(**self.validation_batch(index, self.share))
-        loss = self.process.sum(total) / self.validation_batches
-        if not math.isfinite(loss + training_loss):
+        found, trained = process.sum(float(total), training or 0.0)
+        loss, trained = found / self.validation_batches, trained / process.size
+        if not math.isfinite(loss + trained):
             raise BadInput(
-                f"training {self.name}: the loss is {training_loss:g} at step {self.step}, in "
-                f"validation {loss:g}; start again with a smaller --rate than {self.recipe.rate:g}"
-                f" and another --out, or go on from {self.checkpoint}"
+                f"training {self.name}: the loss is {trained:g} at step {self.step}, in validation "
+                f"{loss:g}; start again with a smaller --rate than {self.recipe.rate:g} and "
+                f"another --out" + (f"; {self.checkpoint} is of before" * self.checkpoint.exists())
             )
+        if self.step == 0:
+            self.before = loss
         if loss < self.best:
-            self.best = loss
+            self.best, self.best_step = loss, self.step
             self.best_state = copy.deepcopy(self.average.state_dict())
-        if self.process.rank:
-            return
-        with self.curve.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if not file.tell():
-                writer.writerow(["step", "rate", "training", "validation"])
-            rate = self.recipe.rate_at(self.step - 1, self._share_over)
-            writer.writerow([self.step, f"{rate:.3e}", training_loss, loss])
-        print(
-            f"{self.name} step {self.step}/{self.recipe.steps}: loss {training_loss:.4f}, "
-            f"validation {loss:.4f} (best {self.best:.4f}), {seconds:.3f} s a step, "
-            f"{self._seconds_left(seconds) / 60:.0f} min left",
-            file=sys.stderr,
-            flush=True,
-        )
+        if process.rank == 0:
+            row = {"step": self.step, "validation": loss}
+            row["rate"] = self.recipe.rate_at(max(0, self.step - 1), self._over())
+            if training is not None:
+                row["training"] = trained
+            if self.measure is not None:
+                with self.autocast():
+                    row |= self.measure(self.average)
+            self.curve.add(row)
+            self._tell(row, seconds)
+        self._a_validation = time.monotonic() - at
 
-    def _seconds_left(self, seconds: float) -> float:
-        """Return what is left, at so many seconds a step."""
-        left = (self.recipe.steps - self.step) * seconds
-        return min(left, self.within - self.spent) if self.within else left
+    def _tell(self, row: dict[str, float], seconds: float) -> None:
+        """Print where the training stands."""
+        if "training" in row:
+            left = (self.recipe.steps - self.step) * seconds
+            left = min(left, self.within - self.spent) if self.within else left
+            text = f"loss {row['training']:.4f}, validation {row['validation']:.4f} (best "
+            text += f"{self.best:.4f}), {seconds:.3f} s a step, {max(0.0, left) / 60:.0f} min left"
+        else:
+            text = f"validation {row['validation']:.4f}, of the weights as they were"
+        print(f"{self.name} step {self._of_steps()}: {text}", file=sys.stderr, flush=True)
+
+    def _of_steps(self) -> str:
+        return str(self.step) if self.within else f"{self.step} of {self.recipe.steps}"
 
     def _asked_to_stop(self, number: int, frame: Any) -> None:
         self._stop = signal.Signals(number).name
 
-    def _save(self) -> None:
+    def _save(self, total: Tensor) -> None:
+        """Write the checkpoint.
+
+        Where the losses since the validation or the weights are no numbers, the last one is kept.
+        """
         if self.process.rank:
+            return
+        with torch.no_grad(), self.autocast():
+            total = total + self.average(**self.validation_batch(0, self.share))
+        if not math.isfinite(float(total)):
             return
         partial = self.checkpoint.with_suffix(".partial")
         state = {name: getattr(self, name) for name in _KEPT}
@@ -251,9 +294,12 @@ class Trainer:
         partial.replace(self.checkpoint)
 
     def _resume(self) -> None:
-        if not self.checkpoint.exists():
-            self.curve.unlink(missing_ok=True)
-            return
+        if self.checkpoint.exists():
+            self._load()
+        if self.process.rank == 0:
+            self.curve.begin_after(self.step)
+
+    def _load(self) -> None:
         try:
             saved = torch.load(self.checkpoint, map_location=self.process.device, weights_only=True)
         except Exception as error:  # torch raises whatever a damaged pickle or archive leads to
@@ -271,20 +317,3 @@ class Trainer:
             getattr(self, name).load_state_dict(saved[name])
         for name in _KEPT[1:]:
             setattr(self, name, saved[name])
-
-
-def plot_curve(table: Path, picture: Path) -> None:
-    """Draw the curves of a CSV table (step, rate, training, validation) as a PNG."""
-    from matplotlib.figure import Figure
-
-    curve = np.atleast_1d(np.genfromtxt(table, delimiter=",", names=True))
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel="optimiser step", ylabel="loss")
-    for name in ("training", "validation"):
-        axes.plot(curve["step"], curve[name], label=name)
-    axes.legend()
-    rates = axes.twinx()
-    rates.plot(curve["step"], curve["rate"], color="0.7", lw=1)
-    rates.set_ylabel("learning rate (grey)")
-    figure.savefig(picture, dpi=120)

@@ -282,7 +282,7 @@ class LodiTask(nn.Module):
 
     def _ends(self, tb: Tensor, unknown: Tensor) -> Tensor:
         """Return the bound's prior and reconstruction terms, per voxel to paint, (B,)."""
-        start, end = self._gamma(torch.zeros(1)), self._gamma(torch.ones(1))
+        start, end = self._gamma(tb.new_zeros(1)), self._gamma(tb.new_ones(1))
         alpha2, sigma2 = torch.sigmoid(-end), torch.sigmoid(end)
         prior = 0.5 * (alpha2 * tb.square() + sigma2 - 1.0 - torch.log(sigma2))
         mean_prior = (prior * unknown).flatten(1).sum(1) / unknown.flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""Measure a trained network on validation data, for its card."""
+"""Measure a network on validation data, for the curve of its training and for its card."""
 
 from __future__ import annotations
 
@@ -11,39 +11,51 @@ from torch import Tensor
 from bigbox.training.losses import LodiTask
 
 Batches = Callable[[int, int], dict[str, Tensor]]  # of index and sub-volumes
-BATCHES, SHARE = 16, 8
+TILES = 8  # in a batch
 # The levels of the table in a card.
 GAMMAS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0, 9.0)
 
 
+def errors(task: Any, batches: Batches, count: int) -> dict[str, float]:
+    """Return what is measured of a task on `count` batches, by name; {} for noise prediction."""
+    if isinstance(task, LodiTask):
+        levels = errors_by_level(task, batches, count)
+        return {f"v at gamma {gamma:g}": error for gamma, error in levels.items()}
+    rms = rms_by_channel(task.network, batches, count)
+    return {f"rms of channel {i + 1}": error for i, error in enumerate(rms)}
+
+
 @torch.no_grad()
-def rms_by_channel(network: Any, batches: Batches) -> dict[str, Any]:
-    """Return the rms error of HALOgen's logarithm, channel by channel."""
-    errors = []
-    for index in range(BATCHES):
+def rms_by_channel(network: Any, batches: Batches, count: int) -> list[float]:
+    """Return the rms error of HALOgen's logarithm in network units, channel by channel."""
+    squares = []
+    for index in range(count):
         batch = batches(index, 1)
         error = network(batch["dm"]).float() - batch["halo"]
-        errors.append(error.square().mean(dim=(0, 2, 3, 4)).cpu())
-    rms = torch.stack(errors).mean(0).sqrt()
-    return {"rms error of each channel, network units": [round(float(e), 4) for e in rms]}
+        squares.append(error.square().mean(dim=(0, 2, 3, 4)))
+    rms: list[float] = torch.stack(squares).mean(0).sqrt().tolist()
+    return rms
 
 
 @torch.no_grad()
-def errors_by_level(task: LodiTask, batches: Batches) -> dict[str, Any]:
+def errors_by_level(task: LodiTask, batches: Batches, count: int) -> dict[float, float]:
     """Return LODI's mean squared error of v at the noise levels GAMMAS, all voxels alike."""
     if task.parametrisation != "v":
         return {}
-    totals = torch.zeros(len(GAMMAS))
-    for index in range(BATCHES):
-        batch = batches(index, SHARE)
+    totals = []
+    for index in range(count):
+        batch = batches(index, TILES)
         everywhere = torch.ones_like(batch["tb"])
-        for row, gamma in enumerate(GAMMAS):
-            level = torch.full_like(batch["uniform"], gamma)
-            error = task.error(
-                batch["tb"], batch["halo"], batch["known"], everywhere, level, batch["noise"]
-            )
-            totals[row] += error.mean().cpu()
-    means = (totals / BATCHES).tolist()
-    return {
-        "error of v by gamma": {f"{g:g}": round(e, 4) for g, e in zip(GAMMAS, means, strict=True)}
-    }
+        found = [
+            task.error(
+                batch["tb"],
+                batch["halo"],
+                batch["known"],
+                everywhere,
+                torch.full_like(batch["uniform"], gamma),
+                batch["noise"],
+            ).mean()
+            for gamma in GAMMAS
+        ]
+        totals.append(torch.stack(found))
+    return dict(zip(GAMMAS, torch.stack(totals).mean(0).tolist(), strict=True))

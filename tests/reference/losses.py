@@ -1,4 +1,4 @@
-"""Site weights and mask of HALOgen's loss (eqs. 2 and 4 of its paper), voxel by voxel."""
+"""HALOgen's site weights and mask (eqs. 2 and 4 of its paper), LODI's running means, in loops."""
 
 from __future__ import annotations
 
@@ -26,3 +26,15 @@ def slow_mask(density: np.ndarray, thresholds: np.ndarray, weights: list[float])
                 if density[(j, *voxel)] > thresholds[j]:
                     mask[(i, *voxel)] = weights[i]
     return mask
+
+
+def slow_balanced(
+    means: dict[int, float], errors: list[float], levels: list[int], rate: float
+) -> float:
+    """The mean error over its level's running mean, which is `means`, and is carried on."""
+    for level in set(levels):
+        mine = [e for e, other in zip(errors, levels, strict=True) if other == level]
+        new = sum(mine) / len(mine)
+        share = rate * min(len(mine), 8) if level in means else 1.0
+        means[level] = means.get(level, 0.0) * (1 - share) + new * share
+    return sum(e / means[level] for e, level in zip(errors, levels, strict=True)) / len(errors)

@@ -8,26 +8,36 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
-from bigbox.networks.lodi import Lodi, clean_estimate, coherent_mse, target, weighted_mse
+from bigbox.networks.halogen import Halogen
+from bigbox.networks.lodi import Lodi, clean_estimate, target
 from bigbox.networks.presets import LodiSize
 from bigbox.painters.lodi import SCHEDULES
 from bigbox.training.losses import (
-    BLOCK_SHARES,
     GAMMA_CENTRE,
     GAMMA_MAX,
     GAMMA_MIN,
+    GAMMA_WIDTH,
+    LEVEL_RATE,
+    LEVEL_WIDTH,
+    LEVELS,
     NEAR_REACH,
     NEAR_WEIGHT,
+    HalogenTask,
     LodiTask,
+    MeanHalogenTask,
     amplitudes,
     halo_mask,
     halo_site_weights,
     halo_thresholds,
     halogen_loss,
+    level_index,
+    mean_scales,
     noise_levels,
 )
-from tests.reference.losses import slow_mask, slow_weights
+from tests.models import HALOGEN
+from tests.reference.losses import slow_balanced, slow_mask, slow_weights
 
 N = 6
 
@@ -175,28 +185,47 @@ def test_known_voxels_cost_nothing() -> None:
         each = []
         for b in range(2):
             error = np.where(known[b] == 0, (said - wanted)[b], 0).astype(np.float64)
-            error *= np.sqrt(1 + NEAR_WEIGHT * beside_known(known[b].numpy()))
-            square = (error**2).sum()
-            for n, share in BLOCK_SHARES:  # and of the errors summed over blocks of n³ voxels
-                for x, y, z in itertools.product(range(0, 32, n), repeat=3):
-                    square += share * error[x : x + n, y : y + n, z : z + n].sum() ** 2
-            each.append(square / int((known[b] == 0).sum()))
-        assert float(task(**batch)) == pytest.approx(float(sum(each)) / 2, rel=1e-5)
+            weight = 1 + NEAR_WEIGHT * beside_known(known[b].numpy())
+            each.append((weight * error**2).sum() / int((known[b] == 0).sum()))
+        # In evaluation the loss is the mean logarithm of the tiles' errors.
+        assert float(task(**batch)) == pytest.approx(np.log(each).mean(), rel=1e-5)
+        task.train()
+        assert float(task(**batch)) == pytest.approx(1.0)  # a level's first error is its mean
 
 
-def test_coherent_errors_count_more() -> None:
-    rng = np.random.default_rng(8)
-    noise = torch.from_numpy(rng.standard_normal((4, 32, 32, 32), np.float32))
-    nothing, weight = torch.zeros_like(noise), torch.ones_like(noise)
-    single = weighted_mse(noise, nothing, weight).mean()
-    torch.testing.assert_close(
-        coherent_mse(noise, nothing, weight, 4).mean(), single, rtol=0.05, atol=0.0
-    )
-    same = torch.full_like(noise, 0.5)
-    torch.testing.assert_close(coherent_mse(same, nothing, weight, 4), torch.full((4,), 0.25 * 64))
-    torch.testing.assert_close(
-        coherent_mse(same, nothing, 4 * weight, 8), torch.full((4,), 0.25 * 4 * 512)
-    )
+def test_every_level_counts_the_same() -> None:
+    """Errors over the running means of their levels, step by step, against plain Python."""
+    task = lodi_task("v").train()
+    rng = np.random.default_rng(9)
+    means: dict[int, float] = {}
+    for _ in range(20):
+        gamma = torch.from_numpy(rng.choice([-8.9, -8.6, -3.0, 0.1, 11.9, 12.0], 12)).float()
+        errors = torch.from_numpy(rng.lognormal(0, 1, 12)).float() * (gamma + 10)
+        levels = level_index(gamma).tolist()
+        slow = slow_balanced(means, errors.tolist(), levels, LEVEL_RATE)
+        assert float(task._balanced(errors, gamma)) == pytest.approx(slow, rel=1e-5)
+    assert set(means) == {0, 12, 18, 41} and len(task.level_error) == LEVELS == 42
+    for level in range(LEVELS):
+        assert float(task.level_error[level]) == pytest.approx(means.get(level, 0.0), rel=1e-5)
+    # Neither the means nor their update take a gradient, or move in evaluation.
+    before = task.level_error.clone()
+    error = torch.tensor([2.0, 3.0], requires_grad=True)
+    task.eval()._balanced(error, torch.tensor([0.0, 5.0])).backward()
+    assert torch.equal(task.level_error, before)
+    torch.testing.assert_close(error.grad, torch.tensor([1 / 4, 1 / 6]))
+
+
+def test_an_error_ten_times_as_large_everywhere_changes_no_gradient() -> None:
+    small, large = lodi_task("v").train(), lodi_task("v").train()
+    gamma = torch.linspace(-9, 12, 8)
+    grads = []
+    for task, scale in ((small, 1.0), (large, 10.0)):
+        error = torch.linspace(1, 2, 8).requires_grad_()
+        for _ in range(3):
+            task._balanced(scale * error.detach(), gamma)
+        task._balanced(scale * error, gamma).backward()
+        grads.append(error.grad)
+    torch.testing.assert_close(grads[0], grads[1])
 
 
 def test_weights_are_a_function_of_the_haloes() -> None:
@@ -208,7 +237,7 @@ def test_weights_are_a_function_of_the_haloes() -> None:
     with torch.no_grad():
         heavier = float(task(**batch))
         task.sites = ()
-        assert heavier > 1.5 * float(task(**batch))
+        assert heavier > math.log(1.5) + float(task(**batch))
 
 
 def test_training_levels_cover_those_that_are_painted() -> None:
@@ -220,3 +249,99 @@ def test_training_levels_cover_those_that_are_painted() -> None:
         assert painted["gamma_max"] <= gamma[-1] <= GAMMA_MAX
     middle = noise_levels(torch.tensor([0.5]))
     assert abs(float(middle) - GAMMA_CENTRE) < 0.2
+
+
+def test_noise_levels_are_normal_cut_at_their_ends() -> None:
+    uniform = torch.linspace(0, 1, 2001)[1:-1]
+    low, high = ((end - GAMMA_CENTRE) / GAMMA_WIDTH for end in (GAMMA_MIN, GAMMA_MAX))
+    wanted = stats.truncnorm(low, high, GAMMA_CENTRE, GAMMA_WIDTH).ppf(uniform.numpy())
+    np.testing.assert_allclose(noise_levels(uniform), wanted, atol=1e-4)
+
+
+def test_levels_are_intervals_of_gamma() -> None:
+    gamma = torch.linspace(GAMMA_MIN, GAMMA_MAX, 500)
+    slow = [min(int((g - GAMMA_MIN) // LEVEL_WIDTH), LEVELS - 1) for g in gamma.tolist()]
+    assert level_index(gamma).tolist() == slow
+
+
+@pytest.fixture
+def bimodal() -> torch.Tensor:
+    """Densities as at a bin's edge: of one dm, a halo in this bin or in its neighbour.
+
+    (B, 4, n, n, n), in (M_sun/h) / (Mpc/h)^3, over the floor 1e9.
+    """
+    rng = np.random.default_rng(10)
+    shape = (64, 1, 4, 4, 4)
+    first = rng.random(shape) < 0.3
+    dense = 10 ** rng.normal(11.5, 0.3, (64, 4, 4, 4, 4))
+    mine = np.concatenate([first, ~first, rng.random(shape) < 0.01, np.ones(shape, bool)], axis=1)
+    return torch.from_numpy(np.where(mine, dense, 1e9))
+
+
+def test_the_best_network_of_the_mean_loss_is_the_mean_density(bimodal: torch.Tensor) -> None:
+    """No network: four numbers, one for each channel, are optimised.
+
+    The mean of the logarithm has less than a quarter of the mass of the rare channel.
+    """
+    centre, dex = 9.2, 0.4
+    halo = ((bimodal.log10() - centre) / dex).float()
+    scales = mean_scales(halo.transpose(0, 1), dex)
+    task = MeanHalogenTask(Halogen(HALOGEN), dex, *scales)
+    output = torch.zeros(4, requires_grad=True)
+    optimiser = torch.optim.LBFGS([output], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        said = output[None, :, None, None, None].expand_as(halo)
+        value = task.of_output(said, halo)
+        value.backward()
+        return value
+
+    for _ in range(5):
+        optimiser.step(loss)
+    found = 10 ** (output.detach().double() * dex + centre)
+    mean = bimodal.mean(dim=(0, 2, 3, 4))
+    torch.testing.assert_close(found, mean, rtol=0.01, atol=0.0)
+    geometric = 10 ** bimodal.log10().mean(dim=(0, 2, 3, 4))
+    assert float(geometric[2] / mean[2]) < 0.25
+
+
+def test_mean_loss_term_by_term(bimodal: torch.Tensor) -> None:
+    dex, rng = 0.4, np.random.default_rng(11)
+    halo = bimodal.log10() / dex  # network units whose zero is one M_sun/h
+    log_scale, mean, mean_sqrt = mean_scales(halo.transpose(0, 1), dex)
+    task = MeanHalogenTask(Halogen(HALOGEN), dex, log_scale, mean, mean_sqrt)
+    output = halo + torch.from_numpy(rng.normal(0, 0.5, halo.shape))
+    truth, said = 10 ** (dex * halo.numpy()), 10 ** (dex * output.numpy())
+    total = 0.0
+    for channel in range(4):
+        rho = truth[:, channel]
+        scale = (rho**2).sum() / rho.sum()  # the mean density of a place where mass is
+        assert 10 ** (float(log_scale[channel]) * dex) == pytest.approx(scale, rel=1e-6)
+        x, found = rho / scale, np.minimum(said[:, channel] / scale, 1e4)
+        assert float(mean[channel]) == pytest.approx(x.mean())
+        assert float(mean_sqrt[channel]) == pytest.approx(np.sqrt(x).mean())
+        poisson = x * np.log(x / found) - x + found
+        tweedie = (np.sqrt(x) - np.sqrt(found)) ** 2 / np.sqrt(found)
+        total += (poisson / x.mean() + 0.3 * tweedie / np.sqrt(x).mean()).mean() / 4
+    assert float(task.of_output(output, halo)) == pytest.approx(total, rel=1e-3)
+    assert float(task.of_output(halo, halo)) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_halogen_tasks_see_their_network(density: torch.Tensor) -> None:
+    """The loss of a task is that of what its network says, with the L1 term in training alone."""
+    torch.manual_seed(12)
+    network, dm = Halogen(HALOGEN), torch.randn(1, 1, 32, 32, 32)
+    halo = torch.randn(1, 4, 32, 32, 32)
+    scales = mean_scales(halo[0], 0.3)
+    with torch.no_grad():
+        mean = MeanHalogenTask(network, 0.3, *scales).eval()
+        assert torch.equal(mean(dm, halo), mean.of_output(network(dm), halo))
+        thresholds = halo_thresholds(halo[0])
+        weights = halo_site_weights(halo[0] > thresholds[:, None, None, None])
+        paper = HalogenTask(network, thresholds, weights, 3.0).eval()
+        mask = halo_mask(halo, thresholds, weights)
+        plain = float(paper(dm, halo))
+        assert plain == pytest.approx(float(halogen_loss(network(dm), halo, mask, 3.0)))
+        norm = sum(float(p.abs().sum()) for p in network.parameters())
+        assert float(paper.train()(dm, halo)) == pytest.approx(plain + 1e-6 * norm)

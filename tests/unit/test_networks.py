@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from bigbox.errors import BadInput
 from bigbox.networks.halogen import Halogen
-from bigbox.networks.layers import join, patchify, unpatchify, upsample
+from bigbox.networks.layers import join, level_features, patchify, unpatchify, upsample
 from bigbox.networks.lodi import Lodi
 from bigbox.networks.model import load_model, save_model
-from bigbox.networks.presets import HALOGEN, LODI, HalogenSize, LodiSize, as_dict
+from bigbox.networks.presets import GRID, HALOGEN, LODI, HalogenSize, LodiSize, as_dict
 from bigbox.networks.transforms import LogTransform
 
 SMALL = LodiSize(2, (16, 24, 32), 1, 2, 4, 32, "v")
@@ -73,12 +73,14 @@ def test_halogen_channels_do_not_see_each_other(edge: int) -> None:
     assert torch.equal(before[:, 1:], after[:, 1:])
 
 
-@pytest.mark.parametrize("preset", ["paper", "mini"])
-def test_presets_reach_the_bottleneck_of_the_paper(preset: str) -> None:
+@pytest.mark.parametrize(("preset", "bottleneck"), [("paper", (8, 4)), ("mini", (8, 8))])
+def test_presets_reach_their_bottleneck(preset: str, bottleneck: tuple[int, int]) -> None:
+    """The paper's 8³ and 4³, from windows of 64³ and tiles of 32³ of the preset's grid."""
     halogen, lodi = HALOGEN[preset], LODI[preset]
-    assert 64 // halogen.patch // 2 ** (len(halogen.widths) - 1) == 8
-    assert 32 // lodi.patch // 2 ** (len(lodi.widths) - 1) == 4
+    assert 64 // halogen.patch // 2 ** (len(halogen.widths) - 1) == bottleneck[0]
+    assert 32 // lodi.patch // 2 ** (len(lodi.widths) - 1) == bottleneck[1]
     assert all(width % 16 == 0 for width in halogen.widths)
+    assert GRID[preset] == {"paper": 1, "mini": 2}[preset]
 
 
 def test_step_independent_part_is_the_same_convolution() -> None:
@@ -119,7 +121,7 @@ def test_a_constant_field_cannot_be_normalised() -> None:
         LogTransform.fit([np.ones((1, 4, 4, 4), np.float32)], 1e-3)
 
 
-def card(size: LodiSize) -> dict[str, object]:
+def card(size: LodiSize | HalogenSize) -> dict[str, object]:
     transform = asdict(LogTransform(1.0, 0.0, 1.0))
     return {
         "size": as_dict(size),
@@ -127,7 +129,7 @@ def card(size: LodiSize) -> dict[str, object]:
         "smoothing": 0.2,
         "redshift": 0.0,
         "cosmology": {},
-        "transforms": {"halo": transform, "tb": transform},
+        "transforms": {"dm": transform, "halo": transform, "tb": transform},
     }
 
 
@@ -171,3 +173,49 @@ def test_models_that_are_not_what_they_say(tmp_path: Path) -> None:
     told.write_text(text)
     with pytest.raises(BadInput, match="train it again"):
         load_model(tmp_path, "lodi")
+
+
+def test_the_bypass_is_linear_filters_with_gains_of_the_level() -> None:
+    """What it adds is the same network's output without it, plus filtered z."""
+    plain = awake(Lodi(SMALL))
+    assert not hasattr(plain, "filters") and not hasattr(plain, "gains")
+    around = Lodi(replace(SMALL, bypass=3))
+    awake(around).load_state_dict(plain.state_dict(), strict=False)
+    z, halo, nothing = torch.randn(2, 32, 32, 32), torch.randn(2, 4, 32, 32, 32), torch.zeros(())
+    level, empty = torch.tensor([0.2, 0.9]), nothing.expand(2, 32, 32, 32)
+    with torch.no_grad():
+        outputs = [one(z, level, one.prepare(halo, empty, empty)) for one in (plain, around)]
+        embedded = around.embed(level_features(level, SMALL.embedding))
+        gains = embedded @ around.gains.weight.T + around.gains.bias
+        filtered = [
+            functional.conv3d(z[:, None], kernel[None], bias[None], padding=2)[:, 0]
+            for kernel, bias in zip(around.filters.weight, around.filters.bias, strict=True)
+        ]
+        added = sum(
+            gain[:, None, None, None] * f for gain, f in zip(gains.T, filtered, strict=True)
+        )
+    torch.testing.assert_close(outputs[1], outputs[0] + added, rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_without_masks_is_not_told_of_known_voxels() -> None:
+    network = awake(Lodi(replace(SMALL, masked=False)))
+    assert network.condition_inlet.in_channels == 4 * SMALL.patch**3
+    halo, known = torch.randn(1, 4, 32, 32, 32), torch.randn(1, 32, 32, 32)
+    with torch.no_grad():
+        told, untold = (network.prepare(halo, k, (k != 0).float()) for k in (known, 0 * known))
+    assert torch.equal(told, untold)
+
+
+@pytest.mark.parametrize("kind", ["lodi", "halogen"])
+def test_cards_of_before_the_newer_sizes_still_load(tmp_path: Path, kind: str) -> None:
+    made = awake(Lodi(SMALL)) if kind == "lodi" else awake(Halogen(SMALL_HALOGEN))
+    save_model(tmp_path, kind, made, card(made.size), torch.float32)
+    path = tmp_path / f"{kind}.json"
+    told = json.loads(path.read_text())
+    for key in ("skips", "groups", "masked", "bypass"):
+        told["size"].pop(key, None)
+    path.write_text(json.dumps(told))
+    model = load_model(tmp_path, kind)
+    assert model.network.size == made.size
+    for mine, theirs in zip(model.network.parameters(), made.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
