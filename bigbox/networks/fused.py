@@ -29,6 +29,7 @@ from torch.nn import functional
 
 CHANNEL_MULTIPLE = 16  # a tensor core's step through the channels of a sum, of two bytes each
 FEW_CHANNELS = 2  # a convolution of no more channels is a product with a matrix of its 27 taps
+MOST_BLOCKS = 65535  # of a launch, on its second axis
 DENSE = 64  # channels up to which groups are joined to one block-diagonal convolution
 NORM_SPLITS, NORM_ROWS = 8, 64  # shares of the voxels of a tile, and the fewest voxels of one
 
@@ -360,9 +361,11 @@ class Convolution:
 
     def blockings(self, h: Tensor) -> list[Blocking]:
         """Return ways for the own kernel to make it of rows h; empty where it cannot."""
-        cube = h.shape[1] == h.shape[2] == h.shape[3]
-        usable = kernels() is not None and cube and self.dtype.itemsize == 2
-        return blockings(h.shape[1], self.inputs, self.outputs) if usable else []
+        batch, edge = h.shape[0], h.shape[1]
+        if kernels() is None or self.dtype.itemsize != 2 or h.shape[1:4] != (edge,) * 3:
+            return []
+        ways = blockings(edge, self.inputs, self.outputs)
+        return [w for w in ways if batch * edge**3 // math.prod(w.voxels) <= MOST_BLOCKS]
 
     def laid_out(self, blocking: Blocking) -> Tensor:
         """Return the weights (27 inputs, groups outputs), filled up to multiples of the block."""
