@@ -126,8 +126,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--halo-weighting", choices=HALO_WEIGHTINGS, help=text)
     text = (
-        "the networks, by torch: auto (default) on a GPU only. On a CPU it saves a tenth of "
-        "the time, needs a C++ compiler and takes a minute at the start of every rank"
+        "the networks, by torch: auto (default) is off. On a CPU it saves a tenth of the time, "
+        "needs a C++ compiler and takes a minute at the start of every rank; a GPU has kernels "
+        "of its own (BIGBOX_KERNELS=auto, own, cudnn or torch)"
     )
     add_choice(what, "--compile", COMPILE, text)
     how = parser.add_argument_group("how it is run (does not change the bytes)")
