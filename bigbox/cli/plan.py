@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     tile_time, tile_source = options.seconds_per_tile, "as given"
     window_time, window_source = options.seconds_per_window, "as given"
     speed = load_speed(options.bench) if options.painter == PAINTER else None
-    threads = options.threads or _threads(options)
+    threads = (options.threads or _threads(options)) if speed else 1  # estimates are of a core
     if tile_time is None:
         tile_source = _ESTIMATE.format("tile")
         if speed and options.tile == 32:
