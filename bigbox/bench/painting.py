@@ -104,6 +104,7 @@ def bench(
         engine_tile=report["span"] / report["tiles"],
         busy=report["busy"],
         tiles=report["tiles"],
+        grid=lodi.grid,
         start=start,
         copies=copies,
         kernels=lodi.kernels[0],

@@ -42,6 +42,7 @@ class Speed:
     engine_tile: float  # also through the engine, store and ledger, from first batch to last
     busy: float  # the painter's share of that time
     tiles: int  # painted to measure it
+    grid: int = 1  # voxels of dm on an axis for one that is painted
     start: float = 0.0  # seconds until the painters are ready: kernels chosen, code compiled
     copies: float = 0.0  # share of LODI's call in which voxels are copied or change their layout
     kernels: str = ""  # which kernels paint, on a GPU

@@ -116,11 +116,14 @@ def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
     from bigbox.diffusion.overlap import tiling_for
     from bigbox.names import DEFAULT_OVERLAP_METHOD
     from bigbox.plan import make_plan
+    from bigbox.store.painting_grid import PaintingGrid
 
     threads = speed.threads
+    painted = PaintingGrid.of((voxels,) * 3, box_size / voxels, speed.grid)
     plan = make_plan(
-        tiling_for(DEFAULT_OVERLAP_METHOD, (voxels,) * 3),
+        tiling_for(DEFAULT_OVERLAP_METHOD, painted.shape),
         (box_size,) * 3,
+        grid=speed.grid,
         ranks=devices,
         painter=PAINTER,
         seconds_per_tile=speed.seconds_per_tile(speed.steps, threads),

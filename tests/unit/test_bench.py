@@ -64,11 +64,11 @@ def test_bench_measures_and_plan_goes_by_it(
         assert word in said
 
     # What a box costs: its tiles, and its windows of haloes.
-    tiles, windows = 10**3, 8**3
+    tiles, windows = 10**3, 6**3
     by_hand = tiles * speed.engine_tile + windows * speed.halogen_window
     assert cost(speed, 256, 25.0, 1).endswith(f" {by_hand / 3600:,.1f} device hours")
     slow = replace(speed, engine_tile=3.6, halogen_window=7.2)
-    assert cost(slow, 256, 25.0, 1).endswith(f" {1.0 + 512 * 0.002:,.1f} device hours")
+    assert cost(slow, 256, 25.0, 1).endswith(f" {1.0 + 216 * 0.002:,.1f} device hours")
 
     assert main([*shape, "--steps", "4"]) == 0
     said = capsys.readouterr().out
@@ -76,10 +76,10 @@ def test_bench_measures_and_plan_goes_by_it(
     assert f"{speed.seconds_per_tile(4):.3g} s a tile" in said
     assert speed.seconds_per_tile(4) == pytest.approx(2 * speed.engine_tile)
     # bench and plan tell the same cost of the same box on the same ranks.
-    agreed = replace(speed, threads=2, engine_tile=36.0, halogen_window=70.3125, layers={})
+    agreed = replace(speed, threads=2, engine_tile=36.0, halogen_window=36000 / 216, layers={})
     save_speed(agreed, tmp_path / "agreed.json")
     told = ["plan", "--shape", "256", "--box-size", "25", "--memory", "99", "--disk", "99"]
-    told += ["--steps", "2", "--threads", "2", "--bench"]
+    told += ["--model", str(model), "--steps", "2", "--threads", "2", "--bench"]
     assert main([*told, str(tmp_path / "agreed.json")]) == 0
     hours = float(cost(agreed, 256, 25.0, 1).rsplit(maxsplit=3)[1])
     assert f"{2 * hours:,.1f} core hours on 1 ranks of 2 threads" in capsys.readouterr().out
@@ -88,6 +88,7 @@ def test_bench_measures_and_plan_goes_by_it(
     assert main([*told, str(tmp_path / "gpu.json")]) == 0
     assert f"{hours:,.1f} GPU hours on 1 GPUs" in capsys.readouterr().out
     assert cost(gpu, 256, 25.0, 1).endswith(f" {hours:,.1f} GPU hours")
+    assert "125 tiles" in cost(replace(speed, grid=2), 256, 25.0, 1)
     parts = [name for name in speed.layers if name.startswith("lodi ")]
     assert "lodi outlet" in parts and 0 < speed.copies < 1
     assert sum(speed.layers[name][1] for name in parts) == pytest.approx(speed.lodi_operations)
