@@ -211,7 +211,8 @@ def test_a_gigaparsec_is_planned_without_torch() -> None:
         "assert 'torch' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "394 x 394 x 394 = 61,162,984 tiles" in done.stdout
+    assert "197 x 197 x 197 = 7,645,373 tiles" in done.stdout  # of the painting grid
+    assert "61,162,984 tiles instead of 7,645,373" in done.stdout
 
 
 def test_what_the_painting_grid_saves(capsys: pytest.CaptureFixture[str]) -> None:
