@@ -77,6 +77,12 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
     def __post_init__(self) -> None:
         if self.tile != TILE:
             raise BadInput(f"lodi painter: tile {self.tile}, the network paints {TILE}³ voxels")
+        shows = self.method.shown is not OverlapMethod.shown
+        if shows and not self.model.network.size.masked:  # type: ignore[union-attr]
+            raise BadInput(
+                f"lodi painter: method {self.overlap_method} shows the network what is known, and "
+                "this model was trained without; use --overlap-method joint"
+            )
 
     @classmethod
     def from_settings(cls, settings: PainterSettings, **own: Any) -> Self:

@@ -52,7 +52,8 @@ def test_every_painter_method_and_order(mpirun: Launcher, box_of, number: int, c
     wanted = expected(shape, options)
     box = box_of(shape)
     ranks, batch = 4 if number % 9 == 3 else 1 + number % 3, (1, 4, 16)[number % 4 % 3]
-    mpirun.run(ranks, "paint", box, "--quiet", "--batch", str(batch), *options)
+    told = hashes.command(box, options, box.parent)
+    mpirun.run(ranks, *told, "--batch", str(batch))
     assert hashes.hashes(box, hashes.realization(options)) == wanted
 
 
@@ -61,7 +62,7 @@ def test_under_open_mpi(openmpi: Launcher, box_of, number: int, case) -> None:
     shape, options = case
     wanted = expected(shape, options)
     box = box_of(shape)
-    openmpi.run(2 + number % 3, "paint", box, "--quiet", *options)
+    openmpi.run(2 + number % 3, *hashes.command(box, options, box.parent))
     assert hashes.hashes(box, hashes.realization(options)) == wanted
 
 
@@ -73,11 +74,12 @@ def test_after_kills(mpirun: Launcher, box_of, number: int, case) -> None:
     rng, killed = random.Random(number), 0
     slow = ("--seconds-per-tile", "0.05") if options[1] in WITHOUT_TORCH else ()
     for _ in range(3):
-        command = mpirun.command(rng.randint(1, 4), "paint", box, "--quiet", "--batch", "2")
-        run = subprocess.Popen([*command, *options, *slow], start_new_session=True)
+        told = hashes.command(box, options, box.parent)
+        command = mpirun.command(rng.randint(1, 4), *told, "--batch", "2")
+        run = subprocess.Popen([*command, *slow], start_new_session=True)
         how = rng.choice(["a rank", "all ranks", "launcher"])
         killed += wait_and_kill(run, box, rng, 6 * 40, how)
         run.wait(timeout=120)
-    mpirun.run(rng.randint(1, 4), "paint", box, "--quiet", *options)
+    mpirun.run(rng.randint(1, 4), *hashes.command(box, options, box.parent))
     assert hashes.hashes(box, hashes.realization(options)) == wanted
     assert killed, "every run had ended before it could be killed"

@@ -269,15 +269,17 @@ def test_haloes_are_planned() -> None:
     without = make_plan(tiling, (25.0,) * 3, painter="lodi", haloes=False)
     fine = make_plan(tiling, (25.0,) * 3, painter="lodi", halo_stride=16)
     assert one.haloes and four.haloes and fine.haloes and without.haloes is None
-    assert one.haloes.most_windows == one.haloes.windows.size == 8**3
+    assert one.haloes.most_windows == one.haloes.windows.size == 6**3
     assert fine.haloes.windows.size == 16**3
-    assert four.haloes.most_windows == 8**3 // 4
+    assert four.haloes.most_windows == 6**3 // 4
     assert one.seconds > without.seconds and one.disk_bytes > without.disk_bytes + 16 * 256**3
     assert one.memory_per_rank > without.memory_per_rank
     measured = make_plan(tiling, (25.0,) * 3, painter="lodi", seconds_per_window=2.0)
-    assert measured.haloes and measured.haloes.seconds == 2.0 * 8**3
+    assert measured.haloes and measured.haloes.seconds == 2.0 * 6**3
+    small = make_plan(Tiling((56,) * 3), (5.0,) * 3, painter="lodi").haloes
+    assert small and small.windows.window == 48, "windows fit into a small box"
     with pytest.raises(TilingError, match="less than a window of 64"):
-        make_plan(Tiling((56,) * 3), (5.0,) * 3, painter="lodi")
+        make_plan(Tiling((56,) * 3), (5.0,) * 3, painter="trivial-halo")
 
 
 def test_a_restart_goes_on_from_saved_sums(tmp_path: Path) -> None:

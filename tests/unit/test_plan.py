@@ -218,6 +218,7 @@ def test_a_gigaparsec_is_planned_without_torch() -> None:
 def test_what_the_painting_grid_saves(capsys: pytest.CaptureFixture[str]) -> None:
     """An eighth of the voxels and files; dm is as large; windows read more of it."""
     told = ["plan", "--shape", "1024", "--box-size", "100", "--painter", "trivial-halo"]
+    told += ["--memory", "100", "--disk", "1000"]
     assert main([*told, "--painting-grid", "2"]) == 0
     (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("grid")]
     assert "one voxel painted for 2 of dm on each axis, of 0.1953 Mpc/h" in line
