@@ -1,8 +1,10 @@
-"""Grids and snapshots as people have them: packed, masked, linked, locked, mixed up."""
+"""Grids and snapshots as people have them: linked, locked, mislabelled, mixed up."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,110 +13,25 @@ import hdf5plugin
 import numpy as np
 import pytest
 import zarr
-from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest.density import ingest_density
 from bigbox.ingest.headers import Told
-from bigbox.ingest.ingested import Ingested, IngestedSnapshot
+from bigbox.ingest.ingested import IngestedSnapshot
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.sanity import redshift_in_name
 from bigbox.ingest.sources import open_snapshot
 from bigbox.physics.cosmology import Cosmology
-from bigbox.store.box import Box
 from tests import snapshots
+from tests.grids import N, grid, ingest, refused, store
 from tests.snapshots import BOX, OMEGA_M
 
-N = 32
 COUNT = 4000
 
 
-def grid(seed: int = 0) -> NDArray[np.float32]:
-    rho = np.random.default_rng(seed).gamma(0.5, 3.0, (N, N, N)).astype(np.float32)
-    rho[5, 10, 20] = 1000.0
-    return rho
-
-
-def ingest(source: object, folder: Path, **options: Any) -> tuple[NDArray[np.float32], Ingested]:
-    shutil.rmtree(folder / "b.zarr", ignore_errors=True)
-    done = ingest_density(str(source), folder / "b.zarr", box_size=(25.0,), **options)
-    return np.asarray(Box.open(folder / "b.zarr").array("dm")[:]), done
-
-
-def refused(source: object, folder: Path, match: str, **options: Any) -> None:
-    with pytest.raises(BadInput, match=match) as caught:
-        ingest_density(str(source), folder / "b.zarr", box_size=(25.0,), **options)
-    assert "\n" not in str(caught.value) and "copy it again" not in str(caught.value)
-    assert not (folder / "b.zarr").exists()
-
-
-def store(folder: Path, kind: str, values: NDArray, **attributes: Any) -> Path:
-    """The values in an HDF5 (or netCDF) file or a zarr array, with attributes."""
-    path = folder / f"rho.{kind}"
-    if kind == "zarr":
-        zarr.create_array(path, data=values, chunks=(16, 16, 16)).attrs.update(attributes)
-    else:
-        with h5py.File(path, "w") as file:
-            file["rho"] = values
-            file["rho"].attrs.update(attributes)
-    return path
-
-
-@pytest.mark.parametrize("kind", ["hdf5", "nc", "zarr"])
-def test_packed_values_are_unpacked(kind: str, tmp_path: Path) -> None:
-    """Reported as zarr-python#2926 and xarray#9780: packed integers were taken for the data."""
-    rho = grid()
-    packed = np.rint((rho + 5.0) / 0.002).astype("u4")
-    source = store(tmp_path, kind, packed, scale_factor=0.002, add_offset=-5.0)
-    dm, _ = ingest(source, tmp_path)
-    values = packed * 0.002 - 5.0
-    np.testing.assert_allclose(dm, values / values.mean(), rtol=1e-6)
-
-
-def test_packing_of_signs_and_of_no_number(tmp_path: Path) -> None:
-    raw = np.random.default_rng(1).integers(0, 255, (N, N, N)).astype("u1")
-    source = store(tmp_path, "hdf5", raw.view("i1"), _Unsigned="true")
-    dm, _ = ingest(source, tmp_path)
-    np.testing.assert_allclose(dm, raw / raw.mean(dtype=float), rtol=1e-6)
-    shutil.rmtree(tmp_path / "b.zarr")
-    refused(store(tmp_path, "hdf5", raw, scale_factor=0.0), tmp_path, "scale_factor 0.0 and add_of")
-    refused(
-        store(tmp_path, "hdf5", raw, scale_factor="none"), tmp_path, "scale_factor is 'none', which"
-    )
-
-
-FILL = np.float32(9.96921e36)
-MASKS: dict[str, tuple[dict[str, Any], float]] = {
-    "_FillValue": ({"_FillValue": FILL}, FILL),
-    "missing_value": ({"missing_value": [np.float32(7e5), np.float32(8e5)]}, 8e5),
-    "valid_max": ({"valid_max": np.float32(1e5)}, 2e5),
-    "valid_range": ({"valid_range": np.array([0, 1e5], "f4")}, 2e5),
-}
-
-
-@pytest.mark.parametrize("kind", ["hdf5", "zarr"])
-@pytest.mark.parametrize("name", MASKS)
-def test_masked_voxels_are_no_density(kind: str, name: str, tmp_path: Path) -> None:
-    """Reported as netcdf4-python#468: what was never written holds netCDF's fill value."""
-    attributes, value = MASKS[name]
-    if kind == "zarr":
-        attributes = {k: np.asarray(v).tolist() for k, v in attributes.items()}
-    rho = grid()
-    assert ingest(store(tmp_path, kind, rho, **attributes), tmp_path)[0].max() > 100
-    shutil.rmtree(tmp_path / "b.zarr")
-    shutil.rmtree(tmp_path / "rho.zarr", ignore_errors=True)
-    rho[3, 4, 5:8] = value
-    source = store(tmp_path, kind, rho, **attributes)
-    refused(source, tmp_path, r"voxel \(3, 4, 5\) holds .*, which its attributes .*_FillValue")
-
-
-def test_netcdf_fills_without_an_attribute(tmp_path: Path) -> None:
-    rho = grid()
-    with h5py.File(tmp_path / "rho.nc", "w") as file:
-        data = file.create_dataset("rho", rho.shape, "f4", fillvalue=FILL, chunks=(16, 16, 16))
-        rho[20, 0, 0] = FILL
-        data[:] = rho
-    refused(tmp_path / "rho.nc", tmp_path, r"voxel \(20, 0, 0\) holds 9.96921e\+36")
+def test_a_zarr_array_deep_in_groups(tmp_path: Path) -> None:
+    zarr.create_group(tmp_path / "g.zarr").create_group("a/b").create_array("rho", data=grid())
+    assert ingest(tmp_path / "g.zarr", tmp_path)[0].shape == (N, N, N)
 
 
 @pytest.mark.parametrize("name", ["zstd", "blosc", "lz4"])
@@ -183,9 +100,6 @@ def test_a_locked_file_is_called_locked(tmp_path: Path) -> None:
             "import sys; from pathlib import Path; from bigbox.cli import main; "
             "sys.exit(main(['ingest', sys.argv[1], sys.argv[2], *sys.argv[3:]]))"
         )
-        import subprocess
-        import sys
-
         for given in ([str(source), str(tmp_path / "b.zarr"), "--box-size", "25"],
                       [str(path), str(tmp_path / "b.zarr")]):  # fmt: skip
             run = subprocess.run(
