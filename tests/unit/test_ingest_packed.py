@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from tests.grids import grid, ingest, refused, store
+from tests.grids import N, grid, ingest, refused, store
 
 
 @pytest.mark.parametrize("kind", ["hdf5", "nc", "zarr"])
