@@ -222,6 +222,14 @@ def test_positions_and_box_size_in_different_units(tmp_path: Path) -> None:
     assert (done.largest, done.box_size) == (made(path, tmp_path).largest, (BOX,) * 3)
 
 
+def test_a_part_of_the_box(tmp_path: Path) -> None:
+    """Half of the volume, with all of the mass that the header asks for."""
+    few = snapshots.clustered(COUNT)
+    (path,) = snapshots.gadget(tmp_path, few[few[:, 1] < 0.45 * BOX])
+    with pytest.raises(BadInput, match="its particles lie within 0.45 of the side of the box"):
+        made(path, tmp_path)
+
+
 def test_a_likely_unit_is_named_and_works(tmp_path: Path) -> None:
     (path,) = snapshots.gadget(tmp_path, snapshots.clustered(COUNT), style="arepo")
     with h5py.File(path, "r+") as file:
@@ -276,7 +284,9 @@ def test_the_redshift_in_a_name_is_taken_and_said(tmp_path: Path) -> None:
     assert (done.redshift, done.notes) == (1.0, ())
     (path,) = snapshots.gadget(tmp_path, snapshots.clustered(COUNT), name="snap_z0.5")
     (warning, *_) = made(path, tmp_path).warnings
-    assert warning.endswith("redshift 0 is taken, but its name says 0.5")
+    assert warning.endswith("redshift 0 is taken, but its name, or its folder's, says 0.5")
+    (path,) = snapshots.gadget(tmp_path / "snapdir_z1.0", snapshots.clustered(COUNT))
+    assert made(path, tmp_path).warnings[0].endswith("folder's, says 1")
 
 
 def test_no_cosmological_constant_is_an_open_universe(tmp_path: Path) -> None:
