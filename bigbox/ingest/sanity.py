@@ -37,9 +37,11 @@ class Spread:
             if len(place) > _LOOKED_AT:
                 drawn = np.random.default_rng(len(place)).integers(0, len(place), _LOOKED_AT)
                 some = place[np.unique(drawn)]
-            same = 1 - len(np.unique(some, axis=0)) / len(some)
-            limits = place.min(axis=0), place.max(axis=0)
-            self._parts.append((*limits, len(place), same * len(place)))
+            rows = np.ascontiguousarray(some).view(f"V{3 * some.itemsize}")
+            same = 1 - len(np.unique(rows)) / len(rows)
+            # Axis by axis: ten times as fast as along the other one.
+            least, most = (np.array([f(x) for x in place.T]) for f in (np.min, np.max))
+            self._parts.append((least, most, len(place), same * len(place)))
 
     @property
     def points(self) -> int:
