@@ -21,6 +21,8 @@ MOST_AT_ONE_POINT = 1e-3
 _LOOKED_AT = 1 << 12  # points of a chunk that are compared
 LEAST_EXTENT = 0.5
 """Share of the box's side that the particles of a whole box reach over at least."""
+LIGHTEST = 1e6
+"""M☉/h: the heaviest halo of any simulation has more."""
 _FEW = 64  # particles that may lie anywhere
 
 
@@ -173,9 +175,17 @@ def check_halo_mass(catalogue: object, mass: float, matter: float, unit: float) 
 
 
 def halo_warnings(catalogue: object, heaviest: float, least: float) -> tuple[str, ...]:
-    """Return what is odd about haloes that are all below the first mass bin (M☉/h)."""
+    """Return what is odd about haloes that are all below the first mass bin (M☉/h).
+
+    Raises BadInput where they are lighter than any halo.
+    """
     if heaviest >= least:
         return ()
+    if heaviest < LIGHTEST:
+        raise BadInput(
+            f"{catalogue}: its heaviest halo has {heaviest:.4g} M_sun/h, which is no halo; give "
+            "--halo-mass-unit, the M_sun/h of a unit of its masses (often 1e10)"
+        )
     return (
         f"{catalogue}: its heaviest halo has {heaviest:.4g} M_sun/h, below the first mass bin "
         f"({least:g}): halo is 0 everywhere; are its masses in M_sun/h?",

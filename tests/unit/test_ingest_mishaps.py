@@ -310,6 +310,13 @@ def test_haloes_that_weigh_more_than_all_matter(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="its haloes weigh .* M_sun/h, the matter in the box 5.329e"):
         made(path, tmp_path, haloes=groups)
     groups = snapshots.catalogue(tmp_path / "g", centres, masses / 1e10)
+    with pytest.raises(
+        BadInput, match="heaviest halo has 120 M_sun/h, which is no halo; give --ha"
+    ):
+        made(path, tmp_path, haloes=groups)
+    done = made(path, tmp_path, haloes=groups, halo_units=(None, 1e20))
+    assert done.halo[-1].mass == pytest.approx(masses[masses >= 1e12].sum(), rel=1e-5)
+    groups = snapshots.catalogue(tmp_path / "g", centres, masses / 1e3)
     (warning, *_) = made(path, tmp_path, haloes=groups).warnings
     assert "below the first mass bin (3e+10): halo is 0 everywhere" in warning
 
