@@ -142,6 +142,11 @@ def run(options: argparse.Namespace) -> int:
     sources = [Path(name) for name in source]
     shipped = source == [QUICKSTART]  # though a file or folder be called so
     row = None if shipped else find(sources, "particles", "grid")
+    if row is None and not shipped and find(sources, "haloes"):
+        raise BadInput(
+            f"{source[0]}: is a halo catalogue: give it with --halos CATALOGUE, alone or beside "
+            "its snapshot"
+        )
     # Of what no format recognises, the HDF5 reader says what is wrong with several or a folder.
     snapshot = row.holds == "particles" if row else sources[0].is_dir() and not shipped
     snapshot = snapshot or len(sources) > 1

@@ -90,7 +90,11 @@ def packing(name: str, array: Any) -> Packing:
     of_netcdf = _NETCDF.get(f"{dtype.kind}{dtype.itemsize}")
     stored = getattr(array, "stored", array)
     fill = getattr(stored, "fillvalue", getattr(stored, "fill_value", None))
-    if fill is not None and of_netcdf is not None and fill == of_netcdf:
+    # In zarr v2 xarray keeps _FillValue as the array's own fill value.
+    of_xarray = "_ARRAY_DIMENSIONS" in known
+    if fill is not None and of_xarray:
+        missing.append(float(fill))
+    elif fill is not None and of_netcdf is not None and fill == of_netcdf:
         missing.append(of_netcdf)
     least, most = number("valid_min", -math.inf), number("valid_max", math.inf)
     if "valid_range" in known:

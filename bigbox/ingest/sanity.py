@@ -17,9 +17,12 @@ from bigbox.scheduler.tiling import Tiling, TilingError
 MOST_EMPTY = 0.6
 """Share of voxels of density 0 above which it is said: 0.36 at one particle a voxel and z = 0."""
 MOST_AT_ONE_POINT = 1e-3
-"""Share of points at exactly the place of the one before them above which it is said."""
+"""Share of points at exactly the place of another one above which it is said."""
+_LOOKED_AT = 1 << 12  # points of a chunk that are compared
 LEAST_EXTENT = 0.5
 """Share of the box's side that the particles of a whole box reach over at least."""
+LIGHTEST = 1e6
+"""M☉/h: the heaviest halo of any simulation has more."""
 _FEW = 64  # particles that may lie anywhere
 
 
@@ -27,13 +30,20 @@ class Spread:
     """Where the points of a source lie: noted chunk by chunk, in any thread."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[NDArray[np.float64], NDArray[np.float64], int, int]] = []
+        self._parts: list[tuple[NDArray[np.float64], NDArray[np.float64], int, float]] = []
 
     def note(self, place: NDArray[np.float64]) -> None:
         """Take note of places (M, 3)."""
         if len(place):
-            same = int((place[1:] == place[:-1]).all(axis=1).sum())
-            self._parts.append((place.min(axis=0), place.max(axis=0), len(place), same))
+            some = place
+            if len(place) > _LOOKED_AT:
+                drawn = np.random.default_rng(len(place)).integers(0, len(place), _LOOKED_AT)
+                some = place[np.unique(drawn)]
+            rows = np.ascontiguousarray(some).view(f"V{3 * some.itemsize}")
+            same = 1 - len(np.unique(rows)) / len(rows)
+            # Axis by axis: ten times as fast as along the other one.
+            least, most = (np.array([f(x) for x in place.T]) for f in (np.min, np.max))
+            self._parts.append((least, most, len(place), same * len(place)))
 
     @property
     def points(self) -> int:
@@ -41,9 +51,9 @@ class Spread:
         return sum(part[2] for part in self._parts)
 
     def extent(self) -> float:
-        """Return the largest of the sides that all points reach over."""
+        """Return the least of the sides that all points reach over."""
         least = np.min([part[0] for part in self._parts], axis=0)
-        return float((np.max([part[1] for part in self._parts], axis=0) - least).max())
+        return float((np.max([part[1] for part in self._parts], axis=0) - least).min())
 
     def said(self, who: object, what: str) -> tuple[str, ...]:
         """Return what is odd: many points in one place, as values that were never written are."""
@@ -51,8 +61,8 @@ class Spread:
         if same <= MOST_AT_ONE_POINT * max(self.points, 1):
             return ()
         return (
-            f"{who}: {same} of {self.points} {what} are exactly where the one before them is: are "
-            "their positions whole?",
+            f"{who}: about {same:.0f} of {self.points} {what} are exactly where another one is: "
+            "are their positions whole?",
         )
 
 
@@ -105,9 +115,12 @@ _ENDINGS = (".hdf5", ".h5", ".hdf", ".nc", ".nc4", ".npy", ".zarr", ".npz", ".fi
 def name_warnings(path: Path, redshift: float) -> tuple[str, ...]:
     """Return what is odd about a redshift that is another than that in a name."""
     told = redshift_in_name(path)
+    told = redshift_in_name(path.absolute().parent) if told is None else told
     if told is None or abs(told - redshift) <= 0.05 * (1 + redshift):
         return ()
-    return (f"{path}: redshift {redshift:.4g} is taken, but its name says {told:g}",)
+    return (
+        f"{path}: redshift {redshift:.4g} is taken, but its name, or its folder's, says {told:g}",
+    )
 
 
 def check_mass(
@@ -162,9 +175,17 @@ def check_halo_mass(catalogue: object, mass: float, matter: float, unit: float) 
 
 
 def halo_warnings(catalogue: object, heaviest: float, least: float) -> tuple[str, ...]:
-    """Return what is odd about haloes that are all below the first mass bin (M☉/h)."""
+    """Return what is odd about haloes that are all below the first mass bin (M☉/h).
+
+    Raises BadInput where they are lighter than any halo.
+    """
     if heaviest >= least:
         return ()
+    if heaviest < LIGHTEST:
+        raise BadInput(
+            f"{catalogue}: its heaviest halo has {heaviest:.4g} M_sun/h, which is no halo; give "
+            "--halo-mass-unit, the M_sun/h of a unit of its masses (often 1e10)"
+        )
     return (
         f"{catalogue}: its heaviest halo has {heaviest:.4g} M_sun/h, below the first mass bin "
         f"({least:g}): halo is 0 everywhere; are its masses in M_sun/h?",

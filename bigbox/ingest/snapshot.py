@@ -140,11 +140,24 @@ def in_voxels(
         i = int(np.argmin(inside.all(axis=1)))
         where = ", ".join(f"{v:g}" for v in coordinates[i].tolist())
         raise BadInput(
-            f"{who} {first + i} is at ({where}), outside of the box of 0 .. {side:g}; is the file "
-            "damaged, or the box size of another run? (--box-size in Mpc/h)"
+            f"{who} {first + i} is at ({where}), outside of the box of 0 .. {side:g}; "
+            f"{_likely(x)} (--box-size in Mpc/h)"
         )
     x *= voxels
     return x
+
+
+def _likely(x: NDArray[np.float64]) -> str:
+    """Return why positions, in sides of the box, may be outside of it."""
+    least, most = float(np.nanmin(x, initial=0)), float(np.nanmax(x, initial=0))
+    if -0.55 < least < -0.3 and most < 0.55:
+        return "are positions counted from the middle of the box? add half of its side to them"
+    if 20 < max(most, -least) < np.inf:
+        return (
+            f"positions reach to {max(most, -least):.3g} times its side: are they, or the box "
+            "size, in another unit? give it"
+        )
+    return "is the file damaged, or the box size of another run?"
 
 
 def checked_masses(

@@ -20,7 +20,7 @@ from bigbox.errors import BadInput
 from bigbox.extensions import installed, load
 from bigbox.ingest import formats
 from bigbox.ingest.catalogue import Catalogue, HaloType
-from bigbox.ingest.hdf5 import readable
+from bigbox.ingest.hdf5 import beginning, readable
 from bigbox.ingest.headers import Header, Told
 from bigbox.ingest.packing import Packing, packing
 from bigbox.ingest.snapshot import Snapshot
@@ -181,7 +181,13 @@ def open_catalogue(
     tells what the catalogue itself does not. Raises BadInput where there is none, several, a file
     is missing, the files disagree, or something lacks that nobody tells.
     """
-    row = formats.find(given, "haloes") or formats.GROUPS  # whose refusals say what is wrong
+    row = formats.find(given, "haloes")
+    if row is None and given[0].is_file() and not beginning(given[0], 4).startswith(b"\x89HDF"):
+        raise BadInput(
+            f"{given[0]}: is no halo catalogue that bigbox knows (Rockstar's binary files: set "
+            "OUTPUT_FORMAT to ASCII); write it as columns x, y, z, mass in .csv, .npz or .hdf5"
+        )
+    row = row or formats.GROUPS  # whose refusals say what is wrong
     found: Catalogue = load(row.reader)(given, kind)
     header = found.header
     if beside is not None:

@@ -31,25 +31,64 @@ def recognises(path):
 
 ROW = SnapshotFormat("text", "lines of x y z in Mpc/h", "particles", recognises, "my_format:read")
 """
+MY_CATALOGUE = """
+import numpy as np
+from bigbox.ingest.catalogue import Catalogue
+from bigbox.ingest.formats import SnapshotFormat
+from bigbox.ingest.headers import Header
+
+class Lines(Catalogue):
+    def columns(self, chunk):
+        rows = np.loadtxt(self.files[chunk.file])[chunk.start : chunk.stop]
+        return rows[:, :3], rows[:, 3], None
+
+def read(files, kind):
+    header = Header("LINES", box=4.0, length=1.0, mass=1e10, redshift=0.5)
+    counts = tuple(len(np.loadtxt(file)) for file in files)
+    return Lines(tuple(files), header, kind, counts, "catalogue: lines")
+
+def recognises(path):
+    return path.suffix == ".halos"
+
+ROW = SnapshotFormat("lines", "lines of x y z mass", "haloes", recognises, "my_catalogue:read")
+"""
 ENTRY_POINT = "[bigbox.snapshot_formats]\ntext = my_format:ROW\n"
 
 
-def test_a_format_of_another_package(tmp_path: Path) -> None:
-    (tmp_path / "my_format.py").write_text(MY_FORMAT)
-    package = tmp_path / "my_format-1.0.dist-info"
+def install(folder: Path, name: str, text: str, entry_point: str) -> None:
+    """A package of one module, as pip would leave it."""
+    (folder / f"{name}.py").write_text(text)
+    package = folder / f"{name}-1.0.dist-info"
     package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: my_format\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text(ENTRY_POINT)
+    (package / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(entry_point)
+
+
+def ingest(folder: Path, *arguments: str) -> Box:
+    path = os.pathsep.join([str(folder), str(Path(bigbox.__file__).parents[1])])
+    command = [sys.executable, "-m", "bigbox", "ingest", *arguments]
+    environment = {**os.environ, "PYTHONPATH": path}
+    subprocess.run(command, cwd=folder, env=environment, check=True, timeout=120)
+    return Box.open(folder / "box.zarr")
+
+
+def test_a_catalogue_of_another_package(tmp_path: Path) -> None:
+    entry_point = "[bigbox.snapshot_formats]\nlines = my_catalogue:ROW\n"
+    install(tmp_path, "my_catalogue", MY_CATALOGUE, entry_point)
+    np.savetxt(tmp_path / "run.halos", [[0.5, 0.5, 0.5, 5.0], [2.5, 3.5, 0.5, 20.0]])
+    given = ["--halos", "run.halos", "box.zarr", "--grid", "4", "--smoothing", "0"]
+    halo = np.asarray(ingest(tmp_path, *given).array("halo")[:])
+    assert halo[0, 0, 0, 0] == np.float32(5e10) and halo[1, 2, 3, 0] == np.float32(2e11)
+    assert np.count_nonzero(halo) == 2
+
+
+def test_a_format_of_another_package(tmp_path: Path) -> None:
+    install(tmp_path, "my_format", MY_FORMAT, ENTRY_POINT)
     places = np.array([[0.5, 0.5, 0.5], [0.5, 1.5, 3.5], [2.5, 3.5, 0.5], [2.5, 3.5, 1.0]])
     np.savetxt(tmp_path / "run.txt", places)
-    path = os.pathsep.join([str(tmp_path), str(Path(bigbox.__file__).parents[1])])
-    command = [sys.executable, "-m", "bigbox", "ingest", "run.txt", "box.zarr", "--grid", "4"]
-    subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True, timeout=120
-    )
+    box = ingest(tmp_path, "run.txt", "box.zarr", "--grid", "4")
     want = np.zeros((4, 4, 4))  # a voxel's volume over the mean: 64 voxels, 4 particles
     want[0, 0, 0], want[0, 1, 3], want[2, 3, 0], want[2, 3, 1] = 16.0, 16.0, 24.0, 8.0
-    box = Box.open(tmp_path / "box.zarr")
     np.testing.assert_allclose(box.array("dm")[:], want, atol=1e-4)
     assert box.redshift == 0.5 and box.box_size == (4.0,) * 3
     assert box.attributes["provenance"]["code"] == "TEXT"

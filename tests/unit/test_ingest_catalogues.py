@@ -279,6 +279,25 @@ def test_what_is_no_catalogue(tmp_path: Path) -> None:
         ingest_haloes([path], tmp_path / "b.zarr", grid=GRID)
 
 
+def test_places_in_another_unit_or_from_the_middle(tmp_path: Path) -> None:
+    for factor, shift, match in (
+        (1e3, 0, "times its side: are they, or the box size, in another unit? give it"),
+        (1, -BOX / 2, "are positions counted from the middle of the box? add half of its side"),
+    ):
+        path = catalogues.rockstar(tmp_path / "out_1.list", factor * PLACES + shift, MASSES)
+        with pytest.raises(BadInput, match=match.replace("?", r"\?")):
+            ingest_haloes([path], tmp_path / "b.zarr", grid=GRID)
+
+
+def test_files_of_no_known_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "halos_0.0.bin").write_bytes(bytes(range(256)))
+    with pytest.raises(BadInput, match="is no halo catalogue that bigbox knows .Rockstar's binary"):
+        open_catalogue([tmp_path / "halos_0.0.bin"])
+    path = catalogues.rockstar(tmp_path / "out_1.list", PLACES, MASSES)
+    assert main(["ingest", str(path), str(tmp_path / "b.zarr")]) == 2
+    assert "is a halo catalogue: give it with --halos CATALOGUE" in capsys.readouterr().err
+
+
 def test_what_lacks_is_told_by_options(tmp_path: Path) -> None:
     path = csv(tmp_path / "a.csv")
     with pytest.raises(BadInput, match="tells no box size .*give --box-size in Mpc/h"):

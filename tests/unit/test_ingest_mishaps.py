@@ -1,8 +1,10 @@
-"""Grids and snapshots as people have them: packed, masked, linked, locked, mixed up."""
+"""Grids and snapshots as people have them: linked, locked, mislabelled, mixed up."""
 
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,110 +13,25 @@ import hdf5plugin
 import numpy as np
 import pytest
 import zarr
-from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest.density import ingest_density
 from bigbox.ingest.headers import Told
-from bigbox.ingest.ingested import Ingested, IngestedSnapshot
+from bigbox.ingest.ingested import IngestedSnapshot
 from bigbox.ingest.particles import ingest_snapshot
 from bigbox.ingest.sanity import redshift_in_name
 from bigbox.ingest.sources import open_snapshot
 from bigbox.physics.cosmology import Cosmology
-from bigbox.store.box import Box
 from tests import snapshots
+from tests.grids import N, grid, ingest, refused, store
 from tests.snapshots import BOX, OMEGA_M
 
-N = 32
 COUNT = 4000
 
 
-def grid(seed: int = 0) -> NDArray[np.float32]:
-    rho = np.random.default_rng(seed).gamma(0.5, 3.0, (N, N, N)).astype(np.float32)
-    rho[5, 10, 20] = 1000.0
-    return rho
-
-
-def ingest(source: object, folder: Path, **options: Any) -> tuple[NDArray[np.float32], Ingested]:
-    shutil.rmtree(folder / "b.zarr", ignore_errors=True)
-    done = ingest_density(str(source), folder / "b.zarr", box_size=(25.0,), **options)
-    return np.asarray(Box.open(folder / "b.zarr").array("dm")[:]), done
-
-
-def refused(source: object, folder: Path, match: str, **options: Any) -> None:
-    with pytest.raises(BadInput, match=match) as caught:
-        ingest_density(str(source), folder / "b.zarr", box_size=(25.0,), **options)
-    assert "\n" not in str(caught.value) and "copy it again" not in str(caught.value)
-    assert not (folder / "b.zarr").exists()
-
-
-def store(folder: Path, kind: str, values: NDArray, **attributes: Any) -> Path:
-    """The values in an HDF5 (or netCDF) file or a zarr array, with attributes."""
-    path = folder / f"rho.{kind}"
-    if kind == "zarr":
-        zarr.create_array(path, data=values, chunks=(16, 16, 16)).attrs.update(attributes)
-    else:
-        with h5py.File(path, "w") as file:
-            file["rho"] = values
-            file["rho"].attrs.update(attributes)
-    return path
-
-
-@pytest.mark.parametrize("kind", ["hdf5", "nc", "zarr"])
-def test_packed_values_are_unpacked(kind: str, tmp_path: Path) -> None:
-    """Reported as zarr-python#2926 and xarray#9780: packed integers were taken for the data."""
-    rho = grid()
-    packed = np.rint((rho + 5.0) / 0.002).astype("u4")
-    source = store(tmp_path, kind, packed, scale_factor=0.002, add_offset=-5.0)
-    dm, _ = ingest(source, tmp_path)
-    values = packed * 0.002 - 5.0
-    np.testing.assert_allclose(dm, values / values.mean(), rtol=1e-6)
-
-
-def test_packing_of_signs_and_of_no_number(tmp_path: Path) -> None:
-    raw = np.random.default_rng(1).integers(0, 255, (N, N, N)).astype("u1")
-    source = store(tmp_path, "hdf5", raw.view("i1"), _Unsigned="true")
-    dm, _ = ingest(source, tmp_path)
-    np.testing.assert_allclose(dm, raw / raw.mean(dtype=float), rtol=1e-6)
-    shutil.rmtree(tmp_path / "b.zarr")
-    refused(store(tmp_path, "hdf5", raw, scale_factor=0.0), tmp_path, "scale_factor 0.0 and add_of")
-    refused(
-        store(tmp_path, "hdf5", raw, scale_factor="none"), tmp_path, "scale_factor is 'none', which"
-    )
-
-
-FILL = np.float32(9.96921e36)
-MASKS: dict[str, tuple[dict[str, Any], float]] = {
-    "_FillValue": ({"_FillValue": FILL}, FILL),
-    "missing_value": ({"missing_value": [np.float32(7e5), np.float32(8e5)]}, 8e5),
-    "valid_max": ({"valid_max": np.float32(1e5)}, 2e5),
-    "valid_range": ({"valid_range": np.array([0, 1e5], "f4")}, 2e5),
-}
-
-
-@pytest.mark.parametrize("kind", ["hdf5", "zarr"])
-@pytest.mark.parametrize("name", MASKS)
-def test_masked_voxels_are_no_density(kind: str, name: str, tmp_path: Path) -> None:
-    """Reported as netcdf4-python#468: what was never written holds netCDF's fill value."""
-    attributes, value = MASKS[name]
-    if kind == "zarr":
-        attributes = {k: np.asarray(v).tolist() for k, v in attributes.items()}
-    rho = grid()
-    assert ingest(store(tmp_path, kind, rho, **attributes), tmp_path)[0].max() > 100
-    shutil.rmtree(tmp_path / "b.zarr")
-    shutil.rmtree(tmp_path / "rho.zarr", ignore_errors=True)
-    rho[3, 4, 5:8] = value
-    source = store(tmp_path, kind, rho, **attributes)
-    refused(source, tmp_path, r"voxel \(3, 4, 5\) holds .*, which its attributes .*_FillValue")
-
-
-def test_netcdf_fills_without_an_attribute(tmp_path: Path) -> None:
-    rho = grid()
-    with h5py.File(tmp_path / "rho.nc", "w") as file:
-        data = file.create_dataset("rho", rho.shape, "f4", fillvalue=FILL, chunks=(16, 16, 16))
-        rho[20, 0, 0] = FILL
-        data[:] = rho
-    refused(tmp_path / "rho.nc", tmp_path, r"voxel \(20, 0, 0\) holds 9.96921e\+36")
+def test_a_zarr_array_deep_in_groups(tmp_path: Path) -> None:
+    zarr.create_group(tmp_path / "g.zarr").create_group("a/b").create_array("rho", data=grid())
+    assert ingest(tmp_path / "g.zarr", tmp_path)[0].shape == (N, N, N)
 
 
 @pytest.mark.parametrize("name", ["zstd", "blosc", "lz4"])
@@ -183,9 +100,6 @@ def test_a_locked_file_is_called_locked(tmp_path: Path) -> None:
             "import sys; from pathlib import Path; from bigbox.cli import main; "
             "sys.exit(main(['ingest', sys.argv[1], sys.argv[2], *sys.argv[3:]]))"
         )
-        import subprocess
-        import sys
-
         for given in ([str(source), str(tmp_path / "b.zarr"), "--box-size", "25"],
                       [str(path), str(tmp_path / "b.zarr")]):  # fmt: skip
             run = subprocess.run(
@@ -308,6 +222,14 @@ def test_positions_and_box_size_in_different_units(tmp_path: Path) -> None:
     assert (done.largest, done.box_size) == (made(path, tmp_path).largest, (BOX,) * 3)
 
 
+def test_a_part_of_the_box(tmp_path: Path) -> None:
+    """Half of the volume, with all of the mass that the header asks for."""
+    few = snapshots.clustered(COUNT)
+    (path,) = snapshots.gadget(tmp_path, few[few[:, 1] < 0.45 * BOX])
+    with pytest.raises(BadInput, match="its particles lie within 0.45 of the side of the box"):
+        made(path, tmp_path)
+
+
 def test_a_likely_unit_is_named_and_works(tmp_path: Path) -> None:
     (path,) = snapshots.gadget(tmp_path, snapshots.clustered(COUNT), style="arepo")
     with h5py.File(path, "r+") as file:
@@ -362,7 +284,9 @@ def test_the_redshift_in_a_name_is_taken_and_said(tmp_path: Path) -> None:
     assert (done.redshift, done.notes) == (1.0, ())
     (path,) = snapshots.gadget(tmp_path, snapshots.clustered(COUNT), name="snap_z0.5")
     (warning, *_) = made(path, tmp_path).warnings
-    assert warning.endswith("redshift 0 is taken, but its name says 0.5")
+    assert warning.endswith("redshift 0 is taken, but its name, or its folder's, says 0.5")
+    (path,) = snapshots.gadget(tmp_path / "snapdir_z1.0", snapshots.clustered(COUNT))
+    assert made(path, tmp_path).warnings[0].endswith("folder's, says 1")
 
 
 def test_no_cosmological_constant_is_an_open_universe(tmp_path: Path) -> None:
@@ -386,6 +310,13 @@ def test_haloes_that_weigh_more_than_all_matter(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="its haloes weigh .* M_sun/h, the matter in the box 5.329e"):
         made(path, tmp_path, haloes=groups)
     groups = snapshots.catalogue(tmp_path / "g", centres, masses / 1e10)
+    with pytest.raises(
+        BadInput, match="heaviest halo has 120 M_sun/h, which is no halo; give --ha"
+    ):
+        made(path, tmp_path, haloes=groups)
+    done = made(path, tmp_path, haloes=groups, halo_units=(None, 1e20))
+    assert done.halo[-1].mass == pytest.approx(masses[masses >= 1e12].sum(), rel=1e-5)
+    groups = snapshots.catalogue(tmp_path / "g", centres, masses / 1e3)
     (warning, *_) = made(path, tmp_path, haloes=groups).warnings
     assert "below the first mass bin (3e+10): halo is 0 everywhere" in warning
 

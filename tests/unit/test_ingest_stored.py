@@ -219,10 +219,10 @@ def test_masses_and_haloes_that_were_never_written(tmp_path: Path) -> None:
 
 def test_many_particles_at_one_place_are_said(tmp_path: Path) -> None:
     few = snapshots.clustered(COUNT)
-    few[-400:] = 0
+    few[::10] = 0
     (path,) = snapshots.gadget(tmp_path, few)
     done = ingest_snapshot([path], tmp_path / "b.zarr", grid=8)
-    assert any("399 of 4000 particles are exactly where the one before" in w for w in done.warnings)
+    assert any("399 of 4000 particles are exactly where another" in w for w in done.warnings)
     rho = grid()
     rho[: int(0.7 * N)] = 0
     np.save(tmp_path / "rho.npy", rho)

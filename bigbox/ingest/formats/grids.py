@@ -104,13 +104,19 @@ def zarr(path: Path, dataset: str) -> Iterator[_Named]:
     if isinstance(node, library.Group):
         # Not by the summary of all metadata, which may be older than the arrays.
         node = library.open_group(path, mode="r", use_consolidated=False)
-        dataset = dataset or _only_grid(path, {name: array.ndim for name, array in node.arrays()})
+        dataset = dataset or _only_grid(path, _ranks_of(node))
     yield _Named(node[dataset] if dataset else node, dataset)
+
+
+def _ranks_of(group: Any) -> dict[str, int]:
+    """Return the ranks of all arrays in a zarr group, those of groups within it too."""
+    members = group.members(max_depth=None)
+    return {name: node.ndim for name, node in members if hasattr(node, "ndim")}
 
 
 def _only_grid(path: Path, ranks: Mapping[str, int], lost: Sequence[str] = ()) -> str:
     """Return the only one of a file's data sets, given with their ranks, that is a grid."""
-    found = sorted(name for name, rank in ranks.items() if rank >= 3)
+    found = sorted(name for name, rank in ranks.items() if 3 <= rank <= 5)
     if len(found) != 1:
         links = f"; links that lead nowhere: {', '.join(lost)}" if lost else ""
         raise BadInput(
