@@ -155,13 +155,7 @@ class Trainer:
             now = time.monotonic()
             self._a_step = min(self._a_step, now - at)
             self.spent = earlier + now - self.began
-            if self._agreed_to_stop():
-                self._save(total)
-                self.process.sum(0.0)  # the others wait: torchrun ends all when one ends
-                raise StoppedEarly(
-                    f"training {self.name} stopped by {self._stop} at step {self._of_steps()}; "
-                    "the same command goes on from here"
-                )
+            stopping = self._agreed_to_stop()
             last = self._over() >= 1
             twentieth = int(self._over() * VALIDATIONS) > int(over * VALIDATIONS)
             if last or twentieth or self.step % self.validate_every == 0:
@@ -169,6 +163,13 @@ class Trainer:
                 self._validate(float(total) / (self.step - since), seconds)
                 total.zero_()
                 since = self.step
+            if stopping and not last:
+                self._save(total)
+                self.process.sum(0.0)  # the others wait: torchrun ends all when one ends
+                raise StoppedEarly(
+                    f"training {self.name} stopped by {self._stop} at step {self._of_steps()}; "
+                    "the same command goes on from here"
+                )
             if last or time.monotonic() - saved > self.checkpoint_every:
                 self._save(total)
                 saved = time.monotonic()
