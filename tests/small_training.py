@@ -21,17 +21,20 @@ from bigbox.cli import main
 from bigbox.errors import StoppedEarly
 from bigbox.networks import presets
 from bigbox.networks.presets import HalogenSize, LodiSize
+from bigbox.training import measures
 from bigbox.training.loop import Process, Trainer
 from bigbox.training.recipes import Recipe
+from bigbox.training.train import MEASURED
 
 STOPPING_STEP = 7
 
 
 def use_small_networks() -> None:
-    """Have the preset mini be networks of a few thousand weights, of the same kind."""
+    """Have the preset mini be networks of a few thousand weights, and measure few tiles."""
+    measures.TILES, MEASURED["cpu"] = 1, 1
     presets.HALOGEN["mini"] = HalogenSize(1, (8, 8, 8), 1, 1, 2, skips="add", groups=1)
     presets.LODI["mini"] = LodiSize(
-        1, (8, 8, 8), 1, 2, 2, 16, "v", skips="add", masked=False, bypass=2
+        1, (8, 8, 8), 1, 1, 2, 16, "v", skips="add", masked=False, bypass=1
     )
 
 

@@ -138,8 +138,15 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._asked_to_stop)
+        signals = (signal.SIGTERM, signal.SIGUSR2)
+        before = [signal.signal(number, self._asked_to_stop) for number in signals]
+        try:
+            self._run()
+        finally:
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
+
+    def _run(self) -> None:
         if self.began is None:
             self.began = time.monotonic()
         earlier, first = self.spent, self.step
