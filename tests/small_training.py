@@ -34,7 +34,7 @@ def use_small_networks() -> None:
     measures.TILES, MEASURED["cpu"] = 1, 1
     presets.HALOGEN["mini"] = HalogenSize(1, (8, 8, 8), 1, 1, 2, skips="add", groups=1)
     presets.LODI["mini"] = LodiSize(
-        1, (8, 8, 8), 1, 1, 2, 16, "v", skips="add", masked=False, bypass=1
+        1, (8, 8, 8), 1, 2, 2, 16, "v", skips="add", masked=False, bypass=1
     )
 
 
