@@ -31,7 +31,7 @@ STOPPING_STEP = 7
 
 def use_small_networks() -> None:
     """Have the preset mini be networks of a few thousand weights, and measure few tiles."""
-    measures.TILES, MEASURED["cpu"] = 1, 1
+    measures.TILES = measures.CURVE_TILES = MEASURED["cpu"] = 1
     presets.HALOGEN["mini"] = HalogenSize(1, (8, 8, 8), 1, 1, 2, skips="add", groups=1)
     presets.LODI["mini"] = LodiSize(
         1, (8, 8, 8), 1, 2, 2, 16, "v", skips="add", masked=False, bypass=1

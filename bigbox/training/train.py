@@ -21,7 +21,7 @@ from bigbox.training.options import TrainOptions
 from bigbox.training.recipes import Recipe, recipe
 
 UNBOUND = 10**9  # steps of a training that is as long as its time
-MEASURED = {"cuda": 16, "cpu": 4}  # batches that are measured for the card
+MEASURED = {"cuda": 16, "cpu": 2}  # batches that are measured for the card
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def prepare(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> Tr
         settings,
         lambda step, rank, share: training.batch(share, step, rank),
         lambda index, share: validation.batch(share, index),
-        lambda task: measures.errors(task, trainer.validation_batch, 1),
+        lambda task: measures.errors(task, trainer.validation_batch),
         began,
         began + 3600 * options.hours if options.hours else None,
         3600 * options.within if options.within else None,
@@ -117,7 +117,7 @@ def finish(training: Training) -> dict[str, Any]:
     with trainer.autocast():
         if isinstance(task, losses.LodiTask):
             card["gamma"] = list(task.gamma_ends())
-            if levels := measures.errors_by_level(task, batches, count):
+            if levels := measures.errors_by_level(task, batches, count, measures.TILES):
                 table = {f"{gamma:g}": round(error, 4) for gamma, error in levels.items()}
                 measured |= {"error of v by gamma": table, "tiles": count * measures.TILES}
         else:

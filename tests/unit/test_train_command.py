@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(1)
     for table in (HALOGEN, LODI):
         monkeypatch.setitem(table, "mini", table["mini"])
-    monkeypatch.setattr(measures, "TILES", measures.TILES)
+    for name in ("TILES", "CURVE_TILES"):
+        monkeypatch.setattr(measures, name, getattr(measures, name))
     monkeypatch.setitem(MEASURED, "cpu", MEASURED["cpu"])
     use_small_networks()
 
@@ -69,6 +71,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["halogen", "lodi"])
 def test_train_writes_a_model_that_loads(
     boxes: list[str], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -98,6 +101,7 @@ def test_train_writes_a_model_that_loads(
     assert "validation loss" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["halogen", "lodi"])
 def test_training_further_says_whether_it_is_better(
     boxes: list[str], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -120,6 +124,7 @@ def test_training_further_says_whether_it_is_better(
         torch.testing.assert_close(mine, theirs, rtol=0.01, atol=1e-3)  # written in bfloat16
 
 
+@pytest.mark.slow
 def test_lodi_learns_on_predicted_haloes(boxes: list[str], tmp_path: Path) -> None:
     halogen, out = tmp_path / "halogen", tmp_path / "lodi"
     assert run("halogen", boxes, halogen, steps=2) == 0
@@ -129,6 +134,7 @@ def test_lodi_learns_on_predicted_haloes(boxes: list[str], tmp_path: Path) -> No
     assert card["haloes"].startswith("25% of the samples as HALOgen predicts them")
 
 
+@pytest.mark.slow
 def test_the_paper_s_loss_and_noise_prediction(boxes: list[str], tmp_path: Path) -> None:
     assert run("halogen", boxes, tmp_path, "--loss", "paper", steps=2) == 0
     assert load_model(tmp_path, "halogen").card["loss"].startswith("eqs. 2-7")
@@ -187,6 +193,7 @@ def test_a_rate_that_blows_up_ends_with_status_2(
     assert not (tmp_path / "lodi.json").exists()
 
 
+@pytest.mark.slow
 def test_a_job_s_time_is_kept_and_the_same_command_goes_on(
     boxes: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +201,17 @@ def test_a_job_s_time_is_kept_and_the_same_command_goes_on(
     assert run("lodi", boxes, tmp_path, "--hours", "1e-7", steps=3) == 75
     assert "at step 1 of 3; the same command goes on" in capsys.readouterr().err
     assert run("lodi", boxes, tmp_path, steps=3) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler on this machine")
+def test_compiled_it_learns_the_same(boxes: list[str], tmp_path: Path) -> None:
+    losses = {}
+    for compiled in ("on", "off"):
+        out = tmp_path / compiled
+        assert run("halogen", boxes, out, "--compile", compiled, steps=2) == 0
+        losses[compiled] = [row["training"] for row in Curve(out / "halogen.csv").rows()]
+    assert losses["on"] == pytest.approx(losses["off"], rel=0.02)
 
 
 def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
