@@ -36,7 +36,7 @@ class Curve:
             writer = csv.writer(file)
             if not file.tell():
                 writer.writerow(names)
-            writer.writerow([f"{row[name]:.6g}" if name in row else "" for name in names])
+            writer.writerow([f"{row[name]:.10g}" if name in row else "" for name in names])
 
     def _names(self) -> list[str]:
         if not self.path.exists():
@@ -59,7 +59,7 @@ class Curve:
                 axes.plot(*zip(*points, strict=True), ".-", label=name)
             axes.set(xlabel="optimiser step", title=title)
             # Validation may be a logarithm, which no logarithmic axis shows.
-            if min(value for points in values for _, value in points) > 0:
+            if any(values) and all(value > 0 for points in values for _, value in points):
                 axes.set_yscale("log")
             if len(names) > 1:
                 axes.legend(fontsize="small")

@@ -138,8 +138,15 @@ class Trainer:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._asked_to_stop)
+        signals = (signal.SIGTERM, signal.SIGUSR2)
+        before = [signal.signal(number, self._asked_to_stop) for number in signals]
+        try:
+            self._run()
+        finally:
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
+
+    def _run(self) -> None:
         if self.began is None:
             self.began = time.monotonic()
         earlier, first = self.spent, self.step
@@ -155,13 +162,7 @@ class Trainer:
             now = time.monotonic()
             self._a_step = min(self._a_step, now - at)
             self.spent = earlier + now - self.began
-            if self._agreed_to_stop():
-                self._save(total)
-                self.process.sum(0.0)  # the others wait: torchrun ends all when one ends
-                raise StoppedEarly(
-                    f"training {self.name} stopped by {self._stop} at step {self._of_steps()}; "
-                    "the same command goes on from here"
-                )
+            stopping = self._agreed_to_stop()
             last = self._over() >= 1
             twentieth = int(self._over() * VALIDATIONS) > int(over * VALIDATIONS)
             if last or twentieth or self.step % self.validate_every == 0:
@@ -169,6 +170,13 @@ class Trainer:
                 self._validate(float(total) / (self.step - since), seconds)
                 total.zero_()
                 since = self.step
+            if stopping and not last:
+                self._save(total)
+                self.process.sum(0.0)  # the others wait: torchrun ends all when one ends
+                raise StoppedEarly(
+                    f"training {self.name} stopped by {self._stop} at step {self._of_steps()}; "
+                    "the same command goes on from here"
+                )
             if last or time.monotonic() - saved > self.checkpoint_every:
                 self._save(total)
                 saved = time.monotonic()

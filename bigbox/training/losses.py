@@ -223,8 +223,8 @@ class LodiTask(nn.Module):
         """Return gamma at t = 0 and t = 1."""
         if self.parametrisation == "v":
             return GAMMA_MIN, GAMMA_MAX
-        start = float(self.gamma_start)
-        return start, start + abs(float(self.gamma_slope))
+        start = float(self.gamma_start.detach())
+        return start, start + abs(float(self.gamma_slope.detach()))
 
     def forward(
         self, tb: Tensor, halo: Tensor, known: Tensor, uniform: Tensor, noise: Tensor

@@ -11,17 +11,17 @@ from torch import Tensor
 from bigbox.training.losses import LodiTask
 
 Batches = Callable[[int, int], dict[str, Tensor]]  # of index and sub-volumes
-TILES = 8  # in a batch
+TILES, CURVE_TILES = 8, 4  # in a batch, for the card and for the curve
 # The levels of the table in a card.
 GAMMAS = (-6.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 6.0, 9.0)
 
 
-def errors(task: Any, batches: Batches, count: int) -> dict[str, float]:
-    """Return what is measured of a task on `count` batches, by name; {} for noise prediction."""
+def errors(task: Any, batches: Batches) -> dict[str, float]:
+    """Return what the curve has of a task, on one batch, by name; {} for noise prediction."""
     if isinstance(task, LodiTask):
-        levels = errors_by_level(task, batches, count)
+        levels = errors_by_level(task, batches, 1, CURVE_TILES)
         return {f"v at gamma {gamma:g}": error for gamma, error in levels.items()}
-    rms = rms_by_channel(task.network, batches, count)
+    rms = rms_by_channel(task.network, batches, 1)
     return {f"rms of channel {i + 1}": error for i, error in enumerate(rms)}
 
 
@@ -38,13 +38,13 @@ def rms_by_channel(network: Any, batches: Batches, count: int) -> list[float]:
 
 
 @torch.no_grad()
-def errors_by_level(task: LodiTask, batches: Batches, count: int) -> dict[float, float]:
+def errors_by_level(task: LodiTask, batches: Batches, count: int, tiles: int) -> dict[float, float]:
     """Return LODI's mean squared error of v at the noise levels GAMMAS, all voxels alike."""
     if task.parametrisation != "v":
         return {}
     totals = []
     for index in range(count):
-        batch = batches(index, TILES)
+        batch = batches(index, tiles)
         everywhere = torch.ones_like(batch["tb"])
         found = [
             task.error(

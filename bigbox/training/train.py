@@ -13,16 +13,15 @@ from bigbox.errors import BadInput
 from bigbox.networks.model import Model, load_model, save_model
 from bigbox.networks.presets import GRID, as_dict
 from bigbox.physics.mass_bins import HALO_EDGES
-from bigbox.training import data, losses
+from bigbox.training import data, losses, measures
 from bigbox.training.data import Region, TrainingBox
 from bigbox.training.lessons import Lesson, lesson
 from bigbox.training.loop import Process, Trainer
-from bigbox.training.measures import TILES, errors, errors_by_level, rms_by_channel
 from bigbox.training.options import TrainOptions
 from bigbox.training.recipes import Recipe, recipe
 
 UNBOUND = 10**9  # steps of a training that is as long as its time
-MEASURED = {"cuda": 16, "cpu": 4}  # batches that are measured for the card
+MEASURED = {"cuda": 16, "cpu": 2}  # batches that are measured for the card
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def prepare(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> Tr
         settings,
         lambda step, rank, share: training.batch(share, step, rank),
         lambda index, share: validation.batch(share, index),
-        lambda task: errors(task, trainer.validation_batch, 1),
+        lambda task: measures.errors(task, trainer.validation_batch),
         began,
         began + 3600 * options.hours if options.hours else None,
         3600 * options.within if options.within else None,
@@ -118,11 +117,13 @@ def finish(training: Training) -> dict[str, Any]:
     with trainer.autocast():
         if isinstance(task, losses.LodiTask):
             card["gamma"] = list(task.gamma_ends())
-            if levels := errors_by_level(task, batches, count):
+            if levels := measures.errors_by_level(task, batches, count, measures.TILES):
                 table = {f"{gamma:g}": round(error, 4) for gamma, error in levels.items()}
-                measured |= {"error of v by gamma": table, "tiles": count * TILES}
+                measured |= {"error of v by gamma": table, "tiles": count * measures.TILES}
         else:
-            rms = [round(error, 4) for error in rms_by_channel(task.network, batches, count)]
+            rms = [
+                round(error, 4) for error in measures.rms_by_channel(task.network, batches, count)
+            ]
             measured |= {"rms error of each channel, network units": rms, "windows": count}
     dtype = torch.float32 if options.float32_weights else torch.bfloat16
     save_model(options.out, options.kind, task.network, card, dtype)

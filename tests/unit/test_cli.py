@@ -15,7 +15,8 @@ from bigbox.cli import paint as paint_command
 from bigbox.store.box import Box
 
 COMMANDS = (
-    "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export", "bench"
+    "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
+    "train", "bench",
 )  # fmt: skip
 
 
