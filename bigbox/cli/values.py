@@ -95,9 +95,7 @@ def whole(least: int, most: float = math.inf) -> Callable[[str], int]:
     return _reader(int, "a whole number", lambda value: least <= value <= most, limits)
 
 
-def number(
-    least: float, most: float = math.inf, *, above: bool = False
-) -> Callable[[str], float]:
+def number(least: float, most: float = math.inf, *, above: bool = False) -> Callable[[str], float]:
     """Make an argparse type: a finite number, at least or above a limit, and at most another."""
     limits = f"{'above' if above else 'at least'} {least:g}"
     limits += "" if most == math.inf else f", at most {most:g}"

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,9 +79,13 @@ def evaluate(options: EvaluateOptions) -> Numbers:
             f"{options.catalogue}: is the catalogue of one simulation, and {len(simulations)} are "
             "given; evaluate them one by one, or give draws as boxes"
         )
-    with made_folder(options.out):
-        boxes = options.out / "boxes"
-        boxes.mkdir(exist_ok=True)
+    for model in options.models if options.write_card else ():
+        if not os.access(model.folder, os.W_OK):
+            raise BadInput(
+                f"{model.folder}: cannot be written; leave --write-card, or copy the model to a "
+                "folder of yours"
+            )
+    with made_folder(options.out), _made_boxes(options) as boxes:
         results = []
         for simulation in simulations:
             if options.catalogue is not None:
@@ -105,9 +111,22 @@ def evaluate(options: EvaluateOptions) -> Numbers:
         if options.write_card:
             for model, name in zip(options.models, names, strict=True):
                 _write_card(model, name, numbers)
-        if not options.keep_boxes:
-            shutil.rmtree(boxes)
     return numbers
+
+
+@contextmanager
+def _made_boxes(options: EvaluateOptions) -> Iterator[Path]:
+    """Make the folder of what is painted; remove it at the end, or where nothing was painted."""
+    boxes = options.out / "boxes"
+    boxes.mkdir(exist_ok=True)
+    try:
+        yield boxes
+    except BaseException:
+        with suppress(OSError):
+            boxes.rmdir()
+        raise
+    if not options.keep_boxes:
+        shutil.rmtree(boxes)
 
 
 def _chosen(
@@ -183,14 +202,12 @@ def _of_simulation(
     return found
 
 
-def measures_of(
-    model: KnownModel, simulation: Simulation, options: EvaluateOptions, method: str | None = None
-) -> Measures:
+def measures_of(model: KnownModel, simulation: Simulation, options: EvaluateOptions) -> Measures:
     """Return how what the model paints on a simulation is measured, and the draws with it."""
     box, card = simulation.box, read_card(model.folder, "lodi")
     asked = PaintOptions(box.path, model=model.folder, **options.how)
     shape = box.on_grid(asked.grid).shape
-    tiling = tiling_for(method or asked.method, shape, asked.tile, asked.overlap, asked.margin)
+    tiling = tiling_for(asked.method, shape, asked.tile, asked.overlap, asked.margin)
     first, floor = open_field(box.path), float(card["transforms"]["tb"]["floor"])
     return Measures(first, tiling, asked.grid, floor, {"memory": options.memory})
 
