@@ -119,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
             every = make_plan(tiling_for(options.overlap_method, shape, *how), box_size, **common)
     print(_text(made, tile_source, window_source, every))
     print(f"cost    {_cost(made, speed, threads)}")
-    for line in choice.words() if choice else ():
+    for line in choice.words() if choice and options.box else ():
         print(f"note: {line}")
     if options.region is not None:
         steps = options.steps or DEFAULT_STEPS[options.sampler]
@@ -134,6 +134,8 @@ def run(options: argparse.Namespace) -> int:
         written=written_bytes(options.box) if options.box else 0,
         ranks_per_node=options.ranks_per_node,
     )
+    if choice is not None and options.box is None and choice.differences and not options.force:
+        raise BadInput(choice.refusal)
     if options.box is not None:
         launcher = f"mpirun -n {options.ranks} " if options.ranks > 1 else ""
         print(f"next: {launcher}bigbox paint {options.box}")
@@ -155,7 +157,11 @@ def _cost(plan: Plan, speed: Speed | None, threads: int) -> str:
 
 
 def chosen(options: argparse.Namespace, facts: Facts) -> Choice | None:
-    """Return the model that would paint the box; None for painters without. Raises BadInput."""
+    """Return the model that would paint the box; None for painters without.
+
+    For a box that is only thought of, the nearest: `run` refuses it once the plan is shown. Raises
+    BadInput.
+    """
     from bigbox.engine.options import PaintOptions, choose_networks
     from bigbox.painters.models import choose_model
     from bigbox.painters.registry import painter_row
@@ -167,7 +173,7 @@ def chosen(options: argparse.Namespace, facts: Facts) -> Choice | None:
         return choose_networks(asked, asked.open())
     if not row.model:
         return None
-    return choose_model(facts, (row.model, row.halo_model), options.model, force=options.force)
+    return choose_model(facts, (row.model, row.halo_model), options.model, force=True)
 
 
 def _geometry(

@@ -110,6 +110,7 @@ class Choice:
     differences: list[str]  # from the box: none, or what --force has passed over
     untold: list[str]  # what the model knows of the cosmology and the box does not tell
     among: int = 1  # known models that fit
+    refusal: str = ""  # why none would be taken without --force, where none fits
 
     @cached_property
     def forced(self) -> str:
@@ -271,15 +272,16 @@ def choose_model(
     allowed = usable if force else fitting
     best = min(fitting or allowed, key=lambda one: one.distance(box, kinds), default=None)
     best = next((one for one in allowed if begun and _weights(one, kinds) >= set(begun)), best)
-    if best is not None:
-        untold = box.untold(best.cards[kinds[0]])
-        return Choice(best.folder, found[best.folder], untold, max(1, len(fitting)))
     told = "; ".join(f"{one.name}: {', '.join(found[one.folder])}" for one in models)
     which = "no known model is for it" if asked is None else f"model {asked} is not for it"
-    raise BadInput(
+    refusal = (
         f"{box.name}: {which} ({told}); ingest with another --grid, train a model for it, name one "
         "with --model, or --force, if you know better"
     )
+    if best is not None:
+        untold = box.untold(best.cards[kinds[0]])
+        return Choice(best.folder, found[best.folder], untold, max(1, len(fitting)), refusal)
+    raise BadInput(refusal)
 
 
 def _weights(model: KnownModel, kinds: Sequence[str]) -> set[str]:
