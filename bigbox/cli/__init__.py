@@ -29,6 +29,8 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox plot box.zarr                                 a picture of input and output
   bigbox export box.zarr --to hdf5                     numpy, HDF5 or OME-Zarr files
   bigbox train lodi a.zarr b.zarr --out model          networks of your own
+  bigbox models                                        the networks that there are
+  bigbox evaluate model truth.zarr                     how good they are: one page
   bigbox bench                                         how fast this machine paints
 """
 
@@ -40,7 +42,7 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 
 _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "bench",
+    "train", "models", "evaluate", "bench",
 )  # fmt: skip
 
 

@@ -66,10 +66,15 @@ def add_painter(group: Any) -> None:
     )
     value("--halo-stride", "N", whole(1), text)
     text = (
-        "trained networks, as bigbox train makes them (default: those that bigbox ships, for "
-        "voxels of 0.098 Mpc/h at z = 0)"
+        "trained networks: a folder as bigbox train makes it, or a name of bigbox models (default: "
+        "the known model that is for the box)"
     )
-    value("--model", "DIR", Path, text)
+    value("--model", "MODEL", Path, text)
+    text = (
+        "paint at a resolution, redshift, smoothing or cosmology that the networks do not know; "
+        "the box, its pictures and reports say so"
+    )
+    group.add_argument("--force", action="store_true", help=text)
     text = (
         "voxels of dm on an axis for one that is painted (default: as the model says; 1 for "
         "painters without one). The rest is interpolated where the box is opened"
@@ -109,9 +114,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("box", metavar="BOX", type=Path, help="the box, as bigbox ingest makes it")
     what = parser.add_argument_group("what is painted (decides the bytes)")
     add_painter(what)
-    value, flag = partial(add_value, what), partial(what.add_argument, action="store_true")
-    text = "paint at a resolution, redshift or smoothing that the networks were not trained at"
-    flag("--force", help=text)
+    value = partial(add_value, what)
     value("--seed", "S", whole(0, 2**64 - 1), "of the noise (default 0)", 0)
     several = "one of 65536 independent fields for the same seed and density (default 0)"
     value("--realization", "R", whole(0, 2**16 - 1), several, 0)

@@ -19,6 +19,7 @@ from bigbox.painters.registry import method_of, painting_grid_of
 
 if TYPE_CHECKING:
     from bigbox.bench.record import Speed
+    from bigbox.painters.models import Choice, Facts
     from bigbox.plan import HaloPlan, Plan, RegionPlan
 
 _PLANNED = ("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring",
@@ -83,7 +84,9 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.scheduler.tiling import TilingError
     from bigbox.store.painting_grid import PaintingGrid
 
-    shape, box_size, place = _geometry(options)
+    shape, box_size, place, facts = _geometry(options)
+    if choice := chosen(options, facts):
+        options.model = choice.folder
     options.overlap_method = method_of(options.painter, options.overlap_method)
     grid = painting_grid_of(options.painter, options.model, options.painting_grid)
     on = PaintingGrid.of(shape, box_size[0] / shape[0], grid)
@@ -116,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
             every = make_plan(tiling_for(options.overlap_method, shape, *how), box_size, **common)
     print(_text(made, tile_source, window_source, every))
     print(f"cost    {_cost(made, speed, threads)}")
+    for line in choice.words() if choice and options.box else ():
+        print(f"note: {line}")
     if options.region is not None:
         steps = options.steps or DEFAULT_STEPS[options.sampler]
         reach = REACH if grid > 1 else 0
@@ -129,6 +134,8 @@ def run(options: argparse.Namespace) -> int:
         written=written_bytes(options.box) if options.box else 0,
         ranks_per_node=options.ranks_per_node,
     )
+    if choice is not None and options.box is None and choice.differences and not options.force:
+        raise BadInput(choice.refusal)
     if options.box is not None:
         launcher = f"mpirun -n {options.ranks} " if options.ranks > 1 else ""
         print(f"next: {launcher}bigbox paint {options.box}")
@@ -149,10 +156,32 @@ def _cost(plan: Plan, speed: Speed | None, threads: int) -> str:
     return f"{hours * threads:,.1f} core hours on {plan.ranks} ranks of {threads} threads"
 
 
+def chosen(options: argparse.Namespace, facts: Facts) -> Choice | None:
+    """Return the model that would paint the box; None for painters without.
+
+    For a box that is only thought of, the nearest: `run` refuses it once the plan is shown. Raises
+    BadInput.
+    """
+    from bigbox.engine.options import PaintOptions, choose_networks
+    from bigbox.painters.models import choose_model
+    from bigbox.painters.registry import painter_row
+
+    row = painter_row(options.painter)
+    if options.box is not None:
+        names = ("box", "painter", "model", "force")
+        asked = PaintOptions(**{name: getattr(options, name) for name in names})
+        return choose_networks(asked, asked.open())
+    if not row.model:
+        return None
+    return choose_model(facts, (row.model, row.halo_model), options.model, force=True)
+
+
 def _geometry(
     options: argparse.Namespace,
-) -> tuple[tuple[int, int, int], tuple[float, float, float], Path]:
-    """Voxels, Mpc/h, and where the box is or would be."""
+) -> tuple[tuple[int, int, int], tuple[float, float, float], Path, Facts]:
+    """Voxels, Mpc/h, where the box is or would be, and what a model must know of it."""
+    from bigbox.painters.models import Facts
+
     if (options.box is None) == (options.shape is None):
         raise BadInput("plan takes a BOX, or --shape N with --box-size L, and not both")
     if options.box is not None:
@@ -162,14 +191,15 @@ def _geometry(
 
         box = Box.open(options.box)
         box.require_input()
-        return box.shape, box.box_size, options.box
+        return box.shape, box.box_size, options.box, Facts.of(box)
     if len(options.shape) not in (1, 3):
         raise BadInput(f"--shape takes one number or three, not {len(options.shape)}")
     if options.box_size is None:
         raise BadInput("--shape needs --box-size, the side of the box on x in Mpc/h")
     x, y, z = options.shape * 3 if len(options.shape) == 1 else options.shape
     voxel = options.box_size / x
-    return (x, y, z), (x * voxel, y * voxel, z * voxel), Path.cwd()
+    facts = Facts(f"a box of {options.shape[0]} voxels", {"voxel_size": voxel})
+    return (x, y, z), (x * voxel, y * voxel, z * voxel), Path.cwd(), facts
 
 
 def _text(plan: Plan, tile_source: str, window_source: str, every: Plan | None) -> str:

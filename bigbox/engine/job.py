@@ -25,6 +25,7 @@ from bigbox.engine.workers import Threads, Workers
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
+from bigbox.painters.models import Choice
 from bigbox.scheduler.bricks import Assignment
 from bigbox.scheduler.grid import Gate
 from bigbox.scheduler.orders import tile_gate
@@ -62,6 +63,7 @@ class PaintSpec:
     colouring: str = "levels"  # order of the tiles
     task: str = "bigbox.engine.tiles:TileTask"  # that paints tiles, as the overlap method names it
     region: Region | None = None  # that is painted; None: the whole box
+    model: Choice | None = None  # of trained networks
 
     def assignment(self, n_ranks: int, limits: Limits) -> Assignment:
         """Return who paints what."""
@@ -136,16 +138,17 @@ def prepare(
         halo_start.check()
     elif spec.painter.input:
         box.steps_between(spec.painter.input, spec.layout.grid)
+    forced = {"forced": spec.model.forced} if spec.model and spec.model.forced else {}
     start.check()  # both, so that nothing is written where one of them is refused
     about, haloes = {"n_ranks": n_ranks, "device": device}, None
     if halo_start is not None and spec.haloes is not None:
-        begun = halo_start.begin(disk, about, spec.haloes.attributes(), linger)
+        begun = halo_start.begin(disk, about, spec.haloes.attributes() | forced, linger)
         haloes = cast(BegunHaloes, begun)
     try:
         attributes: dict[str, Any] = getattr(
             spec.painter, "attributes", dict
         )()  # few painters say more of tb
-        painting = cast(BegunPainting, start.begin(disk, about, attributes, linger))
+        painting = cast(BegunPainting, start.begin(disk, about, attributes | forced, linger))
         return Prepared(painting, haloes, whole)
     except BaseException:
         _let_go(haloes)

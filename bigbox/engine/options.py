@@ -11,6 +11,7 @@ from bigbox.engine.mpi import World
 from bigbox.errors import BadInput
 from bigbox.names import DEFAULT_SAMPLER
 from bigbox.painters import HaloPainter, Painter, make_halo_painter, make_painter, painter_row
+from bigbox.painters.models import Choice, Facts, choose_model
 from bigbox.painters.registry import method_of, painting_grid_of
 from bigbox.painters.settings import PainterSettings
 from bigbox.physics.interpolation import REACH
@@ -18,8 +19,8 @@ from bigbox.scheduler.bricks import Bricks, default_edge
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from bigbox.store.fields import DM, TB, output_field
-from bigbox.store.layouts import PaintLayout, painting_of
+from bigbox.store.fields import DM, HALO, TB, output_field
+from bigbox.store.layouts import PaintLayout, haloes_of, painting_of
 
 _OF_PAINTER = {one.name for one in fields(PainterSettings)}
 
@@ -138,14 +139,24 @@ def device_of(options: PaintOptions, world: World, threads: int) -> str:
     return "cpu"
 
 
-def check_model(options: PaintOptions, box: Box, haloes: bool) -> None:
-    """Raise BadInput where the painter is not made for boxes like this; --force does without.
+def choose_networks(options: PaintOptions, box: Box) -> Choice | None:
+    """Return the model to paint the box with; None for painters without networks.
 
-    haloes: whether they are painted too.
+    A painting that has begun goes on with its own. Raises BadInput where none is for the box.
     """
-    if not options.force:
-        settings = PainterSettings(options.seed, box.shape, model=options.model)
-        painter_row(options.painter).check_box(box, settings, haloes=haloes)
+    row = painter_row(options.painter)
+    if not row.model:
+        return None
+    haloes, painted = haloes_of(box), painting_of(box)
+    paints_haloes = bool(row.halo_model) and (not box.has(HALO.name) or haloes is not None)
+    kinds = (row.model, row.halo_model) if paints_haloes else (row.model,)
+    runs = [] if options.discard or options.discard_halo else [haloes, painted]
+    begun = {str(run.identity.get("model")) for run in runs if run is not None}
+    facts = Facts.of(box)
+    if options.discard_halo:  # they are painted anew
+        values = {name: value for name, value in facts.values.items() if name != "smoothing"}
+        facts = Facts(facts.name, values)
+    return choose_model(facts, kinds, options.model, force=options.force, begun=begun)
 
 
 def check_alike(identities: list[dict[str, Any]]) -> None:

@@ -12,7 +12,8 @@ from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.limits import limits_of
 from bigbox.engine.mpi import World, abort_on_error, join_world
-from bigbox.engine.options import PaintOptions, check_alike, check_model, device_of
+from bigbox.engine.options import PaintOptions, check_alike, choose_networks, device_of
+from bigbox.engine.outside import outside_range
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.tally import describe, summary
 from bigbox.errors import BigboxError, StoppedEarly
@@ -59,6 +60,9 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
 def _begin(options: PaintOptions, world: World) -> Job:
     """Agree on what is painted, begin it, and take this rank's hand on it."""
     threads = options.threads or max(1, int(world.cores))
+    choice = world.first(lambda: choose_networks(options, options.open()))
+    if choice is not None:
+        options = replace(options, model=choice.folder)
 
     def look() -> tuple[PaintLayout, bool, Region | None]:
         box = options.open()
@@ -72,7 +76,6 @@ def _begin(options: PaintOptions, world: World) -> Job:
     layout = replace(layout, n_steps=painter.fields - 1)
     haloes = halo_layout = None
     paints_haloes = painter.input == HALO.name and may_paint_haloes
-    world.first(lambda: check_model(options, options.open(), paints_haloes))
     if paints_haloes:
         haloes = predictor = world.each(
             lambda: options.halo_painter_of(layout.tiling, device, threads)
@@ -95,7 +98,10 @@ def _begin(options: PaintOptions, world: World) -> Job:
         options.colouring,
         overlap_method(options.method).task,
         region,
+        choice,
     )
+    if choice is not None and world.rank == 0 and not options.quiet:
+        sys.stderr.write("".join(f"{line}\n" for line in choice.words()))
     prepared = world.first(
         lambda: prepare(
             spec,
@@ -146,8 +152,11 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
             " left; everything painted is safe, the same command goes on from here"
         )
     world.first(job.finish)
+    outside = outside_range(job, world)
     if options.drop_latents:
         world.first(job.painting.drop_latents)
     if world.rank == 0 and not options.quiet:
         print(describe(report, job.box.place), file=sys.stderr)
+    if world.rank == 0 and outside:
+        print(f"warning: {job.box.place}: {outside}", file=sys.stderr)
     return report

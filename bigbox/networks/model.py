@@ -18,24 +18,19 @@ from safetensors.torch import load, save
 from torch import nn
 
 from bigbox.errors import BadInput
+from bigbox.networks.card import FORMAT_VERSION, Card, read_card
 from bigbox.networks.halogen import Halogen
 from bigbox.networks.lodi import Lodi
 from bigbox.networks.presets import HalogenSize, LodiSize
 from bigbox.networks.transforms import LogTransform
 
-FORMAT_VERSION = 1
-
 
 @dataclass(frozen=True)
 class Model:
-    """Hold a network with trained weights, its card (JSON values) and the weights' sha256.
-
-    A card always has "kind", "size", "voxel_size" and "smoothing" (Mpc/h), "redshift", "cosmology"
-    and "transforms".
-    """
+    """Hold a network with trained weights, its card (JSON values) and the weights' sha256."""
 
     network: nn.Module
-    card: dict[str, Any]
+    card: Card
     sha256: str
 
     def transform(self, name: str) -> LogTransform:
@@ -43,9 +38,7 @@ class Model:
         return LogTransform(**self.card["transforms"][name])
 
 
-def save_model(
-    folder: Path, kind: str, network: nn.Module, card: dict[str, Any], dtype: torch.dtype
-) -> None:
+def save_model(folder: Path, kind: str, network: nn.Module, card: Card, dtype: torch.dtype) -> None:
     """Write weights, in `dtype`, and card. Each file replaces an older one in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().to(dtype).contiguous() for k, v in network.state_dict().items()}
@@ -64,7 +57,8 @@ def load_model(folder: Path, kind: str) -> Model:
     Raises
     ------
     BadInput
-        No such model, a damaged or truncated file, or weights of another card.
+        No such model, a damaged or truncated file, weights of another card, or numbers in either
+        that are not finite.
     """
     card = read_card(folder, kind)
     path = folder / f"{kind}.safetensors"
@@ -81,31 +75,15 @@ def load_model(folder: Path, kind: str) -> Model:
     try:
         size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
         network = Halogen(HalogenSize(**size)) if kind == "halogen" else Lodi(LodiSize(**size))
-        network.load_state_dict({k: v.float() for k, v in load(data).items()})
+        tensors = {k: v.float() for k, v in load(data).items()}
+        network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
         line = str(error).splitlines()[0]
         raise BadInput(f"model {path}: does not fit its card ({line})") from None
+    for name, tensor in tensors.items():
+        if bad := int((~torch.isfinite(tensor)).sum()):
+            raise BadInput(
+                f"model {path}: {name} has {bad:,} of {tensor.numel():,} weights that are not "
+                "finite: its training has diverged; train it again"
+            )
     return Model(network.eval(), card, found)
-
-
-def read_card(folder: Path, kind: str) -> dict[str, Any]:
-    """Read the card alone, without the weights. Raises BadInput."""
-    path = folder / f"{kind}.json"
-    try:
-        card: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise BadInput(
-            f"model {folder}: no {path.name} there; `bigbox train {kind}` makes one"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"model {path}: {error}") from None
-    wanted = {"format_version", "kind", "size", "voxel_size", "smoothing", "redshift", "cosmology",
-              "transforms", "sha256"}  # fmt: skip
-    if missing := wanted - set(card):
-        raise BadInput(f"model {path}: no {', '.join(sorted(missing))} in the card")
-    if card["format_version"] != FORMAT_VERSION or card["kind"] != kind:
-        raise BadInput(
-            f"model {path}: {card['kind']} of format {card['format_version']}, not {kind} of "
-            f"format {FORMAT_VERSION}"
-        )
-    return card

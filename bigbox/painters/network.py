@@ -12,21 +12,17 @@ import copy
 import threading
 from abc import ABC, abstractmethod
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bigbox.data import default_model
 from bigbox.devices import keep_freed_memory, on_gpu, own_stream
 from bigbox.errors import BadInput
 from bigbox.networks import fused
 from bigbox.networks.layers import Conv, PairConv
-from bigbox.networks.model import Model, read_card
+from bigbox.networks.model import Model
 from bigbox.networks.presets import HalogenSize
-from bigbox.painters.settings import HaloSettings, PainterSettings
 from bigbox.painters.tuning import (
     NETWORK_ERROR,
     Measured,
@@ -35,10 +31,6 @@ from bigbox.painters.tuning import (
     network_error,
     warm_up,
 )
-from bigbox.store.box import Box
-
-SAME_VOXEL = 0.05  # relative difference of voxel sizes that a model may be used at
-SAME_REDSHIFT = 0.05
 
 
 class NetworkPainter(ABC):
@@ -51,12 +43,6 @@ class NetworkPainter(ABC):
     name: ClassVar[str]  # also the model's kind
     EDGE: ClassVar[int]  # voxels of a tile or window
     TILES_PER_CALL: ClassVar[dict[str, int]]  # or windows; on a CPU, and at most on a GPU
-
-    @classmethod
-    def check_box(cls, box: Box, settings: PainterSettings | HaloSettings) -> None:
-        """Raise BadInput unless the network was trained for boxes like this one."""
-        folder = settings.model or default_model()
-        check_box(folder, read_card(folder, cls.name), box)
 
     @abstractmethod
     def _example(self, random: bool = False) -> tuple[Tensor, ...]:
@@ -160,40 +146,6 @@ def tiles_on_gpu(bytes_each: int, most: int, device: str) -> int:
 def activation_bytes(size: HalogenSize, edge: int) -> int:
     """Return bytes of a U-Net at work on one tile or window, about 24 maps at full resolution."""
     return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
-
-
-def check_box(folder: Path, card: dict[str, Any], box: Box) -> None:
-    """Refuse a box that the model in `folder`, with this card, was not trained for.
-
-    A network knows one resolution, redshift and smoothing. At others it paints something else,
-    without a sign of it. Raises BadInput.
-    """
-    what, way = f"model {folder}/{card['kind']}", "or --force, if you know better"
-    if abs(box.voxel / card["voxel_size"] - 1) > SAME_VOXEL:
-        raise BadInput(
-            f"{box.path}: voxels of {box.voxel:.5g} Mpc/h, {what} was trained at "
-            f"{card['voxel_size']:.5g} (within {SAME_VOXEL:.0%}); ingest with another --grid, {way}"
-        )
-    if abs(box.redshift - card["redshift"]) > SAME_REDSHIFT:
-        raise BadInput(
-            f"{box.path}: redshift {box.redshift:.4g}, {what} was trained at "
-            f"{card['redshift']:.4g} (within {SAME_REDSHIFT}); train one for this redshift, {way}"
-        )
-    if card["kind"] != "lodi" or not box.has("halo"):
-        return
-    halo: dict[str, Any] = box.array("halo").attrs.asdict()
-    radius = halo.get("smoothing")
-    if radius is not None and abs(radius - card["smoothing"]) > 1e-3:
-        raise BadInput(
-            f"{box.path}/halo: smoothed over {radius:.4g} Mpc/h, {what} was trained on haloes "
-            f"smoothed over {card['smoothing']:.4g}; ingest with that --smoothing, {way}"
-        )
-    edges, lower = halo.get("mass_edges"), card["halo_mass_edges"]
-    if edges is not None and not np.allclose(edges[: len(lower)], lower, rtol=1e-6):
-        raise BadInput(
-            f"{box.path}/halo: mass bins from {edges} M_sun/h, {what} was trained on {lower}; "
-            f"ingest it again, {way}"
-        )
 
 
 def fast_dtype(device: str) -> torch.dtype:

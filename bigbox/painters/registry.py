@@ -14,18 +14,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bigbox.data import default_model
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.errors import BadInput
 from bigbox.extensions import installed, load, load_installed
 from bigbox.names import DEFAULT_OVERLAP_METHOD
+from bigbox.networks.card import read_card
 from bigbox.painters.base import HaloPainter, Painter
 from bigbox.painters.settings import HaloSettings, PainterSettings
-
-if TYPE_CHECKING:
-    from bigbox.store.box import Box
 
 GROUP = "bigbox.painters"
 MB = 1_000_000
@@ -75,20 +73,12 @@ class PainterRow:
     needs_torch: bool = True  # it computes with torch, hence on a device
     overlap_method: str = "conditioned"  # where the user does not choose; joint needs a StepPainter
     model: str = ""  # kind of the model whose card tells the painting grid; "": any that is asked
+    halo_model: str = ""  # kind of the model that paints the haloes
     memory: TileMemory = TileMemory()
     halo_memory: WindowMemory = WindowMemory()
     seconds_per_tile: float = 0.0  # beside the denoiser's calls
     seconds_per_call: float = 0.02
     seconds_per_window: float = 0.11
-
-    def check_box(self, box: Box, settings: PainterSettings, *, haloes: bool = False) -> None:
-        """Raise BadInput where the painter is not made for boxes like this one.
-
-        haloes: whether it paints these too.
-        """
-        for reference in (self.painter, self.halo_painter if haloes else ""):
-            if reference and (check := getattr(load(reference), "check_box", None)):
-                check(box, settings)
 
 
 ROWS = (
@@ -100,6 +90,7 @@ ROWS = (
         halo_memory=WindowMemory(step=16, stride=48),
         overlap_method=DEFAULT_OVERLAP_METHOD,
         model="lodi",
+        halo_model="halogen",
         help="trained networks, haloes from dm where the box has none (HALOgen), tb from haloes "
         "(LODI; the default)",
     ),
@@ -184,15 +175,11 @@ def painting_grid_of(name: str, model: Path | None, asked: int | None) -> int:
     Without importing it; model: its folder, by default the one that bigbox ships; asked: by the
     user, of whom a model takes no other than its own. Raises BadInput.
     """
-    from bigbox.store.metadata import read_json  # not needed to list names
-
     kind = painter_row(name).model
     if not kind:
         return asked or 1
     folder = model or default_model()
-    grid = (read_json(folder / f"{kind}.json") or {}).get("grid", 1)
-    if type(grid) is not int or grid < 1:
-        raise BadInput(f"model {folder}/{kind}.json: grid {grid!r} is no whole number from 1 on")
+    grid: int = read_card(folder, kind).get("grid", 1)
     if asked not in (None, grid):
         raise BadInput(
             f"painting grid: {asked} was asked for, model {folder} has one voxel for {grid} of dm "

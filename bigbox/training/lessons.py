@@ -17,7 +17,7 @@ from bigbox.networks.lodi import TILE, Lodi
 from bigbox.networks.model import Model, load_model
 from bigbox.networks.presets import GRID, HALOGEN, LODI
 from bigbox.networks.transforms import LogTransform
-from bigbox.painters.network import SAME_REDSHIFT
+from bigbox.painters.models import TOLERANCES
 from bigbox.scheduler.windows import fitting_window
 from bigbox.training import data, losses
 from bigbox.training.data import Fields, Region, Split, TrainingBox
@@ -166,7 +166,10 @@ def _kept(start: Model | None, *names: str) -> dict[str, LogTransform]:
 
 def _check_halogen(folder: Path, card: dict[str, Any], box: TrainingBox) -> None:
     """Refuse a HALOgen of other boxes than LODI is trained on, or on another grid."""
-    limits = {"voxel_size": data.SAME_VOXEL * card["voxel_size"], "redshift": SAME_REDSHIFT}
+    limits = {
+        "voxel_size": data.SAME_VOXEL * card["voxel_size"],
+        "redshift": TOLERANCES["redshift"].most,
+    }
     for what, most in {**limits, "smoothing": 1e-3}.items():
         if abs(card[what] - box.attributes[what]) > most:
             raise BadInput(

@@ -13,7 +13,7 @@ from bigbox.errors import BadInput
 from bigbox.networks.model import Model, load_model, save_model
 from bigbox.networks.presets import GRID, as_dict
 from bigbox.physics.mass_bins import HALO_EDGES
-from bigbox.training import data, losses, measures
+from bigbox.training import data, losses, measures, told
 from bigbox.training.data import Region, TrainingBox
 from bigbox.training.lessons import Lesson, lesson
 from bigbox.training.loop import Process, Trainer
@@ -67,10 +67,13 @@ def prepare(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> Tr
         names = ["dm", "halo"] if options.kind == "halogen" else ["halo", "tb"]
         names += ["dm"] if options.kind == "lodi" and options.halogen else []
         boxes = data.load_boxes(options.boxes, names)
+    densest = told.densest_planes(boxes)
     what = lesson(options, boxes, start, process)
     if start:
         _go_on_from(start, options, what)
     card = _card(options, what, chosen, process.size, start)
+    card["range"] = told.range_seen(what.boxes, densest, what.split.training)
+    card |= told.provenance(what.boxes, str(process.device), options.seed)
     settings = {
         "recipe": asdict(chosen),
         "size": card["size"],

@@ -42,7 +42,7 @@ from bigbox.painters.lodi import LodiPainter
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from tests.benchmarks import engine, reference
-from tests.benchmarks.networks import another_truth, measure, spectra
+from tests.benchmarks.networks import another_truth, measure
 from tests.benchmarks.oracle import paint_box
 
 DRAWS = 20  # of the truth's HI
@@ -166,7 +166,7 @@ def _compared(
     painted, wanted = painted.astype(np.float64), wanted.astype(np.float64)
     floor = lodi.model.transform("tb").floor
     error = np.log10(painted + floor) - np.log10(wanted + floor)
-    found = spectra(painted, wanted, box.voxel * len(painted))
+    found = measure(iter([painted]), wanted, box.voxel * len(painted), floor)
     return {
         f"{name}: dex rms": float(error.std()),
         f"{name}: dex largest": float(abs(error).max()),

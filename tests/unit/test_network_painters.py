@@ -14,11 +14,9 @@ from bigbox.networks.model import load_model
 from bigbox.painters import TileBatch, make_painter
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.lodi import LodiPainter
-from bigbox.painters.network import check_box
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
-from bigbox.store.box import Box
 from tests.benchmarks import reference
-from tests.models import LODI, card, write_model
+from tests.models import write_model
 
 T = 32
 
@@ -133,21 +131,6 @@ def test_a_box_of_windows_is_periodic(model: Path) -> None:
     turned = paint_haloes(painter, np.roll(dm, 32, axis=1))
     np.testing.assert_allclose(np.roll(halo, 32, axis=2), turned, rtol=1e-5)
     assert ((halo == 0) | (halo >= 10**9.5 * 0.999)).all()
-
-
-def test_models_are_refused_where_they_were_not_trained(tmp_path: Path) -> None:
-    told = card(LODI, kind="lodi")
-    box = Box.create(tmp_path / "fine.zarr", (32,) * 3, 32 * 12.5 / 128, 0.0)
-    check_box(tmp_path, told, box)
-    coarse = Box.create(tmp_path / "coarse.zarr", (32,) * 3, 32 * 0.2, 0.0)
-    with pytest.raises(BadInput, match=r"voxels of 0\.2 Mpc/h, .* trained at 0\.097656"):
-        check_box(tmp_path, told, coarse)
-    early = Box.create(tmp_path / "early.zarr", (32,) * 3, 32 * 12.5 / 128, 1.0)
-    with pytest.raises(BadInput, match=r"redshift 1, .* trained at 0 "):
-        check_box(tmp_path, told, early)
-    box.create_array("halo", channels=4, attributes={"smoothing": 0.4})
-    with pytest.raises(BadInput, match=r"smoothed over 0\.4 Mpc/h"):
-        check_box(tmp_path, told, box)
 
 
 def test_what_the_network_cannot_do_is_refused(model: Path) -> None:

@@ -171,6 +171,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     (tmp_path / "none").mkdir()
     said = refused(box_of(tmp_path / "none"), "--model", mixed)
     assert "halogen painter: has one voxel for 1 of dm" in said and "one for 2" in said
+    card = json.loads((mixed / "lodi.json").read_text())
     (mixed / "lodi.json").write_text(json.dumps(card | {"grid": 0.5}))
     with pytest.raises(BadInput, match=r"grid 0\.5 is no whole number"):
         painting_grid_of("lodi", mixed, None)

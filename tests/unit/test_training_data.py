@@ -11,7 +11,9 @@ import torch
 
 from bigbox.errors import BadInput
 from bigbox.networks.transforms import LogTransform
+from bigbox.painters.trained_range import DM, HALO, MASS
 from bigbox.store.box import Box
+from bigbox.training import told as in_card
 from bigbox.training.data import (
     Fields,
     Region,
@@ -311,3 +313,31 @@ def test_boxes_that_do_not_belong_together(tmp_path: Path) -> None:
         load_boxes([tmp_path / "bare.zarr"], ["halo", "tb"])
     with pytest.raises(BadInput, match="given twice"):
         load_boxes([first, first], ["halo", "tb"])
+
+
+def test_the_range_of_the_training_is_told(tmp_path: Path) -> None:
+    """Of the regions that are trained on alone, in the fields' units; as `bigbox paint` counts."""
+    rng = np.random.default_rng(12)
+    fields = {"dm": rng.lognormal(0, 1, (1, 8, 8, 8)), "halo": rng.lognormal(20, 3, (4, 8, 8, 8))}
+    fields["dm"][0, 0, 3, 3], fields["halo"][:, 7] = 1e4, 1e20  # not trained on at first
+    edges = {"mass_edges": [3e10, 1e11, 5e11, 1e12, 7e12]}
+    Box.create(
+        tmp_path / "a.zarr", (8,) * 3, 1.0, 0.0, provenance={"code": "x", "seed": 3}
+    ).create_array("halo", channels=4, attributes=edges)
+    boxes = [training_box(str(tmp_path / "a.zarr"), **fields), training_box("memory", **fields)]
+    boxes[0].attributes["sources"] = {"tb": "a relation: a stand-in for hydrodynamics"}
+    boxes[1].attributes["sources"] = {}
+    planes = in_card.densest_planes(boxes)
+    boxes[1].fields.clear()  # used up
+    found = in_card.range_seen(boxes, planes, [Region(0, 2, 6)])
+    assert found[DM] == fields["dm"][:, 2:6].max() < fields["dm"].max()
+    assert found[HALO] == fields["halo"][:, 2:6].max(axis=(1, 2, 3)).tolist()
+    assert found[MASS] == 7e12
+    whole = in_card.range_seen(boxes, planes, [Region(0, 2, 6), Region(1)])
+    assert whole[DM] == fields["dm"].max()
+    assert MASS not in in_card.range_seen(boxes, planes, [Region(1)])
+    card = in_card.provenance(boxes, "cpu", 7)
+    assert card["stand_in"] == "a relation: a stand-in for hydrodynamics"
+    first, second = card["provenance"]["simulations"]
+    assert first == {"box": "a.zarr", "code": "x", "seed": 3} and second == {"box": "memory"}
+    assert card["provenance"]["device"] == "cpu" and card["provenance"]["seed"] == 7

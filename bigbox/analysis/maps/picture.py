@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ def plot(
         f"{box.stem}, redshift {box.redshift:g}: "
         f"mean over {axis} = {low:.4g} to {high:.4g} Mpc/h"
         + (" (grey: not painted yet, or lost)" if unpainted else "")
+        + _forced(box, images)
     )
     try:
         figure.savefig(out, dpi=110)
@@ -95,6 +96,13 @@ def _title(box: Box, name: str) -> str:
     if channel == len(HALO_EDGES) - 1:
         return rf"haloes above {lower} $M_\odot/h$"
     return rf"haloes of {lower} to {_mass(edges[channel + 1])} $M_\odot/h$"
+
+
+def _forced(box: Box, shown: Mapping[str, Any]) -> str:
+    """Say on a line of its own where --force has passed over what the model knows."""
+    names = {name.split()[0] for name in shown}
+    told = (box.array(name).attrs.get("forced") for name in sorted(names) if box.has(name))
+    return "".join(f"\n{words}" for words in dict.fromkeys(told) if words)
 
 
 def _mass(value: float) -> str:

@@ -94,13 +94,9 @@ def write_report(
             draw(figure, numbers)
         drawn.append(name)
 
-    def inline(name: str) -> str:
-        return f"data:image/png;base64,{b64encode((out / f'{name}.png').read_bytes()).decode()}"
-
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["inline"] = inline
-    template = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    page = render(
+        Path(__file__).with_suffix(".html"),
+        out,
         numbers=numbers,
         drawn=drawn,
         halo=halo,
@@ -111,6 +107,24 @@ def write_report(
         json=b64encode(text.encode()).decode(),
     )
     (out / "index.html").write_text(page, encoding="utf-8")
+
+
+def render(template: Path, out: Path, **context: Any) -> str:
+    """Return a page: a template beside which, or beside this one, lie those that it takes.
+
+    out: the folder of the figures that the page holds.
+    """
+
+    def inline(name: str) -> str:
+        return f"data:image/png;base64,{b64encode((out / f'{name}.png').read_bytes()).decode()}"
+
+    places = [template.parent, Path(__file__).parent]
+    loader = jinja2.FileSystemLoader(places)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["inline"] = inline
+    return environment.get_template(template.name).render(**context)
 
 
 def _maps(

@@ -33,6 +33,7 @@ from bigbox.analysis.spectra.modes import log_edges, nyquist
 from bigbox.analysis.spectra.power import MEMORY, Resources
 from bigbox.errors import BadInput
 from bigbox.painters import stand_in
+from bigbox.painters.trained_range import words
 from bigbox.scheduler.tiling import Tiling, TilingError
 
 PER_DECADE = 20  # bins of k in a report
@@ -195,6 +196,11 @@ def notes(field: Field, truth: Field | None) -> list[str]:
                 found.append(f"{name} has T_b of: {source}.")
             continue
         painter = str(one.painted.identity.get("painter", "unknown"))
+        told: Any = one.array.attrs
+        if forced := told.get("forced"):
+            found.append(f"{name} was {forced}.")
+        if outside := words(told.get("outside_training") or {}):
+            found.append(f"{name} is in part {outside}.")
         if instead := stand_in(painter):
             found.append(
                 f"{name} was painted by the stand-in painter '{painter}', which paints"

@@ -1,0 +1,1 @@
+"""Evaluate models on simulations that no training saw: what `bigbox evaluate` does."""
