@@ -41,7 +41,14 @@ from bigbox.store.haloes import (
     HaloStart,
     windows_done,
 )
-from bigbox.store.layouts import HaloLayout, PaintLayout, Recorded, haloes_of, painting_of
+from bigbox.store.layouts import (
+    HaloLayout,
+    PaintLayout,
+    Recorded,
+    haloes_of,
+    has_given_haloes,
+    painting_of,
+)
 from bigbox.store.lease import LINGER
 from bigbox.store.painting import BegunPainting, Painting, PaintStart
 from bigbox.store.run import Begun, discard
@@ -171,7 +178,7 @@ def _discard(
     if not discard_halo:
         discard(box, PaintLayout)
         return
-    if found is None and box.has(HALO.name):
+    if has_given_haloes(box):
         raise BadInput(f"{box.path}/halo: was not painted by bigbox and is never discarded")
     for realization in (0, *box.realizations()):
         one = Box.open(box.path, "r+", realization)

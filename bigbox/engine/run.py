@@ -20,7 +20,7 @@ from bigbox.errors import BigboxError, StoppedEarly
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, haloes_of
+from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, has_given_haloes
 
 STOP_FILE = "STOP"
 
@@ -67,8 +67,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
     def look() -> tuple[PaintLayout, bool, Region | None]:
         box = options.open()
         layout = options.layout(box, world.size)
-        may_paint_haloes = not box.has(HALO.name) or haloes_of(box) is not None
-        return layout, may_paint_haloes, options.region_of(box, layout.tiling)
+        return layout, not has_given_haloes(box), options.region_of(box, layout.tiling)
 
     layout, may_paint_haloes, region = world.first(look)
     device = world.each(lambda: device_of(options, world, threads))

@@ -25,7 +25,7 @@ from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows, fitting_window
 from bigbox.store.box import Box
 from bigbox.store.footprint import Footprint, footprint
-from bigbox.store.layouts import BLOCK, HaloLayout, haloes_of, painting_of
+from bigbox.store.layouts import BLOCK, HaloLayout, haloes_of, has_given_haloes, painting_of
 from bigbox.store.records import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 
@@ -338,7 +338,7 @@ def lacks_haloes(box: Path) -> bool:
     """Return whether a painter that takes haloes would paint them first, or go on with them."""
     opened = Box.open(box)
     found = haloes_of(opened)
-    return not opened.has("halo") if found is None else not found.complete
+    return not has_given_haloes(opened) if found is None else not found.complete
 
 
 def least_rounds(stages: tuple[int, ...], ranks: int, most_tiles: int) -> int:

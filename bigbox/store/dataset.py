@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from bigbox.errors import BadInput
 from bigbox.store.absent import Whole
 from bigbox.store.box import Box, realization_path
-from bigbox.store.fields import AXES, TB, is_axis, known_field
+from bigbox.store.fields import AXES, HALO, is_axis, known_field
 from bigbox.store.interpolated import Interpolated
-from bigbox.store.layouts import painting_of
+from bigbox.store.layouts import Recorded, haloes_of, is_painted, painting_of
 
 if TYPE_CHECKING:
     import xarray
@@ -22,14 +22,19 @@ def require_whole(box: Box, name: str, grid: str = "dm") -> Any:
 
     grid: as for `Box.view`.
     """
-    array = box.view(name, grid)
-    found = painting_of(box) if name == TB.name else None
-    if found is not None and not found.state.done[1].all():
-        tiles, shards = found.state.done[:2]
+    array, place = box.view(name, grid), box.place_of(name)
+    if not is_painted(place):
+        return array
+    found: Recorded[Any] | None = haloes_of(box) if name == HALO.name else painting_of(box)
+    made = (
+        dict(zip((p.name for p in found.products), found.state.done, strict=True)) if found else {}
+    )
+    if name not in made or not made[name].all():
+        many = {p.name: p.many for p in found.products} if found else {}
+        there = (f"{int(done.sum()):,} of {len(done):,} {many[n]}" for n, done in made.items())
         raise BadInput(
-            f"{box.place}/tb: is not painted to its end: {int(tiles.sum()):,} of {len(tiles):,}"
-            f" tiles and {int(shards.sum())} of {len(shards)} shards are there; run the same bigbox"
-            " paint command to its end first"
+            f"{place}: is not painted to its end: {' and '.join(there) or 'nothing'} there; run the"
+            " same bigbox paint command to its end first"
         )
     return array
 

@@ -26,7 +26,7 @@ from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.fields import HALO, PAINTED, STEPS, TB, Field, known_field
 from bigbox.store.ledger import Ledger, State
-from bigbox.store.metadata import array_metadata, group_metadata
+from bigbox.store.metadata import array_metadata, group_metadata, read_json
 from bigbox.store.product import Appended, ChunkReader, Sharded
 
 # The group of the haloes' ledger.
@@ -357,3 +357,17 @@ def painting_of(box: Box) -> Recorded[PaintLayout] | None:
 def haloes_of(box: Box) -> Recorded[HaloLayout] | None:
     """Return what the ledger says of the haloes; None where bigbox has painted none."""
     return recorded(box, HaloLayout)
+
+
+def is_painted(place: Path) -> bool:
+    """Return whether an array, at this place, was begun by bigbox paint: its own attributes say so.
+
+    It says so before it has a name. So a kill cannot make it look like one that was ingested: of
+    one that no ledger knows nothing is done, and it is made anew.
+    """
+    return "painting" in (read_json(place / "zarr.json") or {}).get("attributes", {})
+
+
+def has_given_haloes(box: Box) -> bool:
+    """Return whether a box has haloes that bigbox has not painted."""
+    return box.has(HALO.name) and not is_painted(box.path / HALO.name)

@@ -24,10 +24,9 @@ from typing import Any, Generic
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, make_axes, make_group, make_realization
 from bigbox.store.durable import DISK, Disk, explained, own_name
-from bigbox.store.layouts import Layout, LayoutT, Recorded, recorded
+from bigbox.store.layouts import Layout, LayoutT, Recorded, is_painted, recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger, State
-from bigbox.store.metadata import read_json
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 
@@ -276,8 +275,7 @@ def make_ledger(disk: Disk, ledger: Ledger) -> None:
 def refuse_others(place: Path, arrays: Sequence[str]) -> None:
     """Refuse to paint over, or discard, what `bigbox ingest` or another program has made."""
     for name in arrays:
-        about = read_json(place / name / "zarr.json") or {}
-        ours = name == "latents" or "painting" in about.get("attributes", {})
+        ours = name == "latents" or is_painted(place / name)
         if (place / name).exists() and not ours:
             beside = "paint beside it with --realization 1" if name == "tb" else "rename it"
             raise BadInput(

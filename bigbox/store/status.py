@@ -10,7 +10,7 @@ import numpy as np
 from bigbox.store.box import Box
 from bigbox.store.fields import HALO
 from bigbox.store.haloes import windows_done
-from bigbox.store.layouts import Recorded, haloes_of, painting_of
+from bigbox.store.layouts import Recorded, haloes_of, has_given_haloes, painting_of
 from bigbox.store.records import BEGUN, made, seconds_after
 
 _OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
@@ -56,7 +56,7 @@ def halo_status(box: Box) -> dict[str, Any] | None:
     `status`, with windows (that it had to predict), windows_begun, blocks and blocks_of_rank.
     """
     found = haloes_of(box)
-    if not box.has(HALO.name):
+    if not box.has(HALO.name) or (found is None and not has_given_haloes(box)):
         return None
     source = str(box.array(HALO.name).attrs.get("source", "unknown"))
     if found is None:

@@ -1,0 +1,92 @@
+"""Kill real commands exactly before a system call; the same command again must set all right.
+
+Every call of a new halo run and of a discard may be the last. They are tried in a seeded order for
+as long as the budget lasts; the seed is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from bigbox.store.box import Box
+from tests.faults.commands import KILLED, Commands
+
+SECONDS = 60  # for each story
+OLD = ("--painter", "trivial-halo", "--halo-stride", "32", "--quiet")
+NEW = ("--painter", "trivial-halo", "--halo-stride", "64", "--quiet")
+STORIES = {  # what was painted before, and the command that is killed
+    "halo": ((), NEW),
+    "discard halo": (OLD, (*NEW, "--discard-halo")),
+    "discard": (OLD, (*OLD, "--seed", "5", "--discard")),
+    "latents": ((), ("--painter", "trivial", "--overlap-method", "latents", "--steps", "2", "--quiet")),
+    "drop latents": ((), ("--painter", "trivial", "--drop-latents", "--quiet")),
+}  # fmt: skip
+
+
+def new_box(path: Path, n: int = 64) -> Path:
+    box = Box.create(path, (n, n, n), float(n), 0.0)
+    matter = np.random.default_rng(3).lognormal(size=(n, n, n)).astype(np.float32)
+    box.create_array("dm")[...] = matter
+    return path
+
+
+def bytes_of(box: Path) -> dict[str, bytes]:
+    names = [name for name in ("halo", "tb") if (box / name).exists()]
+    return {name: zarr.open_array(box / name, mode="r")[...].tobytes() for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", STORIES)
+def test_any_call_may_be_the_last(place: Path, name: str) -> None:
+    before, command = STORIES[name]
+    source, box, undisturbed = place / "source.zarr", place / "box.zarr", place / "whole.zarr"
+    commands = Commands(box)
+    new_box(source)
+    if before:
+        assert commands.run("paint", source, *before).status == 0
+    shutil.copytree(source, undisturbed)
+    assert Commands(undisturbed).run("paint", undisturbed, *command).status == 0
+    truth, old = bytes_of(undisturbed), bytes_of(source)
+
+    shutil.copytree(source, box)
+    calls = commands.run("paint", box, *command).calls
+    assert calls > 50
+    seed = int(os.environ.get("BIGBOX_SEED", random.randrange(2**32)))
+    rng, points = random.Random(seed), list(range(1, calls + 1))
+    rng.shuffle(points)
+    print(f"\n{name}: {calls} calls, BIGBOX_SEED={seed}")
+    tried, began = 0, time.monotonic()
+    for at in points:
+        if time.monotonic() - began > SECONDS:
+            break
+        shutil.rmtree(box)
+        shutil.copytree(source, box)
+        where = f"BIGBOX_SEED={seed}: killed before call {at} of {calls}"
+        if commands.run("paint", box, *command, kill_at=at).status != KILLED:
+            continue  # the number of calls depends on how the threads took turns
+        tried += 1
+        if rng.random() < 0.3:
+            commands.run("paint", box, *command, kill_at=rng.randint(1, calls))
+        if rng.random() < 0.3:  # without the option: it goes on, or is refused and nothing has gone
+            ended = commands.run("paint", box, *(o for o in command if not o.startswith("--disc")))
+            if ended.status == 2 and before:
+                assert bytes_of(box).get("halo") == old["halo"], f"{where}: {ended.said}"
+            else:
+                assert (ended.status, bytes_of(box)) == (0, truth), f"{where}: {ended.said}"
+        assert commands.run("status", box).status == 0, where
+        ended = commands.run("paint", box, *command)
+        assert ended.status == 0, f"{where}: {ended.said}"
+        assert bytes_of(box) == truth, where
+        ended = commands.run("verify", box)
+        assert ended.status == 0, f"{where}: {ended.said}"
+    print(f"{tried} of {calls} calls tried")
+    assert tried >= min(calls, 5)
