@@ -32,6 +32,7 @@ from bigbox.scheduler.orders import tile_gate
 from bigbox.scheduler.region import Region, tiles_needed
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
+from bigbox.store.discard import discard as throw_away
 from bigbox.store.durable import DISK, Disk
 from bigbox.store.fields import HALO, PAINTED, STEPS, output_field
 from bigbox.store.haloes import (
@@ -43,6 +44,7 @@ from bigbox.store.haloes import (
 )
 from bigbox.store.layouts import (
     HaloLayout,
+    Layout,
     PaintLayout,
     Recorded,
     haloes_of,
@@ -51,7 +53,7 @@ from bigbox.store.layouts import (
 )
 from bigbox.store.lease import LINGER
 from bigbox.store.painting import BegunPainting, Painting, PaintStart
-from bigbox.store.run import Begun, discard
+from bigbox.store.run import Begun, refuse_others
 from bigbox.store.shards import DamagedChunk
 
 # What an identity says of the machine: no longer of interest once all is painted.
@@ -133,9 +135,11 @@ def prepare(
     discard, discard_halo: throw away what is painted, but not what this very command has begun: a
     job that is requeued with its command line keeps what it painted before. Raises BadInput.
     """
-    found = haloes_of(box) if spec.haloes is not None or discard_halo else None
+    found = None
+    if spec.haloes is not None or discard_halo:
+        found = haloes_of(box, giving_up=discard_halo)
     if discard or discard_halo:
-        _discard(spec, box, found, discard_halo)
+        throw_away(_given_up(spec, box, found, discard_halo), disk=disk, linger=linger)
         found = haloes_of(box) if discard_halo else found
     whole = whole_haloes(spec, found)
     start = PaintStart(box, spec.layout, identity_of(spec, box, whole))
@@ -167,26 +171,37 @@ def _let_go(begun: Begun[Any] | None) -> None:
         begun.lease.close()
 
 
-def _discard(
+def _given_up(
     spec: PaintSpec, box: Box, found: Recorded[HaloLayout] | None, discard_halo: bool
-) -> None:
-    painted = painting_of(box)
+) -> list[tuple[Box, type[Layout]]]:
+    """Return the paintings to be thrown away. Raises BadInput where the new one would be refused.
+
+    found: the haloes' ledger, None where it is damaged too.
+    """
+    painted = painting_of(box, giving_up=True)
     if painted is not None and not painted.complete:
         identity = json.loads(json.dumps(identity_of(spec, box, whole_haloes(spec, found))))
         if painted.layout.tiling == spec.layout.tiling and painted.identity == identity:
-            return
+            return []
+    if spec.painter.input and not (spec.painter.input == HALO.name and spec.haloes):
+        box.steps_between(spec.painter.input, spec.layout.grid)
+    refuse_others(box.place, spec.layout.arrays())
     if not discard_halo:
-        discard(box, PaintLayout)
-        return
+        return [(box, PaintLayout)]
     if has_given_haloes(box):
         raise BadInput(f"{box.path}/halo: was not painted by bigbox and is never discarded")
-    for realization in (0, *box.realizations()):
-        one = Box.open(box.path, "r+", realization)
-        run = painting_of(one)
-        on_them = found and run and run.identity.get("halo") == found.identity
-        if on_them or realization == box.realization:
-            discard(one, PaintLayout)
-    discard(box, HaloLayout)
+    boxes = [Box.open(box.path, "r+", realization) for realization in (0, *box.realizations())]
+    on_them = [
+        one
+        for one in boxes
+        if one.realization == box.realization
+        or (
+            found
+            and (run := painting_of(one, giving_up=True))
+            and run.identity.get("halo") == found.identity
+        )
+    ]
+    return [*((one, PaintLayout) for one in on_them), (box, HaloLayout)]
 
 
 class Job:

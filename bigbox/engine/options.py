@@ -81,7 +81,8 @@ class PaintOptions:
         shape, grid = box.on_grid(self.grid).shape, self.grid
         tiling = tiling_for(self.method, shape, self.tile, self.overlap, self.margin)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
-        if (found := painting_of(box)) is not None and found.layout.tiling == tiling:
+        found = painting_of(box, giving_up=self.discard or self.discard_halo)
+        if found is not None and found.layout.tiling == tiling:
             bricks = found.layout.bricks
         fields = [output_field(name).name for name in dict.fromkeys((TB.name, *self.field))]
         return PaintLayout(bricks, fields=tuple(fields), grid=grid)

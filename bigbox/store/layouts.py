@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
+from bigbox.errors import BadInput
 from bigbox.scheduler.bricks import Bricks, default_shard
 from bigbox.scheduler.grid import Grid, Ints, Meeting
 from bigbox.scheduler.stages import predecessors
@@ -255,7 +256,7 @@ class HaloLayout(Layout):
     @staticmethod
     def ledger(box: Box) -> Ledger:
         """Return the ledger of the haloes, which all realizations share."""
-        return Ledger(box.path / HALOGEN)
+        return Ledger(box.path / HALOGEN, HaloLayout.way_out)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the layout as JSON, for run.json."""
@@ -340,23 +341,43 @@ class Recorded(Generic[LayoutT]):
         return all(bool(done.all()) for done in self.state.done)
 
 
-def recorded(box: Box, kind: type[LayoutT]) -> Recorded[LayoutT] | None:
-    """Return what a ledger says of its painting; None where nothing was painted."""
+def recorded(box: Box, kind: type[LayoutT], *, giving_up: bool = False) -> Recorded[LayoutT] | None:
+    """Return what a ledger says of its painting; None where nothing was painted.
+
+    giving_up: None also where it is damaged, for who is about to throw the painting away. Raises
+    BadInput where it is damaged, or lost.
+    """
     ledger = kind.ledger(box)
-    newest, run = ledger.newest(), ledger.run()
-    if run is None:
-        return None
-    return Recorded(kind.place(box), ledger, run, kind.from_run(run), newest)
+    try:
+        newest, run = ledger.newest(), ledger.run()
+        if run is None:
+            lost = next((n for n in kind.usual if is_painted(kind.place(box) / n)), None)
+            if lost is not None and not ledger.path.exists():
+                raise BadInput(
+                    f"{ledger.path}: lost, with what it told of {kind.place(box) / lost};"
+                    f" {ledger.way_out}"
+                )
+            return None
+        try:
+            layout = kind.from_run(run)
+        except (KeyError, TypeError, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+            raise BadInput(f"{ledger.path}/run.json: damaged ({why}); {ledger.way_out}") from None
+    except BadInput:
+        if giving_up:
+            return None
+        raise
+    return Recorded(kind.place(box), ledger, run, layout, newest)
 
 
-def painting_of(box: Box) -> Recorded[PaintLayout] | None:
-    """Return what the ledger says of tb; None where nothing was painted."""
-    return recorded(box, PaintLayout)
+def painting_of(box: Box, *, giving_up: bool = False) -> Recorded[PaintLayout] | None:
+    """Return what the ledger says of tb; None where nothing was painted. See `recorded`."""
+    return recorded(box, PaintLayout, giving_up=giving_up)
 
 
-def haloes_of(box: Box) -> Recorded[HaloLayout] | None:
+def haloes_of(box: Box, *, giving_up: bool = False) -> Recorded[HaloLayout] | None:
     """Return what the ledger says of the haloes; None where bigbox has painted none."""
-    return recorded(box, HaloLayout)
+    return recorded(box, HaloLayout, giving_up=giving_up)
 
 
 def is_painted(place: Path) -> bool:

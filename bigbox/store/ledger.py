@@ -23,6 +23,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,13 @@ import numpy.typing as npt
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
-from bigbox.store.metadata import read_json
+from bigbox.store.metadata import read_sealed
 from bigbox.store.records import COMPLETE, RECORD, Records, checks, made, revoked
 from bigbox.store.shards import Index, empty_index
 
 Bool = npt.NDArray[np.bool_]
 
+RECORD_FILE = re.compile(r"e(\d+)-r(\d+)\.bin")
 # Records read at a time: 10 MB.
 BLOCK = 1 << 18
 
@@ -87,17 +89,49 @@ class State:
 class Ledger:
     """Reading side of the ledger; opening and reading it changes nothing on disk."""
 
-    def __init__(self, box_path: str | Path) -> None:
+    def __init__(self, box_path: str | Path, give_up: str = "--discard") -> None:
         self.path = Path(box_path) / "ledger"
+        self.way_out = (
+            f"restore it from a copy, or give up the painting with: bigbox paint {give_up}"
+        )
         self.epochs_path = self.path / "epochs"
         self.records_path = self.path / "records"
         self.tmp_path = self.path / "tmp"
         self.lock_path = self.path / "lease.lock"
 
     def run(self) -> dict[str, Any] | None:
-        """run.json; None where no painting was begun, or one was discarded or never fully made."""
-        run = read_json(self.path / "run.json")
-        return run if run is not None and run.get("base") == self.base() else None
+        """run.json; None where no painting was begun, or one was discarded or never fully made.
+
+        Raises BadInput where it is damaged, or where it or files of runs are lost: then there is
+        something that tells of them.
+        """
+        # A run that begins meanwhile makes its number first, then run.json, then records: look
+        # again before anything is called lost.
+        for last in (False, True):
+            path, recorded = self.path / "run.json", self.newest_recorded()
+            run = read_sealed(path, self.way_out)
+            newest, base = self.newest(), self.base()
+            if run is not None and run.get("base") == base:
+                lost = self.epoch_path(recorded) if recorded > newest else None
+            elif run is not None and not (type(of := run.get("base")) is int and of < base):
+                lost = self.epochs_path
+            else:
+                run, lost = None, path if recorded >= base and recorded else None
+            if lost is None:
+                return run
+            if last:
+                raise BadInput(f"{lost}: lost, with what it told of the painting; {self.way_out}")
+        return None
+
+    def newest_recorded(self) -> int:
+        """Return the newest run that has recorded anything, 0 where none has."""
+        newest = 0
+        for name in _names(self.records_path):
+            if match := RECORD_FILE.fullmatch(name):
+                with suppress(FileNotFoundError):  # given up meanwhile
+                    if (self.records_path / name).stat().st_size >= RECORD.itemsize:
+                        newest = max(newest, int(match[1]))
+        return newest
 
     def newest(self) -> int:
         """Return the number of the newest run, 0 where there is none."""
@@ -114,12 +148,10 @@ class Ledger:
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Return what was noted when a run started; raise BadInput where its file is damaged."""
-        found = read_json(self.epoch_path(epoch))
+        path = self.epoch_path(epoch)
+        found = read_sealed(path, self.way_out)
         if found is None:
-            raise BadInput(
-                f"{self.epoch_path(epoch)}: missing or damaged; restore it, or give up the painting"
-                " with: bigbox paint --discard"
-            )
+            raise BadInput(f"{path}: missing; {self.way_out}")
         return found
 
     def base(self) -> int:
@@ -167,7 +199,7 @@ class Ledger:
         return seals
 
     def _source(self, name: str, sealed: int) -> Source | None:
-        match = re.fullmatch(r"e(\d+)-r(\d+)\.bin", name)
+        match = RECORD_FILE.fullmatch(name)
         if not match:
             return None
         return Source(int(match[1]), int(match[2]), self.records_path / name, sealed)

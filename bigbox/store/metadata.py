@@ -7,14 +7,24 @@ where it is sharded the index stands at the end of the shard with its own crc32c
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import math
+import os
+import stat
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
+
+from bigbox.errors import BadInput
+
 FORMAT_VERSION = 1
+# Bytes of a JSON file: those of a box are a few thousand, and a few for each rank of its runs.
+LARGEST = 256 << 20
+_SEAL = "crc32c"
 
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
@@ -76,13 +86,66 @@ def array_metadata(
     )
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file, None where there is no such file or it is not one."""
+def read_json(path: Path, way_out: str = "restore it from a copy") -> dict[str, Any] | None:
+    """Return the JSON object in a file; None where there is no such file.
+
+    Raises BadInput, with the way out, where it is damaged: what is damaged is never taken for none.
+    """
     try:
-        value = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        value = json.loads(_whole_file(path))
+        if isinstance(value, dict):
+            return value
+        why = "holds no JSON object"
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return value if isinstance(value, dict) else None
+    except RecursionError:
+        why = "its JSON is nested too deeply"
+    except ValueError as error:
+        why = str(error)
+    raise BadInput(f"{path}: damaged ({why}); {way_out}")
+
+
+def _whole_file(path: Path) -> bytes:
+    """Return the bytes of a small file; raise ValueError for a folder, a device, a large one."""
+    try:
+        # Not to wait for whoever writes into a pipe.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("a link that leads to itself") from None
+        raise
+    try:
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode):
+            raise ValueError("it is no file")
+        if about.st_size > LARGEST:
+            raise ValueError(f"{about.st_size} bytes, {LARGEST} at most")
+        with open(file, "rb", closefd=False) as opened:
+            return opened.read()
+    finally:
+        os.close(file)
+
+
+def sealed_json(value: Mapping[str, Any]) -> bytes:
+    """Return a JSON object with a checksum of all else in it."""
+    return json.dumps({**value, _SEAL: _crc_of(value)}, indent=1).encode()
+
+
+def read_sealed(path: Path, way_out: str) -> dict[str, Any] | None:
+    """Return what `sealed_json` has written, without its checksum; None where there is no file.
+
+    Files of earlier versions have no checksum. Raises BadInput where the file is damaged.
+    """
+    value = read_json(path, way_out)
+    if value is not None and _SEAL in value and value.pop(_SEAL) != _crc_of(value):
+        raise BadInput(f"{path}: damaged (its checksum is wrong); {way_out}")
+    return value
+
+
+def _crc_of(value: Mapping[str, Any]) -> str:
+    """Return crc32c of JSON whatever its spaces, as hexadecimal digits."""
+    plain = json.dumps(json.loads(json.dumps(value)), sort_keys=True, separators=(",", ":"))
+    return f"{int(google_crc32c.value(plain.encode())):08x}"
 
 
 def _encode(value: Mapping[str, Any]) -> bytes:

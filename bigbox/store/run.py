@@ -1,4 +1,4 @@
-"""Begin a run of a painting, or give one up: the lease, the identity, the arrays, the number.
+"""Begin a run of a painting: the lease, the identity, the arrays, the number.
 
 The order is what makes it safe. A run first fences off its predecessors (their directory of files
 without a name goes, so they can put nothing into place any more), then notes how far their records
@@ -23,10 +23,11 @@ from typing import Any, Generic
 
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, make_axes, make_group, make_realization
-from bigbox.store.durable import DISK, Disk, explained, own_name
-from bigbox.store.layouts import Layout, LayoutT, Recorded, is_painted, recorded
+from bigbox.store.durable import Disk, explained, own_name
+from bigbox.store.layouts import LayoutT, Recorded, is_painted, recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import Ledger, State
+from bigbox.store.metadata import sealed_json
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 
@@ -166,37 +167,9 @@ class Start(Generic[LayoutT]):
         for name in arrays:
             disk.replace(tmp / name, self.place / name)
         disk.fsync_dir(self.place)
-        record = json.dumps({"base": epoch, **self.wanted}, indent=2).encode()
+        record = sealed_json({"base": epoch, **self.wanted})
         disk.write_atomic(self.ledger.path / "run.json", record, tmp / "run.json")
         empty_tmp(disk, self.ledger, epoch)
-
-
-def discard(box: Box, kind: type[Layout], *, disk: Disk = DISK, linger: float = LINGER) -> bool:
-    """Give up a painting: its arrays and every record.
-
-    What was painted on haloes is the caller's to give up first. Returns whether there was a
-    painting. Raises BadInput while a run holds the lease.
-    """
-    painted, ledger, place = recorded(box, kind), kind.ledger(box), kind.place(box)
-    arrays = painted.layout.arrays() if painted else kind.usual
-    refuse_others(place, arrays)
-    if not ledger.path.exists():
-        return False
-    with explained(ledger.path):
-        make_ledger(disk, ledger)  # where a kill left half of it
-        lease = Lease.exclusive(disk, ledger, linger)
-        try:
-            found = (ledger.path / "run.json").exists()
-            newest = ledger.newest()
-            fence_off(disk, ledger, newest)
-            about, nothing = {"kind": "discard", "n_ranks": 0}, State.nothing([], newest)
-            lease.epoch = claim(disk, ledger, about, nothing, fresh=True)
-            with lease.fenced():
-                put_aside(disk, place, arrays, ledger, lease.epoch)
-                empty_tmp(disk, ledger, lease.epoch)
-        finally:
-            lease.close()
-    return found
 
 
 def claim(
@@ -223,7 +196,7 @@ def claim(
             disk.close(file)
         disk.fsync_dir(ledger.records_path)
     epoch = state.newest + 1
-    data = json.dumps(
+    data = sealed_json(
         {
             "epoch": epoch,
             **about,
@@ -233,9 +206,8 @@ def claim(
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "libraries": _libraries(),
             "sealed": sealed,
-        },
-        indent=1,
-    ).encode()
+        }
+    )
     mine = own_name(ledger.tmp_path)
     # Made before the number is ours: made later, a process that slept in between would make it
     # again after its successor had taken it away.
@@ -269,7 +241,11 @@ def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
 def make_ledger(disk: Disk, ledger: Ledger) -> None:
     """Make the directories of a ledger where they are not yet, and the group that it stands in."""
     make_group(disk, ledger.path.parent)
-    make_group(disk, ledger.path, ledger.epochs_path, ledger.records_path, ledger.tmp_path)
+    inside = ledger.epochs_path, ledger.records_path, ledger.tmp_path
+    make_group(disk, ledger.path, *inside)
+    for path in inside:  # also where one was lost since
+        if not path.exists():
+            disk.make_dir(path)
 
 
 def refuse_others(place: Path, arrays: Sequence[str]) -> None:

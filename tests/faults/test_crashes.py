@@ -17,8 +17,8 @@ import pytest
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.tiling import Tiling
+from bigbox.store.discard import discard
 from bigbox.store.layouts import PaintLayout
-from bigbox.store.run import discard
 from bigbox.testing.disks import CrashDisk, Killed, World
 from tests.faults.paint import Case, Run, check_complete, make_box
 
@@ -132,7 +132,7 @@ def test_giving_up_a_painting_leaves_nothing_of_it(place: Path) -> None:
         for _ in range(rng.randint(1, 3)):
             world.arm(rng.randint(1, 40), rng.choice(["kill", "power"]), rng.choice("ab"))
             try:
-                discard(case.box, PaintLayout, disk=CrashDisk(world), linger=0.0)
+                discard([(case.box, PaintLayout)], disk=CrashDisk(world), linger=0.0)
                 given_up = True
             except Killed:
                 world.after(rng)
@@ -149,7 +149,7 @@ def test_giving_up_a_painting_leaves_nothing_of_it(place: Path) -> None:
             check_complete(other, with_zarr=number % 97 == 0)
         else:
             assert not given_up
-            discard(case.box, PaintLayout, disk=CrashDisk(world), linger=0.0)
+            discard([(case.box, PaintLayout)], disk=CrashDisk(world), linger=0.0)
             assert go(world, other, 1, rng)
             check_complete(other, with_zarr=False)
         shutil.rmtree(root)

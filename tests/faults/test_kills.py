@@ -26,7 +26,7 @@ STORIES = {  # what was painted before, and the command that is killed
     "halo": ((), NEW),
     "discard halo": (OLD, (*NEW, "--discard-halo")),
     "discard": (OLD, (*OLD, "--seed", "5", "--discard")),
-    "latents": ((), ("--painter", "trivial", "--overlap-method", "latents", "--steps", "2", "--quiet")),
+    "latents": ((), ("--painter", "trivial", "--overlap-method", "latents", "--steps", "2")),
     "drop latents": ((), ("--painter", "trivial", "--drop-latents", "--quiet")),
 }  # fmt: skip
 

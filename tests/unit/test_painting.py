@@ -19,11 +19,12 @@ from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.scheduler.bricks import Assignment, Bricks, default_shard
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store import product, writer
+from bigbox.store.discard import discard
 from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
 from bigbox.store.layouts import PaintLayout, painting_of
 from bigbox.store.painting import Painting
-from bigbox.store.run import Start, discard
+from bigbox.store.run import Start
 from bigbox.store.shards import DamagedChunk
 from bigbox.store.status import status
 from bigbox.store.verify import verify
@@ -109,7 +110,7 @@ def test_another_identity_is_refused_only_over_painted_tiles(tmp_path: Path) -> 
     other_tiling = Case(case.box, Tiling((9, 12, 9), 5, 1), 2)
     with pytest.raises(BadInput, match=r"tiling.tile = 4, this run asks for 5"):
         finish(other_tiling)
-    assert discard(case.box, PaintLayout)
+    assert discard([(case.box, PaintLayout)])
     assert not (case.box.path / "tb").exists() and not (case.box.path / "latents").exists()
     assert status(case.box) == {"painting": None, "haloes": None}
     finish(other)

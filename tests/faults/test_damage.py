@@ -1,0 +1,217 @@
+"""Files of a box are damaged, lost, or not its own: never taken for none; the way out is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigbox.cli import main
+from bigbox.store.box import Box
+from bigbox.store.durable import DISK
+from bigbox.store.layouts import HaloLayout, PaintLayout, haloes_of, painting_of
+from bigbox.store.lease import Lease
+from bigbox.store.metadata import read_sealed, sealed_json
+from tests.boxes import scratch
+
+N = 64
+HALOES = ("--painter", "trivial-halo", "--halo-stride", "64", "--quiet")
+TILES = ("--painter", "trivial", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def painted() -> Iterator[Path]:
+    """A box whose haloes and tb are painted."""
+    with scratch() as folder:
+        path = folder / "painted.zarr"
+        box = Box.create(path, (N, N, N), float(N), 0.0)
+        matter = np.random.default_rng(3).lognormal(size=(N, N, N))
+        box.create_array("dm")[...] = matter.astype(np.float32)
+        assert main(["paint", str(path), *HALOES]) == 0
+        yield path
+
+
+@pytest.fixture
+def box(painted: Path, place: Path) -> Path:
+    """A copy of it."""
+    return shutil.copytree(painted, place / "box.zarr")
+
+
+def flip(path: Path, at: int = 5) -> None:
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 0x41
+    path.write_bytes(raw)
+
+
+def tb(box: Path) -> np.ndarray:
+    return Box.open(box).array("tb")[...]
+
+
+def refused(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+    """The one line with which a command is refused."""
+    capsys.readouterr()
+    assert main([*map(str, command)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("bigbox: ") and said.count("\n") == 1, said
+    return said
+
+
+def files(box: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(box.rglob("*")) if path.is_file()}
+
+
+@contextmanager
+def a_run_at_work(box: Box, kind: type[HaloLayout | PaintLayout]) -> Iterator[None]:
+    lease = Lease.exclusive(DISK, kind.ledger(box), linger=0.0)
+    lease.share(0.0)
+    try:
+        yield
+    finally:
+        lease.close()
+
+
+# ---------------------------------------------------------------- whose an array is
+
+
+def test_haloes_begun_and_not_recorded_are_painted(box: Path, capsys) -> None:
+    """The moment between the name of halo/ and run.json of its ledger."""
+    truth = tb(box)
+    shutil.rmtree(box / "halogen" / "ledger" / "records")
+    (box / "halogen" / "ledger" / "records").mkdir()
+    (box / "halogen" / "ledger" / "run.json").unlink()
+    for name in ("tb", "latents", "ledger"):
+        shutil.rmtree(box / name)
+    assert main(["status", str(box)]) == 0
+    assert "nothing is painted" in capsys.readouterr().out
+    assert "is not painted to its end: nothing there" in refused(
+        capsys, "export", box, "--to", "npy", "--array", "halo"
+    )
+    assert main(["paint", str(box), *HALOES]) == 0
+    assert tb(box).tobytes() == truth.tobytes()
+    assert main(["verify", str(box)]) == 0
+
+
+def test_old_haloes_are_not_taken_for_ingested_ones(box: Path) -> None:
+    """A discard that was killed when it had its number, and halo/ had not gone."""
+    from bigbox.store.ledger import State
+    from bigbox.store.run import claim
+
+    ledger = HaloLayout.ledger(Box.open(box))
+    claim(DISK, ledger, {"kind": "discard", "n_ranks": 0}, State.nothing([], ledger.newest()), True)
+    assert haloes_of(Box.open(box)) is None and Box.open(box).has("halo")
+    new = ["paint", str(box), *HALOES[:2], "--halo-stride", "32", "--quiet", "--discard"]
+    assert main(new) == 0
+    haloes, run = haloes_of(Box.open(box)), painting_of(Box.open(box))
+    assert haloes is not None and haloes.identity["stride"] == 32
+    assert run is not None and run.identity["halo"] == haloes.identity
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+LEDGER_FILES = ("run.json", "epochs/00001.json")
+
+
+@pytest.mark.parametrize("name", LEDGER_FILES)
+@pytest.mark.parametrize("ledger", ["ledger", "halogen/ledger"])
+@pytest.mark.parametrize("how", ["flip", "digit", "empty", "deep", "folder"])
+def test_a_damaged_ledger_is_not_none(box: Path, capsys, ledger: str, name: str, how: str) -> None:
+    path, truth = box / ledger / name, tb(box)
+    if how == "flip":
+        flip(path)
+    elif how == "digit":  # it is JSON still
+        text = path.read_text()
+        at = text.index('"version": 1' if name == "run.json" else '"n_ranks": 1') + 11
+        path.write_text(f"{text[:at]}7{text[at + 1 :]}")
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "deep":
+        path.write_text("[" * 100_000)
+    else:
+        path.unlink()
+        path.mkdir()
+    option = "--discard-halo" if ledger.startswith("halogen") else "--discard"
+    before = files(box)
+    for command in (["status", box], ["verify", box], ["paint", box, *HALOES],
+                    ["paint", box, *HALOES, "--seed", "9"]):  # fmt: skip
+        said = refused(capsys, *command)
+        assert str(path) in said and "damaged" in said and f"bigbox paint {option}" in said
+    assert files(box) == before
+    assert main(["paint", str(box), *HALOES, option]) == 0
+    assert tb(box).tobytes() == truth.tobytes()
+
+
+@pytest.mark.parametrize("lost", ["run.json", "epochs/00001.json", "epochs", ""])
+def test_a_lost_ledger_is_not_none(box: Path, capsys, lost: str) -> None:
+    path = box / "ledger" / lost if lost else box / "ledger"
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    for command in (["status", box], ["paint", box, *HALOES, "--seed", "9"]):
+        said = refused(capsys, *command)
+        assert "lost" in said and "bigbox paint --discard" in said
+    truth = tb(box)
+    assert main(["paint", str(box), *HALOES, "--discard"]) == 0
+    assert tb(box).tobytes() == truth.tobytes()
+
+
+def test_boxes_without_checksums_open(box: Path) -> None:
+    for path in [*box.rglob("run.json"), *box.rglob("epochs/*.json")]:
+        about = json.loads(path.read_text())
+        assert about.pop("crc32c")
+        path.write_text(json.dumps(about))
+    assert main(["paint", str(box), *HALOES]) == 0
+    assert main(["verify", str(box)]) == 0
+
+
+def test_a_checksum_tells_any_changed_byte(tmp_path: Path) -> None:
+    value = {"a": 1.5, "b": [None, {"c": "µ"}], "d": float("inf")}
+    path, raw = tmp_path / "x.json", sealed_json(value)
+    path.write_bytes(raw)
+    assert read_sealed(path, "") == value
+    for at in range(len(raw)):
+        for bit in (1, 0x20):
+            changed = bytearray(raw)
+            changed[at] ^= bit
+            path.write_bytes(changed)
+            try:
+                found = read_sealed(path, "")
+            except ValueError:
+                continue
+            found = {key: found[key] for key in found if key[:2] not in ("cr", "Cr", "br")}
+            assert found.items() >= value.items(), changed  # the checksum's own name, or a space
+
+
+# ---------------------------------------------------------------- all or nothing
+
+
+@pytest.mark.parametrize("busy", ["tb of realization 1", "haloes"])
+def test_a_refused_discard_has_destroyed_nothing(box: Path, capsys, busy: str) -> None:
+    assert main(["paint", str(box), *HALOES, "--realization", "1"]) == 0
+    command = ["paint", box, *HALOES[:2], "--halo-stride", "32", "--quiet", "--discard-halo"]
+    where = Box.open(box, realization=1 if "tb" in busy else 0)
+    arrays = {path: raw for path, raw in files(box).items() if "c." in path.name}
+    with a_run_at_work(where, PaintLayout if "tb" in busy else HaloLayout):
+        assert "another run holds the lease" in refused(capsys, *command)
+    assert {path: raw for path, raw in files(box).items() if "c." in path.name} == arrays
+    assert main(["verify", str(box)]) == 0
+    assert main([*map(str, command)]) == 0
+
+
+def test_a_discard_that_would_be_refused_later_begins_nothing(box: Path, capsys) -> None:
+    """tb of realization 0 is a truth: the new haloes could not be painted on."""
+    shutil.rmtree(box / "tb")
+    shutil.rmtree(box / "ledger")
+    shutil.rmtree(box / "latents")
+    Box.open(box, "r+").create_array("tb", attributes={"source": "gas: x"})[...] = 0.25
+    before = files(box)
+    command: Callable[..., str] = refused
+    said = command(capsys, "paint", box, *HALOES, "--seed", "3", "--discard-halo")
+    assert "was not painted by bigbox" in said
+    assert files(box) == before
