@@ -256,7 +256,7 @@ class HaloLayout(Layout):
     @staticmethod
     def ledger(box: Box) -> Ledger:
         """Return the ledger of the haloes, which all realizations share."""
-        return Ledger(box.path / HALOGEN, HaloLayout.way_out)
+        return Ledger(box.path / HALOGEN, HaloLayout.way_out, own_group=True)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the layout as JSON, for run.json."""

@@ -46,7 +46,11 @@ class Lease:
 
     @classmethod
     def exclusive(cls, disk: Disk, ledger: Ledger, linger: float = LINGER) -> Lease:
-        """Take the lease for starting a run; raises BadInput where another run holds it."""
+        """Take the lease for starting a run; raises BadInput where another run holds it.
+
+        Whoever is going to write or remove anything comes this way: no link is followed.
+        """
+        ledger.refuse_links()
         file = disk.open(ledger.lock_path, create=True)
         deadline = time.monotonic() + linger
         while True:

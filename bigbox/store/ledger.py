@@ -89,7 +89,9 @@ class State:
 class Ledger:
     """Reading side of the ledger; opening and reading it changes nothing on disk."""
 
-    def __init__(self, box_path: str | Path, give_up: str = "--discard") -> None:
+    def __init__(
+        self, box_path: str | Path, give_up: str = "--discard", own_group: bool = False
+    ) -> None:
         self.path = Path(box_path) / "ledger"
         self.way_out = (
             f"restore it from a copy, or give up the painting with: bigbox paint {give_up}"
@@ -98,6 +100,7 @@ class Ledger:
         self.records_path = self.path / "records"
         self.tmp_path = self.path / "tmp"
         self.lock_path = self.path / "lease.lock"
+        self._group = (self.path.parent,) if own_group else ()
 
     def run(self) -> dict[str, Any] | None:
         """run.json; None where no painting was begun, or one was discarded or never fully made.
@@ -132,6 +135,21 @@ class Ledger:
                     if (self.records_path / name).stat().st_size >= RECORD.itemsize:
                         newest = max(newest, int(match[1]))
         return newest
+
+    def refuse_links(self) -> None:
+        """Raise BadInput where a part of the ledger is a link, before it is written to.
+
+        A box may come from somebody else, and a link lead anywhere.
+        """
+        parts = (self.path, self.epochs_path, self.records_path, self.tmp_path, self.lock_path)
+        more = (self.path / "sums", self.path / "field", self.tmp_of(self.newest() + 1))
+        for path in (*self._group, *parts, *more):
+            if path.is_symlink():
+                raise BadInput(
+                    f"{path}: is a link to {os.readlink(path)}; bigbox follows none among its own"
+                    " records, as it writes and removes files there: remove the link, and put what"
+                    " it leads to in its place"
+                )
 
     def newest(self) -> int:
         """Return the number of the newest run, 0 where there is none."""

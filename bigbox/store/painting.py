@@ -7,6 +7,7 @@ place before the record of their tile.
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from bigbox.scheduler.grid import Ints
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import STEPS
+from bigbox.store.latents import empty_linked, linked
 from bigbox.store.layouts import PaintLayout
 from bigbox.store.records import COMPLETE, make_records
 from bigbox.store.run import Begun, Start
@@ -184,7 +186,7 @@ class Painting(RunWriter[PaintLayout]):
             if self.layout.n_steps:
                 place = self.place / STEPS.name
                 for name in os.listdir(place):
-                    if name.startswith("c."):
+                    if re.fullmatch(r"c(\.\d+){7}", name):
                         self._disk.unlink(place / name)
             if (field := self.ledger.path / FIELD).exists():
                 dead = self.temporary("field")
@@ -198,6 +200,10 @@ class Painting(RunWriter[PaintLayout]):
         tb stays, and can no longer be made again from them.
         """
         with self._lock, self.writing(0):
+            if link := linked(self.place):
+                empty_linked(self._disk, link)
+                self._disk.unlink(link)
+                return
             with suppress(FileNotFoundError):
                 self._disk.replace(self.place / "latents", self._tmp / "latents")
                 self._disk.fsync_dir(self.place)

@@ -24,12 +24,15 @@ from typing import Any, Generic
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, make_axes, make_group, make_realization
 from bigbox.store.durable import Disk, explained, own_name
+from bigbox.store.latents import empty_linked, linked
 from bigbox.store.layouts import LayoutT, Recorded, is_painted, recorded
 from bigbox.store.lease import LINGER, Lease
-from bigbox.store.ledger import Ledger, State
+from bigbox.store.ledger import RECORD_FILE, Ledger, State
 from bigbox.store.metadata import sealed_json
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
+# What stands in a ledger's tmp beside the directories of runs.
+_OURS = re.compile(r"(gone-[0-9a-f]{16}|start-[0-9a-f]{16}\.partial)")
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,16 @@ class Start(Generic[LayoutT]):
         before = self.found.layout.arrays() if self.found else ()
         put_aside(disk, self.place, {*before, *arrays}, self.ledger, epoch)
         about = {**attributes, **self.box.on_grid(self.layout.grid).attributes()}
+        link = linked(self.place)
         files = self.layout.files(tmp, {**about, "painting": self.identity})
         for directory, data in files.items():
+            if link and directory.is_relative_to(tmp / link.name):  # it stays where the user put it
+                directory = self.place / directory.relative_to(tmp)
             disk.make_dir(directory)
             disk.write_atomic(directory / "zarr.json", data)
         for name in arrays:
-            disk.replace(tmp / name, self.place / name)
+            if not (link and name == link.name):
+                disk.replace(tmp / name, self.place / name)
         disk.fsync_dir(self.place)
         record = sealed_json({"base": epoch, **self.wanted})
         disk.write_atomic(self.ledger.path / "run.json", record, tmp / "run.json")
@@ -223,10 +230,13 @@ def claim(
 
 
 def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
-    """Keep runs up to `newest` from putting a file into place: their directory goes."""
+    """Keep runs up to `newest` from putting a file into place: their directory goes.
+
+    What bigbox would not have named so is left alone.
+    """
     for name in os.listdir(ledger.tmp_path):
         match = re.fullmatch(r"e(\d+)", name)
-        if match and int(match[1]) > newest:
+        if match and int(match[1]) > newest or not (match or _OURS.fullmatch(name)):
             continue
         path = ledger.tmp_path / name
         if match:
@@ -240,6 +250,7 @@ def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
 
 def make_ledger(disk: Disk, ledger: Ledger) -> None:
     """Make the directories of a ledger where they are not yet, and the group that it stands in."""
+    ledger.refuse_links()
     make_group(disk, ledger.path.parent)
     inside = ledger.epochs_path, ledger.records_path, ledger.tmp_path
     make_group(disk, ledger.path, *inside)
@@ -263,6 +274,9 @@ def refuse_others(place: Path, arrays: Sequence[str]) -> None:
 def put_aside(disk: Disk, place: Path, arrays: Iterable[str], ledger: Ledger, epoch: int) -> None:
     """Take the painting out of the box by renames."""
     aside = ledger.tmp_of(epoch)
+    if link := linked(place):
+        empty_linked(disk, link)
+        arrays = [name for name in arrays if name != link.name]
     ours = (ledger.path / name for name in ("run.json", "sums", "field"))
     for path in (*(place / name for name in arrays), *ours):
         with suppress(FileNotFoundError):
@@ -274,7 +288,7 @@ def put_aside(disk: Disk, place: Path, arrays: Iterable[str], ledger: Ledger, ep
 def empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
     """Remove what was put aside, and the record files that are void since."""
     for name in os.listdir(ledger.records_path):
-        match = re.match(r"e(\d+)-", name)
+        match = RECORD_FILE.fullmatch(name)
         if match and int(match[1]) < epoch:
             disk.unlink(ledger.records_path / name)
     for path in ledger.tmp_of(epoch).iterdir():
@@ -282,7 +296,7 @@ def empty_tmp(disk: Disk, ledger: Ledger, epoch: int) -> None:
 
 
 def _remove(disk: Disk, path: Path) -> None:
-    (disk.remove_tree if path.is_dir() else disk.unlink)(path)
+    (disk.remove_tree if path.is_dir() and not path.is_symlink() else disk.unlink)(path)
 
 
 def _first(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:

@@ -10,6 +10,7 @@ What is lost is only time. There may be several indices, with endings of their o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -63,7 +64,8 @@ def remove_others(disk: Disk, directory: Path, used: Container[str], tmp: Path) 
     tmp: the run's own directory.
     """
     for number, path in enumerate(sorted(directory.glob("e*-r*.*"))):
-        if path.name.split(".", 1)[0] not in used:
+        ours = re.fullmatch(r"e\d+-r\d+(\.\w+)?\.(dat|idx)", path.name)
+        if ours and path.name.split(".", 1)[0] not in used:
             # By way of the run's own directory: a run that was overtaken removes nothing.
             dead = tmp / f"start-{number}-dead"
             with suppress(FileNotFoundError):

@@ -215,3 +215,76 @@ def test_a_discard_that_would_be_refused_later_begins_nothing(box: Path, capsys)
     said = command(capsys, "paint", box, *HALOES, "--seed", "3", "--discard-halo")
     assert "was not painted by bigbox" in said
     assert files(box) == before
+
+
+# ---------------------------------------------------------------- links
+
+
+@pytest.fixture
+def home(place: Path) -> Path:
+    """A folder that no box must touch."""
+    folder = place / "home"
+    (folder / "photos").mkdir(parents=True)
+    for name in ("thesis.tex", "photos/a.jpg", "e00000-backup.tar", "e00001-photo.raw"):
+        (folder / name).write_text("years of work")
+    return folder
+
+
+LINKED = ("ledger/tmp", "ledger/tmp/e00001", "ledger/tmp/e00002", "ledger/records", "ledger/epochs",
+          "ledger/tmp/gone-0123456789abcdef", "ledger", "ledger/lease.lock", "ledger/field",
+          "halogen", "halogen/ledger", "halogen/ledger/tmp", "halogen/ledger/sums")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LINKED)
+def test_no_link_is_followed_among_the_records(box: Path, home: Path, name: str) -> None:
+    path, before = box / name, files(home)
+    flip(box / "tb" / "c.0.0.0", 100)  # something for verify to record
+    flip(next((box / "halo").glob("c.*")), 100)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.symlink_to(home / "thesis.tex" if "lock" in name else home)
+    for command in (["verify", box], ["paint", box, *HALOES],
+                    ["paint", box, *HALOES, "--seed", "2", "--discard-halo"]):  # fmt: skip
+        status = main([*map(str, command)])
+        assert status == 2 or (status == 0 and command[0] == "paint")
+        assert files(home) == before and sorted(home.iterdir()) == sorted({
+            *(home / p.relative_to(home).parts[0] for p in before)
+        })  # fmt: skip
+
+
+def test_only_names_of_its_own_are_removed(box: Path) -> None:
+    mine = [box / "ledger" / "tmp" / "notes.txt", box / "ledger" / "records" / "e00001-photo.raw"]
+    for path in mine:
+        path.write_text("mine")
+    assert main(["paint", str(box), *HALOES, "--seed", "2", "--discard"]) == 0
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("method", ["conditioned", "latents"])
+def test_latents_may_be_a_link(box: Path, place: Path, method: str) -> None:
+    elsewhere = place / "elsewhere"
+    how = ("--painter", "trivial", "--quiet", "--overlap-method", method, "--steps", "2")
+    assert main(["paint", str(box), *how, "--discard"]) == 0
+    (box / "latents").rename(elsewhere)
+    (box / "latents").symlink_to(elsewhere)
+    (elsewhere / "notes.txt").write_text("mine")
+    truth = tb(box)
+    assert main(["verify", str(box)]) == 0
+    assert main(["paint", str(box), *how, "--seed", "2", "--discard"]) == 0
+    assert (box / "latents").is_symlink() and list((elsewhere / "painted").glob("c.*"))
+    assert (tb(box) != truth).any() and main(["verify", str(box)]) == 0
+    assert main(["paint", str(box), *how, "--seed", "2", "--drop-latents"]) == 0
+    assert [path.name for path in elsewhere.rglob("*")] == ["notes.txt"]
+    assert main(["verify", str(box)]) == 0
+    assert main(["paint", str(box), *how, "--discard"]) == 0
+    assert tb(box).tobytes() == truth.tobytes()
+
+
+def test_latents_of_another_box_are_not_its_own(box: Path, painted: Path, capsys) -> None:
+    shutil.rmtree(box / "latents")
+    (box / "latents").symlink_to(painted / "latents")
+    before = files(painted)
+    for more in (["--seed", "2", "--discard"], ["--drop-latents"]):
+        assert "belongs to another box" in refused(capsys, "paint", box, *HALOES, *more)
+    assert files(painted) == before
