@@ -53,7 +53,7 @@ from bigbox.store.layouts import (
 )
 from bigbox.store.lease import LINGER
 from bigbox.store.painting import BegunPainting, Painting, PaintStart
-from bigbox.store.run import Begun, refuse_others
+from bigbox.store.run import Begun, first_difference, refuse_others
 from bigbox.store.shards import DamagedChunk
 
 # What an identity says of the machine: no longer of interest once all is painted.
@@ -181,7 +181,8 @@ def _given_up(
     painted = painting_of(box, giving_up=True)
     if painted is not None and not painted.complete:
         identity = json.loads(json.dumps(identity_of(spec, box, whole_haloes(spec, found))))
-        if painted.layout.tiling == spec.layout.tiling and painted.identity == identity:
+        same = first_difference("", painted.identity, identity) is None
+        if same and painted.layout.tiling == spec.layout.tiling:
             return []
     if spec.painter.input and not (spec.painter.input == HALO.name and spec.haloes):
         box.steps_between(spec.painter.input, spec.layout.grid)

@@ -125,7 +125,7 @@ class DiffusionPainter(ABC):
         """Return everything that decides the painted bytes, as JSON values."""
         return {
             "painter": self.name,
-            "version": 4,
+            "version": 5,
             "seed": self.seed,
             "realization": self.realization,
             "tile": self.tile,

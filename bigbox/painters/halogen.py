@@ -84,8 +84,8 @@ class HalogenPainter(NetworkPainter):
         """Return everything that decides the haloes' bytes, as JSON values."""
         return {
             "painter": self.name,
-            "version": 4,
-            "model": self.model.sha256,
+            "version": 5,
+            **self.model_identity,
             "stride": self.stride,
             **grid_in_identity(self.grid),
             "weighting": self.weighting,

@@ -104,8 +104,8 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
 
     def _own_identity(self) -> dict[str, Any]:
         return {
-            "model": self.model.sha256,
-            "trained_on": "; ".join(self.model.card.get("sources", [])),
+            **self.model_identity,
+            "trained_on": "; ".join(self.model.card.get("sources", [])),  # a note only
             "dtype": str(self.dtype).removeprefix("torch."),
             "compiled": self.compiled_network.compiled,
             **self.kernel_identity(),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bigbox.devices import keep_freed_memory, on_gpu, own_stream
 from bigbox.errors import BadInput
 from bigbox.networks import fused
+from bigbox.networks.identity import model_identity
 from bigbox.networks.layers import Conv, PairConv
 from bigbox.networks.model import Model
 from bigbox.networks.presets import HalogenSize
@@ -81,6 +82,11 @@ class NetworkPainter(ABC):
         with own_stream(self.device):
             self._choose_kernels()
             return CompiledNetwork(self.network, self._example(), self.compile)
+
+    @cached_property
+    def model_identity(self) -> dict[str, Any]:
+        """What of the model decides bytes: weights, and the numbers of its card."""
+        return model_identity(self.model)
 
     @cached_property
     def kernels(self) -> list[str]:

@@ -31,6 +31,8 @@ from bigbox.store.ledger import RECORD_FILE, Ledger, State
 from bigbox.store.metadata import sealed_json
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
+# What an identity says beside what decides the bytes.
+NOTES = ("trained_on",)
 # What stands in a ledger's tmp beside the directories of runs.
 _OURS = re.compile(r"(gone-[0-9a-f]{16}|start-[0-9a-f]{16}\.partial)")
 
@@ -82,7 +84,7 @@ class Start(Generic[LayoutT]):
         before = {"identity": self.found.identity, **self.found.layout.as_dict()}
         for name, new in self.wanted.items():
             prefix = "" if name == "identity" else name
-            if found := _first(prefix, before.get(name), new):
+            if found := first_difference(prefix, before.get(name), new):
                 return found
         return None
 
@@ -299,10 +301,16 @@ def _remove(disk: Disk, path: Path) -> None:
     (disk.remove_tree if path.is_dir() and not path.is_symlink() else disk.unlink)(path)
 
 
-def _first(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+def first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any] | None:
+    """Return the first key, below `name`, in which two JSON values differ, and both values.
+
+    Notes that decide no bytes are left out.
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*new, *(k for k in old if k not in new)]:
-            found = _first(f"{name}.{key}".lstrip("."), old.get(key), new.get(key))
+            if key in NOTES:
+                continue
+            found = first_difference(f"{name}.{key}".lstrip("."), old.get(key), new.get(key))
             if found:
                 return found
         return None
