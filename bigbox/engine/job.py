@@ -138,17 +138,13 @@ def prepare(
     found = None
     if spec.haloes is not None or discard_halo:
         found = haloes_of(box, giving_up=discard_halo)
-    if discard or discard_halo:
-        throw_away(_given_up(spec, box, found, discard_halo), disk=disk, linger=linger)
-        found = haloes_of(box) if discard_halo else found
-    whole = whole_haloes(spec, found)
+    given_up = _given_up(spec, box, found, discard_halo) if discard or discard_halo else []
+    if not any(kind is HaloLayout for _, kind in given_up):
+        _halo_start(spec, box, found)  # refused before anything has gone
+    throw_away(given_up, disk=disk, linger=linger)
+    found = haloes_of(box) if discard_halo else found
+    whole, halo_start = _halo_start(spec, box, found)
     start = PaintStart(box, spec.layout, identity_of(spec, box, whole))
-    halo_start = None
-    if spec.haloes is not None and spec.halo_layout is not None and whole is None:
-        halo_start = HaloStart(box, spec.halo_layout, spec.haloes.identity(), found)
-        halo_start.check()
-    elif spec.painter.input:
-        box.steps_between(spec.painter.input, spec.layout.grid)
     forced = {"forced": spec.model.forced} if spec.model and spec.model.forced else {}
     start.check()  # both, so that nothing is written where one of them is refused
     about, haloes = {"n_ranks": n_ranks, "device": device}, None
@@ -164,6 +160,23 @@ def prepare(
     except BaseException:
         _let_go(haloes)
         raise
+
+
+def _halo_start(
+    spec: PaintSpec, box: Box, found: Recorded[HaloLayout] | None
+) -> tuple[Recorded[HaloLayout] | None, HaloStart | None]:
+    """Return the ledger of haloes that are all there, else the start of a run that paints them.
+
+    found: what their ledger says. Raises BadInput where the run would be refused.
+    """
+    whole = whole_haloes(spec, found)
+    if spec.haloes is not None and spec.halo_layout is not None and whole is None:
+        start = HaloStart(box, spec.halo_layout, spec.haloes.identity(), found)
+        start.check()
+        return None, start
+    if spec.painter.input:
+        box.steps_between(spec.painter.input, spec.layout.grid)
+    return whole, None
 
 
 def _let_go(begun: Begun[Any] | None) -> None:
@@ -184,8 +197,6 @@ def _given_up(
         same = first_difference("", painted.identity, identity) is None
         if same and painted.layout.tiling == spec.layout.tiling:
             return []
-    if spec.painter.input and not (spec.painter.input == HALO.name and spec.haloes):
-        box.steps_between(spec.painter.input, spec.layout.grid)
     refuse_others(box.place, spec.layout.arrays())
     if not discard_halo:
         return [(box, PaintLayout)]

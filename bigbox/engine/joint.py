@@ -28,7 +28,7 @@ import numpy as np
 
 from bigbox.engine.latents import ARRAYS, Latents
 from bigbox.engine.progress import Goal
-from bigbox.engine.task import Task, read_inputs
+from bigbox.engine.task import Task, check_finite, read_inputs
 from bigbox.engine.transport import Parcel
 from bigbox.painters.base import StepBatch, StepPainter
 from bigbox.scheduler.grid import Ints, Slices, triple
@@ -124,7 +124,8 @@ class JointTask(Task):
     def compute(self, units: Ints, loaded: StepBatch) -> Float:
         """Return z and x0 of the tiles, the last z is T_b in mK: float32 (B, 2, t, t, t)."""
         self.painting.note_begun(loaded.tiles[loaded.step == self._steps])
-        return self.painter.advance(loaded)
+        made = self.painter.advance(loaded)
+        return check_finite(self.painter.name, self.tiling, loaded.tiles, made)
 
     def store(self, units: Ints, result: Float) -> dict[int, Float]:
         """Keep the field in the cores; store T_b of tiles that are finished, for good.

@@ -19,6 +19,7 @@ import numpy as np
 
 from bigbox.engine.progress import NO_GOAL, Goal
 from bigbox.engine.transport import Parcel
+from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome
 from bigbox.scheduler.tiling import Tiling
@@ -89,6 +90,24 @@ class Task:
         busy: whether units of the task are computed or stored.
         """
         return None
+
+
+def check_finite(painter: str, tiling: Tiling, tiles: Ints, values: Float) -> Float:
+    """Return what was painted, float32 (B, ...). Raises BadInput, naming the tile, for NaN or inf.
+
+    Nothing of such a batch is recorded: a tile that counts as painted is finite.
+    """
+    odd = ~np.isfinite(values)
+    if not odd.any():
+        return values
+    row = int(np.argmax(odd.reshape(len(odd), -1).any(axis=1)))
+    tile = int(tiles[row])
+    raise BadInput(
+        f"{painter} painter: {int(odd[row].sum())} of the {odd[row].size} values of tile {tile}"
+        f" (voxels from {tuple(tiling.origin([tile])[0].tolist())}) came out NaN or infinite;"
+        " nothing of it is recorded: the model's weights or transforms are damaged, or its input"
+        " is far from what it was trained on; copy or train the model again, or use another --model"
+    )
 
 
 def read_inputs(

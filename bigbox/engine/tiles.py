@@ -13,7 +13,7 @@ import numpy as np
 
 from bigbox.engine.overlaps import Overlaps, Slab, packed
 from bigbox.engine.progress import Goal
-from bigbox.engine.task import Task, read_inputs
+from bigbox.engine.task import Task, check_finite, read_inputs
 from bigbox.engine.transport import Parcel
 from bigbox.errors import BigboxError
 from bigbox.painters.base import TileBatch
@@ -102,7 +102,7 @@ class TileTask(Task):
     def compute(self, units: Ints, loaded: TileBatch) -> Float:
         """Return all fields of the tiles, float32 (B, F, t, t, t)."""
         self.painting.note_begun(units)
-        return self.painter.paint(loaded)
+        return check_finite(self.painter.name, self.tiling, units, self.painter.paint(loaded))
 
     def computed(self, units: Ints, result: Float) -> None:
         """Keep the slabs for tiles of this rank, and those owed to others until this is durable."""

@@ -24,7 +24,7 @@ from bigbox.export.ome import OME_VERSIONS, write_ome
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.store.absent import require_there
 from bigbox.store.box import Box
-from bigbox.store.dataset import require_whole
+from bigbox.store.dataset import Finite, require_whole
 
 MEMORY = 1 << 30
 """Bytes that the blocks in work may take together, beside the libraries (about 0.2 GB)."""
@@ -95,6 +95,8 @@ def export(
     for name in names:
         if not (partial and "painting" in box.array(name).attrs):
             require_there(box, name)
+    if not partial:
+        found = {name: Finite(array, box.place_of(name)) for name, array in found.items()}
     groups = [names] if FORMATS[to].many else [[name] for name in names]
     if out is not None and len(groups) > 1:
         raise BadInput(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bigbox.errors import BadInput
 from bigbox.store.absent import Whole
 from bigbox.store.box import Box, realization_path
@@ -37,6 +39,28 @@ def require_whole(box: Box, name: str, grid: str = "dm") -> Any:
             " same bigbox paint command to its end first"
         )
     return array
+
+
+class Finite:
+    """An array of a box, read only where its values are finite: else BadInput says where not."""
+
+    def __init__(self, array: Any, place: Path) -> None:
+        self._array, self._place = array, place
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the array has."""
+        return getattr(self._array, name)
+
+    def __getitem__(self, region: Any) -> Any:
+        """Return values, all of them finite."""
+        values = self._array[region]
+        if not np.isfinite(values).all():
+            first = tuple(s.start for s in region) if isinstance(region, tuple) else region
+            raise BadInput(
+                f"{self._place}: {int((~np.isfinite(values)).sum())} values are NaN or infinite in"
+                f" the block from voxel {first} on: lost, or made so; find them with: bigbox verify"
+            )
+        return values
 
 
 def open_dataset(

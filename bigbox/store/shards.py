@@ -17,7 +17,7 @@ is cut off before anything is appended again.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -269,10 +269,13 @@ def write_shard(
     return at + len(tail), crc32c(np.array(crcs, "<u4"))
 
 
-def check_shard(path: Path, slots: int) -> tuple[list[int], int, int, str]:
+def check_shard(
+    path: Path, slots: int, look: Callable[[int, Float], None] = lambda slot, values: None
+) -> tuple[list[int], int, int, str]:
     """Read a whole shard of tb: (slots with bad chunks, file bytes, crc of chunk crcs, fault).
 
-    `fault` is what is wrong with the file itself ("" if nothing): missing, or its index.
+    `fault` is what is wrong with the file itself ("" if nothing): missing, or its index. look: is
+    shown the values, 1-D, of every chunk that is good.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -287,8 +290,11 @@ def check_shard(path: Path, slots: int) -> tuple[list[int], int, int, str]:
         crcs: list[int] = []
         for slot in np.flatnonzero(index[:, 0] != EMPTY).tolist():
             raw = pread_all(fd, int(index[slot, 1]), int(index[slot, 0]))
-            if len(raw) != int(index[slot, 1]) or decode_chunk(raw) is None:
+            values = decode_chunk(raw) if len(raw) == int(index[slot, 1]) else None
+            if values is None:
                 bad.append(slot)
+            else:
+                look(slot, values)
             crcs.append(int.from_bytes(raw[-CRC_BYTES:], "little"))
         return bad, size, crc32c(np.array(crcs, "<u4")), ""
     finally:

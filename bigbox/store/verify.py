@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,11 +21,12 @@ from bigbox.store.ledger import Ledger, State
 from bigbox.store.product import Appended, Sharded
 from bigbox.store.records import RecordWriter
 from bigbox.store.run import claim, fence_off
-from bigbox.store.shards import EMPTY, check_shard, crc32c, read_chunk, read_index
+from bigbox.store.shards import EMPTY, Float, check_shard, crc32c, read_chunk, read_index
 from bigbox.store.writer import revocation
 
 # Files checked by one task: dask spends 200 microseconds on each.
 AT_A_TIME = 16
+NOT_FINITE = "NaN or infinite: painted so, give it up with bigbox paint --discard"
 
 Crcs = npt.NDArray[np.uint32]
 
@@ -110,6 +111,8 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     }
     taken = found.layout.taken_back(found.place, damaged)
     reseal = {source.path.name: good for source, good in short}
+    if not (reseal or any(map(len, taken.values()))):
+        return report
     if why_not := _record(disk, found, reseal, taken):
         report.notes.append(f"nothing recorded: {why_not}")
         return report
@@ -183,21 +186,32 @@ def _brick(
             yield damage(int(chunks[0]), "index cut or checksum wrong", taken)
             index = product.recorded_index(ledger, brick)
         for chunk, slot in zip(chunks.tolist(), slots, strict=True):
-            why = _fault(fd, int(index[slot, 0]), product.chunk_bytes, int(crcs[chunk]))
-            if why:
+            values, why = _good(fd, int(index[slot, 0]), product.chunk_bytes, int(crcs[chunk]))
+            if values is None:
                 yield damage(chunk, why)
+            elif product.field.spans_box:  # tiles may be NaN beyond what they own
+                cube = values.reshape(product.shape)
+                if count := _not_finite(cube, product.grid.extent(chunk)):
+                    yield damage(chunk, f"{count} values are {NOT_FINITE}", taken=False)
     finally:
         os.close(fd)
 
 
-def _fault(fd: int, offset: int, size: int, crc: int) -> str:
-    """Return what is wrong with a chunk; "" if nothing."""
+def _good(fd: int, offset: int, size: int, crc: int) -> tuple[Float | None, str]:
+    """Return the values of a chunk, or what is wrong with it."""
     if offset == int(EMPTY):
-        return "not in the file's index"
+        return None, "not in the file's index"
     values, why = read_chunk(fd, offset, size)
     if values is not None and crc32c(values) != crc:
-        return f"not the bytes that were recorded, at byte {offset}"
-    return why
+        return None, f"not the bytes that were recorded, at byte {offset}"
+    return values, why
+
+
+def _not_finite(cube: Float, inside: Sequence[int] | Ints) -> int:
+    """Return how many values (..., n, n, n) are not finite in the first so many on each axis."""
+    x, y, z = (slice(max(0, int(n))) for n in inside)
+    part = cube[..., x, y, z]
+    return int(part.size - np.count_nonzero(np.isfinite(part)))
 
 
 def _check_shards(product: Sharded, crcs: Crcs, shards: Ints) -> list[Damage]:
@@ -206,13 +220,31 @@ def _check_shards(product: Sharded, crcs: Crcs, shards: Ints) -> list[Damage]:
     side = product.edges[0] // product.edges[1]
     for shard in shards.tolist():
         at, path = product.coords(shard), product.file(shard)
-        bad, _, crc, fault = check_shard(path, side**3)
+        odd: dict[int, int] = {}
+
+        def look(
+            slot: int, values: Float, at: tuple[int, ...] = at, odd: dict[int, int] = odd
+        ) -> None:
+            low = np.multiply(at, product.edges[0]) + np.multiply(
+                np.unravel_index(slot, (side,) * 3), product.edges[1]
+            )
+            cube = values.reshape((product.edges[1],) * 3)
+            if count := _not_finite(cube, np.subtract(product.shards.shape, low)):
+                odd[slot] = count
+
+        bad, _, crc, fault = check_shard(path, side**3, look)
         if not bad and not fault and crc != int(crcs[shard]):
             fault = "not the bytes that were recorded"
         what = {f"shard {at}": fault} if fault else {}
-        for slot in bad:
+
+        def chunk(slot: int, at: tuple[int, ...] = at) -> str:
             inner = np.unravel_index(slot, (side,) * 3)
-            chunk = tuple(int(a * side + b) for a, b in zip(at, inner, strict=True))
-            what[f"chunk {chunk}"] = "checksum wrong"
+            return f"chunk {tuple(int(a * side + b) for a, b in zip(at, inner, strict=True))}"
+
+        what |= {chunk(slot): "checksum wrong" for slot in bad}
         found += [Damage(product.name, w, str(path), why, shard) for w, why in what.items()]
+        found += [
+            Damage(product.name, chunk(slot), str(path), f"{count} values are {NOT_FINITE}")
+            for slot, count in odd.items()
+        ]
     return found

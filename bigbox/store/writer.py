@@ -18,7 +18,7 @@ from typing import Generic
 import numpy as np
 import numpy.typing as npt
 
-from bigbox.errors import BigboxError
+from bigbox.errors import BadInput, BigboxError
 from bigbox.scheduler.grid import CHUNK, Ints
 from bigbox.store.box import Box
 from bigbox.store.durable import Disk, explained
@@ -187,6 +187,13 @@ class RunWriter(Generic[LayoutT]):
         if not isinstance(product, Sharded):
             raise ValueError(f"{name} is not written in whole shards")
         check_float32(f"{product.noun} {shard} is", values, product.shards.extent(shard))
+        if whole and not np.isfinite(values).all():
+            raise BadInput(
+                f"{product.path}: {product.noun} {product.coords(shard)} would hold"
+                f" {int((~np.isfinite(values)).sum())} values that are NaN or infinite, and is not"
+                " written: the tiles under it were painted so; give the painting up with:"
+                " bigbox paint --discard"
+            )
         temporary = self.temporary(name.replace("/", "-"))
         with self.writing(values.nbytes):
             outer, inner = product.edges
