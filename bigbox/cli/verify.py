@@ -10,9 +10,11 @@ from bigbox.errors import BadInput
 
 TEXT = """\
 Reads everything in a box and compares it with its checksums and with the ledger: dm, halo, the
-painted tiles, tb. Each thing that is damaged is named with its file, one line each, and the exit
-status is 2. Damaged tiles and shards of tb are marked in the ledger, so that the same bigbox paint
-command that made them makes them again; a damaged dm must be ingested again.
+painted tiles, tb, their metadata, coordinates and ledgers, and whether what was painted is finite.
+Each thing that is damaged is named with its file, one line each, and the exit status is 2. What
+follows from the rest (coordinates, the metadata of what was painted) is written again. Damaged tiles
+and shards of tb are marked in the ledger, so that the same bigbox paint command that made them makes
+them again; a damaged dm must be ingested again.
 
 example:  bigbox verify box.zarr
 """
@@ -32,11 +34,13 @@ def run(options: argparse.Namespace) -> int:
     """Name the damage, one line each, and return exit status 2 where there is any."""
     from bigbox.ingest.check import damaged_inputs
     from bigbox.store.layouts import haloes_of, painting_of
+    from bigbox.store.mend import lost_axes
     from bigbox.store.verify import verify
 
     box = open_box(options)
     box.require_input()
     said = [f"{line}; ingest the box again" for line in damaged_inputs(box)]
+    said += lost_axes(box, repair=not options.dry_run)
     damaged, complete, done = bool(said), True, []
     painting = painting_of(box)
     for found in (each for each in (haloes_of(box), painting) if each):

@@ -8,6 +8,8 @@ that the tasks of the loop need.
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -45,6 +47,7 @@ from bigbox.store.haloes import (
 from bigbox.store.layouts import (
     HaloLayout,
     Layout,
+    LayoutT,
     PaintLayout,
     Recorded,
     haloes_of,
@@ -52,6 +55,7 @@ from bigbox.store.layouts import (
     painting_of,
 )
 from bigbox.store.lease import LINGER
+from bigbox.store.mend import mend
 from bigbox.store.painting import BegunPainting, Painting, PaintStart
 from bigbox.store.run import Begun, first_difference, refuse_others
 from bigbox.store.shards import DamagedChunk
@@ -98,11 +102,7 @@ def whole_haloes(
     """
     if found is None or spec.haloes is None or not found.complete:
         return None
-    identities = (found.identity, json.loads(json.dumps(spec.haloes.identity())))
-    stored, wanted = (
-        {key: value for key, value in one.items() if key not in HOW} for one in identities
-    )
-    return found if stored == wanted else None
+    return found if _goes_on(found, spec.haloes.identity()) else None
 
 
 def identity_of(spec: PaintSpec, box: Box, whole: Recorded[HaloLayout] | None) -> dict[str, Any]:
@@ -139,12 +139,18 @@ def prepare(
     if spec.haloes is not None or discard_halo:
         found = haloes_of(box, giving_up=discard_halo)
     given_up = _given_up(spec, box, found, discard_halo) if discard or discard_halo else []
-    if not any(kind is HaloLayout for _, kind in given_up):
+    if given_up and not any(kind is HaloLayout for _, kind in given_up):
         _halo_start(spec, box, found)  # refused before anything has gone
     throw_away(given_up, disk=disk, linger=linger)
     found = haloes_of(box) if discard_halo else found
+    if spec.haloes is not None and found and _goes_on(found, spec.haloes.identity()):
+        found = _mended(found, lambda: haloes_of(box), disk, linger)
+    painted = painting_of(box)
+    identity = json.loads(json.dumps(identity_of(spec, box, whole_haloes(spec, found))))
+    if painted and first_difference("", painted.identity, identity) is None:
+        painted = _mended(painted, lambda: painting_of(box), disk, linger)
     whole, halo_start = _halo_start(spec, box, found)
-    start = PaintStart(box, spec.layout, identity_of(spec, box, whole))
+    start = PaintStart(box, spec.layout, identity_of(spec, box, whole), painted)
     forced = {"forced": spec.model.forced} if spec.model and spec.model.forced else {}
     start.check()  # both, so that nothing is written where one of them is refused
     about, haloes = {"n_ranks": n_ranks, "device": device}, None
@@ -160,6 +166,28 @@ def prepare(
     except BaseException:
         _let_go(haloes)
         raise
+
+
+def _goes_on(found: Recorded[Any], identity: dict[str, Any]) -> bool:
+    """Return whether a painting is this painter's, on whatever kind of device."""
+    one, other = (
+        {key: value for key, value in each.items() if key not in HOW}
+        for each in (found.identity, json.loads(json.dumps(identity)))
+    )
+    return first_difference("", one, other) is None
+
+
+def _mended(
+    found: Recorded[LayoutT],
+    again: Callable[[], Recorded[LayoutT] | None],
+    disk: Disk,
+    linger: float,
+) -> Recorded[LayoutT] | None:
+    """Return a painting as its ledger has it when what it has lost is taken back, and say so."""
+    if not (lines := mend(found, disk=disk, linger=linger)):
+        return found
+    print("\n".join(f"bigbox: {line}" for line in lines), file=sys.stderr)
+    return again()
 
 
 def _halo_start(

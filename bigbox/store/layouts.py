@@ -321,6 +321,12 @@ class Recorded(Generic[LayoutT]):
         found: dict[str, Any] = self.run["identity"]
         return found
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Return what the arrays say of themselves; the painter's part from run.json."""
+        own: dict[str, Any] = self.run.get("attributes", {})
+        return {**own, "painting": self.identity}
+
     @cached_property
     def products(self) -> Products:
         """The products, by the numbers of their records."""
@@ -391,4 +397,6 @@ def is_painted(place: Path) -> bool:
 
 def has_given_haloes(box: Box) -> bool:
     """Return whether a box has haloes that bigbox has not painted."""
+    if haloes_of(box, giving_up=True) is not None:
+        return False
     return box.has(HALO.name) and not is_painted(box.path / HALO.name)

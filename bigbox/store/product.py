@@ -82,6 +82,10 @@ class Product(ABC):
         """Return the file of each chunk: (M,) -> int64 (M,)."""
         return chunks
 
+    @abstractmethod
+    def file(self, number: int) -> Path:
+        """Return a file by its number."""
+
     def coords(self, chunk: int) -> tuple[int, ...]:
         """Return where a chunk is on x, y, z."""
         return tuple(int(i) for i in np.unravel_index(chunk, self.grid.counts))
@@ -114,9 +118,9 @@ class Appended(Product):
         """Return the brick of each chunk: (M,) -> int64 (M,)."""
         return self.bricks.of_tile(chunks)
 
-    def file(self, brick: int) -> Path:
+    def file(self, number: int) -> Path:
         """Return the file of a brick."""
-        return self.path / self.key.format(*np.unravel_index(brick, self.bricks.counts))
+        return self.path / self.key.format(*np.unravel_index(number, self.bricks.counts))
 
     def recorded_index(self, ledger: Ledger, brick: int) -> Index:
         """Return the index of a brick's file as the records have it: when its own is lost."""
@@ -135,9 +139,9 @@ class Sharded(Product):
         """Return the shards."""
         return self.shards
 
-    def file(self, shard: int) -> Path:
+    def file(self, number: int) -> Path:
         """Return the file of a shard."""
-        return self.path / "c.{}.{}.{}".format(*self.coords(shard))
+        return self.path / "c.{}.{}.{}".format(*self.coords(number))
 
     def metadata(self, about: Mapping[str, Any]) -> bytes:
         """Return zarr.json, with attributes `about` the array: NaN where not made yet."""

@@ -176,7 +176,7 @@ class Start(Generic[LayoutT]):
             if not (link and name == link.name):
                 disk.replace(tmp / name, self.place / name)
         disk.fsync_dir(self.place)
-        record = sealed_json({"base": epoch, **self.wanted})
+        record = sealed_json({"base": epoch, **self.wanted, "attributes": about})
         disk.write_atomic(self.ledger.path / "run.json", record, tmp / "run.json")
         empty_tmp(disk, self.ledger, epoch)
 

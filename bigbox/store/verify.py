@@ -12,17 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.blockwise import map_blocks
-from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
-from bigbox.store.durable import DISK, Disk, explained
+from bigbox.store.durable import DISK, Disk
 from bigbox.store.layouts import Recorded
-from bigbox.store.lease import Lease
 from bigbox.store.ledger import Ledger, State
+from bigbox.store.mend import lost_metadata, take_back, was_dropped
 from bigbox.store.product import Appended, Sharded
-from bigbox.store.records import RecordWriter
-from bigbox.store.run import claim, fence_off
 from bigbox.store.shards import EMPTY, Float, check_shard, crc32c, read_chunk, read_index
-from bigbox.store.writer import revocation
 
 # Files checked by one task: dask spends 200 microseconds on each.
 AT_A_TIME = 16
@@ -86,7 +82,11 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
         what = f"records of rank {source.rank} in run {source.epoch}"
         why = f"{good} of {source.sealed} bytes are good; what the rest told of is made again"
         report.damage.append(Damage("ledger", what, str(source.path), why))
-    appended = (products[0].path / "zarr.json").exists()
+    lost = lost_metadata(found)
+    for path in lost:
+        why = "lost, damaged, or of another array"
+        report.damage.append(Damage(path.parent.name, "zarr.json", str(path), why))
+    appended = not was_dropped(found)
     if appended:
         begun = np.flatnonzero(state.ends)
         check = partial(_brick, products[0], state, crcs[0], ledger)
@@ -100,6 +100,7 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
         report.damage += [d for part in map_blocks(shards, _parts(made)) for d in part]
     if not report.damage or not repair:
         return report
+    report.notes += [f"{path} is written again" for path in lost]
     if not appended:
         report.notes.append("tb cannot be made again without the latents: paint with --discard")
         return report
@@ -111,9 +112,9 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     }
     taken = found.layout.taken_back(found.place, damaged)
     reseal = {source.path.name: good for source, good in short}
-    if not (reseal or any(map(len, taken.values()))):
+    if not (reseal or lost or any(map(len, taken.values()))):
         return report
-    if why_not := _record(disk, found, reseal, taken):
+    if why_not := take_back(disk, found, taken, reseal=reseal, files=lost):
         report.notes.append(f"nothing recorded: {why_not}")
         return report
     after = ledger.state(products)
@@ -125,38 +126,6 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
 def _parts(items: Ints) -> Iterator[Ints]:
     for i in range(0, len(items), AT_A_TIME):
         yield items[i : i + AT_A_TIME]
-
-
-def _record(
-    disk: Disk, found: Recorded[Any], reseal: dict[str, int], taken: dict[str, Ints]
-) -> str:
-    """Take chunks back in a run of its own; returns why that could not be."""
-    ledger = found.ledger
-    if not os.access(ledger.path, os.W_OK):
-        return "the store is read-only"
-    try:
-        with explained(ledger.path):
-            lease = Lease.exclusive(disk, ledger, linger=0.0)
-    except BadInput as error:
-        return str(error)
-    try:
-        if not ledger.is_current(found.state):
-            return "a run painted meanwhile; verify again"
-        with explained(ledger.path):
-            fence_off(disk, ledger, found.state.newest)
-            about = {"kind": "verify", "n_ranks": 1}
-            epoch = claim(disk, ledger, about, found.state, reseal=reseal)
-            names = {product.name: n for n, product in enumerate(found.products)}
-            records = revocation(epoch, names, taken)
-            if len(records):
-                writer = RecordWriter(disk, ledger.records_path, epoch, 0)
-                try:
-                    writer.append(records)
-                finally:
-                    writer.close()
-    finally:
-        lease.close()
-    return ""
 
 
 def _brick(
