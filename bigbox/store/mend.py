@@ -44,7 +44,7 @@ def lost_metadata(found: Recorded[Any]) -> dict[Path, bytes]:
     """
     lost = {}
     for directory, data in found.layout.files(found.place, found.attributes).items():
-        if was_dropped(found) and PAINTED.name.startswith(directory.name):
+        if was_dropped(found) and directory.is_relative_to(found.products[0].path.parent):
             continue
         path = directory / "zarr.json"
         try:

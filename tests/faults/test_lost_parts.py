@@ -76,6 +76,7 @@ def test_verify_tells_what_is_lost(box: Path, painted: Path, capsys, what: str) 
 @pytest.mark.parametrize("what", ["tb", "a shard of tb", "a shard of tb, empty"])
 def test_tb_without_its_tiles_cannot_be_made_again(box: Path, capsys, what: str) -> None:
     assert main(["paint", str(box), *HALOES, "--drop-latents"]) == 0
+    assert main(["verify", str(box)]) == 0
     LOSSES[what](box)
     said = refused(capsys, "paint", box, *HALOES)
     assert "--drop-latents" in said and "bigbox paint --discard" in said
