@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, of_system
 
 Result = TypeVar("Result")
 Region = tuple[slice, ...]
@@ -107,6 +107,8 @@ def read_block(array: Any, region: Region, name: object) -> NDArray[np.float32]:
     except BadInput:
         raise
     except (ValueError, OSError) as error:
+        if (fault := of_system(error)) is not None:
+            raise fault from error
         raise BadInput(
             f"{name}: is damaged in the block from voxel {tuple(s.start for s in region)} on"
             f" ({' '.join(str(error).split())}); find the chunk with: bigbox verify"

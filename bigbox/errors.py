@@ -1,11 +1,30 @@
 """End a command with one of these errors, each with its exit status.
 
 Exit status 0: done. 2: bad input or usage (one line, nothing written). 75: stopped early and worth
-starting again (EX_TEMPFAIL, what a requeue understands). 3: `bigbox validate` judged the box and it
-fails (no error: the report is written). 1: a fault of ours.
+starting again (EX_TEMPFAIL, what a requeue understands): also for faults of the system that may
+pass. A full disk and a lease that another run holds are 2: at once, a requeue would only fail
+again. 3: `bigbox validate` judged the box and it fails (no error: the report is written). 1: a
+fault of ours.
 """
 
 from __future__ import annotations
+
+import errno
+import os
+
+# Faults of the system that may be gone a moment later.
+_PASSING = tuple(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "EINTR", "EBUSY",
+                 "ETIMEDOUT", "EREMOTEIO", "ENOBUFS", "ENOTCONN", "ECONNRESET", "EHOSTDOWN",
+                 "EHOSTUNREACH", "ENETDOWN", "ESHUTDOWN")
+    if hasattr(errno, name)
+)  # fmt: skip
+# What is wrong with a path that was given, or with a disk that somebody must see to.
+_LASTING = (
+    errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM,
+    errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENXIO, errno.ENODEV,
+)  # fmt: skip
 
 
 class BigboxError(Exception):
@@ -24,3 +43,33 @@ class StoppedEarly(BigboxError):
     """Stop before the end. Nothing is lost, and the same command goes on from there."""
 
     exit_status = 75
+
+
+def of_system(error: BaseException) -> BigboxError | None:
+    """Return what to say of an error of the system; None of one that is a fault of ours.
+
+    StoppedEarly for what may pass (a disk that does not answer, too many open files): the same
+    command may be started again. BadInput for what somebody must see to first. Libraries that read
+    for us tell only the words of the system: these are looked for too.
+    """
+    if isinstance(error, MemoryError):
+        return BadInput(f"not enough memory ({error or 'no more is said'}); see: bigbox plan")
+    if isinstance(error, BigboxError):
+        return None
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and isinstance(error, (OSError, ValueError, RuntimeError)):
+        number = next((n for n in _PASSING if os.strerror(n) in str(error)), None)
+    if number is None:
+        return None
+    where = getattr(error, "filename", None)
+    said = f"{os.fsdecode(where)}: {os.strerror(number)}" if where else str(error)
+    if number in _PASSING:
+        return StoppedEarly(
+            f"{said}; such a fault of the machine or its disk may pass: nothing that is recorded is"
+            " lost, start the same command again"
+        )
+    return (
+        BadInput(f"{said}; see to it, and start the same command again")
+        if number in _LASTING
+        else None
+    )

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from bigbox import __version__
-from bigbox.errors import BadInput, StoppedEarly
+from bigbox.errors import BadInput, StoppedEarly, of_system
 
 _ABOUT = """\
 bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
@@ -70,13 +70,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(_line(str(error)))
         return getattr(error, "exit_status", BadInput.exit_status)
-    except BrokenPipeError:
-        # The reader of our output has gone (as in `bigbox plan box | head`); point stdout elsewhere
-        # so that the interpreter does not complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except (OSError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):
+            return _reader_has_gone()
+        if (fault := of_system(error)) is None:
+            raise
+        sys.stderr.write(_line(str(fault)))
+        return fault.exit_status
     except KeyboardInterrupt:
         return 130
+
+
+def _reader_has_gone() -> int:
+    """Return the status where nobody reads our output any more, as in `bigbox plan box | head`."""
+    # stdout points elsewhere, so that the interpreter does not complain when it flushes at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _parser() -> Parser:

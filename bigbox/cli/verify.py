@@ -12,9 +12,9 @@ TEXT = """\
 Reads everything in a box and compares it with its checksums and with the ledger: dm, halo, the
 painted tiles, tb, their metadata, coordinates and ledgers, and whether what was painted is finite.
 Each thing that is damaged is named with its file, one line each, and the exit status is 2. What
-follows from the rest (coordinates, the metadata of what was painted) is written again. Damaged tiles
-and shards of tb are marked in the ledger, so that the same bigbox paint command that made them makes
-them again; a damaged dm must be ingested again.
+follows from the rest (coordinates, the metadata of what was painted) is written again. Damaged
+tiles and shards of tb are marked in the ledger, so that the same bigbox paint command that made
+them makes them again; a damaged dm must be ingested again.
 
 example:  bigbox verify box.zarr
 """

@@ -31,7 +31,7 @@ from bigbox.engine.tally import Tally
 from bigbox.engine.task import Task
 from bigbox.engine.transport import Kind, Message, Transport
 from bigbox.engine.workers import Workers
-from bigbox.errors import BigboxError
+from bigbox.errors import BigboxError, of_system
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Outcome, next_work
 from bigbox.store.shards import DamagedChunk
@@ -238,6 +238,10 @@ class Loop:
                 self._fail(error)
         except BigboxError as error:
             self._fail(error)
+        except (OSError, MemoryError) as error:
+            if (fault := of_system(error)) is None:
+                raise
+            self._fail(fault)
         return False, None
 
     def _fail(self, error: BigboxError) -> None:

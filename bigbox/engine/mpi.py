@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bigbox.engine.transport import Transport
-from bigbox.errors import BadInput, BigboxError
+from bigbox.errors import BadInput, BigboxError, of_system
 from bigbox.scheduler.tiling import TilingError
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ def _tried(what: Callable[[], Any]) -> tuple[Any, BigboxError | None]:
         return None, error
     except TilingError as error:
         return None, BadInput(str(error))
+    except (OSError, MemoryError) as error:
+        if (fault := of_system(error)) is None:
+            raise
+        return None, fault
 
 
 def join_world() -> World:

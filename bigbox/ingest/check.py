@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from bigbox.blockwise import Region, map_blocks, regions
+from bigbox.errors import of_system
 from bigbox.store.box import Box
 
 
@@ -48,6 +49,8 @@ def _fault(array: Any, region: Region) -> str | None:
     try:
         values = array[region]
     except Exception as error:
+        if (fault := of_system(error)) is not None:
+            raise fault from error
         return " ".join(str(error).split())
     # What has no bytes on disk reads as NaN; no input has one otherwise.
     return None if np.isfinite(values).all() else "damaged or missing: values are not finite"

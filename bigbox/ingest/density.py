@@ -34,7 +34,8 @@ from bigbox.ingest.sources import GridSource, open_source
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.physics.cosmology import PARAMETERS, Cosmology
 from bigbox.scheduler.grid import Grid, Slices
-from bigbox.store.box import CUBIC_TOLERANCE, Box
+from bigbox.store.box import Box
+from bigbox.store.geometry import CUBIC_TOLERANCE
 
 
 def ingest_density(

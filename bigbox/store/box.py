@@ -17,7 +17,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -32,14 +31,18 @@ from bigbox.names import GRIDS
 from bigbox.scheduler.grid import triple
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, DM, HALO, field_of, is_axis, is_of_realization
+from bigbox.store.geometry import check_cubic, check_redshift, open_array, sides_of, three_sizes
 from bigbox.store.interpolated import Interpolated
-from bigbox.store.metadata import FORMAT_VERSION, array_metadata, group_metadata, read_json
+from bigbox.store.metadata import (
+    FORMAT_VERSION,
+    array_metadata,
+    group_metadata,
+    read_json,
+    understood,
+)
 from bigbox.store.painting_grid import PaintingGrid, write_coordinate
 
 REALIZATIONS = "realizations"
-
-# Relative difference of the voxel's sides that still counts as cubic.
-CUBIC_TOLERANCE = 1e-4
 
 
 class Box:
@@ -84,11 +87,10 @@ class Box:
         or the geometry cannot be one of cubic voxels.
         """
         path = Path(path)
-        voxels = _three_sizes(path, shape)
+        voxels = three_sizes(path, shape)
         size = sides_of(voxels, box_size)
-        _check_cubic(path, voxels, size)
-        if not math.isfinite(redshift) or redshift < 0:
-            raise BadInput(f"{path}: redshift {redshift} must be a finite number of at least 0")
+        check_cubic(path, voxels, size)
+        check_redshift(path, redshift)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise BadInput(f"{path}: exists already; remove it or choose another name")
         attributes = {
@@ -138,6 +140,7 @@ class Box:
             raise BadInput(f"{path}: no such store; make one with: bigbox ingest SOURCE {path}")
         group = read_json(path / "zarr.json")
         attributes = (group or {}).get("attributes") or {}
+        attributes = attributes if isinstance(attributes, dict) else {}
         if attributes.get("format") != "bigbox":
             raise BadInput(
                 f"{path}: not a bigbox store (no zarr v3 group with format 'bigbox');"
@@ -151,8 +154,12 @@ class Box:
             )
         if mode == "r+" and not os.access(path, os.W_OK):
             raise BadInput(f"{path}: read-only; make the store writable or work on a copy")
-        box = cls(path, attributes, mode, realization)
-        _check_cubic(path, box.shape, box.box_size)
+        with understood(path / "zarr.json"):
+            box = cls(path, attributes, mode, realization)
+            three_sizes(path, box.shape)
+            sides_of(box.shape, box.box_size)
+            check_redshift(path, box.redshift)
+        check_cubic(path, box.shape, box.box_size)
         return box
 
     @property
@@ -221,7 +228,7 @@ class Box:
             raise BadInput(
                 f"{self.path}: has no array '{name}' (it has: {', '.join(self.names()) or 'none'})"
             )
-        return zarr.open_array(self.place_of(name), mode=self.mode)
+        return open_array(self.place_of(name), self.mode)
 
     def names(self) -> list[str]:
         """Names of the box's arrays, coordinates left out."""
@@ -373,28 +380,3 @@ def make_axes(disk: Disk, box: Box, group: Path, grid: int) -> None:
                 write_coordinate(disk, group / name, name, box.centres(axis, grid))
 
 
-def _three_sizes(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
-    sizes = tuple(int(n) for n in shape)
-    if len(sizes) != 3:
-        raise BadInput(f"{path}: shape {sizes} has {len(sizes)} axes, a box has 3")
-    if min(sizes) < 1:
-        raise BadInput(f"{path}: shape {sizes} has an axis of less than one voxel")
-    return triple(sizes)
-
-
-def sides_of(shape: Sequence[int], box_size: float | Sequence[float]) -> tuple[float, float, float]:
-    """Return the sides of a box, Mpc/h: one number is the x axis of a box of cubic voxels."""
-    if isinstance(box_size, (int, float)):
-        box_size = [float(box_size) * n / shape[0] for n in shape]
-    if len(box_size) != 3 or not all(math.isfinite(s) and s > 0 for s in box_size):
-        raise BadInput(f"box size {box_size}: must be one or three lengths > 0 in Mpc/h")
-    return triple(map(float, box_size))
-
-
-def _check_cubic(path: Path, shape: Sequence[int], size: Sequence[float]) -> None:
-    sides = [s / n for s, n in zip(size, shape, strict=True)]
-    if max(sides) > min(sides) * (1 + CUBIC_TOLERANCE):
-        raise BadInput(
-            f"{path}: voxels of {sides[0]:.6g} x {sides[1]:.6g} x {sides[2]:.6g} Mpc/h are not"
-            " cubic; give a grid and a box size of the same proportions"
-        )

@@ -13,7 +13,7 @@ import numpy as np
 import tensorstore
 import zarr
 
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, of_system
 from bigbox.scheduler.grid import Cover, Slices
 from bigbox.store.shards import Float
 
@@ -94,6 +94,8 @@ class CutoutReader:
                 return block
             why = f"{int((~np.isfinite(block)).sum())} of its {block.size} values are not finite"
         except (ValueError, OSError, RuntimeError) as error:
+            if (fault := of_system(error)) is not None:
+                raise fault from error
             why, cause = str(error), error
         raise BadInput(
             f"{self._array.store_path}: chunk {key} (voxels from {(x.start, y.start, z.start)}) is"

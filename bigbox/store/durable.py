@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, of_system
 
 # One writev call takes at most this many buffers on Linux (IOV_MAX).
 IOV_MAX = 1024
@@ -195,6 +195,8 @@ def explained(path: str | Path, needed: int = 0) -> Iterator[None]:
                 f"{error.filename or path}: cannot be written"
                 f" ({os.strerror(error.errno)}); make the store writable or work on a copy"
             ) from error
+        if (fault := of_system(error)) is not None:
+            raise fault from error
         raise
 
 

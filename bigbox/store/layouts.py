@@ -27,7 +27,7 @@ from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
 from bigbox.store.fields import HALO, PAINTED, STEPS, TB, Field, known_field
 from bigbox.store.ledger import Ledger, State
-from bigbox.store.metadata import array_metadata, group_metadata, read_json
+from bigbox.store.metadata import array_metadata, group_metadata, read_json, understood
 from bigbox.store.product import Appended, ChunkReader, Sharded
 
 # The group of the haloes' ledger.
@@ -335,7 +335,8 @@ class Recorded(Generic[LayoutT]):
     @cached_property
     def state(self) -> State:
         """What is done."""
-        return self.ledger.state(self.products)
+        with understood(self.ledger.path, self.ledger.way_out):
+            return self.ledger.state(self.products)
 
     def reader(self) -> ChunkReader:
         """Return a reader of the chunks of product 0, which no run is making now."""
@@ -364,11 +365,9 @@ def recorded(box: Box, kind: type[LayoutT], *, giving_up: bool = False) -> Recor
                     f" {ledger.way_out}"
                 )
             return None
-        try:
+        with understood(ledger.path / "run.json", ledger.way_out):
             layout = kind.from_run(run)
-        except (KeyError, TypeError, ValueError) as error:
-            why = f"{type(error).__name__}: {error}"
-            raise BadInput(f"{ledger.path}/run.json: damaged ({why}); {ledger.way_out}") from None
+            run["identity"].items()
     except BadInput:
         if giving_up:
             return None

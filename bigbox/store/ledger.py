@@ -33,7 +33,7 @@ import numpy.typing as npt
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
-from bigbox.store.metadata import read_sealed
+from bigbox.store.metadata import read_sealed, understood
 from bigbox.store.records import COMPLETE, RECORD, Records, checks, made, revoked
 from bigbox.store.shards import Index, empty_index
 
@@ -212,8 +212,9 @@ class Ledger:
         """
         seals: dict[str, int] = {}
         for epoch in range(max(self.base(), 1) + 1, self.newest() + 1):
-            sealed = self.epoch(epoch).get("sealed", {})
-            seals |= {name: int(size) for name, size in sealed.items()}
+            with understood(self.epoch_path(epoch), self.way_out):
+                sealed = self.epoch(epoch).get("sealed", {})
+                seals |= {name: int(size) for name, size in sealed.items()}
         return seals
 
     def _source(self, name: str, sealed: int) -> Source | None:

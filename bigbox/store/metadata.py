@@ -13,7 +13,8 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,18 @@ def read_json(path: Path, way_out: str = "restore it from a copy") -> dict[str, 
     except ValueError as error:
         why = str(error)
     raise BadInput(f"{path}: damaged ({why}); {way_out}")
+
+
+@contextmanager
+def understood(path: Path, way_out: str = "restore it from a copy") -> Iterator[None]:
+    """Turn what goes wrong where metadata is made sense of into BadInput: it is damaged."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise BadInput(f"{path}: damaged ({why}); {way_out}") from error
 
 
 def _whole_file(path: Path) -> bytes:

@@ -11,6 +11,7 @@ from bigbox.store.box import Box
 from bigbox.store.fields import HALO
 from bigbox.store.haloes import windows_done
 from bigbox.store.layouts import Recorded, haloes_of, has_given_haloes, painting_of
+from bigbox.store.metadata import understood
 from bigbox.store.records import BEGUN, made, seconds_after
 
 _OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
@@ -81,6 +82,8 @@ def _runs(found: Recorded[Any], what: str, begun: str) -> list[dict[str, Any]]:
     shards = {n: f"{product.name}_shards" for n, product in enumerate(found.products) if n}
     for epoch in range(ledger.base(), ledger.newest() + 1):
         about = ledger.epoch(epoch)
+        with understood(ledger.epoch_path(epoch), ledger.way_out):
+            datetime.fromisoformat(about["started"])
         run: dict[str, Any] = {key: about.get(key) for key in _OF_RUN}
         run |= {"windows": about["windows"]} if "windows" in about else {}
         run |= {"last": about.get("started"), what: 0, f"{what}_of_rank": {}, begun: 0}

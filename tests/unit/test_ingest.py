@@ -21,7 +21,8 @@ from bigbox.ingest.density import ingest_density
 from bigbox.ingest.shards import MEMORY, shard_grid
 from bigbox.ingest.sources import open_source
 from bigbox.scheduler.tiling import Tiling, TilingError
-from bigbox.store.box import CUBIC_TOLERANCE, Box
+from bigbox.store.box import Box
+from bigbox.store.geometry import CUBIC_TOLERANCE
 
 
 def grid(shape: tuple[int, ...] = (40, 33, 36), seed: int = 0) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput
-from bigbox.store.box import sides_of
+from bigbox.store.geometry import sides_of
 
 Float = npt.NDArray[np.float64]
 Axes = tuple[Float, Float, Float]
