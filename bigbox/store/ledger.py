@@ -25,6 +25,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ from bigbox.store.shards import Index, empty_index
 
 Bool = npt.NDArray[np.bool_]
 
+# What is noted of a run, where it is.
+_OF_EPOCH = {
+    "epoch": int, "kind": str, "host": str, "pid": int, "n_ranks": int, "device": str,
+    "started": str, "windows": int, "fresh": bool, "sealed": dict,
+}  # fmt: skip
 RECORD_FILE = re.compile(r"e(\d+)-r(\d+)\.bin")
 # Records read at a time: 10 MB.
 BLOCK = 1 << 18
@@ -170,6 +176,14 @@ class Ledger:
         found = read_sealed(path, self.way_out)
         if found is None:
             raise BadInput(f"{path}: missing; {self.way_out}")
+        with understood(path, self.way_out):
+            for key, kind in _OF_EPOCH.items():
+                value = found.get(key)
+                plain = not isinstance(value, str) or value.isprintable()
+                if key in found and not (type(value) is kind and plain):
+                    raise ValueError(f"{key} = {value!r:.40} is no {kind.__name__}")
+            if "started" in found:
+                datetime.fromisoformat(found["started"])
         return found
 
     def base(self) -> int:
