@@ -32,5 +32,5 @@ def weights_sha256(model: Model) -> str:
     for name, values in sorted(model.network.state_dict().items()):
         array = np.ascontiguousarray(values.detach().cpu().numpy())
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array)
+        digest.update(array.tobytes())
     return digest.hexdigest()

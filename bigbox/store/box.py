@@ -378,5 +378,3 @@ def make_axes(disk: Disk, box: Box, group: Path, grid: int) -> None:
         if not (group / name / "zarr.json").exists():
             with explained(group):
                 write_coordinate(disk, group / name, name, box.centres(axis, grid))
-
-
