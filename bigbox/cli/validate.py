@@ -84,20 +84,22 @@ def run(options: argparse.Namespace) -> int:
     """Write the report; say pass or fail."""
     from bigbox.analysis.report.page import View
     from bigbox.analysis.report.validate import Limits, validate
+    from bigbox.ingest.workfolder import stoppable
 
     box = open_box(options)
     out = options.out or beside(box, "_validate")
-    found = validate(
-        box.place,
-        truth=options.truth,
-        realizations=options.realizations,
-        array=options.array,
-        out=out,
-        limits=Limits(**{one.name: getattr(options, one.name) for one in fields(Limits)}),
-        view=View(options.axis, options.at, options.thickness, options.mark_tiles),
-        memory=int(options.memory * 2**30),
-        scratch=options.scratch,
-    )
+    with stoppable(out, "the scratch is removed, start the same command again"):
+        found = validate(
+            box.place,
+            truth=options.truth,
+            realizations=options.realizations,
+            array=options.array,
+            out=out,
+            limits=Limits(**{one.name: getattr(options, one.name) for one in fields(Limits)}),
+            view=View(options.axis, options.at, options.thickness, options.mark_tiles),
+            memory=int(options.memory * 2**30),
+            scratch=options.scratch,
+        )
     word = "pass" if found["pass"] else "fail"
     for note in found["notes"]:
         print(f"note: {note}")

@@ -14,9 +14,10 @@ import re
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,23 @@ def sweep(place: Path) -> None:
         elif process == os.getpid() or not psutil.pid_exists(process):
             _remove(folder)
             LOG.warning("%s: removed; a killed ingest had left it", folder)
+
+
+def scratch_folder(parent: Path, name: str) -> Path:
+    """Make a folder for a while in a scratch; remove those that killed processes have left there.
+
+    Only of this user and this machine.
+    """
+    host = socket.gethostname()
+    left = re.compile(rf"{re.escape(name)}-{re.escape(host)}-(\d+)-\w+")
+    for folder in sorted(parent.iterdir()):
+        found = left.fullmatch(folder.name)
+        if found and not psutil.pid_exists(int(found[1])) and not folder.is_symlink():
+            with suppress(OSError):
+                if folder.stat().st_uid == os.getuid():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    LOG.warning("%s: removed; a killed process had left it", folder)
+    return Path(tempfile.mkdtemp(prefix=f"{name}-{host}-{os.getpid()}-", dir=parent))
 
 
 def check_room(place: Path, needs: str, need: float, meanwhile: float = 0.0) -> None:

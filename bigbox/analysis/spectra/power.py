@@ -33,7 +33,7 @@ from bigbox.analysis.spectra import modes
 from bigbox.analysis.spectra.modes import Conventions, Float, ModeSums, Place, Shells, Spectrum
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
-from bigbox.ingest.workfolder import check_room
+from bigbox.ingest.workfolder import check_room, scratch_folder
 
 MEMORY = 1 << 30
 
@@ -182,7 +182,7 @@ def collect(
     folder = Path(tempfile.gettempdir() if scratch is None else scratch)
     if not folder.is_dir():
         raise BadInput(f"{folder}: no such folder for the scratch; make it or choose another")
-    work = Path(tempfile.mkdtemp(prefix="bigbox-spectra-", dir=folder))
+    work = scratch_folder(folder, "bigbox-spectra")
     try:
         need = 8 * len(arrays) * x * y * (z // 2 + 1)
         check_room(work, "the scratch (--scratch) needs", need)
