@@ -72,11 +72,21 @@ class Latents:
 
         They are put into z, float32 (t, t, t), and x0, float32 of the core's shape.
         """
-        parity, held = level % 2, self._held
+        pieces, parity = list(self._cores.pieces(tile)), level % 2
+        if not self._roomy:
+            with self._lock:
+                for other, here, there in pieces:
+                    z[here] = self._held(other)[parity][there]
+                x0[...] = self._held(tile)[2][self.inside(tile)]
+            return
+        # Places stay whose they are, and what is read does not change before this tile is a step
+        # on: the lock need not be held while it is copied.
         with self._lock:
-            for other, here, there in self._cores.pieces(tile):
-                z[here] = held(other)[parity][there]
-            x0[...] = held(tile)[2][self.inside(tile)]
+            under = [self._held(other)[parity] for other, _, _ in pieces]
+            last = self._held(tile)[2]
+        for (_, here, there), values in zip(pieces, under, strict=True):
+            z[here] = values[there]
+        x0[...] = last[self.inside(tile)]
 
     def field(self, tile: int, level: int) -> Float:
         """Return z of a tile's core after `level` steps, float32."""
