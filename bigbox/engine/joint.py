@@ -104,11 +104,10 @@ class JointTask(Task):
         self._between_saves, self._saved = job.limits.seconds_between_saves, time.monotonic()
         self._save, self._answers = 0, self._n_ranks - 1  # the last save, and ranks that have it
         # Per axis and index: a tile's core as a slice of the tile.
+        low = (job.tiling.margins(axis)[:, 0] for axis in range(3))
         self._core_parts = triple(
-            [slice(a, a + n) for a, n in zip(low[:, 0].tolist(), owned.length.tolist(), strict=True)]
-            for low, owned in zip(
-                map(job.tiling.margins, range(3)), job.tiling.owned_grid.axes, strict=True
-            )
+            [slice(*ends) for ends in zip(a.tolist(), (a + owned.length).tolist(), strict=True)]
+            for a, owned in zip(low, job.tiling.owned_grid.axes, strict=True)
         )
         # Per axis, of a core and a tile that touches it: the voxels of the core under the tile.
         self._touched = [
@@ -128,9 +127,7 @@ class JointTask(Task):
         z, previous = empty((2, len(units), *(self.tiling.tile,) * 3))
         previous[:] = 0.0
         z[level == 0] = 0.0
-        for tile, done, under, x0 in zip(
-            tiles.tolist(), level.tolist(), z, previous, strict=True
-        ):
+        for tile, done, under, x0 in zip(tiles.tolist(), level.tolist(), z, previous, strict=True):
             if done:
                 self._latents.read(tile, done, under, x0[self._core(tile)])
         place, given = self._kept.places(tiles)

@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bigbox.engine.progress import NO_GOAL, Goal
 from bigbox.engine.transport import Parcel
 from bigbox.painters.base import empty_array

@@ -21,6 +21,7 @@ from bigbox.networks.model import Model, load_model
 from bigbox.painters.base import StepBatch, TileBatch
 from bigbox.painters.diffusion import DenoiserUnits, DiffusionPainter
 from bigbox.painters.network import NetworkPainter
+from bigbox.painters.registry import KEPT_BYTES
 from bigbox.painters.settings import PainterSettings
 from bigbox.painters.stepper import Stepper
 from bigbox.painters.tuning import kernel_mode
@@ -33,9 +34,6 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "dpmpp": {"gamma_min": -6.5, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -9.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
 }
-
-# Inputs of tiles that stay on a GPU between the steps: 4096 tiles.
-KEPT_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)

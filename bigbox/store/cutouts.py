@@ -63,9 +63,7 @@ class CutoutReader:
         """Return the channels of the array, 1 where it has no such axis."""
         return math.prod(self._lead)
 
-    def read(
-        self, origin: Sequence[int], shape: Sequence[int], out: Float | None = None
-    ) -> Float:
+    def read(self, origin: Sequence[int], shape: Sequence[int], out: Float | None = None) -> Float:
         """Return the cut-out at voxel `origin` (any integer) of `shape` voxels, float32, C order.
 
         out: float32, C order, of that many voxels and channels: where it is put.
