@@ -37,6 +37,9 @@ Number = TypeVar("Number", bound=np.integer)
 # Items handled together where very many are passed over: bounds the temporary arrays.
 CHUNK = 1 << 17
 
+# Pieces that are kept by kind of item: about 10 MB.
+MOST_CUTS = 1 << 16
+
 # Stands for no item in tables whose numbers are added up: no sum with it reaches 0.
 NONE = -(1 << 60)
 
@@ -292,6 +295,7 @@ class Meeting:
             AxisMeeting([one.pieces(i, parts) for i in range(one.count)], parts.count)
             for one, parts in zip(a.axes, b.axes, strict=True)
         )
+        self._cuts: dict[Triple, tuple[list[Slices], list[Slices]]] = {}
 
     @cached_property
     def inverse(self) -> Meeting:
@@ -327,11 +331,39 @@ class Meeting:
 
     def pieces(self, item: int) -> Iterator[tuple[int, Slices, Slices]]:
         """Yield (item of b, the shared voxels in the item of a, the same in that of b)."""
+        _, ny, nz = self.a.counts
+        x, y, z = self._rows
+        (xs, kx), (ys, ky), (zs, kz) = x[item // (ny * nz)], y[item // nz % ny], z[item % nz]
+        cuts = self._cuts.get((kx, ky, kz)) or self._cut(item, (kx, ky, kz))
+        return zip([i + j + k for i in xs for j in ys for k in zs], *cuts, strict=True)
+
+    @cached_property
+    def _rows(self) -> list[list[tuple[list[int], int]]]:
+        """Of each item on each axis: addends of the linear indices it touches, and its kind.
+
+        Items of one kind are cut at the same places. There are few kinds.
+        """
+        found = []
+        for axis, step in zip(self.axes, self.b.strides, strict=True):
+            kinds: dict[tuple[int, ...], int] = {}
+            rows = []
+            for row in axis.rows:
+                ends = tuple(n for _, a, b in row for n in (a.start, a.stop, b.start, b.stop))
+                rows.append(([i * step for i, _, _ in row], kinds.setdefault(ends, len(kinds))))
+            found.append(rows)
+        return found
+
+    def _cut(self, item: int, kinds: Triple) -> tuple[list[Slices], list[Slices]]:
+        """Return the shared voxels of an item with each that it touches, in both; keep them."""
         at = self.a.coords(item).tolist()
         rows = (axis.rows[i] for axis, i in zip(self.axes, at, strict=True))
-        step_x, step_y, _ = self.b.strides
-        for (i, ax, bx), (j, ay, by), (k, az, bz) in product(*rows):
-            yield i * step_x + j * step_y + k, (ax, ay, az), (bx, by, bz)
+        parts = list(product(*rows))
+        here = [triple(piece[1] for piece in part) for part in parts]
+        there = [triple(piece[2] for piece in part) for part in parts]
+        if sum(len(pieces) for pieces, _ in self._cuts.values()) > MOST_CUTS:
+            self._cuts.clear()
+        self._cuts[kinds] = here, there
+        return here, there
 
     @cached_property
     def _tables(self) -> tuple[Ints, ...]:

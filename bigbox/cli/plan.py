@@ -221,7 +221,9 @@ def _text(plan: Plan, tile_source: str, window_source: str, every: Plan | None) 
                  + (", haloes included; tb" if plan.haloes else "")
                  + f" at {plan.seconds_per_tile:.3g} s a tile ({tile_source})"),
         ("memory", f"{in_bytes(plan.memory_per_rank)} a rank: "
-                   + ", ".join(f"{term} {in_bytes(n)}" for term, n in plan.memory.items())),
+                   + ", ".join(f"{term} {in_bytes(n)}" for term, n in plan.memory.items())
+                   + (f"; on a GPU {in_bytes(plan.kept_bytes)} of its memory for inputs"
+                      if plan.kept_bytes else "")),
         ("disk", _disk(plan)),
     ]  # fmt: skip
     return "\n".join(f"{name:8}{text}" for name, text in lines)

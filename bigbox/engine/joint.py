@@ -26,11 +26,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from bigbox.engine.kept import KeptInputs
 from bigbox.engine.latents import ARRAYS, Latents
 from bigbox.engine.progress import Goal
 from bigbox.engine.task import Task, check_finite, read_inputs
 from bigbox.engine.transport import Parcel
-from bigbox.painters.base import StepBatch, StepPainter
+from bigbox.painters.base import StepBatch, StepPainter, empty_array
 from bigbox.scheduler.grid import Ints, Slices, triple
 from bigbox.scheduler.orders import Mail, Outcome
 from bigbox.scheduler.steps import StepOrder
@@ -94,10 +95,20 @@ class JointTask(Task):
             job.limits.latent_bytes,
             self.order.size,
         )
+        self._empty = getattr(self.painter, "empty", empty_array)
+        keep = getattr(self.painter, "keep", None)  # few painters keep inputs
+        most = min(self.order.size, int(job.assignment.counts()[job.rank]))
+        self._kept = KeptInputs(keep(most) if keep is not None else ())
         self._rank, self._n_ranks = job.rank, job.assignment.n_ranks
         self.stopped = self._saving = False
         self._between_saves, self._saved = job.limits.seconds_between_saves, time.monotonic()
         self._save, self._answers = 0, self._n_ranks - 1  # the last save, and ranks that have it
+        # Per axis and index: a tile's core as a slice of the tile.
+        low = (job.tiling.margins(axis)[:, 0] for axis in range(3))
+        self._core_parts = triple(
+            [slice(*ends) for ends in zip(a.tolist(), (a + owned.length).tolist(), strict=True)]
+            for a, owned in zip(low, job.tiling.owned_grid.axes, strict=True)
+        )
         # Per axis, of a core and a tile that touches it: the voxels of the core under the tile.
         self._touched = [
             {
@@ -112,14 +123,17 @@ class JointTask(Task):
     def load(self, units: Ints) -> StepBatch:
         """Return inputs and the field under each tile of a batch."""
         tiles, level = self.order.split(units)
-        origin = self.tiling.origin(tiles)
-        z, previous = np.zeros((2, len(units), *(self.tiling.tile,) * 3), np.float32)
-        for row, (tile, done) in enumerate(zip(tiles.tolist(), level.tolist(), strict=True)):
+        origin, empty = self.tiling.origin(tiles), self._empty
+        z, previous = empty((2, len(units), *(self.tiling.tile,) * 3))
+        previous[:] = 0.0
+        z[level == 0] = 0.0
+        for tile, done, under, x0 in zip(tiles.tolist(), level.tolist(), z, previous, strict=True):
             if done:
-                z[row] = self._latents.under(tile, done)
-                previous[row][self._core(tile)] = self._latents.estimate(tile)
-        inputs = read_inputs(self._reader, self.painter, self.tiling, origin)
-        return StepBatch(tiles, origin, inputs, z, previous, self._steps - level)
+                self._latents.read(tile, done, under, x0[self._core(tile)])
+        place, given = self._kept.places(tiles)
+        inputs = read_inputs(self._reader, self.painter, self.tiling, origin[given], empty)
+        step = self._steps - level
+        return StepBatch(tiles, origin, inputs, z, previous, step, place, given)
 
     def compute(self, units: Ints, loaded: StepBatch) -> Float:
         """Return z and x0 of the tiles, the last z is T_b in mK: float32 (B, 2, t, t, t)."""
@@ -156,7 +170,9 @@ class JointTask(Task):
         if not len(units):
             return self.order.receive(found)
         outcome = self.order.done(units)
-        self._latents.forget(self.order.unused().tolist())
+        unused = self.order.unused().tolist()
+        self._latents.forget(unused)
+        self._kept.forget(unused)
         return Outcome(outcome.final, [self._news(m, found) for m in outcome.mail])
 
     def due(self, stopping: bool, busy: bool) -> Callable[[], Outcome] | None:
@@ -212,11 +228,9 @@ class JointTask(Task):
 
     def _core(self, tile: int) -> Slices:
         """Return a tile's core as slices of the tile."""
-        at = self.tiling.coords(tile).tolist()
-        low = (int(self.tiling.margins(axis)[i, 0]) for axis, i in enumerate(at))
-        return triple(
-            slice(a, a + n) for a, n in zip(low, self.tiling.owned_grid.extent(tile), strict=True)
-        )
+        _, ny, nz = self.tiling.counts
+        x, y, z = self._core_parts
+        return x[tile // (ny * nz)], y[tile // nz % ny], z[tile % nz]
 
     def _goal(self, goals: Counts, begun: Counts | None) -> Goal:
         done = 0 if begun is None else int(np.minimum(begun, goals).sum(dtype=np.int64))

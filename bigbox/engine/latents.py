@@ -59,39 +59,53 @@ class Latents:
         # One array for all, used as far as it is needed: thousands of small ones that come and go
         # in several threads would leave twice their size in pieces.
         self._places = np.empty((places, ARRAYS, *(self._tiling.kept,) * 3), np.float32)
+        self._arrays = [list(place) for place in self._places]
+        self._roomy = places == tiles  # nothing ever goes to the disk for want of memory
+        lengths = (axis.length.tolist() for axis in self._tiling.owned_grid.axes)
+        self._inside = triple([slice(0, n) for n in axis] for axis in lengths)
         self._free = list(range(places))[::-1]
         self._open: OrderedDict[int, tuple[int, int]] = OrderedDict()  # level and place of a tile
         self._lock = Lock()
 
-    def under(self, tile: int, level: int) -> Float:
-        """Return z under the whole of a tile after `level` steps, float32 (t, t, t)."""
-        found = np.empty((self._tiling.tile,) * 3, np.float32)
-        with self._lock:
-            for other, here, there in self._cores.pieces(tile):
-                found[here] = self._held(other)[(level % 2, *there)]
-        return found
+    def read(self, tile: int, level: int, z: Float, x0: Float) -> None:
+        """Read z under the whole of a tile after `level` steps, and x0 of its core.
 
-    def estimate(self, tile: int) -> Float:
-        """Return x0 of a tile's last step, float32, of its core."""
+        They are put into z, float32 (t, t, t), and x0, float32 of the core's shape.
+        """
+        pieces, parity = list(self._cores.pieces(tile)), level % 2
+        if not self._roomy:
+            with self._lock:
+                for other, here, there in pieces:
+                    z[here] = self._held(other)[parity][there]
+                x0[...] = self._held(tile)[2][self.inside(tile)]
+            return
+        # Places stay whose they are, and what is read does not change before this tile is a step
+        # on: the lock need not be held while it is copied.
         with self._lock:
-            return self._held(tile)[(2, *self.inside(tile))].copy()
+            under = [self._held(other)[parity] for other, _, _ in pieces]
+            last = self._held(tile)[2]
+        for (_, here, there), values in zip(pieces, under, strict=True):
+            z[here] = values[there]
+        x0[...] = last[self.inside(tile)]
 
     def field(self, tile: int, level: int) -> Float:
         """Return z of a tile's core after `level` steps, float32."""
         with self._lock:
-            return self._held(tile)[(level % 2, *self.inside(tile))].copy()
+            return self._held(tile)[level % 2][self.inside(tile)].copy()
 
     def inside(self, tile: int) -> Slices:
         """Return a tile's core in an array of (c, c, c)."""
-        return triple(slice(0, n) for n in self._tiling.owned_grid.extent(tile))
+        _, ny, nz = self._tiling.counts
+        x, y, z = self._inside
+        return x[tile // (ny * nz)], y[tile // nz % ny], z[tile % nz]
 
     def put(self, tile: int, level: int, part: Slices, z: Float, x0: Float | None = None) -> None:
         """Take z of a part of a tile's core after `level` steps, and x0 of the last of them."""
         with self._lock:
             values = self._held(tile)
-            values[(level % 2, *part)] = z
+            values[level % 2][part] = z
             if x0 is not None:
-                values[(2, *part)] = x0
+                values[2][part] = x0
             self._open[tile] = level, self._open[tile][1]
 
     def forget(self, tiles: Iterable[int]) -> None:
@@ -116,12 +130,13 @@ class Latents:
     def _key(self, tile: int) -> int:
         return tile if self._mine(tile) else tile + OTHERS
 
-    def _held(self, tile: int) -> Float:
+    def _held(self, tile: int) -> list[Float]:
         """Return the arrays of a tile, in memory from now on; good until the next call."""
         entry = self._open.get(tile)
         if entry is not None:
-            self._open.move_to_end(tile)
-            return self._places[entry[1]]
+            if not self._roomy:
+                self._open.move_to_end(tile)
+            return self._arrays[entry[1]]
         if not self._free:
             oldest, (level, place) = next(iter(self._open.items()))
             self._aside.put(self._key(oldest), level_tag(level), self._places[place])
@@ -131,4 +146,4 @@ class Latents:
         # Never read as zero what is not there.
         self._places[place] = np.nan if found is None else found[1]
         self._open[tile] = 0 if found is None else level_of(found[0]), place
-        return self._places[place]
+        return self._arrays[place]

@@ -20,6 +20,7 @@ import numpy as np
 from bigbox.engine.progress import NO_GOAL, Goal
 from bigbox.engine.transport import Parcel
 from bigbox.errors import BadInput
+from bigbox.painters.base import empty_array
 from bigbox.scheduler.grid import Ints
 from bigbox.scheduler.orders import Order, Outcome
 from bigbox.scheduler.tiling import Tiling
@@ -97,9 +98,9 @@ def check_finite(painter: str, tiling: Tiling, tiles: Ints, values: Float) -> Fl
 
     Nothing of such a batch is recorded: a tile that counts as painted is finite.
     """
-    odd = ~np.isfinite(values)
-    if not odd.any():
+    if np.isfinite(values.sum(dtype=np.float64)):  # as no sum with one of them is
         return values
+    odd = ~np.isfinite(values)
     row = int(np.argmax(odd.reshape(len(odd), -1).any(axis=1)))
     tile = int(tiles[row])
     raise BadInput(
@@ -111,15 +112,20 @@ def check_finite(painter: str, tiling: Tiling, tiles: Ints, values: Float) -> Fl
 
 
 def read_inputs(
-    reader: CutoutReader | None, painter: Painter, tiling: Tiling, origin: Ints
+    reader: CutoutReader | None,
+    painter: Painter,
+    tiling: Tiling,
+    origin: Ints,
+    empty: Callable[[tuple[int, ...]], Any] = empty_array,
 ) -> Float:
     """Return what tiles are painted from, float32 (B, C, n, n, n), `margin` voxels round each.
 
-    reader: of the painter's input, None where it has none.
+    reader: of the painter's input, None where it has none. empty: makes the array.
     """
     edge = tiling.tile + 2 * painter.margin
-    if reader is None:
-        return np.zeros((len(origin), 0, edge, edge, edge), dtype=np.float32)
-    corner = (origin - painter.margin).tolist()
-    inputs = np.stack([reader.read(c, (edge,) * 3) for c in corner])
-    return inputs.reshape(len(origin), -1, edge, edge, edge)
+    channels = 0 if reader is None else reader.channels
+    inputs = empty((len(origin), channels, edge, edge, edge))
+    if reader is not None:
+        for row, corner in zip(inputs, (origin - painter.margin).tolist(), strict=True):
+            reader.read(corner, (edge,) * 3, row)
+    return inputs

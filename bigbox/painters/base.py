@@ -53,12 +53,15 @@ class TileBatch(_Batch):
 class StepBatch(_Batch):
     """B tiles of edge t to take one denoising step on, each from a step of its own.
 
-    z and previous are of no interest at the first step, which begins with keyed noise.
+    z and previous are of no interest at the first step, which begins with keyed noise. A painter
+    that keeps inputs is given those of a tile once: `inputs` is of the K tiles in `given` alone.
     """
 
     z: np.ndarray  # float32 (B, t, t, t), the noisy field under each tile at its step
     previous: np.ndarray  # float32 (B, t, t, t), the step before's estimate x0 of the tile
     step: np.ndarray  # int64 (B,), noise level: T at first, 1 at last
+    place: np.ndarray | None = None  # int64 (B,), where a tile's inputs are kept, -1: nowhere
+    given: np.ndarray | None = None  # int64 (K,), rows whose inputs are given; None: all
 
 
 class _Painter(Protocol):
@@ -89,7 +92,12 @@ class Painter(_Painter, Protocol):
 
 
 class StepPainter(Painter, Protocol):
-    """Paints tiles step by step too, all of a box together (the overlap method `joint`)."""
+    """Paints tiles step by step too, all of a box together (the overlap method `joint`).
+
+    It may have two methods more. `keep(tiles)` makes room on its device for the inputs of so many
+    tiles, or of fewer, and returns the numbers of the places: `place` of a batch names them.
+    `empty(shape)` makes a float32 array for a batch, in memory that the device reads from well.
+    """
 
     steps: int  # T
 
@@ -117,6 +125,13 @@ class HaloPainter(_Painter, Protocol):
 
     def predict(self, dm: np.ndarray) -> np.ndarray:
         """Return log10 of rho_h in (M_sun/h) / (Mpc/h)^3, float32 (B, C, w, w, w)."""
+
+
+def empty_array(shape: tuple[int, ...]) -> np.ndarray:
+    """Return a float32 array for a batch, of any values, where a painter makes none itself."""
+    import numpy as np
+
+    return np.empty(shape, np.float32)
 
 
 def grid_in_identity(grid: int) -> dict[str, int]:
@@ -151,5 +166,7 @@ def check_batch(painter: Any, batch: TileBatch | StepBatch) -> None:
         wanted |= {"known": (painter.fields, *tile), "width": (3, 2)}
     for name, rest in wanted.items():
         given, shape = getattr(batch, name).shape, (len(batch), *rest)
+        if name == "inputs" and isinstance(batch, StepBatch) and batch.given is not None:
+            shape = (len(batch.given), *rest)
         if given != shape:
             raise BadInput(f"{painter.name} painter: {name} has shape {given}, not {shape}")

@@ -29,6 +29,7 @@ from bigbox.painters.base import (
     StepBatch,
     TileBatch,
     check_batch,
+    empty_array,
     grid_in_identity,
     paste_known,
 )
@@ -157,6 +158,13 @@ class DiffusionPainter(ABC):
         for b, advanced in self._calls(self._advance, batch):
             result[b] = advanced
         return result
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a float32 array for a batch: for a GPU of pinned memory, which torch keeps."""
+        if not on_gpu(self.device):
+            return empty_array(shape)
+        with torch.cuda.device(torch.device(self.device)):
+            return torch.empty(shape, pin_memory=True).numpy()
 
     def _calls(
         self, work: Callable[[Any, np.ndarray], np.ndarray], batch: TileBatch | StepBatch

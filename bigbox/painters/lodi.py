@@ -21,6 +21,7 @@ from bigbox.networks.model import Model, load_model
 from bigbox.painters.base import StepBatch, TileBatch
 from bigbox.painters.diffusion import DenoiserUnits, DiffusionPainter
 from bigbox.painters.network import NetworkPainter
+from bigbox.painters.registry import KEPT_BYTES
 from bigbox.painters.settings import PainterSettings
 from bigbox.painters.stepper import Stepper
 from bigbox.painters.tuning import kernel_mode
@@ -138,6 +139,25 @@ class LodiPainter(NetworkPainter, DiffusionPainter):
         if found is None:
             found = self._steppers.of_thread = Stepper(self)
         return found
+
+    def keep(self, tiles: int) -> range:
+        """Make room on a GPU for the inputs of so many tiles; return the numbers of the places."""
+        if not self.graphs:
+            return range(0)
+        each = 4 * self.channels * self.tile**3
+        free, _ = torch.cuda.mem_get_info(torch.device(self.device))
+        return self.make_room(min(tiles, KEPT_BYTES // each, free // 8 // each))
+
+    def make_room(self, places: int) -> range:
+        """Make so many places for inputs of tiles on the device, in place of any before."""
+        shape = (places, self.channels, *(self.tile,) * 3)
+        self.__dict__["kept"] = torch.zeros(shape, device=self.device)
+        return range(places)
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Inputs of tiles by place, float32 (places, C, t, t, t); all steppers'."""
+        return torch.zeros((0, self.channels, *(self.tile,) * 3), device=self.device)
 
     @cached_property
     def _steppers(self) -> threading.local:

@@ -27,6 +27,8 @@ from bigbox.painters.settings import HaloSettings, PainterSettings
 
 GROUP = "bigbox.painters"
 MB = 1_000_000
+# Inputs of tiles that stay on a GPU from step to step, at most: 4096 tiles.
+KEPT_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TileMemory:
     margin: int = 0
     work: int = 1000  # bytes of temporaries for each voxel of the tiles of one call
     tiles_per_call: int = 1  # on a CPU, whatever the engine's batch
+    kept: int = 0  # bytes of inputs that stay on a GPU from step to step, at most
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ ROWS = (
         painter="bigbox.painters.lodi:LodiPainter",
         halo_painter="bigbox.painters.halogen:HalogenPainter",
         input="halo",
+        memory=TileMemory(kept=KEPT_BYTES),
         halo_memory=WindowMemory(step=16, stride=48),
         overlap_method=DEFAULT_OVERLAP_METHOD,
         model="lodi",

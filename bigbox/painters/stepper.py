@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bigbox import noise
-from bigbox.devices import on_gpu, to_host
+from bigbox.devices import on_gpu, to_device, to_host
 from bigbox.diffusion.overlap import Known
 from bigbox.diffusion.samplers import take_step, takes_noise
 from bigbox.networks.lodi import clean_estimate
@@ -95,7 +95,7 @@ class Stepper:
     @torch.inference_mode()
     def advance(self, batch: StepBatch, part: np.ndarray) -> np.ndarray:
         """Take the tiles `part` one step on: float32 (len(part), 2, t, t, t), z and x0."""
-        self._give("inputs", batch.inputs, part)
+        self._give_inputs(batch, part)
         self._give("z", batch.z, part)
         self._give("previous", batch.previous, part)
         self._tell(batch.origin[part], batch.step[part])
@@ -122,10 +122,45 @@ class Stepper:
             self.step()
         return self._taken(self.result[:, :1])
 
+    def _give_inputs(self, batch: StepBatch, part: np.ndarray) -> None:
+        """Fill the inputs of the tiles `part`: those given now, and those kept on the device."""
+        row_of = np.full(len(batch), -1)
+        given = np.arange(len(batch)) if batch.given is None else batch.given
+        row_of[given] = np.arange(len(given))
+        new, rows = np.flatnonzero(row_of[part] >= 0), row_of[part]
+        if len(new) == len(part):
+            self._give("inputs", batch.inputs, rows)
+        elif len(new):
+            now = to_device(batch.inputs[rows[new]], self.painter.device)
+            self.inputs.index_copy_(0, self._numbers(new), now)
+        if batch.place is None:
+            return
+        place = batch.place[part]
+        if len(keep := new[place[new] >= 0]):
+            keep = keep[np.unique(place[keep], return_index=True)[1]]  # `part` has copies
+            now = self.inputs.index_select(0, self._numbers(keep))
+            self.painter.kept.index_copy_(0, self._numbers(place[keep]), now)
+        if len(old := np.flatnonzero(rows < 0)):
+            kept = self.painter.kept.index_select(0, self._numbers(place[old]))
+            self.inputs.index_copy_(0, self._numbers(old), kept)
+
+    def _numbers(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.inputs.device)
+
     def _give(self, name: str, array: np.ndarray, part: np.ndarray) -> None:
-        """Copy rows of an array to the buffer of that name, on a GPU through pinned memory."""
+        """Copy rows of an array to the buffer of that name, on a GPU from pinned memory."""
         target: Tensor = getattr(self, name)
-        array = np.asarray(array, np.float32)
+        source = torch.from_numpy(np.asarray(array, np.float32))
+        first, count = int(part[0]), len(np.unique(part))
+        if np.array_equal(part, np.resize(np.arange(first, first + count), len(part))):
+            # Rows in a row, and then copies of them: nothing is gathered here.
+            source = source[first : first + count]
+            if not target.is_cuda or source.is_pinned():
+                target[:count].copy_(source, non_blocking=True)
+                if count < len(part):
+                    copies = self._numbers(np.arange(count, len(part)) % count)
+                    target[count:] = target.index_select(0, copies)
+                return
         if not target.is_cuda:
             target.copy_(torch.from_numpy(array[part]))
             return

@@ -89,6 +89,17 @@ def rank_memory(
     }
 
 
+def kept_bytes(painter: TileMemory, tiling: Tiling, tiles: int) -> int:
+    """Return what the inputs take that stay on a GPU from step to step, of a rank's tiles.
+
+    Never more than an eighth of what is free on it.
+    """
+    if not tiling.halved:
+        return 0
+    edge = tiling.tile + 2 * painter.margin
+    return min(painter.kept, 4 * painter.channels * edge**3 * tiles)
+
+
 @dataclass(frozen=True)
 class HaloPlan:
     """What `plan_haloes` found; times in seconds, sizes in bytes."""
@@ -184,6 +195,7 @@ class Plan:
     memory: Mapping[str, int]  # of one rank
     disk: Footprint  # of the painting, dm left out
     edge: int  # tiles along a brick
+    kept_bytes: int = 0  # inputs of a rank's tiles that stay on a GPU, where it has one
     haloes: HaloPlan | None = None  # where they are painted first
     grid: int = 1  # voxels of dm on an axis for one that is painted
 
@@ -283,6 +295,7 @@ def make_plan(
         memory=memory,
         disk=footprint(tiling, bricks.edge, n_steps=how.fields - 1, field_bytes=field),
         edge=bricks.edge,
+        kept_bytes=kept_bytes(row.memory, tiling, int(counts.max())),
         haloes=halo_plan,
         grid=grid,
     )

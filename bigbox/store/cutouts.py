@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from threading import Lock
@@ -14,7 +16,7 @@ import tensorstore
 import zarr
 
 from bigbox.errors import BadInput, of_system
-from bigbox.scheduler.grid import Cover, Slices
+from bigbox.scheduler.grid import Cover, Piece, Slices
 from bigbox.store.shards import Float
 
 
@@ -56,14 +58,23 @@ class CutoutReader:
         self._held = 0
         self._lock = Lock()
 
-    def read(self, origin: Sequence[int], shape: Sequence[int]) -> Float:
+    @property
+    def channels(self) -> int:
+        """Return the channels of the array, 1 where it has no such axis."""
+        return math.prod(self._lead)
+
+    def read(self, origin: Sequence[int], shape: Sequence[int], out: Float | None = None) -> Float:
         """Return the cut-out at voxel `origin` (any integer) of `shape` voxels, float32, C order.
+
+        out: float32, C order, of that many voxels and channels: where it is put.
 
         Raises BadInput naming the array and the chunk where a chunk's checksum is wrong, or where
         it holds a value that is not finite: so zarr reads what was never written, or is lost.
         """
         piece = lambda key, at: self._block(key)[(..., *at)]  # noqa: E731
-        return read_cutout(piece, self._chunks, self._periodic, origin, shape, self._lead)
+        if out is not None:
+            out = out.reshape(*self._lead, *shape)
+        return read_cutout(piece, self._chunks, self._periodic, origin, shape, self._lead, out)
 
     def _block(self, key: tuple[int, ...]) -> Float:
         with self._lock:
@@ -117,27 +128,40 @@ def read_cutout(
     origin: Sequence[int],
     shape: Sequence[int],
     lead: tuple[int, ...] = (),
+    into: Float | None = None,
 ) -> Float:
     """Put a cut-out together, wrapped or with the voxels at open edges repeated.
 
-    piece: returns voxels of a chunk, given as slices of it; lead: the axes before the voxels'.
+    piece: returns voxels of a chunk, given as slices of it; lead: the axes before the voxels';
+    into: float32 of the cut-out's shape that it is put into.
     """
     wanted = [(int(low), int(low) + int(n)) for low, n in zip(origin, shape, strict=True)]
     inside = [
         (low, high) if wraps else (min(max(low, 0), axis.n - 1), min(max(high, 1), axis.n))
         for (low, high), wraps, axis in zip(wanted, periodic, chunks, strict=True)
     ]
-    out = np.empty(lead + tuple(b - a for a, b in inside), np.float32)
-    axes = (
-        Cover.equal(axis.n, low, high - low).pieces(0, axis)
-        for axis, (low, high) in zip(chunks, inside, strict=True)
-    )
+    whole = inside == wanted
+    out = into if into is not None and whole else None
+    if out is None:
+        out = np.empty(lead + tuple(b - a for a, b in inside), np.float32)
+    axes = (_pieces(axis, *ends) for axis, ends in zip(chunks, inside, strict=True))
     for (i, xt, xs), (j, yt, ys), (k, zt, zs) in product(*axes):
         out[..., xt, yt, zt] = piece((i, j, k), (xs, ys, zs))
-    for axis, (whole, (low, high)) in enumerate(zip(wanted, inside, strict=True), start=-3):
-        if whole != (low, high):
-            out = out.take(np.clip(np.arange(*whole), low, high - 1) - low, axis)
-    return out
+    if whole:
+        return out
+    for axis, (ends, (low, high)) in enumerate(zip(wanted, inside, strict=True), start=-3):
+        if ends != (low, high):
+            out = out.take(np.clip(np.arange(*ends), low, high - 1) - low, axis)
+    if into is None:
+        return out
+    into[...] = out
+    return into
+
+
+@lru_cache(maxsize=1 << 12)
+def _pieces(axis: Cover, low: int, high: int) -> list[Piece]:
+    """Return how voxels [low, high) of an axis lie in its chunks; neighbours ask for the same."""
+    return Cover.equal(axis.n, low, high - low).pieces(0, axis)
 
 
 def _source(array: zarr.Array[Any]) -> Any:

@@ -8,7 +8,9 @@ are no model of anything.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -47,6 +49,7 @@ class TrivialPainter:
     streams: int = 1
     full_speed_streams: int = 1
     grid: int = 1  # of dm every so many voxels are given
+    most_kept: int = 0  # tiles whose inputs it keeps from step to step
 
     name: ClassVar[str] = "trivial"
     input: ClassVar[str] = "dm"
@@ -108,7 +111,7 @@ class TrivialPainter:
         check_batch(self, batch)
         result = np.empty((len(batch), 2, *batch.z.shape[1:]), np.float32)
         for row, origin, inputs, z, previous, step in zip(
-            result, batch.origin, batch.inputs, batch.z, batch.previous, batch.step.tolist(),
+            result, batch.origin, self._inputs(batch), batch.z, batch.previous, batch.step.tolist(),
             strict=True,
         ):  # fmt: skip
             key = (self.seed, self.realization, Purpose.PAINT, step)
@@ -122,6 +125,26 @@ class TrivialPainter:
                 row[0] = signal + np.float32(NOISE_MK) * row[0]
         _sleep_until(start + self.seconds_per_tile * len(batch) / self.steps)
         return result
+
+    def keep(self, tiles: int) -> range:
+        """Return places for the inputs of tiles: others each time, of ranks in one process."""
+        first = len(self._kept)
+        self._kept.extend([np.empty(0)] * min(tiles, self.most_kept))
+        return range(first, len(self._kept))
+
+    def _inputs(self, batch: StepBatch) -> Iterator[np.ndarray]:
+        """Yield the inputs of each tile, given now or kept."""
+        given = range(len(batch)) if batch.given is None else batch.given.tolist()
+        now = dict(zip(given, batch.inputs, strict=True))
+        places = [-1] * len(batch) if batch.place is None else batch.place.tolist()
+        for row, place in enumerate(places):
+            if place >= 0 and row in now:
+                self._kept[place] = now[row].copy()
+            yield now[row] if row in now else self._kept[place]
+
+    @cached_property
+    def _kept(self) -> list[np.ndarray]:
+        return []
 
     def _signal(self, inputs: np.ndarray) -> np.ndarray:
         return np.float32(MEAN_MK / 7) * with_faces(inputs[0])

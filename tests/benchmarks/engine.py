@@ -19,21 +19,32 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from bigbox.diffusion.overlap import tiling_for
+from bigbox.engine.job import Job, prepare
+from bigbox.engine.stop import StopRequest
+from bigbox.engine.transport import Transport
+from bigbox.engine.workers import Threads
 from bigbox.names import DEFAULT_STEPS
 from bigbox.painters import TileBatch, make_painter
+from bigbox.painters.base import StepBatch
 from bigbox.scheduler.bricks import Assignment, Bricks, default_edge
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.simulate import CostModel, simulate
 from bigbox.scheduler.stages import COLOURINGS, known
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
+from bigbox.testing.painters import TrivialOnHaloes
+from bigbox.testing.ranks import spec_of
 
 GPC = 10_240  # voxels on a side of 1 Gpc/h at 0.098 Mpc/h
 Row = tuple[str, str]
@@ -127,6 +138,84 @@ def overhead(scratch: Path) -> list[Row]:
         ("engine + store + ledger, first batch to box complete", f"{got['seconds']:.2f} s"),
         ("overhead", f"{100 * (got['seconds'] / alone - 1):.2f} %"),
     ]
+
+
+@dataclass(frozen=True)
+class AtOnce(TrivialOnHaloes):
+    """Stands for a GPU that takes no time: inputs stay on it, its memory for batches is reused."""
+
+    most_kept: int = 4096
+    streams: int = 2
+
+    def advance(self, batch: StepBatch) -> np.ndarray:
+        """Return numbers that are there."""
+        return self._made[: len(batch)]
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array that no batch uses any more, or a new one."""
+        arrays = self._pool.setdefault(shape, [])
+        free = (one for one in arrays if sys.getrefcount(one) == 3)  # the list, `one`, and the call
+        if (found := next(free, None)) is None:
+            arrays.append(found := np.empty(shape, np.float32))
+        return found.view()
+
+    @cached_property
+    def _made(self) -> np.ndarray:
+        return np.full((self.batch_size, 2, *(self.tile,) * 3), 0.5, np.float32)
+
+    @cached_property
+    def _pool(self) -> dict[tuple[int, ...], list[np.ndarray]]:
+        return {}
+
+    batch_size: ClassVar[int] = 128
+
+
+class TimedThreads(Threads):
+    """Counts the CPU time of each queue's jobs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: Counter[str] = Counter()
+
+    def submit(self, queue: str, job: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Queue a job, to be timed."""
+
+        def timed() -> Any:
+            began = time.thread_time()
+            try:
+                return job(*args)
+            finally:
+                self.seconds[queue] += time.thread_time() - began
+
+        return super().submit(queue, timed)
+
+
+def joint(scratch: Path) -> list[Row]:
+    """CPU time of the engine for a tile and step, joint, beside a painter that takes none.
+
+    256³ voxels, 1000 tiles, 12 steps, batches of 128, haloes from the box.
+    """
+    shape, steps = (256,) * 3, 12
+    path = flat_box(scratch / "joint.zarr", shape[0])
+    halo = Box.open(path, "r+").create_array("halo", channels=4)
+    random = np.random.default_rng(0)
+    for x in range(0, shape[0], 128):
+        halo[:, x : x + 128] = 10 ** random.normal(10, 1, (4, 128, *shape[1:])).astype(np.float32)
+    tiling, box = tiling_for("joint", shape), Box.open(path, "r+")
+    made = AtOnce(seed=1, box_shape=shape, steps=steps)
+    spec = spec_of(made, tiling, default_edge(tiling, 1), batch=made.batch_size)
+    job = Job(box, spec, prepare(spec, box, linger=0.0))
+    workers = TimedThreads()
+    loop = job.loop(Transport(), StopRequest(), workers)
+    whole, alone = time.process_time(), time.thread_time()
+    tally = loop.run()
+    whole, alone = time.process_time() - whole, time.thread_time() - alone
+    job.finish()
+    job.close()
+    parts = {"all": whole, "the loop's own": alone, **workers.seconds}
+    each = {name: 1000 * s / (tiling.size * steps) for name, s in parts.items()}
+    rows = [(f"{name}, ms a tile and step", f"{ms:.4f}") for name, ms in each.items()]
+    return [("tiles, batches", f"{tiling.size}, {tally.batches}"), *rows]
 
 
 def ranks64(scratch: Path) -> list[Row]:
@@ -269,6 +358,7 @@ def simulator(scratch: Path) -> list[Row]:
 ROWS: dict[str, Callable[[Path], list[Row]]] = {
     "painter": painter,
     "overhead": overhead,
+    "joint": joint,
     "policy": policy,
     "plan": plan,
     "simulator": simulator,

@@ -30,14 +30,15 @@ from tests.reference.joint import paint_jointly
     between=st.sampled_from([1e9, 1e9, 0]),
     streams=st.sampled_from([(1, 1), (2, 1), (3, 3)]),
     grid=st.sampled_from([1, 2]),
+    kept=st.sampled_from([0, 3, 1000]),
     seed=st.integers(0, 2**31),
 )
 def test_any_order_gives_the_bytes_of_the_reference(
-    shape, margin, edge, n_ranks, batch, steps, memory, between, streams, grid, seed
+    shape, margin, edge, n_ranks, batch, steps, memory, between, streams, grid, kept, seed
 ) -> None:
     tiling = Tiling(shape, 8, 2 * margin, halved=True)
     slots = dict(zip(("streams", "full_speed_streams"), streams, strict=True))
-    slots |= {"steps": steps, "grid": grid}
+    slots |= {"steps": steps, "grid": grid, "most_kept": kept}
     painter = TrivialPainter(seed=1, box_shape=shape, tile=8, **slots)
     with scratch() as folder:
         path, dm = new_box(folder, triple(grid * n for n in shape), seed)

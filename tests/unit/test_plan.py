@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from bigbox.cli import main
 from bigbox.engine.limits import Limits
 from bigbox.errors import BadInput
+from bigbox.painters.registry import KEPT_BYTES
 from bigbox.plan import Plan, begun_bricks, machine, make_plan, plan_region, refuse
 from bigbox.plan.painting import least_rounds
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
@@ -96,6 +97,15 @@ def test_limits_are_kept_and_named() -> None:
         refuse(made, memory=None, disk=1e8)
     with pytest.raises(BadInput, match="disk: "):
         refuse(made, memory=None, disk=total - 1)
+
+
+def test_inputs_that_stay_on_a_gpu_are_bounded() -> None:
+    for n, wanted in ((64, 27 * 4 * 4 * 32**3), (1024, KEPT_BYTES)):
+        tiling = Tiling((n, n, n), 32, 6, halved=True)
+        options = {"painter": "lodi", "overlap_method": "joint", "haloes": False}
+        made = make_plan(tiling, (1.0,) * 3, **options)  # type: ignore[arg-type]
+        assert made.kept_bytes == wanted
+    assert plan_of(64, painter="lodi").kept_bytes == 0
 
 
 def test_step_latents_count_as_disk() -> None:

@@ -62,6 +62,31 @@ def test_a_step_of_tiles_at_steps_of_their_own(painter: LodiPainter, sampler: st
     assert near(again, wanted[order])
 
 
+def test_inputs_that_are_kept_need_not_be_given_again(painter: LodiPainter) -> None:
+    painter = replace(painter)
+    painter.__dict__["dtype"] = torch.float32
+    painter.make_room(3)
+    stepper, rng, inputs = Stepper(painter), np.random.default_rng(3), haloes(4)
+    z, previous = rng.normal(size=(2, 4, T, T, T)).astype(np.float32)
+    origin = np.array([[0, 0, 0], [60, 40, 30], [3, 4, 5], [50, 51, 49]])
+    whole = StepBatch(np.arange(4), origin, inputs, z, previous, np.array([4, 3, 2, 1]))
+    tiles = lambda rows: {  # noqa: E731
+        name: getattr(whole, name)[rows] for name in ("tiles", "origin", "z", "previous", "step")
+    }
+    cases: list[tuple[list[int], list[int], list[int]]] = [
+        ([0, 1, 2], [2, 0, -1], [0, 1, 2]),  # all new, one with no place
+        ([1, 0], [0, 2], []),  # none is given: where the first were put
+        ([3, 0, 2, 1], [1, 2, -1, 0], [0, 2]),  # some are
+        ([3, 1], [1, 0], []),
+    ]
+    for rows, place, given in cases:
+        part = np.resize(np.arange(len(rows)), painter.tiles_per_call)
+        wanted = stepper.advance(replace(whole, **tiles(rows), inputs=inputs[rows]), part)
+        now = {"inputs": inputs[rows][given], "given": np.array(given, int)}
+        batch = replace(whole, **tiles(rows), **now, place=np.array(place))
+        assert stepper.advance(batch, part).tobytes() == wanted.tobytes()
+
+
 @pytest.mark.parametrize("method", ["conditioned", "independent"])
 def test_a_whole_painting(painter: LodiPainter, method: str) -> None:
     painter = replace(painter, overlap_method=method)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bigbox.scheduler import grid
 from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.grid import Gate, Meeting
 from bigbox.scheduler.policy import Policy
@@ -232,3 +235,23 @@ def test_gated_tiles_are_ready_when_they_are_opened(
         assert np.array_equal(batch, again.next_batch(3, partial=True))
         plain.done(batch)
         again.done(batch)
+
+
+@given(shape=st.tuples(*[st.integers(8, 40)] * 3), margin=st.integers(0, 2))
+@settings(max_examples=20, deadline=None)
+def test_pieces_are_those_of_the_axes(shape: tuple[int, int, int], margin: int) -> None:
+    tiling = Tiling(shape, 8, 2 * margin, halved=True)
+    meeting = Meeting(tiling, tiling.owned_grid)
+    for most in (0, 1 << 16):  # kept, and made again each time
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(grid, "MOST_CUTS", most)
+            for item in range(tiling.size):
+                at = tiling.coords(item).tolist()
+                rows = [axis.rows[i] for axis, i in zip(meeting.axes, at, strict=True)]
+                slow = [tuple(zip(*parts, strict=True)) for parts in itertools.product(*rows)]
+                found = [
+                    (tuple(tiling.coords(other).tolist()), here, there)
+                    for other, here, there in meeting.pieces(item)
+                ]
+                assert found == slow
+    worked(tiling.size > 1)
