@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.measured_rank REPORT.json paint BOX [options]
 
-leaves the report of the first rank in REPORT.json, and each rank's peak memory (MiB) beside it.
+leaves the report of the first rank in REPORT.json, and each rank's peak memory (MiB) and CPU time
+(s, from the start of Python) beside it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from bigbox import cli
@@ -34,7 +36,8 @@ def main() -> int:
         # VmHWM begins anew with the process; ru_maxrss would begin with the parent's at the fork.
         lines = Path("/proc/self/status").read_text().splitlines()
         peak = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-        Path(f"{report}.{os.getpid()}").write_text(json.dumps(peak / 1024))
+        mine = {"peak_mib": peak / 1024, "cpu": time.process_time()}
+        Path(f"{report}.{os.getpid()}").write_text(json.dumps(mine))
 
 
 if __name__ == "__main__":
