@@ -73,3 +73,8 @@ def of_system(error: BaseException) -> BigboxError | None:
         if number in _LASTING
         else None
     )
+
+
+def printable(text: str) -> str:
+    """Return one line of text with escape sequences spelled out: it may come from somebody's file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from bigbox import __version__
-from bigbox.errors import BadInput, StoppedEarly, of_system
+from bigbox.errors import BadInput, StoppedEarly, of_system, printable
 
 _ABOUT = """\
 bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
@@ -113,4 +113,4 @@ def _parser() -> Parser:
 
 
 def _line(message: str) -> str:
-    return f"bigbox: {' '.join(message.split())}\n"
+    return f"bigbox: {printable(message)}\n"

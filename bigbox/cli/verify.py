@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from bigbox.cli.values import add_box, open_box
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, printable
 
 TEXT = """\
 Reads everything in a box and compares it with its checksums and with the ledger: dm, halo, the
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             f"{report.done[p.name]:,} of {report.total[p.name]:,} {p.many}" for p in found.products
         ]
     for line in said:
-        print(f"bigbox: {line}", file=sys.stderr)
+        print(f"bigbox: {printable(line)}", file=sys.stderr)
     if damaged:
         return BadInput.exit_status
     if painting is None:

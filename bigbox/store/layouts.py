@@ -367,7 +367,7 @@ def recorded(box: Box, kind: type[LayoutT], *, giving_up: bool = False) -> Recor
             return None
         with understood(ledger.path / "run.json", ledger.way_out):
             layout = kind.from_run(run)
-            run["identity"].items()
+            dict(**run["identity"]), dict(**run.get("attributes", {}))  # tables, both
     except BadInput:
         if giving_up:
             return None
