@@ -76,5 +76,5 @@ def of_system(error: BaseException) -> BigboxError | None:
 
 
 def printable(text: str) -> str:
-    """Return one line of text with escape sequences spelled out: it may come from somebody's file."""
+    """Return one line of text, escape sequences spelled out: a file may have held it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
