@@ -1,12 +1,12 @@
 """What network calls buy: error of P(k) and seams against their number, exact and trained.
 
-    python -m tests.benchmarks.calls oracle.json networks.json --out tests/benchmarks/calls.png
+    python -m tests.benchmarks.calls oracle.json networks/networks.json --out calls.png
 
-oracle.json, networks.json: as python -m tests.benchmarks.oracle and .networks leave them. The error
-of P(k) is the root mean square, over bins of k, of painted over wanted less 1; what is wanted is
-the exact spectrum for the exact denoiser, and that of other draws of the truth's HI for the trained
-networks, whose rows but the default's are of one realization and scatter by 0.1 in P(k). Sampler
-and number of calls were chosen from the exact denoiser's curve and the trained networks' seams.
+oracle.json, networks.json: as python -m tests.benchmarks.oracle and .networks leave them; the rows
+of the default overlap method. The error of P(k) is the root mean square, over bins of k, of painted
+over wanted less 1; what is wanted is the exact spectrum for the exact denoiser, and the mean of
+draws of the truth's HI for the trained networks. Sampler and number of calls were chosen from the
+exact denoiser's curve and the trained networks' seams.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from bigbox.names import DEFAULT_SAMPLER, DEFAULT_STEPS, SAMPLERS
+from bigbox.names import DEFAULT_OVERLAP_METHOD, DEFAULT_SAMPLER, DEFAULT_STEPS, SAMPLERS
 from bigbox.scheduler.tiling import Tiling
 from tests.benchmarks.oracle import COUNTS, summary
 
@@ -35,7 +35,7 @@ def exact(results: list[dict[str, Any]]) -> dict[str, Points]:
     points: dict[str, Points] = {}
     for row in summary(results, tiling)["rows"]:
         method, _, sampler = row["title"].partition(", ")
-        if method == "conditioned":
+        if method == DEFAULT_OVERLAP_METHOD and sampler in SAMPLERS:
             error = np.sqrt(np.mean((np.array(row["power"]) - 1) ** 2))
             points.setdefault(sampler, []).append((row["calls"], float(error), row["seam"]))
     return points
@@ -43,21 +43,15 @@ def exact(results: list[dict[str, Any]]) -> dict[str, Points]:
 
 def trained(results: dict[str, Any]) -> dict[str, Points]:
     """Of the trained networks, by sampler."""
-    wanted = np.array(results["another truth"]["ratio"])
     points: dict[str, Points] = {}
-    for name, row in results.items():
-        method, _, rest = name.partition(" ")
-        sampler, _, calls = rest.partition(" ")
-        if method == "conditioned" and sampler in SAMPLERS:
-            error = np.sqrt(np.mean((np.array(row["ratio"]) / wanted - 1) ** 2))
-            points.setdefault(sampler, []).append((int(calls), float(error), row["seam"][0]))
+    for name, row in results["methods"].items():
+        method, sampler, calls = name.split()
+        if method == DEFAULT_OVERLAP_METHOD:
+            error = np.sqrt(np.mean((np.array(row["power"]["ratio"]) - 1) ** 2))
+            points.setdefault(sampler, []).append(
+                (int(calls), float(error), row["seams"]["ratio"][-1])
+            )
     return points
-
-
-def _best_known(results: dict[str, Any]) -> dict[str, Any]:
-    """The default's row over all of its realizations."""
-    default = f"conditioned {DEFAULT_SAMPLER} {DEFAULT_STEPS[DEFAULT_SAMPLER]}"
-    return results | {default: results["lodi"]}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     both = {
         "exact denoiser": exact(json.loads(options.oracle.read_text())),
-        "trained networks": trained(_best_known(json.loads(options.networks.read_text()))),
+        "trained networks": trained(json.loads(options.networks.read_text())),
     }
     figure, panels = plt.subplots(2, 2, figsize=(9, 6), sharex=True, layout="constrained")
     for column, (title, by_sampler) in enumerate(both.items()):

@@ -16,27 +16,21 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bigbox.analysis.report.fields import Field, LazyArray, open_field
+from bigbox.analysis.report.fields import open_field
 from bigbox.analysis.spectra.modes import jsonable
-from bigbox.evaluation.measure import HALO_FLOOR, Measures
+from bigbox.evaluation.measure import HALO_FLOOR
 from bigbox.evaluation.run import EvaluateOptions, Paintings, measures_of
-from bigbox.evaluation.summary import mean_and_error, summarise
-from bigbox.evaluation.truth import brightness_of, make_draws, open_truths
-from bigbox.ingest.hydrogen import of_haloes
-from bigbox.ingest.sources import open_catalogue
+from bigbox.evaluation.summary import summarise
+from bigbox.evaluation.truth import make_draws, open_truths
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.models import SHIPPED, named_model
-from bigbox.physics.cosmology import Cosmology
-from bigbox.scheduler.tiling import Tiling
-from bigbox.store.box import Box
 
 MEMORY = 1 << 28
 DENSITIES = np.arange(9.5, 14.01, 0.5)
@@ -50,33 +44,6 @@ METHODS = (
     ("overwrite", "dpmpp-sde", 12),
     ("overwrite", "ancestral", 50),
 )
-
-
-def another_truth(catalogue: Path, box: Box, draw: int) -> np.ndarray:
-    """T_b (mK) of the same haloes, with other scatter and points: what a perfect model gives."""
-    cosmology = Cosmology.from_header(box.attributes["cosmology"])
-    hydrogen = of_haloes(open_catalogue([catalogue]), cosmology, draw)
-    return brightness_of(box, hydrogen, float(box.array("tb").attrs["smoothing"]))
-
-
-def in_memory(array: np.ndarray, size: float) -> Field:
-    """An array as what `bigbox evaluate` measures."""
-    lazy = LazyArray(array.shape, (64,) * 3, lambda region: array[region])
-    return Field("array", lazy, "mK", array.shape, (size,) * 3)
-
-
-def measure(
-    fields: Iterator[np.ndarray], truth: np.ndarray, size: float, floor: float
-) -> dict[str, Any]:
-    """Fields (mK) over one truth: P(k), mean, seams of all axes; means over the fields."""
-    first = in_memory(truth, size)
-    measures = Measures(first, Tiling(truth.shape), 1, floor, {"memory": MEMORY})
-    wanted, found = measures.of(first), [measures.of(in_memory(one, size)) for one in fields]
-    result: dict[str, Any] = {"k": wanted["k"]}
-    for name, key in (("ratio", "power"), ("mean", "mean"), ("seam", "seams")):
-        ratio = mean_and_error([np.atleast_1d(one[key] / wanted[key]) for one in found])[0]
-        result[name] = ratio[-1:] if name == "seam" else ratio
-    return dict(jsonable(result))
 
 
 def halo_percentiles(predicted: np.ndarray, truth: np.ndarray) -> list[list[dict[str, float]]]:

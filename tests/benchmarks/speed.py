@@ -61,6 +61,7 @@ from bigbox.store.box import Box
 from tests.benchmarks import engine, reference
 from tests.benchmarks.oracle import paint_box
 
+CORES = len(os.sched_getaffinity(0))
 DRAWS = 20  # of the truth's HI
 TURNS = 3  # of the models that are held against each other
 RANKS = 2  # that paint then
@@ -148,7 +149,7 @@ def the_reference(case: Case) -> dict[str, Any]:
             f"{case.box.path}: {case.painted[0]} painted voxels a side, and the recipe's tiles "
             f"need a multiple of {FAIR}; simulate such a box, or leave out the part reference"
         )
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(CORES)
     dm, steps = case.dm, case.steps or reference.STEPS
     began = time.monotonic()
     _, tb = reference.paint(default_model(), dm, case.scratch / "reference.zarr", steps=steps)
@@ -159,7 +160,7 @@ def the_reference(case: Case) -> dict[str, Any]:
 def bigbox(case: Case) -> dict[str, Any]:
     """`bigbox paint` with its defaults, one rank a core; without the start of Python, as above."""
     path = engine.repeat_box(case.box.path, case.scratch / "bigbox.zarr", 1)
-    report = engine.paint(path, os.cpu_count() or 1, "--quiet", *case.options)
+    report = engine.paint(path, CORES, "--quiet", *case.options)
     tiling = tiling_for(DEFAULT_OVERLAP_METHOD, case.painted)
     found = case.judged(case.at_painted(path), tiling, report["seconds"])
     return found | {name: report[name] for name in ("wall", "cpu", "busy", "ranks")}
@@ -216,7 +217,7 @@ def exact(case: Case) -> dict[str, Any]:
     """
     shape = case.painted
     halogen, lodi = _painters(case, shape)
-    torch.set_num_threads(os.cpu_count() or 1)  # for HALOgen; LODI's tiles have a thread each
+    torch.set_num_threads(CORES)  # for HALOgen; LODI's tiles have a thread each
     fast = paint_haloes(halogen, case.dm)
     slow = paint_haloes(in_precision(halogen, torch.float64), case.dm)
     torch.set_num_threads(1)
@@ -241,7 +242,7 @@ def exact(case: Case) -> dict[str, Any]:
 def large(case: Case) -> dict[str, Any]:
     """The same in 2³ copies of the box, against float32, which is as good as float64."""
     halogen, _ = _painters(case, case.painted)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(CORES)
     fast, slow = (
         np.tile(paint_haloes(p, case.dm), (1, 2, 2, 2))
         for p in (halogen, in_precision(halogen, torch.float32))
@@ -258,9 +259,8 @@ def large(case: Case) -> dict[str, Any]:
 
 
 def _painters(case: Case, shape: Triple) -> tuple[HalogenPainter, LodiPainter]:
-    threads = os.cpu_count() or 1
     halogen = HaloSettings(model=default_model(), box_shape=shape)
-    lodi = PainterSettings(seed=3, box_shape=shape, steps=case.steps, threads=threads)
+    lodi = PainterSettings(seed=3, box_shape=shape, steps=case.steps, threads=CORES)
     return HalogenPainter.from_settings(halogen), LodiPainter.from_settings(lodi)
 
 
@@ -327,7 +327,7 @@ TITLES = {
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The tables as they stand in SPEED.md."""
+    """The tables, as SPEED.md has them."""
     lines: list[str] = []
     rows = [(name, box, row) for name in COMPARED for box, row in results.get(name, {}).items()]
     if rows:

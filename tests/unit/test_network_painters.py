@@ -139,14 +139,18 @@ def test_what_the_network_cannot_do_is_refused(model: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_reference_to_beat_paints_the_same_haloes(model: Path) -> None:
+@pytest.mark.parametrize("grid", [1, 2])
+def test_the_reference_to_beat_paints_the_same_haloes(tmp_path: Path, grid: int) -> None:
     """tests/benchmarks/reference.py, written without the painters, in float32."""
+    model = write_model(tmp_path / "model", grid=grid)
     halogen = load_model(model, "halogen")
     dm = np.random.default_rng(10).lognormal(0, 1, (64, 64, 64)).astype(np.float32)
-    painter = HalogenPainter(halogen, stride=16, weighting="flat")
+    n = 64 // grid
+    painter = HalogenPainter(halogen, window=n, stride=16, weighting="flat")
     painter.__dict__["dtype"] = torch.float32
     ours, plain = paint_haloes(painter, dm), reference.haloes(halogen, dm)
+    assert plain.shape == (4, n, n, n)
     np.testing.assert_allclose(plain, ours, rtol=1e-3)
     assert (plain > 0).any()
-    tb = reference.brightness(load_model(model, "lodi"), plain[:, :32, :32, :32], 0)
+    tb = reference.brightness(load_model(model, "lodi"), plain[:, :32, :32, :32], 0, steps=4)
     assert tb.shape == (32, 32, 32) and np.isfinite(tb).all()
