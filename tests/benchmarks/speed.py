@@ -190,6 +190,7 @@ def old(case: Case) -> dict[str, Any]:
         found[name] = {
             "weights": named_model(models[name]).card["sha256"][:12],
             "tiles": turns[0][0]["tiles"],
+            "draws": len(drawn),
             **{one: [report[one] for report, _ in turns] for one in ("wall", "cpu", "seconds")},
             **told,
         }
@@ -349,7 +350,8 @@ def markdown(results: dict[str, Any]) -> str:
             took = [", ".join(f"{s:.1f}" for s in row[one]) for one in ("wall", "cpu")]
             start = f"{name} | {row['weights']} | {row['tiles']} | {took[0]} | {took[1]}"
             lines.append(f"| {start} | {_judged(row)} |")
-        lines += ["", f"`mpirun -n {RANKS} bigbox paint`, in turns; k in h/Mpc.", ""]
+        meaning = _meaning(two["shipped"]["draws"])
+        lines += ["", f"`mpirun -n {RANKS} bigbox paint`, in turns. {meaning}", ""]
     for name, title in TITLES.items():
         if name in results:
             lines += [f"## {title}", "", "| | |", "|---|---|"]
