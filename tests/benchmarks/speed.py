@@ -60,6 +60,7 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from tests.benchmarks import engine, reference
 from tests.benchmarks.oracle import paint_box
+from tests.benchmarks.speed_tables import markdown
 
 CORES = len(os.sched_getaffinity(0))
 DRAWS = 20  # of the truth's HI
@@ -190,6 +191,7 @@ def old(case: Case) -> dict[str, Any]:
         found[name] = {
             "weights": named_model(models[name]).card["sha256"][:12],
             "tiles": turns[0][0]["tiles"],
+            "ranks": RANKS,
             "draws": len(drawn),
             **{one: [report[one] for report, _ in turns] for one in ("wall", "cpu", "seconds")},
             **told,
@@ -319,68 +321,6 @@ Part = Callable[[Case], dict[str, Any]]
 COMPARED: dict[str, Part] = {"reference": the_reference, "bigbox": bigbox}
 PARTS: dict[str, Part] = {"bench": bench, "exact": exact, "large": large, "linear": linear}
 PARTS_AGAINST: dict[str, Part] = {"old": old}
-TITLES = {
-    "bench": "`bigbox bench`: seconds; operations and bytes, a second",
-    "exact": "The fast path against float64, the same noise",
-    "large": "The same in a larger box, against float32",
-    "linear": "Copies of the shipped box, dm to T_b",
-}
-
-
-def markdown(results: dict[str, Any]) -> str:
-    """The tables, as SPEED.md has them."""
-    lines: list[str] = []
-    rows = [(name, box, row) for name in COMPARED for box, row in results.get(name, {}).items()]
-    if rows:
-        lines += ["## dm to T_b: the paper's recipe, and `bigbox paint`", ""]
-        lines += _heads(["", "box", "s", "voxels a second"], rows[0][2])
-        for name, box, row in rows:
-            start = f"{name} | {box} | {row['seconds']:.0f} | {row['voxels a second']:,.0f}"
-            lines.append(f"| {start} | {_judged(row)} |")
-        lines += ["", _meaning(rows[0][2]["draws"]), ""]
-        took = {n: sum(row["seconds"] for m, _, row in rows if m == n) for n in COMPARED}
-        if all(took.values()):
-            ratio = took["reference"] / took["bigbox"]
-            lines += [f"bigbox paints {ratio:.1f} times as fast.", ""]
-    if two := results.get("old"):
-        lines += ["## dm to T_b: the shipped model, and another", ""]
-        heads = ["", "weights", "tiles", "wall time, s", "CPU time, s"]
-        lines += _heads(heads, two["shipped"])
-        for name, row in two.items():
-            took = [", ".join(f"{s:.1f}" for s in row[one]) for one in ("wall", "cpu")]
-            start = f"{name} | {row['weights']} | {row['tiles']} | {took[0]} | {took[1]}"
-            lines.append(f"| {start} | {_judged(row)} |")
-        meaning = _meaning(two["shipped"]["draws"])
-        lines += ["", f"`mpirun -n {RANKS} bigbox paint`, in turns. {meaning}", ""]
-    for name, title in TITLES.items():
-        if name in results:
-            lines += [f"## {title}", "", "| | |", "|---|---|"]
-            told = {k: v for k, v in results[name].items() if k not in ("host", "model", "date")}
-            lines += [f"| {key} | {_text(value)} |" for key, value in told.items()]
-            lines.append("")
-    return "\n".join(lines)
-
-
-def _heads(first: list[str], row: dict[str, Any]) -> list[str]:
-    heads = [*first, "seam", "mean", *(f"k = {x:.1f}" for x in row["k"])]
-    return [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-
-
-def _judged(row: dict[str, Any]) -> str:
-    pairs = zip(row["ratio"], row["r"], strict=True)
-    cells = [f"{row['seam']:.3f}", f"{row['mean']:.2f}", *(f"{p:.2f} ({r:.2f})" for p, r in pairs)]
-    return " | ".join(cells)
-
-
-def _meaning(draws: int) -> str:
-    of = f"that of {draws} draws of the truth's HI" if draws > 1 else "the truth's"
-    return f"P(k) over {of}, in brackets r(k) with the truth; k in h/Mpc; a seam of 1 is none."
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return ", ".join(_text(v) for v in value) if isinstance(value, list) else str(value)
 
 
 def asked_for() -> argparse.Namespace:
