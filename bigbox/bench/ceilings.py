@@ -25,22 +25,24 @@ def rate(work: Callable[[], object], device: str, threads: int) -> float:
     """Return calls of `work` a second, on `threads` threads of a CPU side by side.
 
     The quickest of several rounds counts: others on the machine have disturbed it least. A round
-    has as many calls in a row as a tile takes. A GPU is given a queue of them, and never waits.
+    has as many calls in a row as a tile takes, fewer of long ones. A GPU is given a queue of them,
+    and never waits.
     """
     pool = thread_pool(threads, device)
-    calls = QUEUE if on_gpu(device) else threads * IN_A_ROW
 
-    def round_() -> float:
+    def round_(calls: int) -> float:
         began = time.perf_counter()
         side_by_side(pool, lambda _: work(), range(calls))
         if on_gpu(device):
             torch.cuda.synchronize(device)
         return time.perf_counter() - began
 
-    round_(), round_()
+    once = min(round_(threads), round_(threads))
+    in_a_row = max(1, min(IN_A_ROW, round(SECONDS / 3 / once)))
+    calls = QUEUE if on_gpu(device) else threads * in_a_row
     rounds: list[float] = []
     while sum(rounds) < SECONDS or len(rounds) < 3:
-        rounds.append(round_())
+        rounds.append(round_(calls))
     if pool:
         pool.shutdown()
     return calls / min(rounds)

@@ -35,7 +35,7 @@ from bigbox.painters.lodi import LodiPainter
 from bigbox.store.box import Box
 
 CALLS = 4  # of LODI's, one after the other on each thread: they seldom wait for one another
-SIDES = (4, 20)  # fewest and most tiles on a side of the box that is painted, an even number
+SIDES = (2, 20)  # fewest and most tiles on a side of the box that is painted, an even number
 
 
 def bench(
