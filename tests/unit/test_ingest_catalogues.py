@@ -330,8 +330,8 @@ def test_a_box_of_haloes_alone_is_painted(
     shutil.rmtree(box)
     assert main(["ingest", box, "--halos", str(path), "--grid", "72"]) == 0
     for command in (
-        ["plan", box], ["paint", box, "--quiet", "--steps", "2", "--force"], ["status", box],
-        ["verify", box], ["plot", box], ["export", box, "--to", "npy"],
+        ["plan", box, "--force"], ["paint", box, "--quiet", "--steps", "2", "--force"],
+        ["status", box], ["verify", box], ["plot", box], ["export", box, "--to", "npy"],
     ):  # fmt: skip
         assert main(command) == 0, command
     assert np.isfinite(np.load(tmp_path / "b_tb.npy")).all()
