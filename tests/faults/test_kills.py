@@ -20,7 +20,7 @@ from bigbox.store.box import Box
 from tests.faults.commands import KILLED, Commands
 
 # For each story. On a busy machine a point takes ten seconds, else two.
-SECONDS = float(os.environ.get("BIGBOX_KILL_SECONDS", "20"))
+SECONDS = float(os.environ.get("BIGBOX_KILL_SECONDS", "8"))
 # Calls in which a run begins: every other point is one of these.
 BEGINS = 100
 OLD = ("--painter", "trivial-halo", "--halo-stride", "32", "--quiet")
