@@ -27,11 +27,10 @@ def part_times(
         plain(*one)
     counts = counter.get_flop_counts()
     top = type(plain).__name__
-    found: dict[str, list[float]] = {}
-    for name, part in _parts(network):
-        operations = sum(counts.get(f"{top}.{name}", {}).values())
-        found[name] = [_seconds(call, network, part), float(operations)]
-    return found
+    return {
+        name: [seconds, float(sum(counts.get(f"{top}.{name}", {}).values()))]
+        for name, seconds in _seconds(call, network).items()
+    }
 
 
 def copies_share(call: Callable[[], object], gpu: bool) -> float:
@@ -60,22 +59,29 @@ def _parts(network: nn.Module) -> list[tuple[str, nn.Module]]:
     return parts
 
 
-def _seconds(call: Callable[[], object], network: nn.Module, part: nn.Module) -> float:
-    """Return the median time that a call spends in one part."""
-    marks: list[Any] = []
-
+def _seconds(call: Callable[[], object], network: nn.Module) -> dict[str, float]:
+    """Return the median time that a call spends in each part of the network."""
     gpu = next(network.parameters()).is_cuda
-
-    def mark(*_: object) -> None:
-        marks.append(_now(gpu))
+    marks: dict[str, list[Any]] = {}
 
     with ExitStack() as hooks:
-        hooks.callback(part.register_forward_pre_hook(mark).remove)
-        hooks.callback(part.register_forward_hook(mark).remove)
+        for name, part in _parts(network):
+            mine: list[Any] = marks.setdefault(name, [])
+
+            def mark(*_: object, mine: list[Any] = mine) -> None:
+                mine.append(_now(gpu))
+
+            hooks.callback(part.register_forward_pre_hook(mark).remove)
+            hooks.callback(part.register_forward_hook(mark).remove)
         for _ in range(CALLS):
             call()
-    if marks and not isinstance(marks[-1], float):
-        marks[-1].synchronize()
+    if gpu:
+        torch.cuda.synchronize()
+    return {name: _median(mine) for name, mine in marks.items()}
+
+
+def _median(marks: list[Any]) -> float:
+    """Return the median of the times between pairs of marks; 0 without any."""
     times = [_between(a, b) for a, b in zip(marks[::2], marks[1::2], strict=True)]
     return float(sorted(times)[len(times) // 2]) if times else 0.0
 
