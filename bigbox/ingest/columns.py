@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.catalogue import Catalogue, Columns
+from bigbox.ingest.catalogue import Catalogue, Columns, HaloType
+from bigbox.ingest.headers import Header, check_one_run
 from bigbox.ingest.snapshot import Chunk
 from bigbox.ingest.text_table import TextTable
 
@@ -48,6 +49,11 @@ class Chosen:
         """How a field made of them is called."""
         return f"{self.mass} at {', '.join(self.places)}"
 
+    def names(self, kind: HaloType) -> tuple[str, ...]:
+        """Return what is read: places, mass and, where subhaloes do not count, the parent."""
+        of_parent = (self.parent,) if self.parent and kind == "group" else ()
+        return (*self.places, self.mass, *of_parent)
+
 
 def choose(path: Path, names: Sequence[str]) -> Chosen:
     """Choose the columns of places, mass and parent. Raises BadInput where there are none."""
@@ -74,6 +80,32 @@ class TextCatalogue(Catalogue):
     at: tuple[int, ...] = ()  # columns of x, y, z, mass and, perhaps, of the parent's number
     no_parent: tuple[float, ...] = (-1.0,)  # what stands there for a halo that is in no other one
 
+    @classmethod
+    def of(
+        cls,
+        tables: tuple[TextTable, ...],
+        headers: Sequence[Header],
+        kind: HaloType,
+        label: str,
+        uncounted: str,
+        at: tuple[int, ...],
+        granted: str = "",
+    ) -> TextCatalogue:
+        """Make it of the tables of all files. Raises BadInput where their headers disagree."""
+        files = tuple(table.path for table in tables)
+        check_one_run(files, headers, "catalogue")
+        return cls(
+            files,
+            headers[0],
+            kind,
+            tuple(table.rows for table in tables),
+            label,
+            uncounted,
+            tables=tables,
+            at=at,
+            granted=granted,
+        )
+
     def columns(self, chunk: Chunk) -> Columns:
         """Read places, masses, and which haloes count."""
         data = self.tables[chunk.file].read(chunk.start, chunk.stop, self.at)
@@ -95,12 +127,10 @@ class ArrayCatalogue(Catalogue):
             values: NDArray[Any] = self.tables[chunk.file].read(name, chunk.start, chunk.stop)
             return values
 
-        if len(self.chosen.places) == 1:
-            places = read(self.chosen.places[0])
-        else:
-            places = np.stack([read(name) for name in self.chosen.places], axis=-1)
-        parent = self.chosen.parent if self.kind == "group" else ""
-        return places, read(self.chosen.mass), read(parent) == -1 if parent else None
+        data = [read(name) for name in self.chosen.names(self.kind)]
+        axes = len(self.chosen.places)
+        places = data[0] if axes == 1 else np.stack(data[:axes], axis=-1)
+        return places, data[axes], data[-1] == -1 if len(data) > axes + 1 else None
 
 
 def only_numbers(path: Path, shapes: Mapping[str, tuple[int, ...]], chosen: Chosen) -> int:

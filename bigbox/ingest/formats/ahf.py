@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType
 from bigbox.ingest.columns import TextCatalogue, choose
-from bigbox.ingest.headers import Header, check_one_run, with_lacks
+from bigbox.ingest.headers import Header, with_lacks
 from bigbox.ingest.text_table import TextTable
 
 
@@ -34,29 +35,24 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
     tables = tuple(TextTable.open(path) for path in sorted(set(given)))
     names = tables[0].names()
     chosen = choose(tables[0].path, names)
-    of_parent = (chosen.parent,) if chosen.parent and kind == "group" else ()
-    at = tuple(names.index(name) for name in (*chosen.places, chosen.mass, *of_parent))
-    headers = [_header(table.path) for table in tables]
-    check_one_run([table.path for table in tables], headers, "catalogue")
     which = "with" if kind == "subhalo" else "without"
-    found = TextCatalogue(
-        tuple(table.path for table in tables),
-        headers[0],
+    found = TextCatalogue.of(
+        tables,
+        [_header(table.path) for table in tables],
         kind,
-        tuple(table.rows for table in tables),
         f"catalogue: AHF haloes {which} subhaloes, {chosen.label}",
         f"left out: subhaloes ({chosen.parent} of a host)",
-        {},
-        tables,
-        at,
-        (float(tables[0].read(0, 1, at)[0, -1]),) if of_parent else (),
+        tuple(map(names.index, chosen.names(kind))),
     )
-    if of_parent and found.no_parent[0] not in (0.0, -1.0):
+    if kind == "subhalo" or not chosen.parent:
+        return found
+    host = float(tables[0].read(0, 1, found.at)[0, -1])
+    if host not in (0.0, -1.0):
         raise BadInput(
-            f"{found}: its first halo is in halo {found.no_parent[0]:g}: {chosen.parent} of a halo "
+            f"{found}: its first halo is in halo {host:g}: {chosen.parent} of a halo "
             "in no other one cannot be told; give --halo-type subhalo to count all"
         )
-    return found
+    return replace(found, no_parent=(host,))
 
 
 def _header(path: Path) -> Header:

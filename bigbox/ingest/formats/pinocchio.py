@@ -20,7 +20,7 @@ from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType
 from bigbox.ingest.columns import TextCatalogue
 from bigbox.ingest.hdf5 import beginning
-from bigbox.ingest.headers import Header, check_one_run, with_lacks
+from bigbox.ingest.headers import Header, with_lacks
 from bigbox.ingest.text_table import TextTable
 
 _START = b"# Group catalog for redshift"
@@ -43,18 +43,8 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
             )
     tables = tuple(TextTable.open(path) for path in paths)
     headers = [_header(table) for table in tables]
-    check_one_run(paths, headers, "catalogue")
-    return TextCatalogue(
-        tuple(paths),
-        headers[0],
-        kind,
-        tuple(table.rows for table in tables),
-        "catalogue: PINOCCHIO groups, mass at final position",
-        "",
-        {},
-        tables,
-        _PLACES_AND_MASS,
-    )
+    label = "catalogue: PINOCCHIO groups, mass at final position"
+    return TextCatalogue.of(tables, headers, kind, label, "", _PLACES_AND_MASS)
 
 
 def _header(table: TextTable) -> Header:

@@ -20,7 +20,7 @@ from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType
 from bigbox.ingest.columns import TextCatalogue, choose, plain
 from bigbox.ingest.hdf5 import beginning
-from bigbox.ingest.headers import Header, check_one_run, with_lacks
+from bigbox.ingest.headers import Header, with_lacks
 from bigbox.ingest.text_table import TextTable
 
 _NO_PARENT = "tells no PID: subhaloes count beside their hosts (find_parents of Rockstar adds it)"
@@ -40,22 +40,15 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
     tables = tuple(TextTable.open(path) for path in sorted(set(given)))
     names = tables[0].names()
     chosen = choose(tables[0].path, names)
-    of_parent = (chosen.parent,) if chosen.parent and kind == "group" else ()
-    at = tuple(names.index(name) for name in (*chosen.places, chosen.mass, *of_parent))
-    headers = [_header(table) for table in tables]
-    check_one_run([table.path for table in tables], headers, "catalogue")
-    which = "with" if kind == "subhalo" else "without" if of_parent else "perhaps with"
-    return TextCatalogue(
-        tuple(table.path for table in tables),
-        headers[0],
+    which = "with" if kind == "subhalo" else "without" if chosen.parent else "perhaps with"
+    return TextCatalogue.of(
+        tables,
+        [_header(table) for table in tables],
         kind,
-        tuple(table.rows for table in tables),
         f"catalogue: Rockstar haloes {which} subhaloes, {chosen.label}",
         f"left out: subhaloes ({chosen.parent} of a host)",
-        {},
-        tables,
-        at,
-        granted="" if chosen.parent else _NO_PARENT,
+        tuple(map(names.index, chosen.names(kind))),
+        "" if chosen.parent else _NO_PARENT,
     )
 
 

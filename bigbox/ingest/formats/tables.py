@@ -78,13 +78,9 @@ def _open_text(paths: Sequence[Path], kind: HaloType) -> Catalogue:
     for table in tables:
         if table.names() != names:
             raise BadInput(f"{table.path}: its columns are not those of {paths[0].name}")
-    of_parent = (chosen.parent,) if chosen.parent and kind == "group" else ()
-    at = tuple(names.index(name) for name in (*chosen.places, chosen.mass, *of_parent))
+    at = tuple(map(names.index, chosen.names(kind)))
     headers = [_header(table.path, table.told(), {}, chosen) for table in tables]
-    check_one_run(paths, headers, "catalogue")
-    label, uncounted = _words(chosen)
-    counts = tuple(table.rows for table in tables)
-    return TextCatalogue(tuple(paths), headers[0], kind, counts, label, uncounted, {}, tables, at)
+    return TextCatalogue.of(tables, headers, kind, *_words(chosen), at)
 
 
 def _open_arrays(paths: Sequence[Path], kind: HaloType) -> Catalogue:
