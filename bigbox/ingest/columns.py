@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, Columns, HaloType
@@ -118,16 +117,12 @@ class ArrayCatalogue(Catalogue):
     """A catalogue of columns that are read by name and range."""
 
     chosen: Chosen = Chosen((), "")
-    tables: tuple[Any, ...] = field(default=(), repr=False)  # with read(name, start, stop)
+    tables: tuple[Any, ...] = field(default=(), repr=False)  # with read(names, start, stop)
 
     def columns(self, chunk: Chunk) -> Columns:
         """Read places, masses, and which haloes count."""
-
-        def read(name: str) -> NDArray[Any]:
-            values: NDArray[Any] = self.tables[chunk.file].read(name, chunk.start, chunk.stop)
-            return values
-
-        data = [read(name) for name in self.chosen.names(self.kind)]
+        names = self.chosen.names(self.kind)
+        data = self.tables[chunk.file].read(names, chunk.start, chunk.stop)
         axes = len(self.chosen.places)
         places = data[0] if axes == 1 else np.stack(data[:axes], axis=-1)
         return places, data[axes], data[-1] == -1 if len(data) > axes + 1 else None

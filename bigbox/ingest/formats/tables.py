@@ -166,21 +166,23 @@ class _Table:
             _of_npz(path) if kind == ".npz" else _of_fits(path) if "fit" in kind else _of_hdf5(path)
         )
 
-    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        """Read rows start .. stop of a column."""
+    def read(self, names: Sequence[str], start: int, stop: int) -> list[NDArray[Any]]:
+        """Read rows start .. stop of columns, from a file that is opened once."""
         if self.kept:
-            return self.kept[name][start:stop]
+            return [self.kept[name][start:stop] for name in names]
         if "fit" in self.path.suffix.lower():
             with _fits_table(self.path) as table:
-                return np.asarray(table.data[name][start:stop]).astype(float)
+                return [np.asarray(table.data[name][start:stop]).astype(float) for name in names]
         with opened(self.path) as file:
             table = file[self.group] if self.group else file
             if hasattr(table, "dtype"):  # of compound type
-                return table.fields(name)[start:stop]
-            data = member(table, name)
-            if start == 0:
-                check_stored(data)
-            return read_values(f"{self.path}: {name}", data, slice(start, stop))
+                rows = table.fields(names)[start:stop]
+                return [rows[name] for name in names]
+            data = {name: member(table, name) for name in names}
+            for column in data.values() if start == 0 else ():
+                check_stored(column)
+            some = slice(start, stop)
+            return [read_values(f"{self.path}: {name}", one, some) for name, one in data.items()]
 
 
 def _of_npz(path: Path) -> _Table:
