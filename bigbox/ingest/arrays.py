@@ -249,9 +249,9 @@ class Making:
             return [(place[channel == i], mass[channel == i]) for i in range(HALO_CHANNELS)]
 
         def in_dense(region: Slices, rough: list[NDArray[np.float32]]) -> tuple[float, float]:
-            mass = np.sum(rough, axis=0)[own]
             if density is None:
                 return 0.0, 0.0
+            mass = np.sum(rough, axis=0)[own]
             dense = mass[np.asarray(density[region]) > 1]
             return float(dense.sum(dtype=np.float64)), float(mass.sum(dtype=np.float64))
 
