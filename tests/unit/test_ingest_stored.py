@@ -20,20 +20,9 @@ from bigbox.ingest.particles import ingest_snapshot
 from bigbox.store.absent import absent_chunks
 from bigbox.store.box import Box
 from tests import snapshots
+from tests.grids import N, grid, ingest
 
-N = 32
 COUNT = 4000
-
-
-def grid(seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).gamma(0.5, 3.0, (N, N, N)).astype(np.float32)
-
-
-def ingest(source: object, folder: Path, **options: object) -> NDArray[np.float32]:
-    place = folder / "b.zarr"
-    shutil.rmtree(place, ignore_errors=True)
-    ingest_density(str(source), place, box_size=(25.0,), **options)  # type: ignore[arg-type]
-    return np.asarray(Box.open(place).array("dm")[:])
 
 
 def refused(source: object, folder: Path, match: str, **options: object) -> None:
@@ -68,7 +57,7 @@ def test_a_virtual_grid_needs_all_its_sources(tmp_path: Path) -> None:
     rho = grid()
     source = slabs(tmp_path, rho)
     whole = (rho / rho.mean(dtype=float)).astype(np.float32)
-    np.testing.assert_allclose(ingest(source, tmp_path), whole, rtol=1e-6)
+    np.testing.assert_allclose(ingest(source, tmp_path)[0], whole, rtol=1e-6)
     shutil.rmtree(tmp_path / "b.zarr")
     with h5py.File(tmp_path / "slab1.h5", "r+") as file:
         del file["d/rho"]
@@ -88,7 +77,7 @@ def test_virtual_data_sets_with_a_gap_and_of_each_other(tmp_path: Path) -> None:
     gap = virtual(tmp_path / "gap.hdf5", (N, N, N), [(slice(0, 16), "slab0.h5", "d/rho")])
     refused(gap, tmp_path, "its sources hold 16384 of 32768 values, the others would read as 0")
     outer = virtual(tmp_path / "outer.hdf5", (N, N, N), [(slice(0, N), "grid.hdf5", "rho")])
-    assert ingest(outer, tmp_path).shape == (N, N, N)
+    assert ingest(outer, tmp_path)[0].shape == (N, N, N)
     shutil.rmtree(tmp_path / "b.zarr")
     (tmp_path / "slab0.h5").unlink()
     refused(outer, tmp_path, "slab0.h5: no such file")
@@ -106,7 +95,7 @@ def test_chunks_of_hdf5_that_were_never_written(tmp_path: Path) -> None:
         source, tmp_path, r"rho: chunk \(1, 1, 0\) is not in the file \(2 of 8 .*--empty-chunks"
     )
     refused(tmp_path / "rho.hdf5:/none", tmp_path, "its values were never written and would read")
-    dm = ingest(source, tmp_path, empty_chunks=True)
+    dm, _ = ingest(source, tmp_path, empty_chunks=True)
     assert (dm[16:, 16:] == 0).all() and (dm[:16] > 0).all()
 
 
@@ -116,7 +105,7 @@ def test_raw_files_beside_an_hdf5_file(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "rho.hdf5", "w") as file:
         external = [(str(tmp_path / "raw"), 0, rho.nbytes)]
         file.create_dataset("rho", rho.shape, "f4", external=external)
-    assert ingest(tmp_path / "rho.hdf5", tmp_path).max() > 1
+    assert ingest(tmp_path / "rho.hdf5", tmp_path)[0].max() > 1
     shutil.rmtree(tmp_path / "b.zarr")
     (tmp_path / "raw").write_bytes(rho.tobytes()[:-5])
     refused(tmp_path / "rho.hdf5", tmp_path, "raw: has 131067 of 131072 bytes that .*rho.hdf5:/rho")
@@ -134,7 +123,7 @@ def test_zarr_chunks_that_are_lost(kind: str, tmp_path: Path) -> None:
     array = zarr.create_array(place, shape=rho.shape, dtype="f4", chunks=(16, 16, 16), **more)
     array[:] = rho
     assert list(absent_chunks(array)) == []
-    assert ingest(place, tmp_path).shape == rho.shape
+    assert ingest(place, tmp_path)[0].shape == rho.shape
     shutil.rmtree(tmp_path / "b.zarr")
     if "shards" in more:
         array[16:, :16, 16:] = 0  # a chunk of its fill value is left out of its shard
@@ -144,7 +133,7 @@ def test_zarr_chunks_that_are_lost(kind: str, tmp_path: Path) -> None:
         lost, count = "(1, 0, 1)", 1
     match = rf"rho.zarr: chunk \{lost[:-1]}\) is not in the file \({count} of 8 .*--empty-chunks"
     refused(place, tmp_path, match)
-    dm = ingest(place, tmp_path, empty_chunks=True)
+    dm, _ = ingest(place, tmp_path, empty_chunks=True)
     assert (dm[16:, :16, 16:] == 0).all() and (dm == 0).sum() == 16**3
     shutil.rmtree(tmp_path / "b.zarr")
     if "shards" in more:
@@ -158,7 +147,7 @@ def test_a_summary_of_metadata_that_is_older_than_the_array(tmp_path: Path) -> N
     zarr.consolidate_metadata(tmp_path / "g.zarr")
     array.resize((N, N, N))
     array[:] = rho = grid()
-    dm = ingest(tmp_path / "g.zarr", tmp_path)
+    dm, _ = ingest(tmp_path / "g.zarr", tmp_path)
     np.testing.assert_allclose(dm, rho / rho.mean(dtype=float), rtol=1e-6)
 
 
