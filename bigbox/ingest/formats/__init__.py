@@ -133,15 +133,17 @@ TABLES = SnapshotFormat(
     _later("tables"),
     f"{_HERE}.tables:open_catalogue",
 )
-FORMATS = (SWIFT, GADGET, NPY, GROUPS, ROCKSTAR, AHF, PINOCCHIO, TABLES, HDF5, ZARR)
+_FIRST = (SWIFT, GADGET, NPY, GROUPS, ROCKSTAR, AHF, PINOCCHIO)
+_LAST = (TABLES, HDF5, ZARR)  # of which every file of that name is one
+FORMATS = _FIRST + _LAST
 
 
 def rows() -> Iterator[SnapshotFormat]:
     """Yield the formats in the order in which they are asked, those of other packages by name."""
-    yield from (SWIFT, GADGET, NPY, GROUPS, ROCKSTAR, AHF, PINOCCHIO)
+    yield from _FIRST
     for name in sorted(installed(GROUP)):
         yield load_installed(GROUP, name)
-    yield from (TABLES, HDF5, ZARR)  # of which every file of that name is one
+    yield from _LAST
 
 
 def find(paths: Sequence[Path], *holds: Content) -> SnapshotFormat | None:
