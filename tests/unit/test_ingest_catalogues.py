@@ -183,6 +183,29 @@ def test_pinocchio(expected: dict[str, NDArray[np.float32]], tmp_path: Path) -> 
         open_catalogue([free], told=told)
 
 
+def test_chunks_of_a_compound_table_that_are_not_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Half of its chunks were never written: no haloes of mass zero in their place."""
+    whole, path = compound(tmp_path / "whole.hdf5"), tmp_path / "half.hdf5"
+    with h5py.File(whole) as source, h5py.File(path, "w") as file:
+        rows = source["data"][:]
+        table = file.create_dataset("data", (COUNT,), rows.dtype, chunks=(COUNT // 4,))
+        table[: COUNT // 2] = rows[: COUNT // 2]
+    given = ["ingest", "--halos", str(path), str(tmp_path / "b.zarr"), "--grid", "24"]
+    assert main([*given, "--box-size", str(BOX), "--redshift", "0"]) == 2
+    text = capfd.readouterr().err
+    assert "half.hdf5:/data" in text and text.count("\n") == 1, text
+    assert not (tmp_path / "b.zarr").exists()
+
+
+def test_files_of_a_catalogue_have_all_its_columns(tmp_path: Path) -> None:
+    one, other = npz(tmp_path / "a0.npz"), tmp_path / "a1.npz"
+    np.savez(other, positions=PLACES, mass=MASSES, box_size=BOX)
+    with pytest.raises(BadInput, match=r"a1\.npz: has no column pid"):
+        open_catalogue([one, other])
+
+
 def test_a_fits_table_that_is_cut(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = fits(tmp_path / "a.fits")
     path.write_bytes(path.read_bytes()[:6000])

@@ -88,7 +88,7 @@ def _open_arrays(paths: Sequence[Path], kind: HaloType) -> Catalogue:
     chosen = choose(paths[0], [*tables[0].shapes])
     headers, counts = [], []
     for table in tables:
-        if missing := {*chosen.places, chosen.mass} - table.shapes.keys():
+        if missing := {*chosen.names("group")} - table.shapes.keys():
             raise BadInput(f"{table.path}: has no column {', '.join(sorted(missing))}")
         counts.append(only_numbers(table.path, table.shapes, chosen))
         headers.append(_header(table.path, table.told, table.units, chosen))
@@ -176,6 +176,8 @@ class _Table:
         with opened(self.path) as file:
             table = file[self.group] if self.group else file
             if hasattr(table, "dtype"):  # of compound type
+                if start == 0:
+                    check_stored(table)
                 rows = table.fields(names)[start:stop]
                 return [rows[name] for name in names]
             data = {name: member(table, name) for name in names}
