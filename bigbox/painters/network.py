@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bigbox.devices import keep_freed_memory, on_gpu, own_stream
+from bigbox.devices import capture, keep_freed_memory, on_gpu, own_stream
 from bigbox.errors import BadInput
 from bigbox.networks import fused
 from bigbox.networks.identity import model_identity
@@ -225,7 +225,9 @@ class CompiledNetwork:
             return result
         captured = getattr(self._graphs, "captured", None)
         if captured is None:
-            captured = self._graphs.captured = _capture(self.network, inputs)
+            places = [given.clone() for given in inputs]
+            graph, result = capture(partial(self.network, *places))
+            captured = self._graphs.captured = graph, places, result
         graph, places, result = captured
         for place, given in zip(places, inputs, strict=True):
             place.copy_(given)
@@ -247,15 +249,3 @@ class CompiledNetwork:
             torch.compiler.reset()
             return
         self.network, self.compiled = compiled, True
-
-
-def _capture(network: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, list[Tensor], Tensor]:
-    """Return a CUDA graph of one call, where its inputs are to be put, and where its result is."""
-    places = [given.clone() for given in inputs]
-    for _ in range(2):  # libraries choose their kernels in the first calls
-        network(*places)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = network(*places)
-    return graph, places, result
