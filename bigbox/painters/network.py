@@ -77,10 +77,8 @@ class NetworkPainter(ABC):
     @torch.inference_mode()
     def compiled_network(self) -> CompiledNetwork:
         """The network as it is called, for `tiles_per_call`."""
-        if not on_gpu(self.device):
-            return CompiledNetwork(self.network, self._example(), self.compile)
         with own_stream(self.device):
-            self._choose_kernels()
+            self.kernels  # noqa: B018  the network is given them now
             return CompiledNetwork(self.network, self._example(), self.compile)
 
     @cached_property
@@ -89,9 +87,13 @@ class NetworkPainter(ABC):
         return model_identity(self.model)
 
     @cached_property
-    def kernels(self) -> list[str]:
+    @torch.inference_mode()
+    def kernels(self) -> tuple[str, str]:
         """Which kernels paint on a GPU, and what is to be said of it, if anything."""
-        return ["torch", ""]
+        if not on_gpu(self.device):
+            return "torch", ""
+        with own_stream(self.device):
+            return self._choose_kernels()
 
     def kernel_identity(self) -> dict[str, str]:
         """Return what of the kernels decides bits, on a GPU."""
@@ -99,15 +101,16 @@ class NetworkPainter(ABC):
             return {}
         return {"kernels": self.kernels[0]}
 
-    def _choose_kernels(self) -> None:
+    def _choose_kernels(self) -> tuple[str, str]:
         """Have the network use the kernels of a GPU that are asked for, or fall back and say why.
 
-        Raises BadInput where not even torch's own give what float32 gives.
+        Return which, and what is to be said of it. Raises BadInput where not even torch's own give
+        what float32 gives.
         """
-        mode, name = kernel_mode(), self.model.sha256[:12]
-        modes = ["torch"] if self.compile == "on" else [mode, *({"cudnn", "torch"} - {mode})]
+        asked, name = kernel_mode(), self.model.sha256[:12]
+        modes = ("torch",) if self.compile == "on" else (asked, "cudnn", "torch")
         records, why = Records.of(self.device), ""
-        for mode in sorted(modes, key=lambda one: (one != modes[0], one)):
+        for mode in dict.fromkeys(modes):
             chooser = {"auto": Measured(records), "own": fused.OwnKernel()}.get(mode)
             fused.use(self.network, chooser, on=mode != "torch")
 
@@ -127,8 +130,7 @@ class NetworkPainter(ABC):
                 found, why = float("inf"), f"{type(trouble).__name__}: {trouble}".splitlines()[0]
             if found < NETWORK_ERROR.get(self.dtype, 1e-3):
                 summary = chooser.summary() if isinstance(chooser, Measured) else mode
-                self.kernels[:] = [summary, why]
-                return
+                return summary, why
             why = why or f"off by {found:.1e} from float32"
             why = f"{mode} kernels cannot be used: {why}"
         raise BadInput(f"{self.device}: {why}; use other versions of torch, or --device cpu")
