@@ -23,7 +23,7 @@ from bigbox.networks import fused
 from bigbox.networks.identity import model_identity
 from bigbox.networks.layers import Conv, PairConv
 from bigbox.networks.model import Model
-from bigbox.networks.presets import HalogenSize
+from bigbox.networks.presets import UNetSize
 from bigbox.painters.tuning import (
     NETWORK_ERROR,
     Measured,
@@ -151,7 +151,7 @@ def tiles_on_gpu(bytes_each: int, most: int, device: str) -> int:
     return max(1, min(most, 1 << max(0, (half // bytes_each).bit_length() - 1)))
 
 
-def activation_bytes(size: HalogenSize, edge: int) -> int:
+def activation_bytes(size: UNetSize, edge: int) -> int:
     """Return bytes of a U-Net at work on one tile or window, about 24 maps at full resolution."""
     return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
 
