@@ -16,6 +16,7 @@ from torch import Tensor
 from bigbox.errors import BadInput
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 # mallopt's parameters (glibc's malloc.h), and what they are set to.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
@@ -88,6 +89,17 @@ def own_stream(device: str) -> Iterator[None]:
     with torch.cuda.stream(_own.stream):
         yield
     _own.stream.synchronize()
+
+
+def capture(work: Callable[[], Result]) -> tuple[Any, Result]:
+    """Return a CUDA graph of the work, and what the work returned: each replay makes it anew."""
+    for _ in range(2):  # libraries choose their kernels in the first calls
+        work()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = work()
+    return graph, result
 
 
 def to_host(tensor: Tensor) -> np.ndarray:

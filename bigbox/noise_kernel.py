@@ -14,6 +14,9 @@ from bigbox import noise
 
 BLOCK = 512
 
+_FIRST, _SECOND = (tl.constexpr(c) for c in noise.PHILOX_MULTIPLIERS)
+_WEYL0, _WEYL1 = (tl.constexpr(c) for c in noise.PHILOX_WEYL)
+_ROUNDS = tl.constexpr(noise.PHILOX_ROUNDS)
 _A, _B, _C, _D = (tl.constexpr(c) for c in (noise._A, noise._B, noise._C, noise._D))
 _SERIES = tl.constexpr(noise.ARTANH)
 _LN2, _TAIL_SHIFT = tl.constexpr(noise._LN2), tl.constexpr(noise._TAIL_SHIFT)
@@ -52,17 +55,17 @@ def _normals(out, corners, words, low, high, nx, ny, nz, TILE: tl.constexpr, BLO
     c3 = tl.zeros((BLOCK,), tl.uint32) + tl.load(words + b).to(tl.uint32)
     k0 = tl.zeros((BLOCK,), tl.uint32) + low.to(tl.uint32, bitcast=True)
     k1 = tl.zeros((BLOCK,), tl.uint32) + high.to(tl.uint32, bitcast=True)
-    first = tl.full((BLOCK,), 0xD2511F53, tl.uint32)
-    second = tl.full((BLOCK,), 0xCD9E8D57, tl.uint32)
-    for _ in tl.static_range(10):
+    first = tl.full((BLOCK,), _FIRST, tl.uint32)
+    second = tl.full((BLOCK,), _SECOND, tl.uint32)
+    for _ in tl.static_range(_ROUNDS):
         d0 = tl.umulhi(second, c2) ^ c1 ^ k0
         d2 = tl.umulhi(first, c0) ^ c3 ^ k1
         c1 = second * c2
         c3 = first * c0
         c0 = d0
         c2 = d2
-        k0 += tl.full((BLOCK,), 0x9E3779B9, tl.uint32)
-        k1 += tl.full((BLOCK,), 0xBB67AE85, tl.uint32)
+        k0 += tl.full((BLOCK,), _WEYL0, tl.uint32)
+        k1 += tl.full((BLOCK,), _WEYL1, tl.uint32)
     place = z % 4
     word = tl.where(place == 0, c0, tl.where(place == 1, c1, tl.where(place == 2, c2, c3)))
     tl.store(out + b.to(tl.int64) * TILE * TILE * TILE + v, _gaussian(word))

@@ -12,20 +12,14 @@ are what they must give. A convolution is cuDNN's or an own kernel, see `Convolu
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from bigbox.networks.launching import kernels, launch
 
 CHANNEL_MULTIPLE = 16  # a tensor core's step through the channels of a sum, of two bytes each
 FEW_CHANNELS = 2  # a convolution of no more channels is a product with a matrix of its 27 taps
@@ -33,56 +27,7 @@ MOST_BLOCKS = 65535  # of a launch, on its second axis
 DENSE = 64  # channels up to which groups are joined to one block-diagonal convolution
 NORM_SPLITS, NORM_ROWS = 8, 64  # shares of the voxels of a tile, and the fewest voxels of one
 
-
 _ENABLED = True  # whether changes of resolution on a GPU are made by kernels
-_COMPILING = ContextVar("_COMPILING", default=False)
-
-
-@cache
-def kernels() -> ModuleType | None:
-    """Return the Triton kernels, None where Triton is not installed."""
-    if find_spec("triton") is None:
-        return None
-    from bigbox.networks import triton_kernels
-
-    return triton_kernels
-
-
-def compiling() -> bool:
-    """Whether launches only have their kernels compiled."""
-    return _COMPILING.get()
-
-
-@contextmanager
-def compile_only() -> Iterator[None]:
-    """Have kernels compiled side by side, not launched: results within are garbage.
-
-    One after the other those of a network would take half a minute where none is in Triton's cache.
-    """
-    if kernels() is None or not torch.cuda.is_available():
-        yield
-        return
-    try:
-        from triton.runtime._async_compile import AsyncCompileMode
-    except ImportError:  # another version: then they are compiled when they are launched
-        yield
-        return
-    token = _COMPILING.set(True)
-    try:
-        threads = len(os.sched_getaffinity(0))
-        with ThreadPoolExecutor(threads) as pool, AsyncCompileMode(pool, ignore_errors=True):
-            yield
-    finally:
-        _COMPILING.reset(token)
-
-
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Launch a kernel, or have it compiled only (`compile_only`)."""
-    if not compiling():
-        kernel[grid](*arguments, **constants)
-        return
-    with suppress(Exception):  # what cannot be compiled says so when it is launched
-        kernel.warmup(*arguments, grid=grid, **constants)
 
 
 def use(network: nn.Module, chooser: Chooser | None = None, on: bool = True) -> None:

@@ -17,13 +17,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from bigbox.devices import keep_freed_memory, on_gpu, own_stream
+from bigbox.devices import capture, keep_freed_memory, on_gpu, own_stream
 from bigbox.errors import BadInput
 from bigbox.networks import fused
 from bigbox.networks.identity import model_identity
 from bigbox.networks.layers import Conv, PairConv
 from bigbox.networks.model import Model
-from bigbox.networks.presets import HalogenSize
+from bigbox.networks.presets import UNetSize
 from bigbox.painters.tuning import (
     NETWORK_ERROR,
     Measured,
@@ -77,10 +77,8 @@ class NetworkPainter(ABC):
     @torch.inference_mode()
     def compiled_network(self) -> CompiledNetwork:
         """The network as it is called, for `tiles_per_call`."""
-        if not on_gpu(self.device):
-            return CompiledNetwork(self.network, self._example(), self.compile)
         with own_stream(self.device):
-            self._choose_kernels()
+            self.kernels  # noqa: B018  the network is given them now
             return CompiledNetwork(self.network, self._example(), self.compile)
 
     @cached_property
@@ -89,9 +87,13 @@ class NetworkPainter(ABC):
         return model_identity(self.model)
 
     @cached_property
-    def kernels(self) -> list[str]:
+    @torch.inference_mode()
+    def kernels(self) -> tuple[str, str]:
         """Which kernels paint on a GPU, and what is to be said of it, if anything."""
-        return ["torch", ""]
+        if not on_gpu(self.device):
+            return "torch", ""
+        with own_stream(self.device):
+            return self._choose_kernels()
 
     def kernel_identity(self) -> dict[str, str]:
         """Return what of the kernels decides bits, on a GPU."""
@@ -99,15 +101,16 @@ class NetworkPainter(ABC):
             return {}
         return {"kernels": self.kernels[0]}
 
-    def _choose_kernels(self) -> None:
+    def _choose_kernels(self) -> tuple[str, str]:
         """Have the network use the kernels of a GPU that are asked for, or fall back and say why.
 
-        Raises BadInput where not even torch's own give what float32 gives.
+        Return which, and what is to be said of it. Raises BadInput where not even torch's own give
+        what float32 gives.
         """
-        mode, name = kernel_mode(), self.model.sha256[:12]
-        modes = ["torch"] if self.compile == "on" else [mode, *({"cudnn", "torch"} - {mode})]
+        asked, name = kernel_mode(), self.model.sha256[:12]
+        modes = ("torch",) if self.compile == "on" else (asked, "cudnn", "torch")
         records, why = Records.of(self.device), ""
-        for mode in sorted(modes, key=lambda one: (one != modes[0], one)):
+        for mode in dict.fromkeys(modes):
             chooser = {"auto": Measured(records), "own": fused.OwnKernel()}.get(mode)
             fused.use(self.network, chooser, on=mode != "torch")
 
@@ -127,8 +130,7 @@ class NetworkPainter(ABC):
                 found, why = float("inf"), f"{type(trouble).__name__}: {trouble}".splitlines()[0]
             if found < NETWORK_ERROR.get(self.dtype, 1e-3):
                 summary = chooser.summary() if isinstance(chooser, Measured) else mode
-                self.kernels[:] = [summary, why]
-                return
+                return summary, why
             why = why or f"off by {found:.1e} from float32"
             why = f"{mode} kernels cannot be used: {why}"
         raise BadInput(f"{self.device}: {why}; use other versions of torch, or --device cpu")
@@ -149,7 +151,7 @@ def tiles_on_gpu(bytes_each: int, most: int, device: str) -> int:
     return max(1, min(most, 1 << max(0, (half // bytes_each).bit_length() - 1)))
 
 
-def activation_bytes(size: HalogenSize, edge: int) -> int:
+def activation_bytes(size: UNetSize, edge: int) -> int:
     """Return bytes of a U-Net at work on one tile or window, about 24 maps at full resolution."""
     return 24 * 2 * size.widths[0] * (edge // size.patch) ** 3
 
@@ -225,7 +227,9 @@ class CompiledNetwork:
             return result
         captured = getattr(self._graphs, "captured", None)
         if captured is None:
-            captured = self._graphs.captured = _capture(self.network, inputs)
+            places = [given.clone() for given in inputs]
+            graph, result = capture(partial(self.network, *places))
+            captured = self._graphs.captured = graph, places, result
         graph, places, result = captured
         for place, given in zip(places, inputs, strict=True):
             place.copy_(given)
@@ -247,15 +251,3 @@ class CompiledNetwork:
             torch.compiler.reset()
             return
         self.network, self.compiled = compiled, True
-
-
-def _capture(network: Any, inputs: tuple[Tensor, ...]) -> tuple[Any, list[Tensor], Tensor]:
-    """Return a CUDA graph of one call, where its inputs are to be put, and where its result is."""
-    places = [given.clone() for given in inputs]
-    for _ in range(2):  # libraries choose their kernels in the first calls
-        network(*places)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = network(*places)
-    return graph, places, result

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bigbox import noise
-from bigbox.devices import on_gpu, to_device, to_host
+from bigbox.devices import capture, on_gpu, to_device, to_host
 from bigbox.diffusion.overlap import Known
 from bigbox.diffusion.samplers import take_step, takes_noise
 from bigbox.networks.lodi import clean_estimate
@@ -225,10 +225,4 @@ class Stepper:
         if not self.graph:
             work()
             return work
-        for _ in range(2):  # libraries choose their kernels in the first calls
-            work()
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            work()
-        return graph.replay
+        return capture(work)[0].replay

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import bigbox.networks.fused as fused
 from bigbox.data import cache_folder
 from bigbox.devices import device_name
 from bigbox.errors import BadInput
+from bigbox.networks import fused, launching
 
 MODES = ("auto", "own", "cudnn", "torch")
 TRIES = 5
@@ -43,7 +43,7 @@ def kernel_mode() -> str:
     mode = os.environ.get("BIGBOX_KERNELS", "auto")
     if mode not in MODES:
         raise BadInput(f"BIGBOX_KERNELS: {mode!r} is not one of {', '.join(MODES)}")
-    return mode if fused.kernels() is not None else "torch"
+    return mode if launching.kernels() is not None else "torch"
 
 
 class Records:
@@ -115,7 +115,7 @@ class Measured(fused.Chooser):
         kind += f"-{convolution.out}-{convolution.groups}-{str(convolution.dtype)[6:]}"
         kind += "-fine" if convolution.fine else ""
         if kind not in self.chosen:
-            if fused.compiling() and self.records.find(kind) is None:
+            if launching.compiling() and self.records.find(kind) is None:
                 for blocking in ways:
                     convolution.own(h, blocking)
                 self._waiting[kind] = convolution, h, ways
@@ -140,11 +140,11 @@ class Measured(fused.Chooser):
 
 def warm_up(call: Callable[[], object], chooser: fused.Chooser | None) -> None:
     """Compile the kernels of a call side by side, measure the choices, and compile the chosen."""
-    with fused.compile_only():
+    with launching.compile_only():
         call()
     if isinstance(chooser, Measured):
         chooser.settle()
-        with fused.compile_only():
+        with launching.compile_only():
             call()
     call()
 

@@ -32,7 +32,7 @@ from bigbox.analysis.spectra.power import power  # noqa: E402
 from bigbox.data import default_model  # noqa: E402
 from bigbox.devices import find_device, own_stream  # noqa: E402
 from bigbox.diffusion.overlap import tiling_for  # noqa: E402
-from bigbox.networks import fused  # noqa: E402
+from bigbox.networks import fused, launching  # noqa: E402
 from bigbox.networks.halogen import Halogen  # noqa: E402
 from bigbox.networks.layers import conv  # noqa: E402
 from bigbox.networks.lodi import Lodi  # noqa: E402
@@ -171,7 +171,7 @@ def machine(bench: Bench) -> Iterator[Row]:
     """What it is measured on."""
     name = torch.cuda.get_device_name(bench.device) if bench.cuda else "CPU"
     triton = "none"
-    if fused.kernels() is not None:
+    if launching.kernels() is not None:
         import triton as installed
 
         triton = installed.__version__
@@ -211,7 +211,7 @@ def convolutions(bench: Bench) -> Iterator[Row]:
         x = torch.randn(batch, n, n, n, cin, device=bench.device).to(bench.dtype)
         made.append((fast, x, fast.blockings(x) if bench.cuda else []))
     if bench.cuda:
-        with fused.compile_only():
+        with launching.compile_only():
             for fast, x, ways in made:
                 for way in ways:
                     fast.own(x, way)
