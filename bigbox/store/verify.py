@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -90,14 +90,11 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     if appended:
         begun = np.flatnonzero(state.ends)
         check = partial(_brick, products[0], state, crcs[0], ledger)
-        parts = map_blocks(lambda bricks: [*map(check, bricks.tolist())], _parts(begun))
-        report.damage += [damage for part in parts for brick in part for damage in brick]
+        report.damage += _damage(check, begun)
     else:
         report.notes.append("latents were removed: only tb is checked")
     for one, done, crc in zip(products[1:], state.done[1:], crcs[1:], strict=True):
-        shards = partial(_check_shards, one, crc)
-        made = np.flatnonzero(done)
-        report.damage += [d for part in map_blocks(shards, _parts(made)) for d in part]
+        report.damage += _damage(partial(_shard, one, crc), np.flatnonzero(done))
     if not report.damage or not repair:
         return report
     report.notes += [f"{path} is written again" for path in lost]
@@ -121,6 +118,15 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     for product, done in zip(products, after.done, strict=True):
         report.revoked[product.name] = report.done[product.name] - int(done.sum())
     return report
+
+
+def _damage(check: Callable[[int], Iterator[Damage]], files: Ints) -> list[Damage]:
+    """Return what is wrong with files, given by their numbers, in several threads."""
+
+    def all_of(some: Ints) -> list[Damage]:
+        return [damage for file in some.tolist() for damage in check(file)]
+
+    return [damage for part in map_blocks(all_of, _parts(files)) for damage in part]
 
 
 def _parts(items: Ints) -> Iterator[Ints]:
@@ -183,37 +189,30 @@ def _not_finite(cube: Float, inside: Sequence[int] | Ints) -> int:
     return int(part.size - np.count_nonzero(np.isfinite(part)))
 
 
-def _check_shards(product: Sharded, crcs: Crcs, shards: Ints) -> list[Damage]:
-    """Check some shards that are written whole."""
-    found = []
-    side = product.edges[0] // product.edges[1]
-    for shard in shards.tolist():
-        at, path = product.coords(shard), product.file(shard)
-        odd: dict[int, int] = {}
+def _shard(product: Sharded, crcs: Crcs, shard: int) -> Iterator[Damage]:
+    """Check a shard that is written whole."""
+    at, path, edge = product.coords(shard), product.file(shard), product.edges[1]
+    side = product.edges[0] // edge
+    odd: dict[int, int] = {}
 
-        def look(
-            slot: int, values: Float, at: tuple[int, ...] = at, odd: dict[int, int] = odd
-        ) -> None:
-            low = np.multiply(at, product.edges[0]) + np.multiply(
-                np.unravel_index(slot, (side,) * 3), product.edges[1]
-            )
-            cube = values.reshape((product.edges[1],) * 3)
-            if count := _not_finite(cube, np.subtract(product.shards.shape, low)):
-                odd[slot] = count
+    def chunk(slot: int) -> tuple[int, ...]:
+        inner = np.unravel_index(slot, (side,) * 3)
+        return tuple(int(a * side + b) for a, b in zip(at, inner, strict=True))
 
-        bad, _, crc, fault = check_shard(path, side**3, look)
-        if not bad and not fault and crc != int(crcs[shard]):
-            fault = "not the bytes that were recorded"
-        what = {f"shard {at}": fault} if fault else {}
+    def look(slot: int, values: Float) -> None:
+        inside = np.subtract(product.shards.shape, np.multiply(chunk(slot), edge))
+        if count := _not_finite(values.reshape((edge,) * 3), inside):
+            odd[slot] = count
 
-        def chunk(slot: int, at: tuple[int, ...] = at) -> str:
-            inner = np.unravel_index(slot, (side,) * 3)
-            return f"chunk {tuple(int(a * side + b) for a, b in zip(at, inner, strict=True))}"
+    def damage(what: str, why: str, taken: bool = True) -> Damage:
+        return Damage(product.name, what, str(path), why, shard if taken else -1)
 
-        what |= {chunk(slot): "checksum wrong" for slot in bad}
-        found += [Damage(product.name, w, str(path), why, shard) for w, why in what.items()]
-        found += [
-            Damage(product.name, chunk(slot), str(path), f"{count} values are {NOT_FINITE}")
-            for slot, count in odd.items()
-        ]
-    return found
+    bad, _, crc, fault = check_shard(path, side**3, look)
+    if not bad and not fault and crc != int(crcs[shard]):
+        fault = "not the bytes that were recorded"
+    if fault:
+        yield damage(f"shard {at}", fault)
+    for slot in bad:
+        yield damage(f"chunk {chunk(slot)}", "checksum wrong")
+    for slot, count in odd.items():
+        yield damage(f"chunk {chunk(slot)}", f"{count} values are {NOT_FINITE}", taken=False)
