@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -102,7 +102,7 @@ def whole_haloes(
     """
     if found is None or spec.haloes is None or not found.complete:
         return None
-    return found if _goes_on(found, spec.haloes.identity()) else None
+    return found if _is_of(found, spec.haloes.identity(), but=HOW) else None
 
 
 def identity_of(spec: PaintSpec, box: Box, whole: Recorded[HaloLayout] | None) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def prepare(
         _halo_start(spec, box, found)  # refused before anything has gone
     throw_away(given_up, disk=disk, linger=linger)
     found = haloes_of(box) if discard_halo else found
-    if spec.haloes is not None and found and _goes_on(found, spec.haloes.identity()):
+    if spec.haloes is not None and found and _is_of(found, spec.haloes.identity(), but=HOW):
         found = _mended(found, lambda: haloes_of(box), disk, linger)
     painted = painting_of(box)
-    identity = json.loads(json.dumps(identity_of(spec, box, whole_haloes(spec, found))))
-    if painted and first_difference("", painted.identity, identity) is None:
+    identity = identity_of(spec, box, whole_haloes(spec, found))
+    if painted and _is_of(painted, identity):
         painted = _mended(painted, lambda: painting_of(box), disk, linger)
     whole, halo_start = _halo_start(spec, box, found)
     start = PaintStart(box, spec.layout, identity_of(spec, box, whole), painted)
@@ -158,9 +158,8 @@ def prepare(
         begun = halo_start.begin(disk, about, spec.haloes.attributes() | forced, linger)
         haloes = cast(BegunHaloes, begun)
     try:
-        attributes: dict[str, Any] = getattr(
-            spec.painter, "attributes", dict
-        )()  # few painters say more of tb
+        # Few painters say more of tb.
+        attributes: dict[str, Any] = getattr(spec.painter, "attributes", dict)()
         painting = cast(BegunPainting, start.begin(disk, about, attributes | forced, linger))
         return Prepared(painting, haloes, whole)
     except BaseException:
@@ -168,10 +167,10 @@ def prepare(
         raise
 
 
-def _goes_on(found: Recorded[Any], identity: dict[str, Any]) -> bool:
-    """Return whether a painting is this painter's, on whatever kind of device."""
+def _is_of(found: Recorded[Any], identity: dict[str, Any], but: Container[str] = ()) -> bool:
+    """Return whether a painting has this identity, all but some keys of it."""
     one, other = (
-        {key: value for key, value in each.items() if key not in HOW}
+        {key: value for key, value in each.items() if key not in but}
         for each in (found.identity, json.loads(json.dumps(identity)))
     )
     return first_difference("", one, other) is None
@@ -221,8 +220,7 @@ def _given_up(
     """
     painted = painting_of(box, giving_up=True)
     if painted is not None and not painted.complete:
-        identity = json.loads(json.dumps(identity_of(spec, box, whole_haloes(spec, found))))
-        same = first_difference("", painted.identity, identity) is None
+        same = _is_of(painted, identity_of(spec, box, whole_haloes(spec, found)))
         if same and painted.layout.tiling == spec.layout.tiling:
             return []
     refuse_others(box.place, spec.layout.arrays())
