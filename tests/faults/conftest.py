@@ -4,12 +4,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bigbox.cli import main
-from bigbox.store.box import Box
-from tests.boxes import scratch
+from tests.boxes import new_box, scratch
 from tests.faults.damaged import HALOES, N
 
 
@@ -24,10 +22,7 @@ def place() -> Iterator[Path]:
 def painted() -> Iterator[Path]:
     """A box whose haloes and tb are painted."""
     with scratch() as folder:
-        path = folder / "painted.zarr"
-        box = Box.create(path, (N, N, N), float(N), 0.0)
-        matter = np.random.default_rng(3).lognormal(size=(N, N, N))
-        box.create_array("dm")[...] = matter.astype(np.float32)
+        path, _ = new_box(folder, (N, N, N), seed=3)
         assert main(["paint", str(path), *HALOES]) == 0
         yield path
 

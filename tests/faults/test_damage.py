@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -165,8 +165,7 @@ def test_a_discard_that_would_be_refused_later_begins_nothing(box: Path, capsys)
     shutil.rmtree(box / "latents")
     Box.open(box, "r+").create_array("tb", attributes={"source": "gas: x"})[...] = 0.25
     before = files(box)
-    command: Callable[..., str] = refused
-    said = command(capsys, "paint", box, *HALOES, "--seed", "3", "--discard-halo")
+    said = refused(capsys, "paint", box, *HALOES, "--seed", "3", "--discard-halo")
     assert "was not painted by bigbox" in said
     assert files(box) == before
 

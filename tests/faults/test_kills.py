@@ -12,11 +12,10 @@ import shutil
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import zarr
 
-from bigbox.store.box import Box
+from tests.boxes import new_box
 from tests.faults.commands import KILLED, Commands
 
 # For each story. On a busy machine a point takes ten seconds, else two.
@@ -31,14 +30,7 @@ STORIES = {  # what was painted before, and the command that is killed
     "discard": (OLD, (*OLD, "--seed", "5", "--discard")),
     "latents": ((), ("--painter", "trivial", "--overlap-method", "latents", "--steps", "2")),
     "drop latents": ((), ("--painter", "trivial", "--drop-latents", "--quiet")),
-}  # fmt: skip
-
-
-def new_box(path: Path, n: int = 64) -> Path:
-    box = Box.create(path, (n, n, n), float(n), 0.0)
-    matter = np.random.default_rng(3).lognormal(size=(n, n, n)).astype(np.float32)
-    box.create_array("dm")[...] = matter
-    return path
+}
 
 
 def bytes_of(box: Path) -> dict[str, bytes]:
@@ -55,9 +47,9 @@ def shuffled(rng: random.Random, points: list[int]) -> list[int]:
 @pytest.mark.parametrize("name", STORIES)
 def test_any_call_may_be_the_last(place: Path, name: str) -> None:
     before, command = STORIES[name]
-    source, box, undisturbed = place / "source.zarr", place / "box.zarr", place / "whole.zarr"
+    source, _ = new_box(place / "source", (64, 64, 64), seed=3)
+    box, undisturbed = place / "box.zarr", place / "whole.zarr"
     commands = Commands(box)
-    new_box(source)
     if before:
         assert commands.run("paint", source, *before).status == 0
     shutil.copytree(source, undisturbed)
