@@ -70,7 +70,10 @@ class PaintOptions:
 
     @property
     def grid(self) -> int:
-        """Voxels of dm on an axis for one that is painted: the model's, or as asked for."""
+        """Voxels of dm on an axis for one that is painted: the model's, or as asked for.
+
+        Read from the model's card each time.
+        """
         return painting_grid_of(self.painter, self.model, self.painting_grid)
 
     def layout(self, box: Box, n_ranks: int) -> PaintLayout:
@@ -78,7 +81,8 @@ class PaintOptions:
         box.require_input()
         if painter_row(self.painter).input == DM.name:
             box.require(DM.name)
-        shape, grid = box.on_grid(self.grid).shape, self.grid
+        grid = self.grid
+        shape = box.on_grid(grid).shape
         tiling = tiling_for(self.method, shape, self.tile, self.overlap, self.margin)
         bricks = Bricks(tiling, default_edge(tiling, n_ranks))
         found = painting_of(box, giving_up=self.discard or self.discard_halo)
@@ -94,8 +98,9 @@ class PaintOptions:
         for name, given in (("--field", self.field), ("--drop-latents", self.drop_latents)):
             if given:
                 raise BadInput(f"{name} is for a whole box: leave out --region {self.region}")
-        reach = REACH if self.grid > 1 else 0  # of what is interpolated
-        return Region.read(self.region, tiling, box.voxel, self.grid, reach)
+        grid = self.grid
+        reach = REACH if grid > 1 else 0  # of what is interpolated
+        return Region.read(self.region, tiling, box.voxel, grid, reach)
 
     def painter_of(self, tiling: Tiling, device: str, threads: int) -> Painter:
         """Make the painter of tiles."""

@@ -260,7 +260,8 @@ class Box:
 
         grid: "painted" gives the array as it is stored.
         """
-        array, step = self.require(name), self.grid_of(name).step
+        array = self.require(name)
+        step = self.step_of(array)
         if grid not in GRIDS:
             raise BadInput(f"grid {grid!r}: is not one of {', '.join(GRIDS)}")
         return array if step == 1 or grid == "painted" else Interpolated(array, step)
