@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import Gate, Grid, Ints, Meeting, distinct_pairs, in_chunks
+from bigbox.scheduler.grid import Grid, Ints, distinct_pairs, in_chunks
+from bigbox.scheduler.meeting import Gate, Meeting
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.scheduler.grid import Cover, Grid, Meeting, Triple, triple
+from bigbox.scheduler.grid import Cover, Grid, Triple, triple
+from bigbox.scheduler.meeting import Meeting
 from bigbox.scheduler.stages import predecessors
 from bigbox.scheduler.tiling import AXES, Tiling, TilingError
 from bigbox.scheduler.together import together_of

@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import NONE, Gate, Ints, distinct
+from bigbox.scheduler.grid import Ints, distinct
+from bigbox.scheduler.meeting import NONE, Gate
 from bigbox.scheduler.orders import GatedOrder, Mail, Outcome, other_ranks
 from bigbox.scheduler.together import Counts, Together
 

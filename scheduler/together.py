@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.scheduler.bricks import Assignment, Bricks
-from bigbox.scheduler.grid import AxisMeeting, Meeting, triple
+from bigbox.scheduler.grid import triple
+from bigbox.scheduler.meeting import AxisMeeting, Meeting
 from bigbox.scheduler.tiling import Tiling
 
 Bool = NDArray[np.bool_]

@@ -23,7 +23,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bigbox.scheduler.grid import Cover, Grid, Ints, Meeting, Triple, triple
+from bigbox.scheduler.grid import Cover, Grid, Ints, Triple, triple
+from bigbox.scheduler.meeting import Meeting
 from bigbox.scheduler.tiling import AXES, TilingError
 
 

@@ -29,7 +29,7 @@ from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
 from bigbox.painters.models import Choice
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import Gate
+from bigbox.scheduler.meeting import Gate
 from bigbox.scheduler.orders import tile_gate
 from bigbox.scheduler.region import Region, tiles_needed
 from bigbox.store.box import Box

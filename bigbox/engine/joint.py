@@ -228,9 +228,8 @@ class JointTask(Task):
 
     def _core(self, tile: int) -> Slices:
         """Return a tile's core as slices of the tile."""
-        _, ny, nz = self.tiling.counts
-        x, y, z = self._core_parts
-        return x[tile // (ny * nz)], y[tile // nz % ny], z[tile % nz]
+        (x, y, z), (i, j, k) = self._core_parts, self.tiling.at(tile)
+        return x[i], y[j], z[k]
 
     def _goal(self, goals: Counts, begun: Counts | None) -> Goal:
         done = 0 if begun is None else int(np.minimum(begun, goals).sum(dtype=np.int64))

@@ -95,9 +95,8 @@ class Latents:
 
     def inside(self, tile: int) -> Slices:
         """Return a tile's core in an array of (c, c, c)."""
-        _, ny, nz = self._tiling.counts
-        x, y, z = self._inside
-        return x[tile // (ny * nz)], y[tile // nz % ny], z[tile % nz]
+        (x, y, z), (i, j, k) = self._inside, self._tiling.at(tile)
+        return x[i], y[j], z[k]
 
     def put(self, tile: int, level: int, part: Slices, z: Float, x0: Float | None = None) -> None:
         """Take z of a part of a tile's core after `level` steps, and x0 of the last of them."""

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.engine.task import Task
-from bigbox.scheduler.grid import Ints, Meeting
+from bigbox.scheduler.grid import Ints
+from bigbox.scheduler.meeting import Meeting
 from bigbox.scheduler.orders import MapOrder
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.fields import PAINTED, TB

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
 from bigbox.ingest.cic import CHUNK, PLACE, PLACE_BITS, deposit_fixed, fixed_exponent
-from bigbox.scheduler.grid import AxisMeeting, Cover, Grid, Ints
+from bigbox.scheduler.grid import Cover, Grid, Ints
+from bigbox.scheduler.meeting import AxisMeeting
 
 MOST_VOXELS = 1 << (32 - PLACE_BITS)  # voxels on a side of a window that a record can address
 UNIT = 149  # every float32 is a whole multiple of 2^-149

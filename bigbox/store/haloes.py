@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.scheduler.bricks import Assignment
-from bigbox.scheduler.grid import Grid, Ints, Meeting, in_chunks
+from bigbox.scheduler.grid import Grid, Ints, in_chunks
+from bigbox.scheduler.meeting import Meeting
 from bigbox.scheduler.window_order import WindowsDone
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader

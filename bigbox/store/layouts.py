@@ -20,7 +20,8 @@ import numpy as np
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.bricks import Bricks, default_shard
-from bigbox.scheduler.grid import Grid, Ints, Meeting
+from bigbox.scheduler.grid import Grid, Ints
+from bigbox.scheduler.meeting import Meeting
 from bigbox.scheduler.stages import predecessors
 from bigbox.scheduler.tiling import Tiling
 from bigbox.scheduler.windows import Windows

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigbox.scheduler import grid
 from bigbox.scheduler.bricks import Assignment, Bricks
-from bigbox.scheduler.grid import Gate, Meeting
+from bigbox.scheduler.meeting import Gate, Meeting
 from bigbox.scheduler.policy import Policy
 from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.scheduler.window_order import WindowOrder, WindowRow, WindowsDone
@@ -244,7 +243,7 @@ def test_pieces_are_those_of_the_axes(shape: tuple[int, int, int], margin: int) 
     meeting = Meeting(tiling, tiling.owned_grid)
     for most in (0, 1 << 16):  # kept, and made again each time
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(grid, "MOST_CUTS", most)
+            patch.setattr("bigbox.scheduler.meeting.MOST_CUTS", most)
             for item in range(tiling.size):
                 at = tiling.coords(item).tolist()
                 rows = [axis.rows[i] for axis, i in zip(meeting.axes, at, strict=True)]
