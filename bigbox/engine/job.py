@@ -44,19 +44,11 @@ from bigbox.store.haloes import (
     HaloStart,
     windows_done,
 )
-from bigbox.store.layouts import (
-    HaloLayout,
-    Layout,
-    LayoutT,
-    PaintLayout,
-    Recorded,
-    haloes_of,
-    has_given_haloes,
-    painting_of,
-)
+from bigbox.store.layouts import HaloLayout, Layout, LayoutT, PaintLayout
 from bigbox.store.lease import LINGER
 from bigbox.store.mend import mend
 from bigbox.store.painting import BegunPainting, Painting, PaintStart
+from bigbox.store.recorded import Recorded, haloes_of, has_given_haloes, painting_of
 from bigbox.store.run import Begun, first_difference, refuse_others
 from bigbox.store.shards import DamagedChunk
 

@@ -20,7 +20,8 @@ from bigbox.scheduler.region import Region
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.fields import DM, HALO, TB, output_field
-from bigbox.store.layouts import PaintLayout, haloes_of, painting_of
+from bigbox.store.layouts import PaintLayout
+from bigbox.store.recorded import haloes_of, painting_of
 
 _OF_PAINTER = {one.name for one in fields(PainterSettings)}
 

@@ -20,7 +20,8 @@ from bigbox.errors import BigboxError, StoppedEarly
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout, has_given_haloes
+from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout
+from bigbox.store.recorded import has_given_haloes
 
 STOP_FILE = "STOP"
 

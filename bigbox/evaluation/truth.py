@@ -28,7 +28,7 @@ from bigbox.physics.brightness import brightness_temperature
 from bigbox.physics.cosmology import Cosmology
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
-from bigbox.store.layouts import haloes_of, painting_of
+from bigbox.store.recorded import haloes_of, painting_of
 
 MOST_STEPS = (1 << 32) - 1  # that a place of a draw may have on an axis
 EDGE = 128  # voxels of the blocks in which arrays are read

@@ -25,7 +25,8 @@ from bigbox.scheduler.window_order import WindowRow, WindowsDone
 from bigbox.scheduler.windows import Windows, fitting_window
 from bigbox.store.box import Box
 from bigbox.store.footprint import Footprint, footprint
-from bigbox.store.layouts import BLOCK, HaloLayout, haloes_of, has_given_haloes, painting_of
+from bigbox.store.layouts import BLOCK, HaloLayout
+from bigbox.store.recorded import haloes_of, has_given_haloes, painting_of
 from bigbox.store.records import RECORD
 from bigbox.store.shards import CRC_BYTES, index_bytes
 

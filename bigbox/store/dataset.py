@@ -13,7 +13,7 @@ from bigbox.store.absent import Whole
 from bigbox.store.box import Box, realization_path
 from bigbox.store.fields import AXES, HALO, is_axis, known_field
 from bigbox.store.interpolated import Interpolated
-from bigbox.store.layouts import Recorded, haloes_of, is_painted, painting_of
+from bigbox.store.recorded import Recorded, haloes_of, is_painted, painting_of
 
 if TYPE_CHECKING:
     import xarray

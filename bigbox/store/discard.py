@@ -9,9 +9,10 @@ from pathlib import Path
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import HaloLayout, Layout, is_painted
+from bigbox.store.layouts import HaloLayout, Layout
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import State
+from bigbox.store.recorded import is_painted
 from bigbox.store.run import claim, empty_tmp, fence_off, make_ledger, put_aside, refuse_others
 
 

@@ -25,9 +25,10 @@ from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
 from bigbox.store.durable import DISK, Disk
 from bigbox.store.fields import HALO
-from bigbox.store.layouts import HaloLayout, Recorded
+from bigbox.store.layouts import HaloLayout
 from bigbox.store.ledger import State
 from bigbox.store.product import ChunkReader
+from bigbox.store.recorded import Recorded
 from bigbox.store.run import Begun, Start
 from bigbox.store.saved_sums import SavedSums, SumsFile, saved_sums, sums_directory
 from bigbox.store.shards import Float

@@ -22,10 +22,10 @@ from bigbox.scheduler.grid import Ints
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import AXES, PAINTED, is_axis
-from bigbox.store.layouts import Recorded
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.metadata import read_json
 from bigbox.store.painting_grid import write_coordinate
+from bigbox.store.recorded import Recorded
 from bigbox.store.records import RecordWriter
 from bigbox.store.run import claim, fence_off
 from bigbox.store.writer import revocation

@@ -25,10 +25,11 @@ from bigbox.errors import BadInput
 from bigbox.store.box import Box, make_axes, make_group, make_realization
 from bigbox.store.durable import Disk, explained, own_name
 from bigbox.store.latents import empty_linked, linked
-from bigbox.store.layouts import LayoutT, Recorded, is_painted, recorded
+from bigbox.store.layouts import LayoutT
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import RECORD_FILE, Ledger, State
 from bigbox.store.metadata import sealed_json
+from bigbox.store.recorded import Recorded, is_painted, recorded
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 # What an identity says beside what decides the bytes.

@@ -10,8 +10,8 @@ import numpy as np
 from bigbox.store.box import Box
 from bigbox.store.fields import HALO
 from bigbox.store.haloes import windows_done
-from bigbox.store.layouts import Recorded, haloes_of, has_given_haloes, painting_of
 from bigbox.store.metadata import understood
+from bigbox.store.recorded import Recorded, haloes_of, has_given_haloes, painting_of
 from bigbox.store.records import BEGUN, made, seconds_after
 
 _OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")

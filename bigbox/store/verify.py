@@ -14,10 +14,10 @@ import numpy.typing as npt
 from bigbox.blockwise import map_blocks
 from bigbox.scheduler.grid import Ints
 from bigbox.store.durable import DISK, Disk
-from bigbox.store.layouts import Recorded
 from bigbox.store.ledger import Ledger, State
 from bigbox.store.mend import lost_metadata, take_back, was_dropped
 from bigbox.store.product import Appended, Sharded
+from bigbox.store.recorded import Recorded
 from bigbox.store.shards import EMPTY, Float, check_shard, crc32c, read_chunk, read_index
 
 # Files checked by one task: dask spends 200 microseconds on each.

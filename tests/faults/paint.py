@@ -19,8 +19,9 @@ from bigbox.scheduler.stages import known, predecessors, successors
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.durable import Disk
-from bigbox.store.layouts import PaintLayout, painting_of
+from bigbox.store.layouts import PaintLayout
 from bigbox.store.painting import Painting
+from bigbox.store.recorded import painting_of
 from bigbox.store.run import Start
 from bigbox.store.shards import EMPTY, decode_chunk, read_index
 from tests.reference.tilings import level, owned

@@ -13,9 +13,10 @@ import pytest
 from bigbox.cli import main
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK
-from bigbox.store.layouts import HaloLayout, PaintLayout, haloes_of, painting_of
+from bigbox.store.layouts import HaloLayout, PaintLayout
 from bigbox.store.lease import Lease
 from bigbox.store.metadata import read_sealed, sealed_json
+from bigbox.store.recorded import haloes_of, painting_of
 from tests.faults.damaged import HALOES, files, flip, refused, tb
 
 

@@ -22,7 +22,8 @@ from bigbox.scheduler.grid import triple
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.haloes import HaloReader
-from bigbox.store.layouts import HaloLayout, haloes_of, painting_of
+from bigbox.store.layouts import HaloLayout
+from bigbox.store.recorded import haloes_of, painting_of
 from bigbox.store.status import status
 from bigbox.store.verify import verify
 from bigbox.testing.disks import CrashDisk, Killed, World

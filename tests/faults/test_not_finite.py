@@ -11,7 +11,7 @@ import pytest
 
 from bigbox.cli import main
 from bigbox.store.box import Box
-from bigbox.store.layouts import Recorded, haloes_of, painting_of
+from bigbox.store.recorded import Recorded, haloes_of, painting_of
 from bigbox.store.records import RECORD, checks, made
 from bigbox.store.shards import EMPTY, crc32c
 from bigbox.testing.painters import TrivialHaloes, TrivialOnHaloes, TrivialPainter

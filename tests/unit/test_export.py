@@ -25,7 +25,8 @@ from bigbox.painters import stand_in
 from bigbox.scheduler import Bricks, Tiling
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK
-from bigbox.store.layouts import PaintLayout, painting_of
+from bigbox.store.layouts import PaintLayout
+from bigbox.store.recorded import painting_of
 from bigbox.store.run import Start
 
 SHAPE = (70, 66, 97)

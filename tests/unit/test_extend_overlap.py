@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bigbox.store.box import Box
-from bigbox.store.layouts import painting_of
+from bigbox.store.recorded import painting_of
 
 MODULE = '''
 from bigbox.diffusion.overlap import OverlapMethod

@@ -25,8 +25,8 @@ from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.scheduler.window_order import WindowOrder
 from bigbox.scheduler.windows import Windows
 from bigbox.store.box import Box
-from bigbox.store.layouts import haloes_of
 from bigbox.store.ledger import Ledger, Source
+from bigbox.store.recorded import haloes_of
 from bigbox.store.status import status
 from bigbox.testing.disks import CrashDisk, Killed, World
 from bigbox.testing.exercised import worked

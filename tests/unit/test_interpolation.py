@@ -22,7 +22,7 @@ from bigbox.physics.interpolation import REACH, Scale, refine, weights
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
 from bigbox.store.interpolated import Interpolated
-from bigbox.store.layouts import painting_of
+from bigbox.store.recorded import painting_of
 from bigbox.testing.exercised import worked
 from tests.boxes import scratch
 from tests.fields import draw, isotropic

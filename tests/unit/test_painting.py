@@ -22,8 +22,9 @@ from bigbox.store import product, writer
 from bigbox.store.discard import discard
 from bigbox.store.durable import Disk, File
 from bigbox.store.footprint import footprint
-from bigbox.store.layouts import PaintLayout, painting_of
+from bigbox.store.layouts import PaintLayout
 from bigbox.store.painting import Painting
+from bigbox.store.recorded import painting_of
 from bigbox.store.run import Start
 from bigbox.store.shards import DamagedChunk
 from bigbox.store.status import status

@@ -23,7 +23,7 @@ from bigbox.scheduler.region import Region
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.cutouts import CutoutReader
-from bigbox.store.layouts import haloes_of, painting_of
+from bigbox.store.recorded import haloes_of, painting_of
 from bigbox.testing.exercised import worked
 from tests.boxes import new_box, scratch
 from tests.models import VOXEL, write_model

@@ -13,7 +13,7 @@ from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, realization_path
 from bigbox.store.haloes import HaloReader
-from bigbox.store.layouts import haloes_of
+from bigbox.store.recorded import haloes_of
 from bigbox.store.shards import DamagedChunk
 
 N = 64

@@ -13,7 +13,7 @@ from bigbox.painters.base import Painter
 from bigbox.scheduler.region import Region, RegionError
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
-from bigbox.store.layouts import painting_of
+from bigbox.store.recorded import painting_of
 from bigbox.testing.exercised import worked
 from bigbox.testing.painters import TrivialHaloes, TrivialOnHaloes, TrivialPainter
 from bigbox.testing.ranks import paint_in_process, spec_of

@@ -20,7 +20,7 @@ from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.scheduler import Tiling
 from bigbox.store.box import Box
-from bigbox.store.layouts import painting_of
+from bigbox.store.recorded import painting_of
 from tests.fields import draw, isotropic, plant
 
 SHAPE = (64, 64, 64)

@@ -12,7 +12,7 @@ import pytest
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.durable import Disk
-from bigbox.store.layouts import painting_of
+from bigbox.store.recorded import painting_of
 from bigbox.store.shards import EMPTY, decode_index, index_bytes
 from bigbox.store.status import status
 from bigbox.store.verify import Report

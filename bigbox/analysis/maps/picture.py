@@ -16,8 +16,8 @@ from bigbox.errors import BadInput
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box
 from bigbox.store.fields import AXES
-from bigbox.store.layouts import painting_of
 from bigbox.store.ledger import Ledger
+from bigbox.store.recorded import painting_of
 
 TITLES = {"dm": "dark matter", "tb": "21 cm brightness temperature"}
 COLUMNS = 3  # panels beside each other

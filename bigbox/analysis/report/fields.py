@@ -21,8 +21,9 @@ from bigbox.ingest.sources import open_source
 from bigbox.store.box import Box
 from bigbox.store.dataset import require_whole
 from bigbox.store.interpolated import Interpolated
-from bigbox.store.layouts import PaintLayout, Recorded, painting_of
+from bigbox.store.layouts import PaintLayout
 from bigbox.store.metadata import read_json
+from bigbox.store.recorded import Recorded, painting_of
 
 # Relative difference of two box sizes that are still the same.
 SAME_SIZE = 1e-4
