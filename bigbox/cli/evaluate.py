@@ -79,11 +79,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate, and say what was found."""
     from bigbox.evaluation.run import EvaluateOptions, evaluate
     from bigbox.painters.models import SHIPPED, named_model
-    from bigbox.store.metadata import read_json
-
-    def is_box(path: Path) -> bool:
-        meta = (read_json(path / "zarr.json") or {}).get("attributes") or {}
-        return bool(meta.get("format") == "bigbox")
+    from bigbox.store.metadata import is_box
 
     truths = [path for path in options.given if is_box(path)]
     models = [path for path in options.given if not is_box(path)] + options.model

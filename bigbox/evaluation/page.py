@@ -43,6 +43,7 @@ def write_page(out: Path, numbers: Numbers) -> None:
     page = render(
         Path(__file__).with_suffix(".html"),
         out,
+        command="evaluate",
         numbers=numbers,
         title=", ".join(models),
         headline=f"Held against simulations that no training saw: {how}",

@@ -36,6 +36,7 @@ from bigbox.store.interpolated import Interpolated
 from bigbox.store.metadata import (
     FORMAT_VERSION,
     array_metadata,
+    group_attributes,
     group_metadata,
     read_json,
     understood,
@@ -138,9 +139,7 @@ class Box:
             path, realization = named
         if not path.exists():
             raise BadInput(f"{path}: no such store; make one with: bigbox ingest SOURCE {path}")
-        group = read_json(path / "zarr.json")
-        attributes = (group or {}).get("attributes") or {}
-        attributes = attributes if isinstance(attributes, dict) else {}
+        attributes = group_attributes(path)
         if attributes.get("format") != "bigbox":
             raise BadInput(
                 f"{path}: not a bigbox store (no zarr v3 group with format 'bigbox');"

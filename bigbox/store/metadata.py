@@ -106,6 +106,17 @@ def read_json(path: Path, way_out: str = "restore it from a copy") -> dict[str, 
     raise BadInput(f"{path}: damaged ({why}); {way_out}")
 
 
+def group_attributes(path: Path) -> dict[str, Any]:
+    """Return the attributes of a group; {} where there is none, or what it has is no attributes."""
+    found = (read_json(path / "zarr.json") or {}).get("attributes")
+    return found if isinstance(found, dict) else {}
+
+
+def is_box(path: Path) -> bool:
+    """Return whether a folder says that it is a box, of whatever version of the format."""
+    return bool(group_attributes(path).get("format") == "bigbox")
+
+
 @contextmanager
 def understood(path: Path, way_out: str = "restore it from a copy") -> Iterator[None]:
     """Turn what goes wrong where metadata is made sense of into BadInput: it is damaged."""

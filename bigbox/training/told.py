@@ -53,6 +53,11 @@ def range_seen(
     return found | ({MASS: max(heaviest)} if heaviest else {})
 
 
+def sources(boxes: Sequence[TrainingBox]) -> list[str]:
+    """Return what the fields of boxes are from, each once, in order."""
+    return sorted({str(s) for box in boxes for s in box.attributes["sources"].values() if s})
+
+
 def provenance(boxes: Sequence[TrainingBox], device: str, seed: int) -> dict[str, Any]:
     """Return a card's "licence", "provenance" and "stand_in".
 
@@ -63,8 +68,7 @@ def provenance(boxes: Sequence[TrainingBox], device: str, seed: int) -> dict[str
         about = _provenance(box.paths[0])
         kept = ("code", "seed", "particles", "bigbox")
         simulations.append({"box": box.name} | {k: about[k] for k in kept if k in about})
-    sources = {str(s) for box in boxes for s in box.attributes["sources"].values() if s}
-    stand_ins = sorted(source for source in sources if "stand-in" in source)
+    stand_ins = [source for source in sources(boxes) if "stand-in" in source]
     return {
         "licence": "not stated",
         "stand_in": "; ".join(stand_ins) or None,

@@ -186,7 +186,6 @@ def _card(
 ) -> dict[str, Any]:
     """Say what a user must know of the model. Boxes by name: their paths are elsewhere soon."""
     first, boxes = what.boxes[0].attributes, what.boxes
-    sources = {str(s) for box in boxes for s in box.attributes["sources"].values() if s}
 
     def where(regions: list[Region]) -> list[dict[str, Any]]:
         """Return which voxels of which box they are."""
@@ -205,7 +204,7 @@ def _card(
         **{key: first[key] for key in ("voxel_size", "smoothing", "redshift", "cosmology")},
         "halo_mass_edges": list(HALO_EDGES),
         "transforms": {name: asdict(fit) for name, fit in what.transforms.items()},
-        "sources": sorted(sources),
+        "sources": told.sources(boxes),
         "data": {
             "boxes": [box.name for box in boxes],
             "split": "by simulation" if len(boxes) > 1 else "by slab with a gap",

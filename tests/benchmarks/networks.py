@@ -24,13 +24,14 @@ import torch
 
 from bigbox.analysis.report.fields import open_field
 from bigbox.analysis.spectra.modes import jsonable
-from bigbox.evaluation.measure import HALO_FLOOR
+from bigbox.evaluation.measure import HALO_FLOOR, Numbers
 from bigbox.evaluation.run import EvaluateOptions, Paintings, measures_of
 from bigbox.evaluation.summary import summarise
 from bigbox.evaluation.truth import make_draws, open_truths
 from bigbox.networks.model import load_model
 from bigbox.painters.halogen import HalogenPainter, paint_haloes
 from bigbox.painters.models import SHIPPED, named_model
+from bigbox.scheduler.tiling import Tiling
 
 MEMORY = 1 << 28
 DENSITIES = np.arange(9.5, 14.01, 0.5)
@@ -142,6 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     if "methods" in options.parts:
         if options.catalogue:
             make_draws(simulation, options.catalogue, options.draws, out / "boxes")
+        drawn: dict[Tiling, list[Numbers]] = {}
         for method, sampler, steps in METHODS:
             how = {"overlap_method": method, "sampler": sampler, "steps": steps}
             asked = EvaluateOptions(
@@ -153,8 +155,10 @@ def main(arguments: list[str] | None = None) -> None:
             name = f"{method} {sampler} {steps}"
             if name not in results.get("methods", {}):
                 painted = list(work.measured(measures, name))
-                drawn = [measures.of(open_field(one.path)) for one in simulation.draws]
-                keep("methods", name, summarise(painted, drawn, measures))
+                if measures.tiling not in drawn:  # where seams are looked for
+                    fields = [open_field(one.path) for one in simulation.draws]
+                    drawn[measures.tiling] = [measures.of(field) for field in fields]
+                keep("methods", name, summarise(painted, drawn[measures.tiling], measures))
     if "strides" in options.parts:
         trained = load_model(model.folder, "halogen")
         dm, halo = (np.asarray(simulation.box.array(name)[...]) for name in ("dm", "halo"))

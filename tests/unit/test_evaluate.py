@@ -241,8 +241,11 @@ def test_what_cannot_be_evaluated_is_refused(
 ) -> None:
     model = write_model(tmp_path / "model", redshift=2.0)
     path, out = truth(tmp_path / "a.zarr"), tmp_path / "out"
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "zarr.json").write_text('{"attributes": [1]}')
     for command, line in (
         ([str(model)], "no box with a truth among them"),
+        ([str(tmp_path / "odd")], "no box with a truth among them"),
         ([str(model), str(path)], "redshift 0 where the model knows 2"),
         ([str(tmp_path / "nowhere"), str(path)], "no known model of that name"),
         ([str(path), "--halos", str(tmp_path)], "has no HDF5 file"),

@@ -23,6 +23,7 @@ from bigbox.simulate.groups import LEAST
 from bigbox.simulate.options import Options
 from bigbox.simulate.run import simulate
 from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
+from tests.small_runs import quick_runs
 
 GRID, SIDE = 32, 3.125
 REDSHIFT = 1.0
@@ -30,19 +31,8 @@ REDSHIFT = 1.0
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One thread, and a stand-in for CAMB, which takes seconds: a power law bent at 0.1 h/Mpc."""
-
-    def spectrum(cosmology, k_least, k_most):
-        k = np.geomspace(k_least, k_most, 300)
-        x = k / 0.1
-        return k, 2e4 * x / (1 + x**2) ** 1.9 * cosmology.sigma8**2
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "power_spectrum", spectrum)
+    with quick_runs(run):
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

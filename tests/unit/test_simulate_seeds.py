@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import torch
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
@@ -28,6 +27,7 @@ from bigbox.simulate.run import simulate
 from bigbox.simulate.seeds import Series, simulate_seeds
 from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
 from bigbox.store.box import Box
+from tests.small_runs import quick_runs
 
 ASKED = Options(32, 3.125, 0, steps=10)
 COMMAND = ["simulate", "OUT", "--grid", "32", "--box-size", "3.125", "--steps", "10"]
@@ -35,20 +35,9 @@ COMMAND = ["simulate", "OUT", "--grid", "32", "--box-size", "3.125", "--steps", 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """One thread, and a stand-in for CAMB; workers are given its spectrum."""
-
-    def spectrum(cosmology, k_least, k_most):
-        k = np.geomspace(k_least, k_most, 300)
-        x = k / 0.1
-        return k, 2e4 * x / (1 + x**2) ** 1.9 * cosmology.sigma8**2
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "power_spectrum", spectrum)
-        patch.setattr(seeds, "power_spectrum", spectrum)
+    """Workers are given the spectrum."""
+    with quick_runs(run, seeds):
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

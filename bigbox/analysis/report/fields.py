@@ -22,7 +22,7 @@ from bigbox.store.box import Box
 from bigbox.store.dataset import require_whole
 from bigbox.store.interpolated import Interpolated
 from bigbox.store.layouts import PaintLayout
-from bigbox.store.metadata import read_json
+from bigbox.store.metadata import is_box
 from bigbox.store.recorded import Recorded, painting_of
 
 # Relative difference of two box sizes that are still the same.
@@ -93,7 +93,7 @@ def open_truth(text: str, name: str, like: Field) -> Field:
 
     Raise BadInput where its shape, or the box size where it has one, is another.
     """
-    if (read_json(Path(text) / "zarr.json") or {}).get("attributes", {}).get("format") == "bigbox":
+    if is_box(Path(text)):
         truth = open_field(text, name)
     else:
         source = open_source(text)

@@ -3,7 +3,8 @@
 out/  numbers.json   every number     *.png   the figures     index.html   all of it, to read
 
 The page needs nothing but itself: figures are inline PNGs, the numbers an inline download. It is
-one column on a phone and a grid on a laptop. Its words stand in page.html.
+one column on a phone and a grid on a laptop. Its words stand in page.html; its head, style and end,
+which other pages have as well, in layout.html.
 """
 
 from __future__ import annotations
@@ -97,6 +98,10 @@ def write_report(
     page = render(
         Path(__file__).with_suffix(".html"),
         out,
+        command="validate",
+        title=numbers["box"]["name"],
+        headline=numbers["headline"],
+        notes=numbers["notes"],
         numbers=numbers,
         drawn=drawn,
         halo=halo,
@@ -104,13 +109,14 @@ def write_report(
         mark_tiles=view.mark_tiles,
         crosses=corners is not None,
         tables=_tables(numbers),
+        made_of=_made_of(numbers),
         json=b64encode(text.encode()).decode(),
     )
     (out / "index.html").write_text(page, encoding="utf-8")
 
 
 def render(template: Path, out: Path, **context: Any) -> str:
-    """Return a page: a template beside which, or beside this one, lie those that it takes.
+    """Return a page: a template that fills in layout.html, which says what it must be given.
 
     out: the folder of the figures that the page holds.
     """
@@ -190,8 +196,8 @@ def _tables(numbers: Numbers) -> dict[str, Table]:
             [f"{one['name']} ({label})", one["axis"], f"{one['value']:.3g}"]
             + [f"{one['expected']:.3g}", f"{one['z']:+.1f}"]
         )
-    found = {"spectra": _spectra_table(numbers["spectra"]), "made_of": _made_of(numbers)}
-    return {**found, "values": values, "signals": signals}
+    spectra = _spectra_table(numbers["spectra"])
+    return {"spectra": spectra, "values": values, "signals": signals}
 
 
 def _spectra_table(found: Numbers, rows: int = 8) -> Table:
