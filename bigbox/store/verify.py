@@ -97,7 +97,6 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
         report.damage += _damage(partial(_shard, one, crc), np.flatnonzero(done))
     if not report.damage or not repair:
         return report
-    report.notes += [f"{path} is written again" for path in lost]
     if not appended:
         report.notes.append("tb cannot be made again without the latents: paint with --discard")
         return report
@@ -114,6 +113,7 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     if why_not := take_back(disk, found, taken, reseal=reseal, files=lost):
         report.notes.append(f"nothing recorded: {why_not}")
         return report
+    report.notes += [f"{path} is written again" for path in lost]
     after = ledger.state(products)
     for product, done in zip(products, after.done, strict=True):
         report.revoked[product.name] = report.done[product.name] - int(done.sum())

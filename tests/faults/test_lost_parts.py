@@ -85,6 +85,16 @@ def test_tb_without_its_tiles_cannot_be_made_again(box: Path, capsys, what: str)
     assert main(["verify", str(box)]) == 0
 
 
+def test_verify_says_of_nothing_that_it_is_written_again_which_is_not(box: Path, capsys) -> None:
+    assert main(["paint", str(box), *HALOES, "--drop-latents"]) == 0
+    LOSSES["zarr.json of tb"](box)
+    capsys.readouterr()
+    assert main(["verify", str(box)]) == 2
+    said = capsys.readouterr()
+    assert not (box / "tb" / "zarr.json").exists()
+    assert "written again" not in said.out + said.err
+
+
 @pytest.mark.parametrize("name", ["x", "y", "z"])
 @pytest.mark.parametrize("how", ["gone", "flip", "metadata"])
 def test_coordinates_are_checked_and_written_again(box: Path, name: str, how: str) -> None:
