@@ -37,6 +37,11 @@ def fitting_window(shape: Sequence[int], window: int, step: int) -> int:
     return window if least >= window or least < step else least // step * step
 
 
+def usual_stride(window: int, most: int) -> int:
+    """Return the voxels between windows where none are asked for: 3/4 of one, `most` at most."""
+    return min(most, window * 3 // 4)
+
+
 @dataclass(frozen=True)
 class Windows(Grid):
     """Windows over a periodic box, named by a linear index, int64, C order over `counts`.

@@ -28,7 +28,7 @@ from bigbox.painters.network import NetworkPainter
 from bigbox.painters.settings import HaloSettings
 from bigbox.physics.interpolation import Scale
 from bigbox.physics.smoothing import band, gaussian_kernel, smooth
-from bigbox.scheduler.windows import fitting_window
+from bigbox.scheduler.windows import fitting_window, usual_stride
 
 # log10 rho_h under which predicted maps are zero (section 2.1.1).
 CUT = 9.5
@@ -64,7 +64,7 @@ class HalogenPainter(NetworkPainter):
         window = settings.window or int(model.card.get("window", WINDOW))
         if settings.box_shape:
             window = fitting_window(settings.box_shape, window, STEP)
-        stride = settings.stride or min(STRIDE, window * 3 // 4)
+        stride = settings.stride or usual_stride(window, STRIDE)
         painter = cls(**settings.of(cls) | {"model": model, "window": window, "stride": stride})
         if settings.batch is None and on_gpu(painter.device):
             return replace(painter, batch=painter.tiles_per_call)

@@ -22,7 +22,7 @@ from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import stage_counts
 from bigbox.scheduler.together import alive_tiles, together_of
 from bigbox.scheduler.window_order import WindowRow, WindowsDone
-from bigbox.scheduler.windows import Windows, fitting_window
+from bigbox.scheduler.windows import Windows, fitting_window, usual_stride
 from bigbox.store.box import Box
 from bigbox.store.footprint import Footprint, footprint
 from bigbox.store.layouts import BLOCK, HaloLayout
@@ -144,7 +144,7 @@ def plan_haloes(
     """
     shape, painter = assignment.tiling.shape, row.halo_memory
     window = fitting_window(shape, painter.window, painter.step)
-    windows = Windows(shape, window, stride or min(painter.stride, window * 3 // 4), BLOCK)
+    windows = Windows(shape, window, stride or usual_stride(window, painter.stride), BLOCK)
     layout = HaloLayout.new(windows, painter.channels)
     # Ranks differ little in the blocks that their windows touch.
     nothing = WindowsDone(windows, np.zeros(windows.blocks.size, bool))

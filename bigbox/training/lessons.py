@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from bigbox.errors import BadInput
-from bigbox.networks.halogen import STEP, WINDOW, Halogen
+from bigbox.networks.halogen import STEP, STRIDE, WINDOW, Halogen
 from bigbox.networks.lodi import TILE, Lodi
 from bigbox.networks.model import Model, load_model
 from bigbox.networks.presets import GRID, HALOGEN, LODI
 from bigbox.networks.transforms import LogTransform
 from bigbox.painters.models import TOLERANCES
-from bigbox.scheduler.windows import fitting_window
+from bigbox.scheduler.windows import fitting_window, usual_stride
 from bigbox.training import data, losses
 from bigbox.training.data import Fields, Region, Split, TrainingBox
 from bigbox.training.loop import Process
@@ -196,7 +196,7 @@ def _add_predicted(boxes: list[TrainingBox], model: Model, process: Process) -> 
                 halo.std,
                 halo.mean,
                 window,
-                window * 3 // 4,
+                usual_stride(window, STRIDE),
                 card.get("grid", 1),
             )
         box.fields["predicted"] = found.cpu().numpy()
