@@ -307,7 +307,7 @@ class Box:
         with explained(place):
             DISK.make_dir(place)
             DISK.write_atomic(place / "zarr.json", meta)
-        return zarr.open_array(place, mode="r+")
+        return open_array(place, "r+")
 
 
 def field_chunks(

@@ -12,6 +12,7 @@ from bigbox.errors import BadInput
 from bigbox.store.absent import Whole
 from bigbox.store.box import Box, realization_path
 from bigbox.store.fields import AXES, HALO, is_axis, known_field
+from bigbox.store.geometry import open_array
 from bigbox.store.interpolated import Interpolated
 from bigbox.store.recorded import Recorded, haloes_of, is_painted, painting_of
 
@@ -102,7 +103,7 @@ def open_dataset(
     coordinates = {}
     for axis in dict.fromkeys((*AXES, *(d for v in variables.values() for d in v[0][-3:]))):
         group = box.place if (box.place / axis).exists() else box.path
-        at = zarr.open_array(group / axis, mode="r")
+        at = open_array(group / axis, "r")
         attributes = {k: v for k, v in at.attrs.items() if k != "_FillValue"}
         coordinates[axis] = ((axis,), at[:], attributes)
     return xarray.Dataset(variables, coordinates, box.attributes)

@@ -30,6 +30,11 @@ def open_array(place: Path, mode: Literal["r", "r+"]) -> zarr.Array[Any]:
         raise BadInput(
             f"{place}/zarr.json: damaged ({why}); restore it from a copy, or make the array again"
         ) from error
+    if not isinstance(array.metadata.attributes, dict):
+        raise BadInput(
+            f"{place}/zarr.json: damaged (its attributes are no JSON object); restore it from a"
+            " copy, or make the array again"
+        )
     size = math.prod(array.chunks) * array.dtype.itemsize
     if size > LARGEST_CHUNK:
         raise BadInput(

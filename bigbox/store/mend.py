@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import AXES, PAINTED, is_axis
+from bigbox.store.geometry import open_array
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.metadata import read_json
 from bigbox.store.painting_grid import write_coordinate
@@ -111,7 +111,7 @@ def lost_axes(box: Box, *, repair: bool = True, disk: Disk = DISK) -> list[str]:
             axis, step = AXES.index(name[0]), int(name[1:] or 1)
             wanted = box.centres(axis, step)
             try:
-                same = np.array_equal(zarr.open_array(group / name, mode="r")[...], wanted)
+                same = np.array_equal(open_array(group / name, "r")[...], wanted)
             except Exception:  # zarr raises what it likes at metadata that is none
                 same = False
             if same:
