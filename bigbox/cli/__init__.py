@@ -5,15 +5,14 @@ Nothing heavy is imported before a command runs, so that `bigbox --help` is quic
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn
 
 from bigbox import __version__
-from bigbox.errors import BadInput, StoppedEarly, of_system, printable
+from bigbox.cli.parser import Parser, one_line, safe_output
+from bigbox.errors import BadInput, StoppedEarly, of_system
 
 _ABOUT = """\
 bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
@@ -32,6 +31,8 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox models                                        the networks that there are
   bigbox evaluate model truth.zarr                     how good they are: one page
   bigbox bench                                         how fast this machine paints
+
+bigbox help COMMAND explains a command. Completion in the shell: bigbox completion --help.
 """
 
 _STATUS = """\
@@ -42,24 +43,18 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 
 _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "models", "evaluate", "bench",
+    "train", "models", "evaluate", "bench", "help", "completion",
 )  # fmt: skip
-
-
-class Parser(argparse.ArgumentParser):
-    """Parse arguments as argparse does, with errors of one line from the first rank only."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2 and one line."""
-        from bigbox.engine.mpi import launched
-
-        self.exit(2, None if launched()[2] else _line(f"{message} (see {self.prog} --help)"))
+# Commands that ranks work on together, or that say themselves that they do not.
+_OF_RANKS = ("paint", "train", "bench")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
-    options = _parser().parse_args(arguments)
+    safe_output()
+    options = parser().parse_args(arguments)
     try:
+        _check_alone(options.command)
         status = int(options.run(options) or 0)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with
         return status
@@ -68,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, (BadInput, StoppedEarly, TilingError)):
             raise
-        sys.stderr.write(_line(str(error)))
+        sys.stderr.write(one_line(str(error)))
         return getattr(error, "exit_status", BadInput.exit_status)
     except (OSError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):
             return _reader_has_gone()
         if (fault := of_system(error)) is None:
             raise
-        sys.stderr.write(_line(str(fault)))
+        sys.stderr.write(one_line(str(fault)))
         return fault.exit_status
     except KeyboardInterrupt:
         return 130
@@ -88,13 +83,24 @@ def _reader_has_gone() -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="bigbox",
-        description=_ABOUT,
-        epilog=_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def _check_alone(command: str) -> None:
+    """Raise BadInput where ranks were started for a command that is one process's."""
+    from bigbox.engine.mpi import launched
+
+    _, size, rank = launched()
+    if command in _OF_RANKS or size == 1:
+        return
+    if rank:
+        raise SystemExit(BadInput.exit_status)
+    raise BadInput(
+        f"{command}: {size} ranks were started, and it works on all cores by itself: start it "
+        "without mpirun or srun (paint is what runs on many ranks)"
     )
+
+
+def parser() -> Parser:
+    """Return the parser of all commands."""
+    parser = Parser(prog="bigbox", description=_ABOUT, epilog=_STATUS)
     parser.add_argument("--version", action="version", version=f"bigbox {__version__}")
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
@@ -105,12 +111,7 @@ def _parser() -> Parser:
             name,
             help=command.SUMMARY,
             description=command.TEXT,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_options(own)
-        own.set_defaults(run=command.run)
+        own.set_defaults(run=command.run, command=name)
     return parser
-
-
-def _line(message: str) -> str:
-    return f"bigbox: {printable(message)}\n"

@@ -54,7 +54,15 @@ def _empty(file: h5py.File, name: str, array: Any, axes: tuple[str, str, str]) -
     data = file.create_dataset(
         name, array.shape, "<f4", chunks=chunk, fletcher32=True, fillvalue=np.nan
     )
-    for key in ("units", "long_name", "edges", "channel_edges", "voxel_size", "interpolated"):
+    for key in (
+        "units",
+        "long_name",
+        "rescaled",
+        "edges",
+        "channel_edges",
+        "voxel_size",
+        "interpolated",
+    ):
         if key in array.attrs:
             data.attrs[key] = array.attrs[key]
     for at, dim in enumerate(axes, array.ndim - 3):

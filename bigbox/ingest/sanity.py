@@ -212,8 +212,12 @@ def tile_warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
         Tiling(shape)
     except TilingError as error:
         tile = tile_for(shape)
-        smaller = f"paint it with a smaller tile (--tile {tile}) or " if tile else ""
-        return (f"{error}; {smaller}ingest a finer grid",)
+        smaller = (
+            f"; painters without networks take a smaller tile (--painter gaussian --tile {tile})"
+            if tile
+            else ""
+        )
+        return (f"{error}; ingest a finer grid for the networks, whose tile it is{smaller}",)
     return ()
 
 
