@@ -17,6 +17,12 @@ from bigbox.store.box import Box
 from bigbox.store.fields import axes_of
 
 
+# Of an array's attributes.
+KEPT = (
+    "units", "long_name", "rescaled", "edges", "channel_edges", "voxel_size", "interpolated",
+)  # fmt: skip
+
+
 def write_hdf5(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> None:
     """Write the arrays, their axes in Mpc/h, and the Header."""
     lock = Lock()  # the HDF5 library works for one thread at a time
