@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     safe_output()
     options = parser().parse_args(arguments)
     try:
-        _check_alone(options.command)
+        _check_alone(options.run.__module__.rpartition(".")[2])
         status = int(options.run(options) or 0)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with
         return status
@@ -113,5 +113,5 @@ def parser() -> Parser:
             description=command.TEXT,
         )
         command.add_options(own)
-        own.set_defaults(run=command.run, command=name)
+        own.set_defaults(run=command.run)
     return parser

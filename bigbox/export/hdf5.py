@@ -16,7 +16,6 @@ from bigbox.export.blocks import chunk_edges, for_each_block
 from bigbox.store.box import Box
 from bigbox.store.fields import axes_of
 
-
 # Of an array's attributes.
 KEPT = (
     "units", "long_name", "rescaled", "edges", "channel_edges", "voxel_size", "interpolated",

@@ -50,7 +50,7 @@ class Curve:
 
         The learning rate has a strip of its own below.
         """
-        from bigbox.analysis.report.figures import sheet
+        from bigbox.analysis.report.style import sheet
 
         rows = self.rows()
         panels = [("training", ["training"]), ("validation", ["validation"])]

@@ -39,7 +39,7 @@ SAME = 1e-3  # relative difference of means of T_b that are of the same haloes
 EDGE = 64  # of the blocks in which what is computed is read
 BINS = 8  # of k that are judged
 FLOOR = 0.1  # of logarithms, over the mean T_b
-HAS_HYDROGEN = 0.25  # over the mean T_b: voxels that the level is of
+HAS_HYDROGEN = 0.1  # over the mean T_b: voxels that the level is of
 FOLLOWS = 0.5  # correlation with the truth's own scatter from which a box is judged beside it
 
 
@@ -87,7 +87,6 @@ class Draws:
     box: Box
     catalogue: Catalogue
     count: int
-    first: int  # number of the first further draw
     mean: NDArray[np.float32]
 
     def rest(self, field: Field) -> Field:
@@ -113,8 +112,8 @@ class Draws:
         return dict(jsonable(beside(rows, [ruler.of(own), *map(ruler.of, self._further(taken))])))
 
     def _further(self, taken: set[int]) -> Iterator[NDArray[np.float32]]:
-        """Yield draws of the lowest numbers from `first` that are not taken."""
-        number = self.first
+        """Yield draws of the lowest numbers that are not taken."""
+        number = 0
         for _ in range(self.count - 1):
             while number in taken:
                 number += 1
@@ -122,9 +121,7 @@ class Draws:
             number += 1
 
 
-def open_draws(
-    truth: Field, count: int, files: Sequence[Path], memory: int, first: int = 0
-) -> Draws | str:
+def open_draws(truth: Field, count: int, files: Sequence[Path], memory: int) -> Draws | str:
     """Return what draws the truth anew, or words on why there are no draws, "" for no reason.
 
     There are none where the truth was not made by the HI-halo relation, its catalogue is not there,
@@ -158,7 +155,7 @@ def open_draws(
             f"No draws of the truth were made: of {catalogue} its T_b has the mean {again:.4g} mK "
             f"and not {made:.4g}. It was ingested with other units or another cosmology."
         )
-    return Draws(truth, box, catalogue, count, first, mean_brightness(box, catalogue))
+    return Draws(truth, box, catalogue, count, mean_brightness(box, catalogue))
 
 
 def _drawn(field: Field) -> bool:
@@ -196,7 +193,7 @@ def beside(rows: Sequence[Numbers], draws: Sequence[Numbers]) -> Numbers:
     for name in ("power", "mean", "level"):
         if name in draws[0]:
             mine, theirs = (np.array([row[name] for row in of]) for of in (rows, draws))
-            found[name] = _number(mine, theirs, shared)
+            found[name] = {**_number(mine, theirs, shared), "truth": theirs[0]}
     others = np.array([row["correlation"] for row in draws[1:]])
     r = np.mean([row["correlation"] for row in rows], axis=0)
     error = others.std(axis=0, ddof=1) * (1 / len(rows) + 1 / len(others)) ** 0.5

@@ -49,14 +49,12 @@ class Beside:
     draws: how many of the truth's T_b, where it is of the HI-halo relation; fewer than 3: none.
     halos: the catalogue that they are made of; none: as the truth names it. card: judge by the
     errors that the model's card tells. model: which; None: the one that painted the box.
-    first_draw: number of the first of the draws, for other ones.
     """
 
     draws: int = DRAWS
     halos: tuple[Path, ...] = ()
     card: bool = False
     model: Path | None = None
-    first_draw: int = 0
 
 
 def validate(
@@ -139,8 +137,7 @@ def _numbers(
     }
     draws: Draws | str = ""
     if truth is not None and beside.draws > 2:
-        count, files, first = beside.draws, beside.halos, beside.first_draw
-        draws = open_draws(truth, count, files, budget["memory"], first)
+        draws = open_draws(truth, beside.draws, beside.halos, budget["memory"])
     if isinstance(draws, Draws):
         found["draws"] = draws.numbers([field, *others], k_max, budget)
         found["card"] = card and at_bins(card, found["draws"]["k"])
