@@ -321,3 +321,15 @@ def test_boxes_with_dots_in_their_names_keep_apart(tmp_path: Path) -> None:
 
 def test_one_is_not_said_as_many() -> None:
     assert [values.count(n, "halo") for n in (0, 1, 2000)] == ["0 haloes", "1 halo", "2,000 haloes"]
+
+
+def test_realizations_are_painted_one_after_the_other(
+    box: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert paint(box, "--realizations", "0-1") == 0
+    fields = [np.asarray(Box.open(box, realization=r).require("tb")[...]) for r in (0, 1)]
+    assert (fields[0] != fields[1]).any()
+    for wrong in ("1-0", "65536", "a"):
+        with pytest.raises(SystemExit):
+            paint(box, "--realization", wrong)
+        assert "neither a number" in one_line(capsys.readouterr().err)

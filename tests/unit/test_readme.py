@@ -1,7 +1,7 @@
 """Every command and every program text of the README is run, in its order, in an empty folder.
 
-Those that set up an environment (`pip install`, `deploy/quickstart.sh`, `deploy/test.sh`) are what runs
-this test: deploy/test.sh installs the package, and runs the quickstart and the unit tests.
+Those that set up an environment (`pip install`, `deploy/quickstart.sh`, `deploy/test.sh`) are what
+runs this test: deploy/test.sh installs the package, and runs the quickstart and the unit tests.
 """
 
 from __future__ import annotations
