@@ -117,7 +117,7 @@ def norm_of(
     if kind != "tb":
         return Normalize(*ends(*np.percentile(seen, (0.5, 99.5)), 1e-30))
     low, middle, high = np.percentile(seen, (0.5, 50, 99.8))
-    if low >= -FLOOR * high and high > MANY_DECADES * middle:  # haloes in empty space
+    if low >= -1e-6 * high and high > MANY_DECADES * middle:  # haloes in empty space
         low, high = ends(FLOOR * high, high, 0.0)
         if low > 0:
             return LogNorm(low, max(high, 1.01 * low), clip=True)

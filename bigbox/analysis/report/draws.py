@@ -35,6 +35,7 @@ from bigbox.store.box import Box
 Numbers = dict[str, Any]
 
 BYTES = 40  # a voxel, of memory that measuring draws takes
+TINY = 1e-30  # mK: the least mean that has a logarithm
 SAME = 1e-3  # relative difference of means of T_b that are of the same haloes
 EDGE = 64  # of the blocks in which what is computed is read
 BINS = 8  # of k that are judged
@@ -65,7 +66,7 @@ class Ruler:
             "k": versus.first.k,
             "power": np.log(versus.first.power),
             "correlation": versus.correlation,
-            "mean": np.log(values.mean(dtype=np.float64)),
+            "mean": np.log(max(float(values.mean(dtype=np.float64)), TINY)),
             "level": float(rest.mean(dtype=np.float64)),
             "follows": float(np.corrcoef(rest, own)[0, 1]) if own.std() > 0 else 0.0,
         }

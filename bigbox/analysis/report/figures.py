@@ -229,10 +229,15 @@ def _ratio_panel(
 def _k_axis(place: Any, k: NDArray[Any]) -> None:
     """Make an axis of wavenumbers: logarithmic, with plain labels that do not touch."""
     place.set_xscale("log")
-    wide = np.nanmax(k) / np.nanmin(k) > 30
-    place.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    place.xaxis.set_minor_formatter(NullFormatter())
+    _plain_labels(place.xaxis, float(np.nanmax(k) / np.nanmin(k)))
+
+
+def _plain_labels(axis: Any, ratio: float) -> None:
+    """Label a logarithmic axis, whose ends have this ratio, by few plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 30 else (1.0, 2.0, 5.0)))
+    if ratio <= 1e4:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _ratio_axis(place: Any, half: float) -> None:
@@ -253,13 +258,15 @@ def dimensionless(figure: Figure, numbers: Numbers) -> None:
     """Draw Delta^2(k) of T_b / <T_b> (LODI, eqs. 15-16)."""
     found, place = numbers["spectra"], figure.subplots()
     inside = _judged(numbers)
-    k = _array(found["k"])[inside]
+    k, ends = _array(found["k"])[inside], []
     for name, line in LINES.items():
         if found.get(name):
             mean = numbers["onepoint"][name]["mean"]
             delta2 = k**3 * _array(found[name]["power"])[inside] / (2 * np.pi**2 * mean**2)
             place.loglog(k, delta2, **line)
+            ends += [float(np.nanmin(delta2)), float(np.nanmax(delta2))]
     _k_axis(place, k)
+    _plain_labels(place.yaxis, max(ends) / max(min(ends), 1e-30))
     place.set(xlabel=WAVENUMBER, ylabel=r"$\Delta^2(k)$ of $T_b/\langle T_b\rangle$  [1]")
     place.legend(loc="best")
 

@@ -39,6 +39,10 @@ from bigbox.scheduler.tiling import Tiling, TilingError
 PER_DECADE = 20  # bins of k in a report
 PAPER_K_MAX = 10.0  # h/Mpc, up to which the paper claims its accuracy (section 4)
 DRAWS = 24  # of the truth
+LEFT_OUT = (
+    " Those of P / P_truth leave out how much hydrogen the truth's haloes happen to have: the"
+    " limits beside draws have it."
+)
 TEST_RATE = 0.001  # false-alarm rate at which seams are looked for when none of them is judged
 
 
@@ -143,7 +147,7 @@ def _numbers(
         found["card"] = card and at_bins(card, found["draws"]["k"])
     elif draws:
         found["notes"].append(draws)
-    found["errors"] = found["spectra"]["error_words"]
+    found["errors"] = found["spectra"]["error_words"] + (LEFT_OUT if found["draws"] else "")
     if tiling is not None:
         rate = limits.false_alarm_rate or TEST_RATE
         # Tiles meet on the grid that was painted, not between its voxels.
