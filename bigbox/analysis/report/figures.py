@@ -234,7 +234,7 @@ def _k_axis(place: Any, k: NDArray[Any]) -> None:
 
 def _plain_labels(axis: Any, ratio: float) -> None:
     """Label a logarithmic axis, whose ends have this ratio, by few plain numbers."""
-    axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 30 else (1.0, 2.0, 5.0)))
+    axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 300 else (1.0, 2.0, 5.0)))
     if ratio <= 1e4:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
