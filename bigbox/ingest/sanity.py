@@ -213,11 +213,12 @@ def tile_warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
     except TilingError as error:
         tile = tile_for(shape)
         smaller = (
-            f"; painters without networks take a smaller tile (--painter gaussian --tile {tile})"
+            f"a painter without networks (--painter gaussian) takes a smaller tile (--tile {tile}); "
+            "for the networks "
             if tile
             else ""
         )
-        return (f"{error}; ingest a finer grid for the networks, whose tile it is{smaller}",)
+        return (f"{error}; {smaller}ingest a finer grid",)
     return ()
 
 

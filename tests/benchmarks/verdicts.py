@@ -11,6 +11,7 @@ it, with a fault or without. Every box is judged beside a choice of draws of its
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,7 @@ from tests.catalogues import rockstar
 from tests.fields import plant
 
 DRAWS = 24  # that a box is judged beside
-POOL = 150  # of which they are
+POOL = 80  # of which they are
 FIRST = 1_000_000  # number of the first draw that is a box
 HALVED = "a mass bin at half"
 PER_VOLUME = 0.11  # haloes above 3e10 M_sun/h in a (Mpc/h)^3, as in the small N-body boxes
@@ -163,6 +164,7 @@ def main() -> None:
                 passes += not bad
                 for what in bad:
                     failed[what] = failed.get(what, 0) + 1
+                print(f"{fault}: {passes} of {seed + 1} pass", end="\r", file=sys.stderr)
             told = "; ".join(f"{what}: {n}" for what, n in failed.items())
             print(f"{fault}: {passes} of {seeds} pass. Failed: {told or 'none'}", flush=True)
 
