@@ -213,8 +213,8 @@ def tile_warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
     except TilingError as error:
         tile = tile_for(shape)
         smaller = (
-            f"a painter without networks (--painter gaussian) takes a smaller tile (--tile {tile}); "
-            "for the networks "
+            f"a painter without networks (--painter gaussian) takes a smaller tile (--tile {tile});"
+            " for the networks "
             if tile
             else ""
         )
