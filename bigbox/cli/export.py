@@ -25,6 +25,7 @@ with h5py.File("box.hdf5") as f:  # then Pk_library.Pk(tb, size, 0, "None") of P
     "fits": """\
 from astropy.io import fits
 tb = fits.getdata("box_tb.fits")  # mK, (X, Y, Z); its header has the axes in Mpc/h
+print(tb.shape, tb.mean())
 """,
     "ome-zarr": """\
 from ome_zarr.io import parse_url  # or: napari box_tb.ome.zarr
