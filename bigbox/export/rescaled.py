@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.blockwise import map_regions, read_block, regions
+from bigbox.blockwise import Region, map_regions, read_block, regions
 from bigbox.errors import BadInput
 from bigbox.physics.brightness import mean_brightness
 from bigbox.physics.cosmology import Cosmology
@@ -35,10 +36,11 @@ def rescaled(box: Box, array: Any, omega_hi: float, memory: int) -> Rescaled:
     """
     edges = tuple(getattr(array, "shards", None) or array.chunks)
 
-    def total(region: Any) -> float:
+    def total(region: Region) -> float:
         return float(read_block(array, region, box.place_of("tb")).sum(dtype=np.float64))
 
-    mean = sum(map_regions(total, regions(array.shape, edges, 0), memory)) / np.prod(array.shape)
+    parts = list(regions(array.shape, edges, 0))
+    mean = sum(map_regions(total, parts, memory)) / math.prod(array.shape)
     if not mean > 0:
         raise BadInput(f"{box.place_of('tb')}: its mean is {mean:.3g} mK: nothing to rescale")
     cosmology = Cosmology.from_header(box.attributes["cosmology"])
