@@ -182,8 +182,10 @@ def run(options: argparse.Namespace) -> int:
 def _realizations(text: str) -> int | list[int]:
     """Read one realization's number, or a range of them."""
     numbers = numbers_of(text)
-    if not numbers or numbers[-1] >= 2**16:
+    if not numbers:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a number from 0 to 65535 nor a range of them, as 0-9"
+            f"{text!r} is neither a number nor a range of them, as 0-9"
         )
+    if numbers[-1] >= 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is out of range: 0 to {2**16 - 1}")
     return numbers[0] if len(numbers) == 1 else numbers
