@@ -41,6 +41,7 @@ EDGE = 64  # of the blocks in which what is computed is read
 BINS = 8  # of k that are judged
 FLOOR = 0.1  # of logarithms, over the mean T_b
 HAS_HYDROGEN = 0.1  # over the mean T_b: voxels that the level is of
+NEARLY = 1 - 1e-9  # the largest r(k) that is told from 1
 FOLLOWS = 0.5  # correlation with the truth's own scatter from which a box is judged beside it
 
 
@@ -65,7 +66,8 @@ class Ruler:
         return {
             "k": versus.first.k,
             "power": np.log(versus.first.power),
-            "correlation": versus.correlation,
+            # Fisher's z: what r(k) scatters by is skewed.
+            "correlation": np.arctanh(np.clip(versus.correlation, -NEARLY, NEARLY)),
             "mean": np.log(max(float(values.mean(dtype=np.float64)), TINY)),
             "level": float(rest.mean(dtype=np.float64)),
             "follows": float(np.corrcoef(rest, own)[0, 1]) if own.std() > 0 else 0.0,
@@ -180,7 +182,7 @@ def beside(rows: Sequence[Numbers], draws: Sequence[Numbers]) -> Numbers:
     """Return what a box and its realizations (rows) are beside draws, the truth the first of them.
 
     Of each number: value, the mean of the rows; expected; error, one standard deviation of the
-    difference. Logarithms but for r(k). A box that follows the truth's own scatter (`follows`, a
+    difference. Logarithms, and of r(k) its arctanh. A box that follows the truth's own scatter (`follows`, a
     correlation) is another draw to that degree less, and is expected nearer to the truth.
     """
     follows = float(np.mean([row["follows"] for row in rows]))
