@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
+from bigbox.store.latents import on_other_disk, unfinished_of
 from bigbox.store.metadata import read_sealed, understood
 from bigbox.store.records import COMPLETE, RECORD, Records, checks, made, revoked
 from bigbox.store.shards import Index, empty_index
@@ -169,6 +170,12 @@ class Ledger:
     def tmp_of(self, epoch: int) -> Path:
         """Directory of the files of one run that have no name yet."""
         return self.tmp_path / f"e{epoch:05d}"
+
+    def tmp_for(self, path: Path, epoch: int) -> Path:
+        """Directory of the same, on the file system that `path` is to stand on."""
+        link = on_other_disk(self.path.parent)
+        inside = link is not None and path.is_relative_to(link)
+        return unfinished_of(link, epoch) if link and inside else self.tmp_of(epoch)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Return what was noted when a run started; raise BadInput where its file is damaged."""
