@@ -247,6 +247,10 @@ class Ledger:
     def blocks(self, source: Source) -> Iterator[Records]:
         """Return the good records of one file, some at a time, up to its first torn or bad one."""
         left = source.sealed
+        if source.path.is_symlink():
+            raise BadInput(
+                f"{source.path}: damaged (a link, and bigbox makes none there); {self.way_out}"
+            )
         # Buffered: its read goes on after a short one, which would end the file here for good.
         with open(source.path, "rb") as file:
             while left is None or left >= RECORD.itemsize:

@@ -21,6 +21,7 @@ from tests import snapshots
 from tests.faults.commands import KILLED, Commands
 
 POINTS = int(os.environ.get("BIGBOX_KILL_POINTS", "4"))  # of each story
+SECONDS = 300  # that a command may take on a busy machine
 
 
 def values_of(path: Path) -> dict[str, bytes]:
@@ -88,7 +89,7 @@ def test_any_call_of_a_maker_may_be_the_last(place: Path, painted: Path, name: s
     command = words.replace("SOURCE", str(place / "source")).split()
     out.mkdir()
     commands = Commands(out)
-    ended = commands.run(*command)
+    ended = commands.run(*command, timeout=SECONDS)
     assert ended.status == 0, ended.said
     truth = values_of(out / story.made)
     assert truth and [path.name for path in out.iterdir()] == [story.made]
@@ -100,13 +101,13 @@ def test_any_call_of_a_maker_may_be_the_last(place: Path, painted: Path, name: s
     for at in points:
         shutil.rmtree(out)
         out.mkdir()
-        if commands.run(*command, kill_at=at).status != KILLED:
+        if commands.run(*command, kill_at=at, timeout=SECONDS).status != KILLED:
             continue  # the number of calls depends on how the threads took turns
         tried += 1
         where = f"BIGBOX_SEED={seed}: {name}: killed before call {at} of {ended.calls}"
         if rng.random() < 0.3:
-            commands.run(*command, kill_at=rng.randint(1, ended.calls))
-        again = commands.run(*command)
+            commands.run(*command, kill_at=rng.randint(1, ended.calls), timeout=SECONDS)
+        again = commands.run(*command, timeout=SECONDS)
         if (again.status, "exists already" in again.said) != (2, True):
             assert again.status == 0, f"{where}: {again.said}"
         assert values_of(out / story.made) == truth, where
