@@ -3,7 +3,7 @@
     python -m tests.faults.fuzz [--seconds 300] [--seed S]     places and values at random
     python -m tests.faults.fuzz --all [--every K]              all of them, or each K-th
 
-Whatever a value is, a command ends with a known status, within a minute, in one line where it
+Whatever a value is, a command ends with a known status, in minutes at most, in one line where it
 refuses the box.
 """
 
@@ -70,7 +70,7 @@ def survives(where: str, *command: object) -> None:
     except BaseException as error:
         raise AssertionError(f"{where}: {command[0]}: {type(error).__name__}: {error}") from error
     lines = said.getvalue()
-    assert time.monotonic() - began < 60, f"{where}: {command[0]} hangs"
+    assert time.monotonic() - began < 240, f"{where}: {command[0]} hangs"
     assert status in (0, 2, 75), f"{where}: {command[0]}: {status} {lines}"
     assert "Traceback" not in lines and "\x1b" not in lines, where
     if status == 2 and command[0] != "verify":
