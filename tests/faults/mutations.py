@@ -3,8 +3,8 @@
     python -m tests.faults.mutations [--each N] [--seed S] [--only NAME ..]
 
 A file is cut, flipped, zeroed, emptied, lengthened, lost, or replaced by a folder or a link. Then
-the commands that read it end with a known status, in minutes at most, and where they refuse it say so
-in one line; where they do not, what they make is what they make of the undamaged file. A file
+the commands that read it end with a known status, in minutes at most. Where they refuse it they say
+so in one line; where they do not, what they make is what they make of the undamaged file. A file
 without checksums may hold other numbers after a flip, and nobody can tell: there the last is not
 asked (`sealed`).
 """
