@@ -7,9 +7,11 @@ next one that does.
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import os
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ CALLS = {
     "unlink": 0, "remove": 0, "rmdir": 0, "mkdir": 0, "truncate": 0,
 }  # fmt: skip
 KILLED = -int(signal.SIGKILL)
+_SHUTDOWN, _WITHOUT_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH
 
 
 @dataclass(frozen=True)
@@ -35,18 +38,23 @@ class Ended:
 
 
 class Commands:
-    """Runs commands; what they change under `folder` counts."""
+    """Runs commands; what they change under `folder` counts.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    power: the folder that an ext4 is mounted on, which loses its power where a command is killed.
+    """
+
+    def __init__(self, folder: Path, power: Path | None = None) -> None:
+        self.folder, self._power = folder, power
+        self._said = (power or folder).parent / "said"
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.faults.preloaded"])
 
     def run(self, *arguments: object, kill_at: int = 0, timeout: float = 100) -> Ended:
         """Run a command, killed before its call number `kill_at` (0: not killed)."""
-        said, count = self.folder.parent / "said", self._context.Value("q", 0)
+        said, count = self._said, self._context.Value("q", 0)
         process = self._context.Process(
-            target=_command, args=([*map(str, arguments)], str(self.folder), kill_at, count, said)
+            target=_command,
+            args=([*map(str, arguments)], str(self.folder), kill_at, count, said, self._power),
         )
         process.start()
         process.join(timeout)
@@ -57,7 +65,9 @@ class Commands:
         return Ended(process.exitcode, count.value, said.read_text(errors="replace"))
 
 
-def _command(arguments: Sequence[str], folder: str, kill_at: int, count: Any, said: Path) -> None:
+def _command(
+    arguments: Sequence[str], folder: str, kill_at: int, count: Any, said: Path, power: Path | None
+) -> None:
     with open(said, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -70,6 +80,8 @@ def _command(arguments: Sequence[str], folder: str, kill_at: int, count: Any, sa
                 with lock:
                     count.value += 1
                     if count.value == kill_at:
+                        if power:
+                            _cut(power)
                         os.kill(os.getpid(), signal.SIGKILL)
             return real(*args, **more)
 
@@ -90,6 +102,12 @@ def _command(arguments: Sequence[str], folder: str, kill_at: int, count: Any, sa
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _cut(mounted: Path) -> None:
+    """Have an ext4 forget what it has not written, its journal's newest entries too."""
+    file = os.open(mounted, os.O_RDONLY)
+    fcntl.ioctl(file, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSH))
 
 
 def _path(given: Any, more: dict[str, Any]) -> str:
