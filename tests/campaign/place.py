@@ -61,7 +61,7 @@ class Place:
     root: Path | None = None  # another place for the box: a mount
 
     def __post_init__(self) -> None:
-        self.commands = Commands(self.box)
+        self.commands = Commands(self.box, self.folder)
 
     @property
     def box(self) -> Path:
@@ -72,7 +72,7 @@ class Place:
         """Put an ingested box there."""
         shutil.rmtree(self.box, ignore_errors=True)
         shutil.copytree(self.source, self.box)
-        self.commands = Commands(self.box)
+        self.commands = Commands(self.box, self.folder)
 
     def tell(self, what: str) -> None:
         """Note what happened."""

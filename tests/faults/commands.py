@@ -62,10 +62,10 @@ class Ended:
 
 
 class Commands:
-    """Runs commands; what they change under `folder` counts."""
+    """Runs commands; what they change under `folder` counts. beside: where their words are kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, beside: Path | None = None) -> None:
+        self.folder, self._beside = folder, beside or folder.parent
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.faults.preloaded"])
 
@@ -81,7 +81,7 @@ class Commands:
 
     def start(self, *arguments: object, fault: Fault = Fault()) -> Started:  # noqa: B008
         """Start a command."""
-        said = self.folder.parent / f"said-{next(_NUMBERS)}"
+        said = self._beside / f"said-{next(_NUMBERS)}"
         count = self._context.Value("q", 0)
         process = self._context.Process(
             target=_command, args=([*map(str, arguments)], str(self.folder), fault, count, said)
