@@ -5,7 +5,8 @@
       epochs/00001.json         each start of a run: host, pid, time, and the sealed lengths
       records/e00001-r00003.bin what rank 3 of run 1 finished: fixed-size records, append only
       tmp/e00001/               files that have no name yet; gone as soon as a later run starts
-      watch/00003.json          how run 3 gets on, for who looks on: see `bigbox.store.watch`
+      set_aside.json            regions that failed: see `bigbox.store.set_aside`
+    watch/00003.json          how run 3 gets on, for who looks on: see `bigbox.store.watch`
     lease.lock                see `bigbox.store.lease`
 
 A ledger is about a few products, numbered from 0 (see `bigbox.store.product`). Number 0 is what

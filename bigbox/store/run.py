@@ -281,7 +281,7 @@ def put_aside(disk: Disk, place: Path, arrays: Iterable[str], ledger: Ledger, ep
     if link := linked(place):
         empty_linked(disk, link)
         arrays = [name for name in arrays if name != link.name]
-    ours = (ledger.path / name for name in ("run.json", "sums", "field", WATCH))
+    ours = (ledger.path / name for name in ("run.json", "sums", "field", WATCH, "set_aside.json"))
     for path in (*(place / name for name in arrays), *ours):
         with suppress(FileNotFoundError):
             disk.replace(path, aside / f"old-{path.name}")
