@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import import_module
+from typing import Any
 
 from bigbox import __version__
 from bigbox.cli.parser import Parser, one_line, safe_output
 from bigbox.errors import BadInput, StoppedEarly, of_system
+from bigbox.signals import stoppable
 
 _ABOUT = """\
 bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
@@ -24,6 +27,7 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   mpirun -n 4 bigbox paint box.zarr                    paint; the same command resumes
   bigbox status box.zarr                               how far it is
   bigbox verify box.zarr                               every checksum
+  bigbox clean box.zarr                                remove what is no longer needed
   bigbox validate box.zarr                             spectra, seams, distributions: one page
   bigbox plot box.zarr                                 a picture of input and output
   bigbox export box.zarr --to hdf5                     numpy, HDF5 or OME-Zarr files
@@ -42,20 +46,29 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 """
 
 _COMMANDS = (
-    "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "models", "evaluate", "bench", "help", "completion",
+    "simulate", "ingest", "plan", "paint", "status", "verify", "clean", "validate", "plot",
+    "export", "train", "models", "evaluate", "bench", "help", "completion",
 )  # fmt: skip
-# Commands that ranks work on together, or that say themselves that they do not.
-_OF_RANKS = ("paint", "train", "bench")
+_TOGETHER = ("paint",)  # several ranks work together, and agree when they stop
+# What may be asked by each of several ranks.
+_ANYWHERE = (*_TOGETHER, "plan", "status", "models", "help", "completion")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
-    safe_output()
+    _begin()
     options = parser().parse_args(arguments)
     try:
-        _check_alone(options.run.__module__.rpartition(".")[2])
-        status = int(options.run(options) or 0)
+        command = options.run.__module__.rpartition(".")[2]
+        if command not in _ANYWHERE:
+            from bigbox.engine.mpi import require_alone
+
+            require_alone(command)
+        stopping: Any = nullcontext()
+        if command not in _TOGETHER:
+            stopping = stoppable(command, "start the same command again")
+        with stopping:
+            status = int(options.run(options) or 0)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with
         return status
     except (ValueError, StoppedEarly) as error:
@@ -76,26 +89,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _begin() -> None:
+    """Make do with what there is to print on and to draw on."""
+    safe_output()
+    if "matplotlib" not in sys.modules:
+        # Only files are drawn. A notebook names a backend that need not be installed here.
+        os.environ["MPLBACKEND"] = "agg"
+
+
 def _reader_has_gone() -> int:
     """Return the status where nobody reads our output any more, as in `bigbox plan box | head`."""
     # stdout points elsewhere, so that the interpreter does not complain when it flushes at the end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _check_alone(command: str) -> None:
-    """Raise BadInput where ranks were started for a command that is one process's."""
-    from bigbox.engine.mpi import launched
-
-    _, size, rank = launched()
-    if command in _OF_RANKS or size == 1:
-        return
-    if rank:
-        raise SystemExit(BadInput.exit_status)
-    raise BadInput(
-        f"{command}: {size} ranks were started, and it works on all cores by itself: start it "
-        "without mpirun or srun (paint is what runs on many ranks)"
-    )
 
 
 def parser() -> Parser:

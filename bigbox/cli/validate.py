@@ -110,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.analysis.report.judge import Limits
     from bigbox.analysis.report.page import View
     from bigbox.analysis.report.validate import Beside, validate
-    from bigbox.ingest.workfolder import stoppable
+    from bigbox.signals import stoppable
 
     if options.truth is None and options.halos:
         raise BadInput("--halos is the catalogue of the truth: give --truth")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ from bigbox.analysis.maps.panel import (
 from bigbox.analysis.maps.slab import Slab, panels, slab_of
 from bigbox.analysis.maps.titles import halo_title, slab_words
 from bigbox.errors import BadInput
+from bigbox.ingest.workfolder import work_folder
 from bigbox.store.box import Box
+from bigbox.store.durable import DISK
 from bigbox.store.fields import AXES
 from bigbox.store.ledger import Ledger
 from bigbox.store.recorded import painting_of
@@ -89,7 +92,7 @@ def plot(
     if frames is None:
         images = panels(box, slab, arrays, look.grid)
         sheet = _Sheet(box, slab, images, look, edges)
-        _written(out, lambda: sheet.figure.savefig(out, dpi=look.dpi))
+        _written(out, lambda place: sheet.figure.savefig(place, dpi=look.dpi))
         return list(images)
     slabs = [
         Slab(slab.axis, int(first), slab.count, slab.window)
@@ -98,15 +101,23 @@ def plot(
     every = [panels(box, one, arrays, look.grid, FILM_PIXELS) for one in slabs]
     whole = {name: np.stack([images[name] for images in every]) for name in every[0]}
     sheet = _Sheet(box, slabs[0], every[0], look, edges, whole)
-    _written(out, lambda: _film(out, sheet, slabs, every, look.dpi))
+    _written(out, lambda place: _film(place, sheet, slabs, every, look.dpi))
     return list(whole)
 
 
-def _written(out: Path, write: Any) -> None:
+def _written(out: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside its place, then put it there: an older one stays, or is replaced."""
+    work = work_folder(out)
     try:
-        write()
+        work.mkdir()
+        write(work / out.name)
+        DISK.write_atomic(out, (work / out.name).read_bytes(), work / "whole")
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
         raise BadInput(f"{out}: cannot be written ({error})") from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _film(
