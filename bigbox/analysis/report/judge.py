@@ -110,9 +110,13 @@ def verdict(checks: Sequence[Check]) -> str:
     """Write the line under the verdict: how many checks, and which of them fail."""
     bad = [check for check in checks if not check.passed]
     unsure = sum(check.word == UNSURE for check in checks)
-    more = f" ({unsure} beyond them, but not significantly)" if unsure else ""
+    if not bad and unsure:
+        beyond = (
+            f"{unsure} {'is' if unsure == 1 else 'are'} beyond the limit, but not significantly"
+        )
+        return f"none of {len(checks)} checks fails; {beyond}."
     if not bad:
-        return f"all {len(checks)} checks are within their limits{more}."
+        return f"all {len(checks)} checks are within their limits."
     return f"{len(bad)} of {len(checks)} checks: " + "; ".join(
         f"{check.what} is {check.found}, allowed {check.allowed}" for check in bad
     )
