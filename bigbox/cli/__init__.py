@@ -31,6 +31,8 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox train lodi a.zarr b.zarr --out model          networks of your own
   bigbox models                                        the networks that there are
   bigbox evaluate model truth.zarr                     how good they are: one page
+  bigbox compress box.zarr small                       dm in a fraction of a bit a voxel
+  bigbox decompress small again.zarr                   a draw of it; the same command resumes
   bigbox bench                                         how fast this machine paints
 """
 
@@ -42,7 +44,7 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 
 _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "models", "evaluate", "bench",
+    "train", "models", "evaluate", "compress", "decompress", "bench",
 )  # fmt: skip
 
 
