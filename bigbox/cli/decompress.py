@@ -39,7 +39,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     value("--model", "MODEL", Path, "the folder of the model (default: the one OUT names)")
     value("--seed", "S", whole(0, 2**64 - 1), "of the noise (default 0)", 0)
     add_choice(what, "--sampler", SAMPLERS, "as of bigbox paint; heun and euler are the paper's")
-    defaults = ", ".join(f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items())
+    rest = (f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items())
+    defaults = ", ".join(("6", *list(rest)[1:]))
     value("--steps", "T", whole(1, 4095), f"calls of the network per tile; default: {defaults}")
     text = f"voxels at each face of a tile that are its neighbour's, at least ({DEFAULT_MARGIN})"
     value("--margin", "N", whole(0), text)

@@ -47,6 +47,7 @@ from bigbox.store.metadata import read_json
 from bigbox.store.recorded import is_painted, painting_of
 
 JOINT = "joint"
+STEPS = 6  # calls for a tile with the default sampler: cells are right with any number
 DECODED = "decoded"  # attribute of dm: what it was decoded with, once it is whole
 
 
@@ -97,7 +98,7 @@ def _decompress(options: DecompressOptions, world: World, stop: StopRequest) -> 
             source.shape,
             overlap_method=JOINT,
             sampler=options.sampler,
-            steps=options.steps,
+            steps=options.steps or (STEPS if options.sampler == DEFAULT_SAMPLER else None),
             tile=TILE,
             device=device,
             threads=threads,

@@ -31,6 +31,7 @@ from torch.nn import functional
 from bigbox.cosmoflow.compressed import Compressed
 from bigbox.cosmoflow.local import CELL, LocalFlow
 from bigbox.cosmoflow.solvers import flow_times
+from bigbox.devices import on_gpu
 from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
 from bigbox.networks.model import Model
@@ -134,6 +135,12 @@ class LatentPainter(DiffusionPainter):
     def attributes(self) -> dict[str, Any]:
         """Return what dm says of itself."""
         return {"smoothing": 0.0, "source": "decompressed: a draw of the field given its latents"}
+
+    def _advance(self, batch: StepBatch, part: np.ndarray) -> np.ndarray:
+        # Convolutions of one voxel have other last bits on two threads than on one.
+        if not on_gpu(self.device) and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)
+        return super()._advance(batch, part)
 
     def condition(self, batch: TileBatch | StepBatch, part: np.ndarray) -> Told:
         """Return what is told of tiles."""
