@@ -5,8 +5,8 @@
 
 The networks of `bigbox.cosmoflow.networks` take a field and its latent cell by cell. Tiles of a box
 begin anywhere in a cell, so that the velocity here is given latents by voxel. It is told no
-summary, which would couple all tiles, and its norms are those of a tile. The encoder has no norm over space:
-a latent is a function of the voxels within its reach and of nothing else.
+summary, which would couple all tiles, and its norms are those of a tile. The encoder has no norm
+over space: a latent is a function of the voxels within its reach and of nothing else.
 
 Around both goes a path that is right before any training. A latent begins as the logarithm of its
 cell's mean density; the velocity begins as that of white noise of unit variance (Karras et al.

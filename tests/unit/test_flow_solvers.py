@@ -1,4 +1,4 @@
-"""Solvers of dx/dt = v(x, t): orders, the adaptive one, and the samplers that take the same steps."""
+"""Solvers of dx/dt = v(x, t): orders, the adaptive one, and samplers that take the same steps."""
 
 from __future__ import annotations
 
