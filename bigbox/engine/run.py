@@ -87,10 +87,7 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     began |= {"ranks": world.size, "tiles": job.total, "already": job.already}
     LOG.info("painting begins", extra={"data": began})
     try:
-        with _watched(job):
-            report = run_job(
-                world, stop, job, quiet=options.quiet, drop_latents=options.drop_latents
-            )
+        report = run_job(world, stop, job, quiet=options.quiet, drop_latents=options.drop_latents)
         done = {"event": "end", "status": 0, **report}
         LOG.info(describe(report, job.box.place), extra={"data": done})
         return report
@@ -175,6 +172,13 @@ def run_job(
     world: World, stop: StopRequest, job: Job, *, quiet: bool = False, drop_latents: bool = False
 ) -> dict[str, Any]:
     """Do a job's tasks to their end; return the report's numbers. Raises StoppedEarly."""
+    with _watched(job):
+        return _run(world, stop, job, quiet, drop_latents)
+
+
+def _run(
+    world: World, stop: StopRequest, job: Job, quiet: bool, drop_latents: bool
+) -> dict[str, Any]:
     loop = job.loop(
         world.transport(),
         stop,
