@@ -31,6 +31,7 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox train lodi a.zarr b.zarr --out model          networks of your own
   bigbox models                                        the networks that there are
   bigbox evaluate model truth.zarr                     how good they are: one page
+  bigbox cosmoflow train maps --out model              learned compression of maps
   bigbox bench                                         how fast this machine paints
 """
 
@@ -42,7 +43,7 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 
 _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "models", "evaluate", "bench",
+    "train", "models", "evaluate", "cosmoflow", "bench",
 )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,17 @@ def save_model(folder: Path, kind: str, network: nn.Module, card: Card, dtype: t
         partial.replace(folder / name)
 
 
-def load_model(folder: Path, kind: str) -> Model:
+def _build(card: Card) -> nn.Module:
+    """Build HALOgen or LODI as a card sizes it."""
+    size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
+    halogen = card["kind"] == "halogen"
+    return Halogen(HalogenSize(**size)) if halogen else Lodi(LodiSize(**size))
+
+
+def load_model(folder: Path, kind: str, build: Callable[[Card], nn.Module] = _build) -> Model:
     """Read a model. Its network is in float32 on the CPU, in evaluation mode.
+
+    `build` makes the network that a card of this kind sizes.
 
     Raises
     ------
@@ -73,8 +83,7 @@ def load_model(folder: Path, kind: str) -> Model:
             f"{card['sha256'][:12]}..: damaged, truncated, or of another card; copy both again"
         )
     try:
-        size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
-        network = Halogen(HalogenSize(**size)) if kind == "halogen" else Lodi(LodiSize(**size))
+        network = build(card)
         tensors = {k: v.float() for k, v in load(data).items()}
         network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:
