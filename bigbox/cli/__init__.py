@@ -32,6 +32,8 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox models                                        the networks that there are
   bigbox evaluate model truth.zarr                     how good they are: one page
   bigbox cosmoflow train maps --out model              learned compression of maps
+  bigbox compress box.zarr small                       dm in a fraction of a bit a voxel
+  bigbox decompress small again.zarr                   a draw of it; the same command resumes
   bigbox bench                                         how fast this machine paints
 """
 
@@ -43,7 +45,7 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 
 _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "models", "evaluate", "cosmoflow", "bench",
+    "train", "models", "evaluate", "cosmoflow", "compress", "decompress", "bench",
 )  # fmt: skip
 
 

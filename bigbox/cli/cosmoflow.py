@@ -94,6 +94,11 @@ def _add_calls(parser: argparse.ArgumentParser) -> None:
     add_value(parser, "--seed", "S", whole(0, 2**63), "of the noise (0)", 0)
 
 
+def _add_solver(parser: argparse.ArgumentParser) -> None:
+    text = "euler (default); heun, of half as many steps; adaptive, which chooses its calls"
+    add_choice(parser, "--solver", ("euler", "heun", "adaptive"), text)
+
+
 def _add_maps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder; the same command goes on")
     value = partial(add_value, parser)
@@ -132,6 +137,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     add_value(parser, "--maps-count", "N", whole(2), "of the test (all)")
     _add_calls(parser)
+    _add_solver(parser)
     _add_page(parser, "evaluation")
 
 
@@ -149,6 +155,7 @@ def _add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=Path, help="file to make, .npy")
     add_choice(parser, "--kind", ("flow", "vae"), "which decoder")
     _add_calls(parser)
+    _add_solver(parser)
 
 
 def _add_infer(parser: argparse.ArgumentParser) -> None:
@@ -256,7 +263,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     if (options.model / "vae.json").exists():
         models["vae"] = _opened(options, "vae")
     with made_folder(options.out):
-        found = evaluate_maps(models, maps, options.maps_count, options.calls, options.seed)
+        how = (options.maps_count, options.calls, options.seed, options.solver)
+        found = evaluate_maps(models, maps, *how)
         evaluation(options.out, found, _made_of(options, models["flow"], maps))
     for one in found["checks"]:
         print(f"{'kept' if one['kept'] else 'MISSED':7}{one['name']}: {one['found']}")
@@ -293,7 +301,9 @@ def _decode(options: argparse.Namespace) -> None:
         raise BadInput(f"{options.out}: exists already; choose another name or remove it first")
     model = _opened(options, options.kind)
     latents = load_latents(options.latents, model, options.model)
-    made = decode(model, latents.latent, seed=options.seed, calls=options.calls)
+    made = decode(
+        model, latents.latent, seed=options.seed, calls=options.calls, solver=options.solver
+    )
     file = io.BytesIO()
     np.save(file, made)
     with explained(options.out, len(file.getbuffer())):

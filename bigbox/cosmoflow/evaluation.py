@@ -19,7 +19,12 @@ ABOVE = 1.0  # h/Mpc: from there on the flow is held against the VAE
 
 
 def evaluate_maps(
-    models: dict[str, Model], maps: Maps, count: int | None, calls: int, seed: int
+    models: dict[str, Model],
+    maps: Maps,
+    count: int | None,
+    calls: int,
+    seed: int,
+    solver: str = "euler",
 ) -> dict[str, Any]:
     """Decode maps of the test by each model, "flow" first, and compare: JSON values."""
     flow = models["flow"]
@@ -29,13 +34,15 @@ def evaluate_maps(
         "maps": len(test),
         "simulations": len(np.unique(test.simulation)),
         "calls": calls,
+        "solver": solver,
         "side": maps.side,
         "nyquist": bins.nyquist,
         "images": {"truth": [test.values[i].tolist() for i in shown]},
         "models": {},
     }
     for name, model in models.items():
-        made = decode(model, encode(model, test).latent, seed=seed, calls=calls)
+        latent = encode(model, test).latent
+        made = decode(model, latent, seed=seed, calls=calls, solver=solver)
         found["models"][name] = compare(made, np.asarray(test.values), bins)
         found["images"][name] = [made[i].tolist() for i in shown]
         say(f"{name}: {len(test)} maps decoded")

@@ -16,7 +16,7 @@ from bigbox.cosmoflow.networks import Flow, FlowSize
 from bigbox.cosmoflow.vae import Vae, VaeSize
 from bigbox.errors import BadInput
 from bigbox.networks.card import Card
-from bigbox.networks.model import Model, load_model
+from bigbox.networks.model import Model, load_network
 
 KINDS = ("flow", "vae")
 # What maps must have in common with those of the training: relative, or in the quantity's unit.
@@ -33,7 +33,7 @@ def build(card: Card) -> nn.Module:
 
 def load(folder: Path, kind: str = "flow") -> Model:
     """Read a model of maps. Raises BadInput for what is none, is damaged, or is of boxes."""
-    model = load_model(folder, kind, build)
+    model = load_network(folder, kind, build)
     if (ndim := model.card["size"].get("ndim")) != 2:
         raise BadInput(
             f"model {folder}: is of {ndim}-D fields, not of maps; see bigbox compress --help"

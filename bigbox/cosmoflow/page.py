@@ -105,7 +105,8 @@ def evaluation(out: Path, found: Numbers, made_of: Numbers) -> None:
         rows.append([one["name"], one["found"], one["allowed"], word])
     words = f"Velocity error of the test's maps: {found['velocity error']:.3f}."
     page.parts.append(Part("Checks", words, rows))
-    page.write("CosmoFlow", f"Decoded maps against the truth, {found['calls']} calls a map", [])
+    how = f"{found['solver']}, {found['calls']} calls a map"
+    page.write("CosmoFlow", f"Decoded maps against the truth; {how}", [])
 
 
 def power_table(found: Numbers, count: int = 9) -> list[list[str]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
@@ -37,11 +39,16 @@ def paint(options: PaintOptions) -> dict[str, Any]:
     StoppedEarly
         A stop was asked for, or damage was found; the same command goes on.
     """
+    return on_all_ranks(options.box, lambda world, stop: _paint(options, world, stop))
+
+
+def on_all_ranks(box: Path, work: Callable[[World, StopRequest], dict[str, Any]]) -> dict[str, Any]:
+    """Join all ranks, listen for a stop, and do the work; raises as `paint`."""
     world = join_world()
-    stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
+    stop = StopRequest(box / STOP_FILE if world.rank == 0 else None)
     stop.install()
     try:
-        return abort_on_error(world, lambda: _paint(options, world, stop))
+        return abort_on_error(world, lambda: work(world, stop))
     except BigboxError as error:
         if world.rank > 0:
             raise SystemExit(error.exit_status) from None
@@ -53,7 +60,7 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     options = replace(options, box=named.path, realization=named.realization)
     job = _begin(options, world)
     try:
-        return _run(options, world, stop, job)
+        return run_job(world, stop, job, quiet=options.quiet, drop_latents=options.drop_latents)
     finally:
         job.close()
 
@@ -116,11 +123,14 @@ def _begin(options: PaintOptions, world: World) -> Job:
     return world.each(lambda: Job(options.open("r+"), spec, prepared, *place, limits=limits))
 
 
-def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:
+def run_job(
+    world: World, stop: StopRequest, job: Job, *, quiet: bool = False, drop_latents: bool = False
+) -> dict[str, Any]:
+    """Do a job's tasks to their end; return the report's numbers. Raises StoppedEarly."""
     loop = job.loop(
         world.transport(),
         stop,
-        show=world.rank == 0 and not options.quiet,
+        show=world.rank == 0 and not quiet,
         # Ranks that share a core look for messages less often, or looking is all they do.
         seconds_between_polls=0.002 * max(1.0, 1 / world.cores),
     )
@@ -153,9 +163,9 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         )
     world.first(job.finish)
     outside = outside_range(job, world)
-    if options.drop_latents:
+    if drop_latents:
         world.first(job.painting.drop_latents)
-    if world.rank == 0 and not options.quiet:
+    if world.rank == 0 and not quiet:
         print(describe(report, job.box.place), file=sys.stderr)
     if world.rank == 0 and outside:
         print(f"warning: {job.box.place}: {outside}", file=sys.stderr)

@@ -52,17 +52,20 @@ def save_model(folder: Path, kind: str, network: nn.Module, card: Card, dtype: t
         partial.replace(folder / name)
 
 
-def _build(card: Card) -> nn.Module:
-    """Build HALOgen or LODI as a card sizes it."""
-    size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
-    halogen = card["kind"] == "halogen"
-    return Halogen(HalogenSize(**size)) if halogen else Lodi(LodiSize(**size))
+def load_model(folder: Path, kind: str) -> Model:
+    """Read HALOgen or LODI; see `load_network`."""
+
+    def make(card: Card) -> nn.Module:
+        size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
+        return Halogen(HalogenSize(**size)) if kind == "halogen" else Lodi(LodiSize(**size))
+
+    return load_network(folder, kind, make)
 
 
-def load_model(folder: Path, kind: str, build: Callable[[Card], nn.Module] = _build) -> Model:
+def load_network(folder: Path, kind: str, make: Callable[[Card], nn.Module]) -> Model:
     """Read a model. Its network is in float32 on the CPU, in evaluation mode.
 
-    `build` makes the network that a card of this kind sizes.
+    make: returns the network of a card, before it has its weights.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def load_model(folder: Path, kind: str, build: Callable[[Card], nn.Module] = _bu
             f"{card['sha256'][:12]}..: damaged, truncated, or of another card; copy both again"
         )
     try:
-        network = build(card)
+        network = make(card)
         tensors = {k: v.float() for k, v in load(data).items()}
         network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:

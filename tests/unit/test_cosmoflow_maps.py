@@ -297,13 +297,22 @@ def test_decoding_is_a_function_of_latent_seed_and_number(model: Model) -> None:
     assert whole.min() >= 0 and whole.shape == maps.values.shape
 
 
-def test_a_known_velocity_leads_to_its_field() -> None:
-    """The velocity of one single field: every call leads straight to it."""
-    x1 = torch.randn(1, 1, 8, 8)
-    made = coding.flow(
-        lambda x, t, latent: (x1 - x) / (1 - t), torch.randn(1, 1, 8, 8), torch.empty(0), 5
-    )
+@pytest.mark.parametrize("solver", coding.SOLVERS)
+def test_a_straight_velocity_leads_to_its_field(solver: str) -> None:
+    """From x0 to x1 in a straight line: every solver is exact, each stage at its own time."""
+    x0, x1, asked = torch.randn(1, 1, 8, 8), torch.randn(1, 1, 8, 8), []
+
+    def velocity(x: torch.Tensor, t: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        asked.append(float(t))
+        torch.testing.assert_close(x, t * x1 + (1 - t) * x0, atol=1e-5, rtol=1e-4)
+        return x1 - x0
+
+    made = coding.flow(velocity, x0, torch.empty(0), 6, solver)
     torch.testing.assert_close(made, x1)
+    if solver == "euler":
+        assert asked == pytest.approx([i / 6 for i in range(6)])
+    if solver == "heun":
+        assert asked == pytest.approx([0, 1 / 3, 1 / 3, 2 / 3, 2 / 3, 1])
 
 
 def test_latents_come_back_and_those_of_another_model_are_refused(
