@@ -28,6 +28,7 @@ from bigbox.networks.model import Model, save_model
 from bigbox.physics.cosmology import Cosmology
 from bigbox.simulate.linear import power_spectrum, warm
 from tests.reference import cosmoflow as reference
+from tests.small_training import line_trainer
 
 SIZE = FlowSize(2, 4, (8, 8, 8, 8), (1, 2, 2, 2), (8, 8, 8), 1, 16, "group", patch=2)
 ABOUT = {
@@ -445,3 +446,20 @@ def test_every_command_does_its_work(
     assert main(["cosmoflow", "decode", "m", "l.safetensors", "e.npy", "--kind", "vae"]) == 2
     assert main(["cosmoflow", "encode", "m", "maps", "l.safetensors"]) == 2
     assert not Path("e.npy").exists()
+
+
+def test_the_rate_is_halved_on_a_plateau_and_stays_so_after_a_stop(tmp_path: Path) -> None:
+    """As the paper trains: no better for two validations, half the rate."""
+    trainer = line_trainer(tmp_path, steps=60, rate=1e-30)
+    trainer.recipe = replace(trainer.recipe, patience=2)
+    trainer.run()
+    halved, rows = trainer.halved_at, trainer.curve.rows()
+    best = rows[0]["step"]  # nothing is learned: the first one stays the best
+    assert len(halved) == 2
+    assert best + 20 <= halved[0] < best + 30 and halved[0] + 20 <= halved[1] < halved[0] + 30
+    for row in rows:
+        times = sum(at < row["step"] for at in halved)
+        assert row["rate"] == pytest.approx(1e-30 / 2**times)
+    again = line_trainer(tmp_path, steps=60, rate=1e-30)
+    again.run()
+    assert again.halved_at == halved
