@@ -1,15 +1,16 @@
 """Tell maps of another kind from those that a model knows: warm dark matter, for example.
 
-Four scores, each higher where a map is stranger; none has seen a strange map:
+Four scores; none has seen a strange map:
 
     summary    distance of the C numbers from those of the training, in their own covariance
     latent     the same for the rms of each channel over the map, beside its mean
-    velocity   error of the velocity, over times and noise that are the same for all maps
+    velocity   error of the velocity, over times and noise that are the same for all maps: lower
+               where a map is smoother than those that the model knows
     spectrum   log of the power of the decoded map over that of the map, at the larger wave numbers:
                a model gives back the fine structure that it knows
 
 A score is worth the share of pairs, one map of each kind, in which the strange one has more (the
-area under the curve): 0.5 is chance, 1 tells all.
+area under the curve): 0.5 is chance, 0 and 1 tell all.
 """
 
 from __future__ import annotations

@@ -107,8 +107,11 @@ def infer(model: Model, maps: Maps, options: InferOptions) -> dict[str, Any]:
         "spectrum": spectrum,
         "maps": fields,
     }
-    found: dict[str, Any] = {"simulations": {name: len(getattr(split, name)) for name in PARTS}}
-    found["maps"] = {name: len(parts[name]) for name in PARTS}
+    found: dict[str, Any] = {
+        "simulations": {name: len(getattr(split, name)) for name in PARTS},
+        "maps": {name: len(parts[name]) for name in PARTS},
+        "estimators": {},
+    }
     for name in options.estimators:
         inputs = {part: ways[name](parts[part]) for part in PARTS}
         rows = []
@@ -116,7 +119,7 @@ def infer(model: Model, maps: Maps, options: InferOptions) -> dict[str, Any]:
             began = time.monotonic()
             rows.append(_judged(name, inputs, parts, seed, options))
             say(f"{name}, seed {seed}: {rows[-1]} in {time.monotonic() - began:.0f} s")
-        found[name] = _over_seeds(np.array(rows), inputs["test"].shape[1:])
+        found["estimators"][name] = _over_seeds(np.array(rows), inputs["test"].shape[1:])
     return found
 
 

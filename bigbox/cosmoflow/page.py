@@ -123,14 +123,15 @@ def power_table(found: Numbers, count: int = 9) -> list[list[str]]:
 def inference(out: Path, found: Numbers, made_of: Numbers) -> None:
     """Write the page of `infer`."""
     page = Page(out, "infer", found, made_of)
-    names = {name: text for name, text in ESTIMATORS.items() if name in found}
+    rows = found["estimators"]
+    names = {name: text for name, text in ESTIMATORS.items() if name in rows}
     part = Part(
         "Errors",
         "Mean relative errors on maps of simulations that neither the model nor an estimator has "
         "seen, ± the scatter over seeds.",
         inference_table(found),
     )
-    page.draw(part, "errors", (4.8, 3.6), figures.inferred, found, names, caption="By estimator.")
+    page.draw(part, "errors", (4.8, 3.6), figures.inferred, rows, names, caption="By estimator.")
     page.parts.append(part)
     maps = ", ".join(f"{count} for {name}" for name, count in found["maps"].items())
     page.write("Omega_m and sigma8", f"Maps: {maps}", [])
@@ -140,8 +141,8 @@ def inference_table(found: Numbers) -> list[list[str]]:
     """Return a row for each estimator."""
     table = [["from", "numbers a map", "seeds", "Omega_m", "sigma8"]]
     for name, text in ESTIMATORS.items():
-        if name in found:
-            one = found[name]
+        if name in found["estimators"]:
+            one = found["estimators"][name]
             cells = [
                 f"{100 * one[p]['error']:.2f} ± {100 * one[p]['scatter']:.2f} %"
                 for p in ("Omega_m", "sigma8")
@@ -187,7 +188,8 @@ def anomaly(out: Path, found: Numbers, made_of: Numbers) -> None:
     rows += [[name, f"{one['area']:.3f}"] for name, one in found["scores"].items()]
     part = Part(
         "Scores",
-        "The share of pairs in which the strange map has the higher score: 0.5 is chance.",
+        "The share of pairs in which the strange map has the higher score: 0.5 is chance, 0 and 1 "
+        "tell all.",
         rows,
     )
     page.draw(part, "scores", (7.2, 2.6), figures.scores, found, caption="Distributions.")

@@ -430,13 +430,14 @@ def test_every_command_does_its_work(
         "encode m maps l.safetensors --part test",
         "decode m l.safetensors d.npy --calls 2",
         "infer m maps --epochs 1 --width 8 --seeds 2",
+        "infer m maps --epochs 1 --seeds 1 --from spectrum --out spectrum",
         "interpolate m maps --pairs 2 --shares 1 --calls 2",
         "anomaly m maps warm --count 4 --calls 2",
     ):
         assert main(["cosmoflow", *line.split()]) == 0
     said = capsys.readouterr().out
     assert "velocity error" in said and "ResNet-18" in said and "area under the curve" in said
-    for name in ("evaluation", "inference", "channels", "anomaly"):
+    for name in ("evaluation", "inference", "spectrum", "channels", "anomaly"):
         numbers = json.loads((tmp_path / name / "numbers.json").read_text())
         assert numbers["of"]["model"].startswith("m (")
         assert (tmp_path / name / "index.html").stat().st_size > 10_000
