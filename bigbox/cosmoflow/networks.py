@@ -9,7 +9,7 @@ The same in two and three dimensions. The sizes of the networks are one table, P
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -70,6 +70,10 @@ class FlowSize:
     def multiple(self) -> int:
         """What the edge of a field, or of a tile, must be a multiple of."""
         return max(self.factor, self.patch << (len(self.widths) - 1))
+
+    def with_latent(self, channels: int) -> FlowSize:
+        """Return the same networks with another number of latent channels."""
+        return replace(self, latent=channels)
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values for a card, of which `from_dict` makes it again."""

@@ -45,8 +45,8 @@ class MapOptions:
     edge: int = 64  # pixels on an edge of a map
     side: float = 25.0  # of the boxes, Mpc/h
     slabs: int = 5  # on each axis
-    grid: int = 96  # particles on a side
-    steps: int = 30
+    grid: int = 64  # particles on a side
+    steps: int = 20
     mesh_factor: int = 1
     redshift: float = 0.0
     omega_m: tuple[float, float] = (0.1, 0.5)
