@@ -17,15 +17,16 @@ from bigbox.store.box import Box
 
 @dataclass(frozen=True)
 class Launcher:
-    """An mpirun and the Python whose mpi4py belongs to it."""
+    """An mpirun and the Python whose mpi4py belongs to it; module: what stands for `bigbox`."""
 
     name: str
     mpirun: str
     python: str
+    module: str = "bigbox"
 
     def command(self, ranks: int, *arguments: str | Path) -> list[str]:
         """The command line of `bigbox ARGUMENTS` on this many ranks."""
-        bigbox = [self.python, "-m", "bigbox", *map(str, arguments)]
+        bigbox = [self.python, "-m", self.module, *map(str, arguments)]
         if ranks == 1:
             return bigbox
         extra = ["--oversubscribe", "--allow-run-as-root"] if self.name == "openmpi" else []
