@@ -27,7 +27,6 @@ from bigbox.engine.options import PaintOptions
 from bigbox.engine.run import paint
 from bigbox.errors import BadInput
 from bigbox.evaluation.measure import Bool, Measures, Numbers, wrapped
-from bigbox.evaluation.summary import mean_and_error
 from bigbox.painters import Painter
 from bigbox.painters.base import StepBatch, TileBatch
 from bigbox.scheduler.grid import Triple, triple
@@ -118,18 +117,24 @@ def make_moved(truth: Box, path: Path, moved: Triple) -> None:
 def pair_ratios(first: Sequence[Plane], second: Sequence[Plane]) -> Float:
     """Return how much steeper seams of either painting are than the same planes of the other.
 
-    By axis, then of all axes together: 1 is no seam. first, second: of each axis, by plane of the
-    box, the mean squared difference to the plane before, and whether a seam of this painting is
-    between them.
+    By axis, then of all axes together: ratio, 1 is no seam, and its error, float64 (4, 2). The
+    error is from planes that are seams of neither: so much two paintings differ by chance.
+
+    first, second: of each axis, by plane of the box, the mean squared difference to the plane
+    before, and whether a seam of this painting is between them.
     """
-    sums = np.zeros((4, 2))
+    found, below = np.empty((4, 2)), np.empty(3)
     for axis, ((jump, at), (other, there)) in enumerate(zip(first, second, strict=True)):
-        here, beyond = at & ~there, there & ~at
-        seams = jump[here].sum() + other[beyond].sum()
-        sums[axis] = seams, other[here].sum() + jump[beyond].sum()
-        sums[3] += sums[axis] / len(jump)  # as many voxels as a plane has
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(sums[:, 0] / sums[:, 1])
+        here, beyond, away = at & ~there, there & ~at, ~(at | there)
+        below[axis] = other[here].sum() + jump[beyond].sum()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = (jump[here].sum() + other[beyond].sum()) / below[axis]
+            scatter = np.log(jump[away] / other[away]).std(ddof=1)
+            found[axis] = ratio, ratio * scatter / np.sqrt(here.sum() + beyond.sum())
+        below[axis] /= len(jump)  # as many voxels as a plane has
+    weight = below / below.sum()
+    found[3] = weight @ found[:3, 0], np.sqrt(weight**2 @ found[:3, 1] ** 2)
+    return found
 
 
 def measure_pairs(
@@ -166,7 +171,13 @@ def _of(box: Path, realization: int, moved: Triple) -> dict[str, Any]:
     return {"box": box, "realization": realization, "moved": moved}
 
 
-def seam_numbers(rows: Sequence[Float]) -> Numbers:
-    """Return the mean of pairs and its error, from their scatter: by axis, then of all axes."""
-    mean, error = mean_and_error(rows)
-    return {"ratio": mean, "error": error, "pairs": len(rows)}
+def seam_numbers(pairs: Sequence[Float]) -> Numbers:
+    """Return the mean of `pair_ratios` and its error: by axis, then of all axes together."""
+    ratio, error = np.moveaxis(np.array(pairs), -1, 0)
+    many = len(pairs)
+    return {
+        "ratio": ratio.mean(0),
+        "error": np.sqrt((error**2).sum(0)) / many,
+        "each": ratio,
+        "pairs": many,
+    }

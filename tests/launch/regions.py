@@ -14,6 +14,7 @@ import argparse
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,13 @@ from bigbox.store.recorded import painting_of
 from tests.launch.conftest import Launcher, launchers
 from tests.launch.test_kills import new_box
 
-PAINTERS = {
-    "joint": ("--painter", "gaussian", "--overlap-method", "joint"),
-    "conditioned": ("--painter", "gaussian", "--overlap-method", "conditioned"),
-}
+METHODS = ("joint", "conditioned")
+
+
+def options_of(painter: str, method: str, steps: int) -> tuple[str, ...]:
+    """Return how a box is painted."""
+    how = ("--painter", painter, "--overlap-method", method, "--steps", str(steps))
+    return (*how, "--seed", "11", "--quiet")
 
 
 def regions_of(grid: int, count: int, seed: int) -> list[Region]:
@@ -45,9 +49,9 @@ def cut(tb: np.ndarray, region: Region) -> np.ndarray:
 
 def paint_regions(
     launcher: Launcher, folder: Path, grid: int, count: int, seed: int, options: tuple[str, ...]
-) -> list[str]:
-    """Paint the whole, then each region; return a line for each."""
-    whole, rng, lines = new_box(folder / "whole.zarr", grid), np.random.default_rng(seed), []
+) -> Iterator[str]:
+    """Paint the whole, then each region; yield a line for each."""
+    whole, rng = new_box(folder / "whole.zarr", grid), np.random.default_rng(seed)
     launcher.run(2, "paint", whole, *options)
     truth = Box.open(whole).array("tb")[...]
     for number, region in enumerate(regions_of(grid, count, seed)):
@@ -65,16 +69,15 @@ def paint_regions(
         assert found is not None
         done, all_tiles = int(found.state.done[0].sum()), found.layout.tiling.size
         assert done < all_tiles, text
-        lines.append(
+        yield (
             f"{text}: {region.voxels / grid**3:.4f} of the box, {done} of {all_tiles} tiles, on"
             f" {ranks} ranks, the bytes of the whole; {time.monotonic() - began:.0f} s"
         )
         if number + 1 == count:
             launcher.run(2, "paint", path, *options)
             assert Box.open(path).array("tb")[...].tobytes() == truth.tobytes()
-            lines.append("and the rest of this box after it: the bytes of the whole")
+            yield "and the rest of this box after it: the bytes of the whole"
         shutil.rmtree(path)
-    return lines
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -86,13 +89,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--regions", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--painter", default="gaussian", help="gaussian (exact), or trivial")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     given = parser.parse_args(arguments)
-    for method, painter in PAINTERS.items():
-        options = (*painter, "--steps", str(given.steps), "--seed", "11", "--quiet")
+    for method in given.methods:
+        options = options_of(given.painter, method, given.steps)
         print(f"{method}, {given.grid}^3, {given.regions} regions, seed {given.seed}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
             each = (given.grid, given.regions, given.seed, options)
-            print(*paint_regions(launchers()[0], Path(folder), *each), sep="\n", flush=True)
+            for line in paint_regions(launchers()[0], Path(folder), *each):
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

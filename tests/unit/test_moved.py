@@ -94,6 +94,8 @@ def test_structure_cancels_and_a_seam_stays(seam: float) -> None:
     found = seam_numbers([pair_ratios(*pair) for pair in pairs])
     assert found["pairs"] == 10 and np.all(found["error"] < 0.006)
     assert np.all(abs(found["ratio"] - seam) < 4 * found["error"] + 0.002)
+    scatter = found["each"].std(axis=0, ddof=1) / 10**0.5
+    assert np.all(abs(np.log(scatter / found["error"])) < 0.7), "the error that is told"
     plain = [jump[at].mean() / jump[~at].mean() for first, _ in pairs for jump, at in first]
     assert np.std(plain) > 0.1
 
@@ -103,4 +105,8 @@ def test_what_both_have_a_seam_at_does_not_count() -> None:
     at[[0, 4]] = there[[0, 2]] = True
     other = jump.copy()
     jump[[0, 4]], other[[0, 2]] = (100, 3), (100, 3)
-    assert pair_ratios([(jump, at)] * 3, [(other, there)] * 3).tolist() == [3.0] * 4
+    jump[[1, 3]] = np.e, 1 / np.e
+    found = pair_ratios([(jump, at)] * 3, [(other, there)] * 3)
+    assert found[:, 0].tolist() == [3.0] * 4
+    error = 3 * np.std([1, -1, 0, 0, 0], ddof=1) / 2**0.5
+    np.testing.assert_allclose(found[:, 1], [error, error, error, error / 3**0.5])
