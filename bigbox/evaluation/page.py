@@ -130,7 +130,7 @@ def _seams(truth: Numbers) -> Table:
         table.append([f"{name}, {PARTS[part]}", *cells])
     for name, rows in truth["models"].items():
         if (found := rows.get("seams")) is not None:
-            cells = map(_with_error, found["ratio"], found["error"])
+            cells = list(map(_with_error, found["ratio"], found["error"]))
             words = f"{name}, {found['pairs']} pairs with moved tiles"
             table.append([words, *cells, *("-" for _ in AXES)])
     return table

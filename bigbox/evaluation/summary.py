@@ -146,7 +146,7 @@ def checks(rows: Numbers) -> list[Numbers]:
             "seams, tiles moved by half, worst axis",
             f"{ratio[worst]:.3f} ± {known[worst]:.3f} on {AXES[worst]}",
             f"1 ± {MOST_SEAM:g}",
-            (abs(ratio - 1) <= MOST_SEAM).all(),
+            bool((abs(ratio - 1) <= MOST_SEAM).all()),
         )
     if "haloes" in rows:
         mass = np.asarray(rows["haloes"]["mass"])

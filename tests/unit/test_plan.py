@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bigbox.cli import main
 from bigbox.diffusion.overlap import tiling_for
-from bigbox.engine.limits import Limits
+from bigbox.engine.limits import Limits, limits_of
 from bigbox.errors import BadInput
 from bigbox.painters.registry import KEPT_BYTES
 from bigbox.plan import Plan, begun_bricks, machine, make_plan, plan_region, refuse
@@ -146,6 +146,18 @@ def test_projected_memory_is_just_above_that_of_large_boxes(n: int, mib: int) ->
     """Peaks of a rank as `tests.benchmarks.engine out_of_core` measured them with these caches."""
     projected = plan_of(n, ranks=2).memory_per_rank
     assert mib * 2**20 < projected < 1.15 * mib * 2**20
+
+
+def test_projected_memory_is_just_above_that_of_tiles_together() -> None:
+    """The same with 0.2 GB for the field; four times the cross-section adds what orders take."""
+    how = {"ranks": 2, "painter": "gaussian", "overlap_method": "joint", "steps": 2}
+    made = [
+        make_plan(tiling_for("joint", shape), (50.0,) * 3, limits=limits_of(0.2), **how)  # type: ignore[arg-type]
+        for shape in ((512,) * 3, (1024,) * 3)
+    ]
+    small, large = (one.memory_per_rank for one in made)
+    assert 685 * 2**20 < small < 1.15 * 685 * 2**20
+    assert small < large < 1.02 * small
 
 
 def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
