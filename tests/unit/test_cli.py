@@ -17,7 +17,7 @@ from bigbox.store.box import Box
 
 COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "bench",
+    "train", "compress", "decompress", "bench",
 )  # fmt: skip
 
 
