@@ -35,7 +35,8 @@ def test_draws_are_made_of_the_truths_own_haloes(truth: Path, tmp_path: Path) ->
     box = Box.open(truth)
     catalogue = catalogue_of(box)
     again = drawn(box, catalogue, draw_of(box))
-    np.testing.assert_array_equal(again, np.asarray(box.require("tb")[...]))
+    # Ingest smooths in bricks, so the last bits differ.
+    np.testing.assert_allclose(again, np.asarray(box.require("tb")[...]), rtol=1e-5, atol=1e-5)
     assert (drawn(box, catalogue, 1) != again).any()
     other = tmp_path / "other"
     other.mkdir()
