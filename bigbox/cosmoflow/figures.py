@@ -11,7 +11,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from bigbox.analysis.report.figures import COLOURS, OTHER, TRUTH, WAVENUMBER
+from bigbox.analysis.report.figures import WAVENUMBER
+from bigbox.analysis.report.style import COLOURS, OTHER, TRUTH
 
 Numbers = Mapping[str, Any]
 NAMES = {"flow": "CosmoFlow", "vae": "VAE", "truth": "truth"}
