@@ -158,7 +158,7 @@ def interpolation(out: Path, found: Numbers, made_of: Numbers) -> None:
         "Change of P(k) by channel",
         f"{found['pairs']} pairs of maps of different simulations. One channel of the first map's "
         "latent becomes the second's, the others stay, the noise is the same. rms over the pairs "
-        "of the change of ln P(k).",
+        "of the change of ln P(k), of each map over its own mean.",
         channel_table(found),
     )
     caption = "Above: the change. Below: each over its largest."
