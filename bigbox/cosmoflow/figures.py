@@ -9,8 +9,10 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from bigbox.analysis.report.figures import COLOURS, OTHER, TRUTH, WAVENUMBER
+from bigbox.analysis.report.figures import WAVENUMBER
+from bigbox.analysis.report.style import COLOURS, OTHER, TRUTH
 
 Numbers = Mapping[str, Any]
 NAMES = {"flow": "CosmoFlow", "vae": "VAE", "truth": "truth"}
@@ -48,9 +50,10 @@ def ratio(figure: Figure, found: Numbers) -> None:
         style: Any = {"color": COLOURS[at], "label": NAMES[name]}
         top.errorbar(k, one["ratio"], one["error"], lw=1.2, elinewidth=0.7, **style)
         below.plot(k, one["r"], **style)
-    top.set(xscale="log", ylabel=r"$P/P_\mathrm{truth}$", ylim=(0, 1.5))
+    top.set(xscale="log", ylabel=r"$P/P_\mathrm{truth}$", ylim=(0, 2))
     below.set(xlabel=WAVENUMBER, ylabel=r"$r(k)$  [1]", ylim=(0, 1.02))
-    top.legend(loc="lower left")
+    top.xaxis.set_minor_formatter(NullFormatter())  # below 1 and above, they would overlap
+    top.legend(loc="upper left")
 
 
 def onepoint(figure: Figure, found: Numbers) -> None:
@@ -92,6 +95,7 @@ def channels(figure: Figure, found: Numbers) -> None:
     top.plot(k, found["all"], color=TRUTH, ls="--", label="all")
     top.set(xscale="log", yscale="log", ylabel=r"rms change of $\ln P$")
     below.set(xlabel=WAVENUMBER, ylabel="over its largest")
+    top.xaxis.set_minor_formatter(NullFormatter())
     top.legend(ncols=3, fontsize=7)
 
 

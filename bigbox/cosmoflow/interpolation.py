@@ -2,7 +2,8 @@
 
 Pairs of maps are encoded; of the first one's latent one channel is led to the second one's in a
 few steps, the others stay, and all are decoded from the same noise. The change of ln P(k) at the
-end, as an rms over the pairs, tells by channel where it acts.
+end, as an rms over the pairs, tells by channel where it acts. P(k) is of each map over its own
+mean: the mean density, which is that of Omega_m, would change all scales alike.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def interpolate(
 
     def spectra(latent: NDArray[np.float32]) -> NDArray[np.float64]:
         made = decode(model, latent, seed=seed, numbers=numbers, calls=calls)
-        return np.log(bins.power(contrast(made, first.values)).clip(1e-300))
+        return np.log(bins.power(contrast(made, made)).clip(1e-300))
 
     begun, ended = spectra(a), spectra(b)
     whole = _rms(ended - begun)

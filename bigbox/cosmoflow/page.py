@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bigbox import __version__
-from bigbox.analysis.report.figures import sheet
 from bigbox.analysis.report.page import Table, render
+from bigbox.analysis.report.style import sheet
 from bigbox.cosmoflow import figures
 
 Numbers = dict[str, Any]
@@ -158,7 +158,7 @@ def interpolation(out: Path, found: Numbers, made_of: Numbers) -> None:
         "Change of P(k) by channel",
         f"{found['pairs']} pairs of maps of different simulations. One channel of the first map's "
         "latent becomes the second's, the others stay, the noise is the same. rms over the pairs "
-        "of the change of ln P(k).",
+        "of the change of ln P(k), of each map over its own mean.",
         channel_table(found),
     )
     caption = "Above: the change. Below: each over its largest."
