@@ -9,6 +9,6 @@ COLOURINGS = ("levels", "paper")
 DEFAULT_OVERLAP_METHOD = "joint"
 DEFAULT_OVERLAP = 4  # voxels that two tiles share, where one takes over what the other has painted
 DEFAULT_MARGIN = 3  # voxels at a tile's face that are its neighbour's, where they go together
-DEFAULT_STEPS = {"dpmpp-sde": 12, "dpmpp": 12, "ancestral": 50, "euler": 100, "heun": 37}
+DEFAULT_STEPS = {"dpmpp-sde": 12, "dpmpp": 12, "ancestral": 50, "euler": 100, "heun": 49}
 COMPILE = ("auto", "on", "off")
 GRIDS = ("dm", "painted")  # on which an array is shown

@@ -129,7 +129,7 @@ def test_two_tiles_share_every_latent_of_their_overlap(sampler: str) -> None:
     +-----------+         |
               +-----------+
     """
-    schedule = Schedule(T, -8, 8, to_zero=sampler != "ancestral")
+    schedule = Schedule(T, -8, 8, to_zero=sampler != "ancestral", doubled=sampler == "heun")
     whole = {p: field(p, 1, 13, 8, 8) for p in range(20)}
 
     def cut(low: int):  # type: ignore[no-untyped-def]

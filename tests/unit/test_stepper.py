@@ -45,7 +45,7 @@ def near(found: np.ndarray, wanted: np.ndarray) -> bool:
     return bool(np.isfinite(found).all() and error < 2e-4 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("sampler", ["dpmpp-sde", "dpmpp", "ancestral"])
+@pytest.mark.parametrize("sampler", ["dpmpp-sde", "dpmpp", "ancestral", "heun"])
 def test_a_step_of_tiles_at_steps_of_their_own(painter: LodiPainter, sampler: str) -> None:
     rng, painter = np.random.default_rng(3), replace(painter, sampler=sampler)
     painter.__dict__["dtype"] = torch.float32
