@@ -203,9 +203,8 @@ def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, grid, kil
     mpirun.run(1, "verify", path)
 
 
-@pytest.mark.parametrize("memory", [0.5, 0.004])
-def test_killed_between_saves(openmpi: Launcher, tmp_path: Path, memory: float) -> None:
-    """Under Open MPI, with the field in memory or on the disk; 40 kills: `launch.kill_story`."""
+def test_killed_between_saves(openmpi: Launcher, tmp_path: Path) -> None:
+    """Under Open MPI; 40 kills, and with the field on the disk: `tests.launch.kill_story`."""
     launcher = replace(openmpi, module="tests.launch.saving")
     options = ("--painter", "trivial", "--seed", "11", "--quiet")
     straight = new_box(tmp_path / "straight.zarr", 96)
@@ -215,7 +214,7 @@ def test_killed_between_saves(openmpi: Launcher, tmp_path: Path, memory: float) 
     def check() -> None:
         assert painted(path) == painted(straight)
 
-    how = (*options, "--seconds-per-tile", "0.1", "--latent-memory", str(memory))
+    how = (*options, "--seconds-per-tile", "0.1")
     story = paint_with_kills(
         launcher, path, how, kills=2, seed=4, most=3, check=check, progress=SavesSeen()
     )
