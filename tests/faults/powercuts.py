@@ -14,6 +14,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,13 @@ def shell(*command: object) -> None:
 
 @contextmanager
 def mounted(image: Path, on: Path) -> Iterator[None]:
-    shell("mount", "-o", "loop", image, on)
+    for left in (2, 1, 0):  # loop devices are everybody's: another may take one at that moment
+        done = subprocess.run(["mount", "-o", "loop", image, on], capture_output=True, text=True)
+        if not done.returncode:
+            break
+        if not left:
+            raise SystemExit(f"mount {image}: {done.stderr.strip()}")
+        time.sleep(1)
     try:
         yield
     finally:

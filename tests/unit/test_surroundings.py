@@ -74,6 +74,7 @@ def test_any_help_goes_into_ascii(monkeypatch: pytest.MonkeyPatch, command: str)
     assert ended.value.code == 0 and b"usage: bigbox" in raw.getvalue()
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_latin_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painted: Path
 ) -> None:
