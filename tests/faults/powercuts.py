@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.boxes import new_box, scratch
-from tests.faults.commands import KILLED, Commands
+from tests.faults.commands import KILLED, Commands, Fault
 from tests.faults.test_kills import NEW, OLD, bytes_of
 from tests.faults.test_kills_of_makers import make_source, values_of
 
@@ -85,12 +85,12 @@ def cut_once(rng: random.Random, place: Path) -> tuple[str, str]:
     counted = Commands(place / "whole").run(*command(place / "whole"))
     assert counted.status == 0, counted.said
     truth = made(place / "whole")
-    on = Commands(disk, power=disk)
+    on = Commands(disk, disk.parent)
     with mounted(image, disk):
         shutil.copytree(source, disk / "box.zarr")
         os.sync()
         at = rng.randint(1, counted.calls)
-        ended = on.run(*command(disk), kill_at=at)
+        ended = on.run(*command(disk), fault=Fault(kill_at=at, power=disk))
     where = f"{name}, before call {at} of {counted.calls}"
     if ended.status != KILLED:
         where += " (it ended before)"
