@@ -102,3 +102,12 @@ def test_a_disk_quota_is_a_full_disk(box: Path, capsys, monkeypatch: pytest.Monk
     monkeypatch.setattr(os, "pwritev", full)
     said = refused(capsys, "paint", box, *HALOES, "--seed", "4", "--discard")
     assert "free space and run the same command again" in said
+
+
+@pytest.mark.parametrize("value", [[10**6] * 3, 7, "x", {"omega_m": "x"}, {"h": float("nan")}])
+def test_a_cosmology_that_is_none_is_refused(box: Path, capsys, value: object) -> None:
+    about = json.loads((box / "zarr.json").read_text())
+    about["attributes"]["cosmology"] = value
+    (box / "zarr.json").write_text(json.dumps(about))
+    for command in (["status", box], ["plan", box], ["paint", box, *HALOES]):
+        assert f"{box}/zarr.json: damaged" in refused(capsys, *command)
