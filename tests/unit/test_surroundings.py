@@ -235,6 +235,7 @@ def test_nohup_stays(monkeypatch: pytest.MonkeyPatch, painted: Path) -> None:
         ("bench --seconds 1 --scratch OUT --out OUT/b.json",
          stopped_in("bigbox.bench.ceilings", "store_rates")),
         ("status BOX", stopped_in("bigbox.cli.status", "open_box")),
+        ("paint BOX --painter trivial", stopped_in("bigbox.engine.run", "join_world")),
     ],
 )  # fmt: skip
 def test_sigterm_ends_any_command_with_75(
