@@ -24,8 +24,8 @@ from scipy.stats import qmc
 from bigbox import __version__
 from bigbox.devices import find_device
 from bigbox.errors import BadInput
-from bigbox.ingest.workfolder import stoppable
 from bigbox.physics.cosmology import Cosmology
+from bigbox.signals import stoppable
 from bigbox.simulate.initial import white_noise
 from bigbox.simulate.linear import power_spectrum, warm
 from bigbox.simulate.options import Options
