@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from bigbox.cli import main
+from bigbox.store.metadata import sealed_json
 from tests.faults import fuzz
 from tests.faults.damaged import HALOES, refused, tb
 from tests.faults.fuzz import METADATA, survives
@@ -111,3 +112,15 @@ def test_a_cosmology_that_is_none_is_refused(box: Path, capsys, value: object) -
     (box / "zarr.json").write_text(json.dumps(about))
     for command in (["status", box], ["plan", box], ["paint", box, *HALOES]):
         assert f"{box}/zarr.json: damaged" in refused(capsys, *command)
+
+
+@pytest.mark.parametrize("ledger", ["ledger", "halogen/ledger"])
+def test_a_painting_of_another_size_is_refused(box: Path, capsys, ledger: str) -> None:
+    """Else verify and paint make an array of that size: 31,250 blocks here."""
+    path = box / ledger / "run.json"
+    about = json.loads(path.read_text())
+    del about["crc32c"]
+    (about["windows"] if "halogen" in ledger else about["tiling"])["shape"] = [64, 10**6, 64]
+    path.write_bytes(sealed_json(about))
+    for command in (["status", box], ["verify", box], ["paint", box, *HALOES]):
+        assert f"{path}: damaged" in refused(capsys, *command)
