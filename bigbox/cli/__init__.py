@@ -64,12 +64,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         command = options.run.__module__.rpartition(".")[2]
-        if command not in _ANYWHERE:
-            from bigbox.engine.mpi import require_alone
+        from bigbox.engine.mpi import launched, require_alone
 
+        if command not in _ANYWHERE:
             require_alone(command)
         stopping: Any = nullcontext()
-        if command not in _TOGETHER:
+        if command not in _TOGETHER or launched()[1] == 1:
             stopping = stoppable(command, "start the same command again")
         with stopping:
             status = int(options.run(options) or 0)

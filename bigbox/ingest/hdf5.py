@@ -133,6 +133,13 @@ def member(file: Any, name: str) -> Any:
     return found
 
 
+def _refuse_locked(path: Path, error: Exception) -> None:
+    """Raise BadInput where a file is not known by what is in it only because it is locked."""
+    if "unable to lock file" in str(error):
+        with readable(path, path):
+            raise error
+
+
 def code_of(path: Path) -> str:
     """Return whose file, or folder of files, it is: "SWIFT", "GADGET", "" where no header is.
 
@@ -145,8 +152,8 @@ def code_of(path: Path) -> str:
             with h5py.File(part, "r") as file:
                 if "Header" in file or any(name.startswith("PartType") for name in file):
                     return "SWIFT" if is_swift(file) else "GADGET"
-        except DAMAGED:
-            continue
+        except DAMAGED as error:
+            _refuse_locked(part, error)
     return ""
 
 
@@ -160,8 +167,8 @@ def of_a_code(path: Path) -> bool:
                 counted = any(name.endswith("_ThisFile") for name in attributes(file, "Header"))
                 if counted or any(re.match("PartType|Groups?$|Subhalo$", name) for name in file):
                     return True
-        except DAMAGED:
-            continue
+        except DAMAGED as error:
+            _refuse_locked(part, error)
     return False
 
 

@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,7 @@ import zarr
 
 from bigbox.errors import BadInput
 from bigbox.names import GRIDS
+from bigbox.physics.cosmology import PARAMETERS
 from bigbox.scheduler.grid import triple
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, DM, HALO, field_of, is_axis, is_of_realization
@@ -158,6 +160,9 @@ class Box:
             three_sizes(path, box.shape)
             sides_of(box.shape, box.box_size)
             check_redshift(path, box.redshift)
+            for name, value in dict(attributes.setdefault("cosmology", {})).items():
+                if name in PARAMETERS and value is not None and not math.isfinite(value):
+                    raise ValueError(f"{name} of its cosmology is {value}")
         check_cubic(path, box.shape, box.box_size)
         return box
 

@@ -245,15 +245,14 @@ class Ledger:
         match = RECORD_FILE.fullmatch(name)
         if not match:
             return None
-        return Source(int(match[1]), int(match[2]), self.records_path / name, sealed)
+        path = self.records_path / name
+        if path.is_symlink():
+            raise BadInput(f"{path}: damaged (a link, and bigbox makes none there); {self.way_out}")
+        return Source(int(match[1]), int(match[2]), path, sealed)
 
     def blocks(self, source: Source) -> Iterator[Records]:
         """Return the good records of one file, some at a time, up to its first torn or bad one."""
         left = source.sealed
-        if source.path.is_symlink():
-            raise BadInput(
-                f"{source.path}: damaged (a link, and bigbox makes none there); {self.way_out}"
-            )
         # Buffered: its read goes on after a short one, which would end the file here for good.
         with open(source.path, "rb") as file:
             while left is None or left >= RECORD.itemsize:

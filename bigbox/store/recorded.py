@@ -79,6 +79,10 @@ def recorded(box: Box, kind: type[LayoutT], *, giving_up: bool = False) -> Recor
         with understood(ledger.path / "run.json", ledger.way_out):
             layout = kind.from_run(run)
             dict(**run["identity"]), dict(**run.get("attributes", {}))  # tables, both
+            known: Any = layout
+            parts = known.windows if kind is HaloLayout else known.tiling
+            if tuple(n * layout.grid for n in parts.shape) != box.shape:
+                raise ValueError(f"of {parts.shape} voxels, in a box of {box.shape}")
     except BadInput:
         if giving_up:
             return None

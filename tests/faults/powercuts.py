@@ -14,6 +14,7 @@ import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.faults.test_kills import NEW, OLD, bytes_of
 from tests.faults.test_kills_of_makers import make_source, values_of
 
 SIZE = 96 << 20
+SECONDS = 600  # that a command may take on a busy machine
 INGEST = "ingest grid"
 # What was painted before, and the command whose power is cut.
 PAINTINGS = {
@@ -42,7 +44,13 @@ def shell(*command: object) -> None:
 
 @contextmanager
 def mounted(image: Path, on: Path) -> Iterator[None]:
-    shell("mount", "-o", "loop", image, on)
+    for left in (2, 1, 0):  # loop devices are everybody's: another may take one at that moment
+        done = subprocess.run(["mount", "-o", "loop", image, on], capture_output=True, text=True)
+        if not done.returncode:
+            break
+        if not left:
+            raise SystemExit(f"mount {image}: {done.stderr.strip()}")
+        time.sleep(1)
     try:
         yield
     finally:
@@ -64,7 +72,7 @@ def cut_once(rng: random.Random, place: Path) -> tuple[str, str]:
         folder.mkdir(exist_ok=True)
     plain = Commands(place)
     if before:
-        assert plain.run("paint", source, *before).status == 0
+        assert plain.run("paint", source, *before, timeout=SECONDS).status == 0
 
     def command(folder: Path) -> list[object]:
         if name == INGEST:
@@ -75,7 +83,7 @@ def cut_once(rng: random.Random, place: Path) -> tuple[str, str]:
         return values_of(folder / "a.zarr") if name == INGEST else bytes_of(folder / "box.zarr")
 
     shutil.copytree(source, place / "whole" / "box.zarr")
-    counted = Commands(place / "whole").run(*command(place / "whole"))
+    counted = Commands(place / "whole").run(*command(place / "whole"), timeout=SECONDS)
     assert counted.status == 0, counted.said
     truth = made(place / "whole")
     on = Commands(disk, disk.parent)
@@ -83,13 +91,13 @@ def cut_once(rng: random.Random, place: Path) -> tuple[str, str]:
         shutil.copytree(source, disk / "box.zarr")
         os.sync()
         at = rng.randint(1, counted.calls)
-        ended = on.run(*command(disk), fault=Fault(kill_at=at, power=disk))
+        ended = on.run(*command(disk), fault=Fault(kill_at=at, power=disk), timeout=SECONDS)
     where = f"{name}, before call {at} of {counted.calls}"
     if ended.status != KILLED:
         where += " (it ended before)"
     with mounted(image, disk):
-        looked = on.run("status", disk / "box.zarr")
-        again = on.run(*command(disk))
+        looked = on.run("status", disk / "box.zarr", timeout=SECONDS)
+        again = on.run(*command(disk), timeout=SECONDS)
         there = name == INGEST and "exists already" in again.said
         if looked.status:
             return where, f"status: {looked.said}"
@@ -97,7 +105,8 @@ def cut_once(rng: random.Random, place: Path) -> tuple[str, str]:
             return where, f"the same command: {again.said}"
         if made(disk) != truth:
             return where, "other bytes"
-        verified = on.run("verify", disk / ("a.zarr" if name == INGEST else "box.zarr"))
+        box = disk / ("a.zarr" if name == INGEST else "box.zarr")
+        verified = on.run("verify", box, timeout=SECONDS)
         return where, f"verify: {verified.said}" if verified.status else ""
 
 

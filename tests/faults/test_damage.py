@@ -207,6 +207,24 @@ def test_no_link_is_followed_among_the_records(box: Path, home: Path, name: str)
         })  # fmt: skip
 
 
+def test_a_link_among_the_records_is_damage(box: Path, capsys) -> None:
+    path = next((box / "ledger" / "records").iterdir())
+    path.unlink()
+    path.symlink_to("/nowhere/x")
+    for command in (["status", box], ["verify", box], ["paint", box, *HALOES]):
+        assert f"{path}: damaged (a link" in refused(capsys, *command)
+
+
+def test_a_folder_in_the_place_of_haloes_is_named(box: Path, capsys) -> None:
+    path = next((box / "halo").glob("c.*"))
+    path.unlink()
+    path.mkdir()
+    assert main(["paint", str(box), *HALOES]) == 2
+    assert f"{path}: is a folder, where a file was: remove it" in capsys.readouterr().err
+    path.rmdir()
+    assert main(["paint", str(box), *HALOES]) == 0 and main(["verify", str(box)]) == 0
+
+
 def test_only_names_of_its_own_are_removed(box: Path) -> None:
     mine = [box / "ledger" / "tmp" / "notes.txt", box / "ledger" / "records" / "e00001-photo.raw"]
     for path in mine:

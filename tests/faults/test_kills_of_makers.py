@@ -20,7 +20,7 @@ from bigbox.store.box import Box
 from tests import snapshots
 from tests.faults.commands import KILLED, Commands
 
-POINTS = int(os.environ.get("BIGBOX_KILL_POINTS", "4"))  # of each story
+POINTS = int(os.environ.get("BIGBOX_KILL_POINTS", "2"))  # of each story
 SECONDS = 300  # that a command may take on a busy machine
 
 

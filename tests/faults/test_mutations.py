@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.mutations import SUBJECTS, campaign
 
-CHANGES = 3  # of each subject
+CHANGES = 2  # of each subject
 
 
 @pytest.mark.slow

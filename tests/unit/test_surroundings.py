@@ -74,6 +74,7 @@ def test_any_help_goes_into_ascii(monkeypatch: pytest.MonkeyPatch, command: str)
     assert ended.value.code == 0 and b"usage: bigbox" in raw.getvalue()
 
 
+@pytest.mark.slow
 def test_a_folder_whose_name_is_latin_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, painted: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_nohup_stays(monkeypatch: pytest.MonkeyPatch, painted: Path) -> None:
         ("bench --seconds 1 --scratch OUT --out OUT/b.json",
          stopped_in("bigbox.bench.ceilings", "store_rates")),
         ("status BOX", stopped_in("bigbox.cli.status", "open_box")),
+        ("paint BOX --painter trivial", stopped_in("bigbox.engine.run", "join_world")),
     ],
 )  # fmt: skip
 def test_sigterm_ends_any_command_with_75(
