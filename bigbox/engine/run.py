@@ -45,11 +45,11 @@ def paint(options: PaintOptions) -> dict[str, Any]:
     """
     world = join_world()
     stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
-    stop.install()
     log = None
     try:
-        log = world.each(lambda: log_to(options.log, world.rank))
-        return abort_on_error(world, lambda: _paint(options, world, stop))
+        with stop.listening():
+            log = world.each(lambda: log_to(options.log, world.rank))
+            return abort_on_error(world, lambda: _paint(options, world, stop))
     except BigboxError as error:
         log_end(log, error)
         if world.rank > 0:

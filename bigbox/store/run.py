@@ -24,7 +24,13 @@ from typing import Any, Generic
 from bigbox.errors import BadInput
 from bigbox.store.box import Box, make_axes, make_group, make_realization
 from bigbox.store.durable import Disk, explained, own_name
-from bigbox.store.latents import empty_linked, linked
+from bigbox.store.latents import (
+    empty_linked,
+    fence_linked,
+    linked,
+    on_other_disk,
+    unfinished_of,
+)
 from bigbox.store.layouts import LayoutT
 from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import RECORD_FILE, Ledger, State
@@ -223,6 +229,8 @@ def claim(
     # Made before the number is ours: made later, a process that slept in between would make it
     # again after its successor had taken it away.
     disk.mkdir(ledger.tmp_of(epoch))
+    if link := on_other_disk(ledger.path.parent):
+        disk.mkdir(unfinished_of(link, epoch))
     try:
         disk.create_once(ledger.epoch_path(epoch), data, mine)
     except (FileExistsError, FileNotFoundError):
@@ -250,6 +258,8 @@ def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
                 disk.replace(path, gone)
             path = gone
         _remove(disk, path)
+    if link := on_other_disk(ledger.path.parent):
+        fence_linked(disk, link, newest)
 
 
 def make_ledger(disk: Disk, ledger: Ledger) -> None:
