@@ -115,7 +115,8 @@ class Box(RuleBasedStateMachine):
         before = self.painted.get(realization)
         said = self.run(*self.paint(realization, seed), status=2 if refused else 0)
         if refused:
-            assert said.count("\n") == 1 and self.painted.get(realization) == before
+            assert said.startswith("bigbox: ") and said.count("\n") == 1, said
+            assert self.painted.get(realization) == before
             return
         self.painted[realization] = seed
         self.whole.add(realization)
