@@ -41,7 +41,7 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from bigbox.store.fields import DM, HALO
 from bigbox.store.layouts import HALOGEN
-from bigbox.store.recorded import has_given_haloes, haloes_of, painting_of
+from bigbox.store.recorded import haloes_of, has_given_haloes, painting_of
 from bigbox.store.repair import remake_shards
 from bigbox.store.set_aside import SetAside, write_set_aside
 from bigbox.store.watch import watch_path
