@@ -23,7 +23,7 @@ from bigbox.store.box import realization_path
 from tests.boxes import scratch
 from tests.faults.commands import KILLED, Commands, Fault
 
-STEPS = int(os.environ.get("BIGBOX_MACHINE_STEPS", "20"))
+STEPS = int(os.environ.get("BIGBOX_MACHINE_STEPS", "12"))
 RUNS = int(os.environ.get("BIGBOX_MACHINE_RUNS", "2"))
 N = 32
 PAINT = ("--painter", "trivial", "--tile", "16", "--steps", "2", "--quiet")
