@@ -162,8 +162,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "and die at any time; a region that fails three times is set aside"
     )
     value("--workers", "ADDRESS", str, text)
-    text = "with --workers: tiles on an axis of a region (16)"
-    value("--worker-tiles", "N", whole(1), text, 16)
+    text = "with --workers: tiles on an axis of a region (64 with joint, else 16)"
+    value("--worker-tiles", "N", whole(1), text)
     text = "append what the run says to this file, a JSON object a line; other ranks: FILE.r00001"
     value("--log", "FILE", Path, text)
     how.add_argument("--quiet", action="store_true", help="no progress on the terminal")

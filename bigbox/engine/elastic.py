@@ -82,6 +82,14 @@ def check_can_be_shared(options: PaintOptions) -> None:
         ) from None
 
 
+def default_edge(tiling: Tiling) -> int:
+    """Return the tiles on an axis of a region: what is painted beside it must be little of it.
+
+    Where tiles go together a region takes those with it that are as many steps away, in part.
+    """
+    return 64 if tiling.halved else 16
+
+
 def regions_of(tiling: Tiling, edge: int) -> Iterator[tuple[str, Ints]]:
     """Yield regions that together are the box, of edge^3 tiles or less: voxels, and their tiles.
 
@@ -171,9 +179,9 @@ class _Coordinator:
         import distributed
 
         wait: Any = distributed.wait
-        grid, work = self.job.spec.layout.grid, {}
+        grid, tiling, work = self.job.spec.layout.grid, self.job.tiling, {}
         for number, (text, tiles) in enumerate(
-            regions_of(self.job.tiling, self.options.worker_tiles)
+            regions_of(tiling, self.options.worker_tiles or default_edge(tiling))
         ):
             if self.done[tiles].all():
                 continue

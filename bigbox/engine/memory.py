@@ -47,7 +47,8 @@ class WithinMemory:
             _give_back()
             LOG.warning("%s: no memory for %d at a time; %d from now on", self._what, count,
                         self._most)  # fmt: skip
-        parts = (slice(low, low + self._most) for low in range(0, count, self._most))
+        most = self._most  # it may become less on the way
+        parts = [slice(low, low + most) for low in range(0, count, most)]
         return np.concatenate([self(paint, rows_of(batch, part)) for part in parts])
 
 

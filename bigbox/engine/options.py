@@ -61,7 +61,7 @@ class PaintOptions:
     quiet: bool = False
     log: Path | None = None
     workers: str | None = None
-    worker_tiles: int = 16
+    worker_tiles: int | None = None
 
     def open(self, mode: Literal["r", "r+"] = "r") -> Box:
         """Open the box and the realization of it that is painted."""

@@ -30,9 +30,7 @@ class SetAside:
 
 def write_set_aside(run: RunWriter[Any], found: Sequence[SetAside]) -> None:
     """Note the regions of a run that are set aside, in place of those of earlier runs."""
-    data = sealed_json({"regions": [asdict(one) for one in found]})
-    with run.writing(len(data)):
-        run._disk.write_atomic(run.ledger.path / NAME, data, run.temporary("set-aside"))
+    run.note(NAME, sealed_json({"regions": [asdict(one) for one in found]}))
 
 
 def read_set_aside(found: Recorded[Any], done: Bool) -> list[SetAside]:

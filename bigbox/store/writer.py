@@ -209,6 +209,11 @@ class RunWriter(Generic[LayoutT]):
             if whole:
                 self._record(make_records(made(number), self.epoch, shard, end=size, crc=crc))
 
+    def note(self, name: str, data: bytes) -> None:
+        """Write a small file of the ledger for good, over what was there."""
+        with self.writing(len(data)):
+            self._disk.write_atomic(self.ledger.path / name, data, self.temporary(name))
+
     def _write_file(self, path: Path, what: Callable[..., tuple[int, int]]) -> tuple[int, int]:
         """Write and sync a new file; where that fails the file goes."""
         file = self._disk.open(path, exclusive=True)

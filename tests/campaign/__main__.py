@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.boxes import scratch
 from tests.campaign import damage, inside, processes
-from tests.campaign.place import RECIPES, Bad, Place, sources
+from tests.campaign.place import RECIPES, Bad, Place, Sources
 
 KINDS = processes.KINDS | inside.KINDS | damage.KINDS
 # Where a kind says most: all others draw any recipe.
@@ -40,7 +40,7 @@ def kind_of(seed: int) -> str:
     return names[seed % len(names)]
 
 
-def scenario(seed: int, folder: Path, found: dict) -> tuple[str, str, list[str]]:
+def scenario(seed: int, folder: Path, found: Sources) -> tuple[str, str, list[str]]:
     """Run one: return its kind, what was bad of it ("" for nothing), and its story."""
     kind, rng = kind_of(seed), random.Random(seed)
     recipe = rng.choice(ONLY.get(kind, tuple(RECIPES)))
@@ -64,7 +64,7 @@ def run(seeds: list[int], log: Path | None = None, say: bool = False) -> list[tu
     """Run scenarios: return seed, kind and what was bad of each."""
     results = []
     with scratch() as folder:
-        found = sources(folder)
+        found = Sources(folder)
         for seed in seeds:
             if kind_of(seed) in NEEDS_ROOT and os.geteuid():
                 continue

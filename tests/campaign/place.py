@@ -214,13 +214,24 @@ def to_all(processes: list[psutil.Process], number: int = signal.SIGKILL) -> Non
             one.send_signal(number)
 
 
-def sources(folder: Path) -> dict[str, tuple[Path, dict[str, bytes]]]:
+class Sources:
     """For each recipe an ingested box, and what its arrays are when painted undisturbed."""
-    found = {}
-    for name, (voxels, options) in RECIPES.items():
-        source, whole = folder / name / "source.zarr", folder / name / "whole.zarr"
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, tuple[Path, dict[str, bytes]]] = {}
+
+    def __getitem__(self, name: str) -> tuple[Path, dict[str, bytes]]:
+        """Return it; made when it is first asked for."""
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def _make(self, name: str) -> tuple[Path, dict[str, bytes]]:
+        voxels, options = RECIPES[name]
+        source, whole = (self._folder / name / f"{one}.zarr" for one in ("source", "whole"))
         values = np.random.default_rng(voxels).lognormal(size=(voxels,) * 3).astype(np.float32)
-        grid = folder / name / "density.npy"
+        grid = self._folder / name / "density.npy"
         grid.parent.mkdir(parents=True)
         np.save(grid, values)
         commands = Commands(whole)
@@ -231,8 +242,7 @@ def sources(folder: Path) -> dict[str, tuple[Path, dict[str, bytes]]]:
             ended = commands.run(*command, timeout=LIMIT)
             assert ended.status == 0, ended.said
         arrays = ["dm", "tb", *(["halo"] if haloes_of(Box.open(whole)) else [])]
-        found[name] = source, {one: values_of(whole, one) for one in arrays}
-    return found
+        return source, {one: values_of(whole, one) for one in arrays}
 
 
 @contextmanager

@@ -19,13 +19,12 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bigbox.store.records import RECORD, checks, made
 from tests.boxes import scratch
-from tests.campaign.place import LIMIT, RECIPES, Bad, Place, sources, values_of
+from tests.campaign.place import LIMIT, RECIPES, Bad, Place, Sources, values_of
 from tests.campaign.recorded import Change, Disk, counts, read_log, tree_of, tree_of_node
 
 # What was done to the box before, and the command: {box}, {grid}; and the ranks.
@@ -143,7 +142,7 @@ def same_export(place: Place) -> None:
 
 
 def story(
-    name: str, many: int, seed: int, folder: Path, found: dict[str, Any], library: Path
+    name: str, many: int, seed: int, folder: Path, found: Sources, library: Path
 ) -> list[tuple[str, str]]:
     """Cut one story at so many points: return what was bad of each, and where."""
     recipe, earlier, words, ranks = STORIES[name]
@@ -195,7 +194,7 @@ def main() -> int:
         source = Path(__file__).with_name("record.c")
         command = ["cc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl", "-lpthread"]
         subprocess.run(command, check=True)
-        found = sources(folder)
+        found = Sources(folder)
         for name in names:
             many = -(-options.points // len(names))
             results = story(name, many, options.seed, folder, found, library)

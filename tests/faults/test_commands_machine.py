@@ -23,7 +23,7 @@ from bigbox.store.box import realization_path
 from tests.boxes import scratch
 from tests.faults.commands import KILLED, Commands, Fault
 
-STEPS = int(os.environ.get("BIGBOX_MACHINE_STEPS", "20"))
+STEPS = int(os.environ.get("BIGBOX_MACHINE_STEPS", "12"))
 RUNS = int(os.environ.get("BIGBOX_MACHINE_RUNS", "2"))
 N = 32
 PAINT = ("--painter", "trivial", "--tile", "16", "--steps", "2", "--quiet")
@@ -115,7 +115,8 @@ class Box(RuleBasedStateMachine):
         before = self.painted.get(realization)
         said = self.run(*self.paint(realization, seed), status=2 if refused else 0)
         if refused:
-            assert said.count("\n") == 1 and self.painted.get(realization) == before
+            assert said.startswith("bigbox: ") and said.count("\n") == 1, said
+            assert self.painted.get(realization) == before
             return
         self.painted[realization] = seed
         self.whole.add(realization)
