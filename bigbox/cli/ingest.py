@@ -9,8 +9,8 @@ from typing import Any
 
 from bigbox.cli.values import add_cosmology, add_value, cosmology, number, whole
 from bigbox.errors import BadInput
-from bigbox.ingest.formats import FORMATS, find
-from bigbox.ingest.ingested import Ingested, IngestedSnapshot
+from bigbox.ingestion.formats import FORMATS, find
+from bigbox.ingestion.ingested import Ingested, IngestedSnapshot
 
 _TEXT = """\
 Makes a new box, a zarr store with checksums, of one of three kinds of source.
@@ -134,7 +134,7 @@ _OF_BOTH = ("box_size", "redshift")
 
 def run(options: argparse.Namespace) -> int:
     """Ingest, and say what was made and what comes next."""
-    from bigbox.ingest.sources import QUICKSTART
+    from bigbox.ingestion.sources import QUICKSTART
 
     source, box = _source_and_box(options)
     if not source:
@@ -178,7 +178,7 @@ def _given(options: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any
 
 
 def _density(options: argparse.Namespace, source: str, box: Path) -> int:
-    from bigbox.ingest.density import ingest_density
+    from bigbox.ingestion.density import ingest_density
 
     given = _given(options, (*_OF_GRIDS, *_OF_BOTH))
     done = ingest_density(source, box, cosmology=cosmology(options), **given)
@@ -192,8 +192,8 @@ def _density(options: argparse.Namespace, source: str, box: Path) -> int:
 
 
 def _snapshot(options: argparse.Namespace, sources: list[Path], box: Path) -> int:
-    from bigbox.ingest.headers import Told
-    from bigbox.ingest.particles import ingest_snapshot
+    from bigbox.ingestion.headers import Told
+    from bigbox.ingestion.particles import ingest_snapshot
 
     given = _given(options, _OF_SNAPSHOTS)
     units = (given.pop(name, None) for name in ("length_unit", "mass_unit"))
@@ -213,8 +213,8 @@ def _snapshot(options: argparse.Namespace, sources: list[Path], box: Path) -> in
 
 def _haloes(options: argparse.Namespace, box: Path) -> int:
     """Ingest a catalogue alone."""
-    from bigbox.ingest.headers import Told
-    from bigbox.ingest.particles import ingest_haloes
+    from bigbox.ingestion.headers import Told
+    from bigbox.ingestion.particles import ingest_haloes
 
     given = _given(options, (*_OF_SNAPSHOTS, *_OF_GRIDS))
     halos = given.pop("halos")

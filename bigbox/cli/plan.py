@@ -20,7 +20,7 @@ from bigbox.painters.registry import method_of, painting_grid_of
 if TYPE_CHECKING:
     from bigbox.bench.record import Speed
     from bigbox.painters.models import Choice, Facts
-    from bigbox.plan import HaloPlan, Plan, RegionPlan
+    from bigbox.planning import HaloPlan, Plan, RegionPlan
 
 _PLANNED = ("ranks", "batch", "painter", "sampler", "steps", "overlap_method", "colouring",
             "halo_stride")  # fmt: skip
@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.bench.record import PAINTER, load_speed
     from bigbox.engine.limits import limits_of
     from bigbox.physics.interpolation import REACH
-    from bigbox.plan import begun_bricks, lacks_haloes, make_plan, plan_region, refuse
-    from bigbox.plan.machine import available_disk, available_memory, written_bytes
+    from bigbox.planning import begun_bricks, lacks_haloes, make_plan, plan_region, refuse
+    from bigbox.planning.machine import available_disk, available_memory, written_bytes
     from bigbox.scheduler.region import Region
     from bigbox.scheduler.tiling import TilingError
     from bigbox.store.painting_grid import PaintingGrid

@@ -11,7 +11,7 @@ from bigbox.cli.values import add_cosmology, add_value, cosmology, in_time, numb
 from bigbox.errors import BadInput
 
 if TYPE_CHECKING:
-    from bigbox.simulate.options import Options
+    from bigbox.simulation.options import Options
 
 TEXT = """\
 Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> int:
     import torch
 
     from bigbox.physics.cosmology import Cosmology
-    from bigbox.simulate.options import Options
+    from bigbox.simulation.options import Options
 
     given = {name: getattr(options, name) for name in ("grid", "redshift")}
     for name in ("steps", "mesh_factor"):
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
         if getattr(options, name):
             flag = name.replace("_", "-")
             raise BadInput(f"--{flag} is for several seeds: give --seeds {seed} in place of --seed")
-    from bigbox.simulate.run import simulate
+    from bigbox.simulation.run import simulate
 
     torch.set_num_threads(options.threads or 1)
     made = simulate(options.out, asked, options.device)
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_seeds(options: argparse.Namespace, asked: Options) -> int:
-    from bigbox.simulate.seeds import Series, simulate_seeds
+    from bigbox.simulation.seeds import Series, simulate_seeds
 
     if options.threads:
         raise BadInput("--threads is for one seed: --seeds has processes of one thread (--workers)")

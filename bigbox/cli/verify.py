@@ -32,7 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Name the damage, one line each, and return exit status 2 where there is any."""
-    from bigbox.ingest.check import damaged_inputs
+    from bigbox.ingestion.check import damaged_inputs
     from bigbox.store.mend import lost_axes
     from bigbox.store.recorded import haloes_of, painting_of
     from bigbox.store.verify import verify

@@ -20,10 +20,10 @@ import numpy as np
 
 from bigbox.blockwise import map_blocks, read_block, regions
 from bigbox.errors import BadInput
-from bigbox.ingest.catalogue import Catalogue
-from bigbox.ingest.cic import PLACE, deposit_fixed, fixed_exponent
-from bigbox.ingest.hydrogen import Hydrogen, of_haloes
-from bigbox.ingest.sources import open_catalogue
+from bigbox.ingestion.catalogue import Catalogue
+from bigbox.ingestion.cic import PLACE, deposit_fixed, fixed_exponent
+from bigbox.ingestion.hydrogen import Hydrogen, of_haloes
+from bigbox.ingestion.sources import open_catalogue
 from bigbox.physics.brightness import brightness_temperature
 from bigbox.physics.cosmology import Cosmology
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic

@@ -16,8 +16,8 @@ from bigbox.cli import main
 from bigbox.engine.limits import Limits
 from bigbox.errors import BadInput
 from bigbox.painters.registry import KEPT_BYTES
-from bigbox.plan import Plan, begun_bricks, machine, make_plan, plan_region, refuse
-from bigbox.plan.painting import least_rounds
+from bigbox.planning import Plan, begun_bricks, machine, make_plan, plan_region, refuse
+from bigbox.planning.painting import least_rounds
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import COLOURINGS, stage
