@@ -6,14 +6,17 @@ Nothing heavy is imported before a command runs, so that `bigbox --help` is quic
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn
 
 from bigbox import __version__
-from bigbox.errors import BadInput, StoppedEarly, of_system, printable
+from bigbox.errors import BadInput, MissingPackage, StoppedEarly, of_system, printable
 
 _ABOUT = """\
 bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
@@ -59,14 +62,19 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
     options = _parser().parse_args(arguments)
+    with _log_on_stderr():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         status = int(options.run(options) or 0)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with
         return status
-    except (ValueError, StoppedEarly) as error:
+    except (ValueError, StoppedEarly, MissingPackage) as error:
         from bigbox.scheduler.tiling import TilingError  # knows nothing of exit statuses
 
-        if not isinstance(error, (BadInput, StoppedEarly, TilingError)):
+        if not isinstance(error, (BadInput, StoppedEarly, MissingPackage, TilingError)):
             raise
         sys.stderr.write(_line(str(error)))
         return getattr(error, "exit_status", BadInput.exit_status)
@@ -79,6 +87,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fault.exit_status
     except KeyboardInterrupt:
         return 130
+
+
+class _Lines(logging.Formatter):
+    """Write a record of the library's log as a line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line: progress with the time, warnings called so."""
+        text = record.getMessage()
+        if record.name == "bigbox.progress":
+            return f"{time.strftime('%H:%M:%S')} {text}"
+        kind = "warning: " if record.levelno >= logging.WARNING else ""
+        return f"bigbox: {kind}{printable(text)}"
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the library logs, from INFO on, on stderr."""
+    log, handler = logging.getLogger("bigbox"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _reader_has_gone() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 import traceback
 from dataclasses import replace
@@ -23,6 +23,7 @@ from bigbox.store.fields import HALO
 from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout
 from bigbox.store.recorded import has_given_haloes
 
+LOG = logging.getLogger(__name__)
 STOP_FILE = "STOP"
 
 
@@ -88,7 +89,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
     for one in (painter, haloes) if haloes else (painter,):
         check_alike(world.gather(one.identity()))
         if world.rank == 0 and (why := getattr(one, "why_not_compiled", "")):
-            print(f"{one.name} paints more slowly: {why}", file=sys.stderr)
+            LOG.warning("%s paints more slowly: %s", one.name, why)
     spec = PaintSpec(
         layout,
         painter,
@@ -101,7 +102,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
         choice,
     )
     if choice is not None and world.rank == 0 and not options.quiet:
-        sys.stderr.write("".join(f"{line}\n" for line in choice.words()))
+        for line in choice.words():
+            LOG.info("%s", line)
     prepared = world.first(
         lambda: prepare(
             spec,
@@ -156,7 +158,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
     if options.drop_latents:
         world.first(job.painting.drop_latents)
     if world.rank == 0 and not options.quiet:
-        print(describe(report, job.box.place), file=sys.stderr)
+        LOG.info("%s", describe(report, job.box.place))
     if world.rank == 0 and outside:
-        print(f"warning: {job.box.place}: {outside}", file=sys.stderr)
+        LOG.warning("%s: %s", job.box.place, outside)
     return report

@@ -25,6 +25,11 @@ class Ingested:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what was taken for granted
 
+    @property
+    def voxel(self) -> float:
+        """Side of a voxel, Mpc/h."""
+        return self.box_size[0] / self.shape[0]
+
 
 @dataclass(frozen=True)
 class HaloChannel:

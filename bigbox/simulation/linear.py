@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import hyp2f1
 
+from bigbox.errors import MissingPackage
 from bigbox.physics.cosmology import Cosmology
 
 Spectrum = tuple[NDArray[np.float64], NDArray[np.float64]]  # k in h/Mpc, P in (Mpc/h)^3
@@ -55,10 +56,15 @@ def power_spectrum(cosmology: Cosmology, k_least: float, k_most: float) -> Spect
     """Return CAMB's linear power spectrum of all matter at z = 0, scaled to sigma8.
 
     There are no massive neutrinos. k in h/Mpc goes from k_least to k_most (float64, logarithmic),
-    P(k) is in (Mpc/h)^3. Both are read-only.
+    P(k) is in (Mpc/h)^3. Both are read-only. Raises MissingPackage without camb.
     """
-    import camb
-
+    try:
+        import camb
+    except ImportError:
+        raise MissingPackage(
+            "simulate: the linear power spectrum needs camb, which is not installed: "
+            "pip install 'bigbox[simulate]'"
+        ) from None
     h = cosmology.h
     parameters = camb.CAMBparams()
     parameters.set_cosmology(

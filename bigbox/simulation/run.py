@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,12 @@ import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput
 from bigbox.ingestion.workfolder import check_room, making, new_place
+from bigbox.progress import say
+from bigbox.progress import shown as shown_steps
 from bigbox.simulation import snapshot
 from bigbox.simulation.evolve import Step, evolve
 from bigbox.simulation.groups import Groups, find_groups
@@ -122,7 +122,9 @@ def evolved(
     positions, momenta = start(field, side, growth, times[0])
     del noise, field
     mesh = kind_for(positions.device)(options.mesh, side, positions.device)
-    evolve(positions, momenta, mesh, growth, times, shown or _shown)
+    evolve(
+        positions, momenta, mesh, growth, times, shown or (lambda steps: shown_steps(steps, "step"))
+    )
     potential = mesh.at(mesh.potential(positions), positions)[0].cpu().numpy()
     del mesh
     x = positions.t().contiguous().cpu().numpy()
@@ -130,21 +132,3 @@ def evolved(
     x[x >= side] = 0.0
     v = (momenta * (100 / times[-1])).t().contiguous().cpu().numpy()
     return Evolved(x, v, potential)
-
-
-def say(line: str) -> None:
-    """Tell how far it is, on stderr."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
-
-
-def _shown(steps: Sequence[Step], every: float = 10.0) -> Iterator[Step]:
-    """Yield the steps, shown by a bar on a terminal, else by a line every so many seconds."""
-    began = last = time.monotonic()
-    with tqdm(steps, unit="step", disable=not sys.stderr.isatty()) as bar:
-        for done, step in enumerate(bar, 1):
-            yield step
-            now = time.monotonic()
-            if bar.disable and now - last >= every:
-                last, each = now, (now - began) / done
-                left = tqdm.format_interval(int(each * (len(steps) - done)))
-                say(f"{done}/{len(steps)} steps, {each:.2g} s each, {left} left")

@@ -38,11 +38,12 @@ from bigbox.errors import BadInput
 from bigbox.ingestion.particles import ingest_snapshot
 from bigbox.ingestion.workfolder import check_room, making, new_place, stoppable, sweep, work_folder
 from bigbox.physics.mass_bins import HALO_CHANNELS
+from bigbox.progress import say
 from bigbox.simulation import snapshot
 from bigbox.simulation.initial import white_noise
 from bigbox.simulation.linear import Spectrum, power_spectrum
 from bigbox.simulation.options import Options
-from bigbox.simulation.run import Evolved, check_memory, evolved, say, write
+from bigbox.simulation.run import Evolved, check_memory, evolved, write
 
 PROCESS = 500_000_000  # bytes of a worker's libraries
 COMMON = "simulate.json"

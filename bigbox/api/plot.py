@@ -1,0 +1,148 @@
+"""`bigbox.plot`: the same slab of a box's input and output."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bigbox.errors import BadInput
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Slabs of a box, averaged; a notebook shows the picture that `bigbox plot` writes."""
+
+    box: Path
+    axis: str  # across which the slab is cut
+    slab: tuple[float, float]  # where it begins and ends, Mpc/h
+    extent: tuple[float, float, float, float]  # of the images, Mpc/h
+    images: dict[str, npt.NDArray[np.float32]]  # by name of the panel: "dm", "halo 0", "tb"
+    out: Path | None  # the file, where one was written
+    drawn: dict[str, Any] = field(default_factory=dict, repr=False)  # how
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return the images over the two axes in the slab, Mpc/h."""
+        import xarray
+
+        across, up = (name for name in "xyz" if name != self.axis)
+        low, right, bottom, top = self.extent
+        found = xarray.Dataset()
+        for name, image in self.images.items():
+            sides = zip((across, up), ((low, right), (bottom, top)), image.shape, strict=True)
+            at = {
+                axis: (axis, a + (np.arange(n) + 0.5) * (b - a) / n, {"units": "Mpc/h"})
+                for axis, (a, b), n in sides
+            }
+            found[name.replace(" ", "_")] = xarray.DataArray(image, at, (across, up))
+        return found.assign_attrs(slab=self.slab, axis=self.axis)
+
+    def plot(self, ax: Axes | None = None, name: str | None = None, **more: Any) -> Axes:
+        """Draw one of the images; return the axes, new ones if None.
+
+        name: of the panel; the last one if None. more: as for `Axes.imshow`.
+        """
+        from bigbox.analysis.maps.panel import LABELS, MAPS, norm_of
+        from bigbox.analysis.spectra.shown import axes_of
+
+        chosen = name or list(self.images)[-1]
+        chosen = "halo 0" if chosen == "halo" and "halo 0" in self.images else chosen
+        if chosen not in self.images:
+            raise BadInput(f"picture: has no {chosen!r}, but {', '.join(self.images)}")
+        image, kind, place = self.images[chosen], chosen.split()[0], axes_of(ax)
+        usual = {"cmap": MAPS.get(kind, "cividis"), "norm": norm_of(kind, image)}
+        shown = place.imshow(
+            np.ma.masked_invalid(image.T), origin="lower", extent=self.extent, **{**usual, **more}
+        )
+        across, up = (axis for axis in "xyz" if axis != self.axis)
+        place.set(xlabel=f"{across}  [Mpc/h]", ylabel=f"{up}  [Mpc/h]")
+        if place.figure is not None:
+            place.figure.colorbar(shown, ax=place, label=LABELS.get(kind, kind), extend="both")
+        return place
+
+    def _repr_png_(self) -> bytes:
+        """Return the picture for a notebook."""
+        if self.out is not None and self.out.suffix == ".png":
+            return self.out.read_bytes()
+        from bigbox.analysis.maps.picture import plot as draw
+        from bigbox.store.box import Box
+
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "picture.png"
+            draw(Box.open(self.box), out, **self.drawn)
+            return out.read_bytes()
+
+
+def plot(
+    box: PathLike,
+    out: PathLike | None = None,
+    *,
+    realization: int = 0,
+    axis: str = "z",
+    at: float | None = None,
+    thickness: float | None = None,
+    array: Sequence[str] | None = None,
+    log: bool = False,
+    mark_tiles: bool = False,
+    grid: str = "dm",
+) -> Picture:
+    """Cut a slab out of a box and average over it; write the picture where `out` is given.
+
+    Only the slab is read. In a notebook what is returned shows itself.
+
+    Parameters
+    ----------
+    box : The box.
+    out : The picture's file. None: none is written.
+    realization : Of tb.
+    axis, at, thickness : Across which the slab is cut, its middle (None: the box's) and thickness
+        (None: one voxel), Mpc/h.
+    array : Names of the arrays. None: those of dm, halo and tb that are there.
+    log : Logarithmic colours for all of them.
+    mark_tiles : Mark where painted tiles meet.
+    grid : "dm" or "painted", as for `bigbox.open`.
+
+    Raises
+    ------
+    BadInput
+        A ValueError: no such box, a slab outside of it, a file that cannot be written.
+
+    Examples
+    --------
+    >>> import bigbox
+    >>> picture = bigbox.plot("small.zarr", thickness=0.5, array=["dm"])
+    >>> picture.to_xarray().dm.sizes["x"]
+    64
+    """
+    from bigbox.analysis.maps.slab import panels, slab_of
+    from bigbox.store.box import Box, realization_path
+
+    opened = Box.open(realization_path(box, realization))
+    slab = slab_of(opened, axis, at, thickness)
+    drawn = {"axis": axis, "at": at, "thickness": thickness, "arrays": array, "log": log}
+    drawn |= {"mark_tiles": mark_tiles, "grid": grid}
+    if out is not None:
+        from bigbox.analysis.maps.picture import plot as draw
+
+        draw(opened, Path(out), **drawn)
+    across, up = (opened.box_size[i] for i in range(3) if i != slab.axis)
+    return Picture(
+        opened.place,
+        axis,
+        slab.extent(opened.voxel),
+        (0.0, across, 0.0, up),
+        panels(opened, slab, array, grid),
+        None if out is None else Path(out),
+        drawn,
+    )
