@@ -74,7 +74,7 @@ def paint(
 
     Parameters
     ----------
-    box : The box, as `bigbox.ingest` makes it.
+    box : The box, as `bigbox.ingestion` makes it.
     model : Networks: a folder, or a name that `bigbox models` lists. None: the known model that is
         for the box's voxel, redshift and cosmology.
     force : Paint where the model is not for the box; what is painted says so.

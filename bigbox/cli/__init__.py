@@ -6,17 +6,20 @@ Nothing heavy is imported before a command runs, so that `bigbox --help` is quic
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from bigbox import __version__
 from bigbox.errors import BadInput, MissingPackage, StoppedEarly, of_system, printable
+from bigbox.signals import stoppable
 
 _ABOUT = """\
 bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger than memory.
@@ -47,6 +50,8 @@ _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
     "train", "models", "evaluate", "bench",
 )  # fmt: skip
+_TOGETHER = ("paint",)  # several ranks work together, and agree when they stop
+_ANYWHERE = (*_TOGETHER, "plan", "status", "models")  # may be asked by each of several ranks
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,11 +61,30 @@ class Parser(argparse.ArgumentParser):
         """Exit with status 2 and one line."""
         from bigbox.engine.mpi import launched
 
+        message += self._swallowed(message)
         self.exit(2, None if launched()[2] else _line(f"{message} (see {self.prog} --help)"))
+
+    def _swallowed(self, message: str) -> str:
+        """Return the way out where an option of several values may have taken a place as one."""
+        places = [action for action in self._actions if not action.option_strings]
+        given = [
+            flag
+            for action in self._actions
+            if action.nargs == "+" and not isinstance(action, argparse._SubParsersAction)
+            for flag in action.option_strings
+            if flag in sys.argv
+        ]
+        named = re.match(r"argument (\S+):", message)
+        if not (places and given) or (named and named[1] not in given):
+            return ""
+        if not named and not message.startswith(("the following", "unrecognized")):
+            return ""
+        return f"; {given[0]} takes all that follows: name files and boxes before it, or behind --"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
+    _begin()
     options = _parser().parse_args(arguments)
     with _log_on_stderr():
         return _run(options)
@@ -68,7 +92,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        status = int(options.run(options) or 0)
+        command = options.run.__module__.rpartition(".")[2]
+        if command not in _ANYWHERE:
+            from bigbox.engine.mpi import require_alone
+
+            require_alone(command)
+        stopping: Any = nullcontext()
+        if command not in _TOGETHER:
+            stopping = stoppable(command, "start the same command again")
+        with stopping:
+            status = int(options.run(options) or 0)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with
         return status
     except (ValueError, StoppedEarly, MissingPackage) as error:
@@ -114,6 +147,16 @@ def _log_on_stderr() -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(before)
+
+
+def _begin() -> None:
+    """Make do with what there is to print on and to draw on."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # where 128³ or a Latin-1 name can't be shown
+            stream.reconfigure(errors="backslashreplace")
+    if "matplotlib" not in sys.modules:
+        # Only files are drawn. A notebook names a backend that need not be installed here.
+        os.environ["MPLBACKEND"] = "agg"
 
 
 def _reader_has_gone() -> int:

@@ -53,10 +53,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, keep the numbers, and print the table."""
     from bigbox.bench.painting import bench
     from bigbox.bench.record import default_path, save_speed
-    from bigbox.engine.mpi import launched
 
-    if launched()[1] > 1:
-        raise BadInput("bench measures one device: start it without mpirun")
     if options.scratch and not options.scratch.is_dir():
         raise BadInput(f"--scratch {options.scratch}: no such folder")
     asked = ("model", "device", "threads", "steps", "batch", "compile", "seconds", "scratch")

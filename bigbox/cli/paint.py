@@ -29,8 +29,8 @@ The same command resumes: after a stop, a kill or a crash it goes on from the la
 safe on the disk, on any number of ranks, and gives the same bytes. A box that is painted in part
 with another seed, painter or tiling is refused; --discard throws that painting away.
 
-To stop cleanly: SIGTERM or SIGUSR2 to the ranks, or touch BOX/STOP. The batch in work is finished,
-everything is safe, and the exit status is 75: start the same command again.
+To stop cleanly: SIGTERM, SIGUSR1 or SIGUSR2 to the ranks, or touch BOX/STOP. The batch in work is
+finished, everything is safe, and the exit status is 75: start the same command again.
 
 example:  mpirun -n 4 bigbox paint box.zarr --seed 1
 next:     bigbox status box.zarr;  bigbox verify box.zarr;  bigbox plot box.zarr

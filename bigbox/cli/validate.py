@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
     """Write the report; say pass or fail."""
     from bigbox.analysis.report.page import View
     from bigbox.analysis.report.validate import Limits, validate
-    from bigbox.ingestion.workfolder import stoppable
+    from bigbox.signals import stoppable
 
     box = open_box(options)
     out = options.out or beside(box, "_validate")

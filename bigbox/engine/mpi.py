@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from bigbox.engine.transport import Transport
 from bigbox.errors import BadInput, BigboxError, of_system
@@ -25,12 +25,18 @@ T = TypeVar("T")
 LAST_WORDS = 0.3  # seconds between an error's last line and the end of all ranks
 
 # Number of ranks, and the rank, as each launcher tells its processes. SLURM_NTASKS is also set in
-# a batch script that runs no srun, so the step's own count is the one to compare with.
+# a batch script that runs no srun, so the step's own count is the one to compare with: but a
+# process that is not its first is no batch script.
+_TASKS = "SLURM_NTASKS"
 _LAUNCHERS = {
     "PMI_SIZE": "PMI_RANK",
     "PMIX_SIZE": "PMIX_RANK",
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+    "JSM_NAMESPACE_SIZE": "JSM_NAMESPACE_RANK",
+    "FLUX_JOB_SIZE": "FLUX_TASK_RANK",
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+    _TASKS: "SLURM_PROCID",
 }
 
 
@@ -39,8 +45,10 @@ def launched() -> tuple[str, int, int]:
     for size_name, rank_name in _LAUNCHERS.items():
         size = os.environ.get(size_name, "")
         if size.isdigit() and int(size) > 1:
-            rank = os.environ.get(rank_name, "0")
-            return size_name, int(size), int(rank) if rank.isdigit() else 0
+            told = os.environ.get(rank_name, "0")
+            rank = int(told) if told.isdigit() else 0
+            if rank or size_name != _TASKS:
+                return size_name, int(size), rank
     return "", 1, 0
 
 
@@ -138,15 +146,35 @@ def join_world() -> World:
                 MPI.Init_thread()
         seen = MPI.COMM_WORLD.Get_size()
     if seen != size:
-        if rank > 0:  # every process is rank 0 of its own world: one of them speaks, and first,
-            time.sleep(3)  # since launchers end all ranks when one has ended
-            raise SystemExit(BadInput.exit_status)
-        raise BadInput(
+        srun = "srun --mpi=pmix or pmi2, " if variable.startswith("SLURM") else ""
+        _refuse(
             f"the launcher started {size} ranks ({variable}={size}) but mpi4py sees {seen} (it is "
-            f"built for {library!r}): use the mpirun that belongs to mpi4py's MPI, or reinstall "
-            "mpi4py for this one"
+            f"built for {library!r}): use {srun}the mpirun that belongs to mpi4py's MPI, or "
+            "reinstall mpi4py for this one"
         )
     return World(MPI.COMM_WORLD)
+
+
+def require_alone(command: str) -> None:
+    """Refuse a command that is one process where a launcher started several, all with the same."""
+    variable, size, _ = launched()
+    if command == "train" and "WORLD_SIZE" in os.environ:
+        return  # its processes know each other by that
+    if size > 1:
+        alike = "; on several GPUs: torchrun" if command == "train" else ""
+        _refuse(
+            f"{command} is one process, and a launcher started {size} ({variable}={size}): start "
+            f"it without mpirun or srun, or with one rank{alike}"
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    """Refuse what was launched: one of the processes says why, and first."""
+    variable, _, rank = launched()
+    if rank > (variable == _TASKS):  # task 0 cannot know: it may be a batch script
+        time.sleep(3)  # since launchers end all ranks when one has ended
+        raise SystemExit(BadInput.exit_status)
+    raise BadInput(message)
 
 
 def abort_on_error(world: World, what: Callable[[], T]) -> T:

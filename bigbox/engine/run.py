@@ -40,9 +40,9 @@ def paint(options: PaintOptions) -> dict[str, Any]:
     """
     world = join_world()
     stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
-    stop.install()
     try:
-        return abort_on_error(world, lambda: _paint(options, world, stop))
+        with stop.listening():
+            return abort_on_error(world, lambda: _paint(options, world, stop))
     except BigboxError as error:
         if world.rank > 0:
             raise SystemExit(error.exit_status) from None

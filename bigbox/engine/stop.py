@@ -1,4 +1,4 @@
-"""When to stop early: SIGTERM, SIGUSR2 (a scheduler's warning before preemption), a STOP file.
+"""When to stop early: SIGTERM, a scheduler's warning before it (SIGUSR1, SIGUSR2), a STOP file.
 
 Python runs signal handlers only between bytecodes of the main thread, so the engine's main
 thread never blocks, and asks here once a pass.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 
-# SIGUSR1 is left alone: MPICH uses it itself in one of its modes.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+from bigbox.signals import handled
+
 # Seconds after which a further signal is a user's who does not want to wait.
 IMPATIENT = 3.0
 
@@ -26,10 +27,13 @@ class StopRequest:
         self._between = seconds_between_looks
         self._looked = self._signalled = 0.0
 
-    def install(self) -> None:
-        """Lets the signals ask for a stop. The same one again, later, ends the process at once."""
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+    def listening(self) -> AbstractContextManager[None]:
+        """Let signals ask for a stop. The same one again, later, ends the process at once.
+
+        To be entered when MPI has begun: MPICH has a use for SIGUSR1 in one of its modes, where a
+        rank has died.
+        """
+        return handled(self._on_signal, signal.SIGINT)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -53,7 +53,7 @@ def write_page(out: Path, numbers: Numbers) -> None:
         made_of=_made_of(numbers),
         json=b64encode(text.encode()).decode(),
     )
-    (out / "index.html").write_text(page, encoding="utf-8")
+    (out / "index.html").write_text(page, "utf-8", errors="backslashreplace")
 
 
 def _notes(numbers: Numbers) -> list[str]:

@@ -24,7 +24,7 @@ from typing import Any
 
 import bigbox
 from bigbox.analysis.report.fields import open_field
-from bigbox.analysis.report.page import made_folder
+from bigbox.analysis.report.page import made_folder, replacing
 from bigbox.analysis.spectra.modes import jsonable
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.options import PaintOptions
@@ -106,8 +106,9 @@ def evaluate(options: EvaluateOptions) -> Numbers:
             }
         )
         text = json.dumps(numbers, indent=1)
-        (options.out / "numbers.json").write_text(text + "\n", encoding="utf-8")
-        write_page(options.out, numbers)
+        with replacing(options.out) as work:
+            (work / "numbers.json").write_text(text + "\n", encoding="utf-8")
+            write_page(work, numbers)
         if options.write_card:
             for model, name in zip(options.models, names, strict=True):
                 _write_card(model, name, numbers)

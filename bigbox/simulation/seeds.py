@@ -36,9 +36,10 @@ import torch
 from bigbox.devices import find_device
 from bigbox.errors import BadInput
 from bigbox.ingestion.particles import ingest_snapshot
-from bigbox.ingestion.workfolder import check_room, making, new_place, stoppable, sweep, work_folder
+from bigbox.ingestion.workfolder import check_room, making, new_place, sweep, work_folder
 from bigbox.physics.mass_bins import HALO_CHANNELS
 from bigbox.progress import say
+from bigbox.signals import stoppable
 from bigbox.simulation import snapshot
 from bigbox.simulation.initial import white_noise
 from bigbox.simulation.linear import Spectrum, power_spectrum

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -51,7 +53,7 @@ class CutoutReader:
         self._chunks = [_sampled(n, c, step) for n, c in zip(whole, self.chunk, strict=True)]
         self._whole, self._step = whole, step
         self._array = array
-        self._source = _source(array)
+        self._source = _source(array, self)
         self._lead = tuple(int(n) for n in array.shape[:-3])
         self._periodic = tuple(bool(p) for p in periodic)
         self._blocks: OrderedDict[tuple[int, ...], Float] = OrderedDict()
@@ -164,16 +166,23 @@ def _pieces(axis: Cover, low: int, high: int) -> list[Piece]:
     return Cover.equal(axis.n, low, high - low).pieces(0, axis)
 
 
-def _source(array: zarr.Array[Any]) -> Any:
+def _source(array: zarr.Array[Any], reader: CutoutReader) -> Any:
     """Return the same array on disk, by tensorstore: chunks in a third of zarr-python's time.
 
     It keeps no chunks itself, and does with one thread what one reader asks for.
     """
     store: Any = array.store
+    path = Path(store.root) / array.path
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # a Latin-1 name, say: tensorstore takes UTF-8 alone
+        folder = os.open(path, os.O_PATH | os.O_DIRECTORY)
+        weakref.finalize(reader, os.close, folder)
+        path = Path(f"/proc/self/fd/{folder}")
     return tensorstore.open(
         {
             "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{Path(store.root) / array.path}/"},
+            "kvstore": {"driver": "file", "path": f"{path}/"},
             "context": {
                 "cache_pool": {"total_bytes_limit": 0},
                 "data_copy_concurrency": {"limit": 1},

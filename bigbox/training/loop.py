@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
+from bigbox.signals import handled
 from bigbox.training.curve import Curve
 from bigbox.training.recipes import Recipe
 
@@ -132,18 +133,13 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, or for as long as was given.
 
-        Raises StoppedEarly at SIGTERM, SIGUSR2 or the deadline: the same command goes on. Raises
+        Raises StoppedEarly at a signal or the deadline: the same command goes on. Raises
         BadInput where the loss is no number any more; the checkpoint is of a time when it was.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        signals = (signal.SIGTERM, signal.SIGUSR2)
-        before = [signal.signal(number, self._asked_to_stop) for number in signals]
-        try:
+        with handled(self._asked_to_stop):
             self._run()
-        finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
 
     def _run(self) -> None:
         if self.began is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from matplotlib.figure import Figure
 from bigbox.analysis.maps.panel import LABELS, draw_map, norm_of, ticks_of, tile_corners
 from bigbox.analysis.maps.slab import panels, slab_of
 from bigbox.errors import BadInput
+from bigbox.ingestion.workfolder import work_folder
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box
+from bigbox.store.durable import DISK
 from bigbox.store.fields import AXES
 from bigbox.store.ledger import Ledger
 from bigbox.store.recorded import painting_of
@@ -76,9 +79,12 @@ def plot(
         + (" (grey: not painted yet, or lost)" if unpainted else "")
         + _forced(box, images)
     )
+    picture, kind = io.BytesIO(), out.suffix.lstrip(".").lower()
     try:
-        figure.savefig(out, dpi=110)
+        figure.savefig(picture, dpi=110, format=kind or "png")
+        DISK.write_atomic(out, picture.getvalue(), work_folder(out))
     except (OSError, ValueError) as error:
+        work_folder(out).unlink(missing_ok=True)
         raise BadInput(f"{out}: cannot be written ({error})") from None
     return list(images)
 

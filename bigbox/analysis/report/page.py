@@ -10,6 +10,8 @@ which other pages have as well, in layout.html.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +27,7 @@ from bigbox.analysis.maps.slab import Slab, slab_image, slab_of
 from bigbox.analysis.report import figures
 from bigbox.analysis.report.fields import Field
 from bigbox.errors import BadInput
+from bigbox.ingestion.workfolder import sweep, work_folder
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.fields import AXES, known_field
 
@@ -76,6 +79,30 @@ def made_folder(out: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """Yield a folder; at the end its files take their places in `out`, index.html last.
+
+    Where the work inside fails, an older report is as it was. Raises BadInput for what the disk
+    refuses.
+    """
+    place = out / "report"
+    sweep(place)
+    work = work_folder(place)
+    try:
+        work.mkdir()
+        yield work
+        for path in sorted(work.iterdir(), key=lambda path: path.name == "index.html"):
+            os.replace(path, out / path.name)
+    except OSError as error:
+        raise BadInput(
+            f"{out}: the report cannot be written ({error.strerror or error}); make room, or choose"
+            " another folder with --out"
+        ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def write_report(
     out: Path, numbers: Numbers, fields: Mapping[str, Field], tiling: Tiling | None, view: View
 ) -> None:
@@ -112,7 +139,7 @@ def write_report(
         made_of=_made_of(numbers),
         json=b64encode(text.encode()).decode(),
     )
-    (out / "index.html").write_text(page, encoding="utf-8")
+    (out / "index.html").write_text(page, "utf-8", errors="backslashreplace")
 
 
 def render(template: Path, out: Path, **context: Any) -> str:

@@ -28,7 +28,7 @@ from bigbox.analysis.report.fields import (
     open_truth,
     survey,
 )
-from bigbox.analysis.report.page import View, made_folder, write_report
+from bigbox.analysis.report.page import View, made_folder, replacing, write_report
 from bigbox.analysis.spectra.modes import log_edges, nyquist
 from bigbox.analysis.spectra.power import MEMORY, Resources
 from bigbox.errors import BadInput
@@ -125,7 +125,8 @@ def validate(
         return _numbers(fields, others, limits, budget)[0]
     with made_folder(Path(out)):
         found, tiling = _numbers(fields, others, limits, budget)
-        write_report(Path(out), found, fields, tiling, view)
+        with replacing(Path(out)) as work:
+            write_report(work, found, fields, tiling, view)
     return found
 
 
