@@ -31,6 +31,7 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   mpirun -n 4 bigbox paint box.zarr                    paint; the same command resumes
   bigbox status box.zarr                               how far it is
   bigbox verify box.zarr                               every checksum
+  bigbox clean box.zarr                                remove what is no longer needed
   bigbox validate box.zarr                             spectra, seams, distributions: one page
   bigbox plot box.zarr                                 a picture of input and output
   bigbox export box.zarr --to hdf5                     numpy, HDF5 or OME-Zarr files
@@ -47,8 +48,8 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 """
 
 _COMMANDS = (
-    "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "models", "evaluate", "bench",
+    "simulate", "ingest", "plan", "paint", "status", "verify", "clean", "validate", "plot",
+    "export", "train", "models", "evaluate", "bench",
 )  # fmt: skip
 _TOGETHER = ("paint",)  # several ranks work together, and agree when they stop
 _ANYWHERE = (*_TOGETHER, "plan", "status", "models")  # may be asked by each of several ranks
@@ -139,6 +140,8 @@ def _log_on_stderr() -> Iterator[None]:
     """Show what the library logs, from INFO on, on stderr."""
     log, handler = logging.getLogger("bigbox"), logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Lines())
+    # What has data of its own is for the file of bigbox paint --log.
+    handler.addFilter(lambda record: not hasattr(record, "data"))
     before = log.level
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -152,6 +152,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     value("--seconds-per-tile", "X", number(0), f"trivial painters only: {least} tile", 0.0)
     window = f"trivial-halo painter only: {least} window of haloes"
     value("--seconds-per-window", "X", number(0), window, 0.0)
+    text = "append what the run says to this file, a JSON object a line; other ranks: FILE.r00001"
+    value("--log", "FILE", Path, text)
     how.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     kept = parser.add_argument_group("what is kept")
     flag = partial(kept.add_argument, action="store_true")

@@ -59,6 +59,7 @@ class PaintOptions:
     seconds_per_window: float = 0.0
     painting_grid: int | None = None
     quiet: bool = False
+    log: Path | None = None
 
     def open(self, mode: Literal["r", "r+"] = "r") -> Box:
         """Open the box and the realization of it that is painted."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.limits import limits_of
+from bigbox.engine.log import log_no_more, log_to
 from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.options import PaintOptions, check_alike, choose_networks, device_of
 from bigbox.engine.outside import outside_range
@@ -40,23 +43,51 @@ def paint(options: PaintOptions) -> dict[str, Any]:
     """
     world = join_world()
     stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
+    log = None
     try:
         with stop.listening():
+            log = world.each(lambda: log_to(options.log, world.rank))
             return abort_on_error(world, lambda: _paint(options, world, stop))
     except BigboxError as error:
+        if log is not None:
+            LOG.error("%s", error, extra={"data": {"event": "end", "status": error.exit_status}})
         if world.rank > 0:
             raise SystemExit(error.exit_status) from None
         raise
+    finally:
+        log_no_more(log)
 
 
 def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
     named = world.first(lambda: options.open())
     options = replace(options, box=named.path, realization=named.realization)
     job = _begin(options, world)
+    began = {"event": "begin", "box": str(job.box.place), "run": job.painting.epoch}
+    began |= {"ranks": world.size, "tiles": job.total, "already": job.already}
+    LOG.info("painting begins", extra={"data": began})
     try:
-        return _run(options, world, stop, job)
+        with _watched(job):
+            report = _run(options, world, stop, job)
+        done = {"event": "end", "status": 0, **report}
+        LOG.info("painting ends", extra={"data": done})
+        return report
     finally:
         job.close()
+
+
+@contextmanager
+def _watched(job: Job) -> Iterator[None]:
+    """Have it written down how the run ended, where it is written down at all."""
+    state, said = "done", ""
+    try:
+        yield
+    except BaseException as error:
+        state = "stopped" if isinstance(error, StoppedEarly) else "failed"
+        said = str(error) or type(error).__name__
+        raise
+    finally:
+        if job.monitor is not None:
+            job.monitor.end(state, said)
 
 
 def _begin(options: PaintOptions, world: World) -> Job:
@@ -123,6 +154,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         world.transport(),
         stop,
         show=world.rank == 0 and not options.quiet,
+        watched=True,
         # Ranks that share a core look for messages less often, or looking is all they do.
         seconds_between_polls=0.002 * max(1.0, 1 / world.cores),
     )

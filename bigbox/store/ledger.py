@@ -5,7 +5,8 @@
       epochs/00001.json         each start of a run: host, pid, time, and the sealed lengths
       records/e00001-r00003.bin what rank 3 of run 1 finished: fixed-size records, append only
       tmp/e00001/               files that have no name yet; gone as soon as a later run starts
-      lease.lock                see `bigbox.store.lease`
+      watch/00003.json          how run 3 gets on, for who looks on: see `bigbox.store.watch`
+    lease.lock                see `bigbox.store.lease`
 
 A ledger is about a few products, numbered from 0 (see `bigbox.store.product`). Number 0 is what
 ranks append to (tiles, or blocks of haloes); the others are made of it, shard by shard (tb).
@@ -148,7 +149,8 @@ class Ledger:
         A box may come from somebody else, and a link lead anywhere.
         """
         parts = (self.path, self.epochs_path, self.records_path, self.tmp_path, self.lock_path)
-        more = (self.path / "sums", self.path / "field", self.tmp_of(self.newest() + 1))
+        places = (self.path / name for name in ("sums", "field", "watch"))
+        more = (*places, self.tmp_of(self.newest() + 1))
         for path in (*self._group, *parts, *more):
             if path.is_symlink():
                 raise BadInput(

@@ -30,6 +30,7 @@ from bigbox.store.lease import LINGER, Lease
 from bigbox.store.ledger import RECORD_FILE, Ledger, State
 from bigbox.store.metadata import sealed_json
 from bigbox.store.recorded import Recorded, is_painted, recorded
+from bigbox.store.watch import WATCH
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 # What an identity says beside what decides the bytes.
@@ -280,7 +281,7 @@ def put_aside(disk: Disk, place: Path, arrays: Iterable[str], ledger: Ledger, ep
     if link := linked(place):
         empty_linked(disk, link)
         arrays = [name for name in arrays if name != link.name]
-    ours = (ledger.path / name for name in ("run.json", "sums", "field"))
+    ours = (ledger.path / name for name in ("run.json", "sums", "field", WATCH))
     for path in (*(place / name for name in arrays), *ours):
         with suppress(FileNotFoundError):
             disk.replace(path, aside / f"old-{path.name}")

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
+from bigbox.progress import say
 from bigbox.signals import handled
 from bigbox.training.curve import Curve
 from bigbox.training.recipes import Recipe
