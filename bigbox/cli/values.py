@@ -104,6 +104,11 @@ def number(least: float, most: float = math.inf, *, above: bool = False) -> Call
     return _reader(float, "a number", lambda value: first <= value <= last, limits)
 
 
+def finite(text: str) -> float:
+    """Read a finite number, of either sign: an argparse type."""
+    return _reader(float, "a number", math.isfinite, "must be finite")(text)
+
+
 def _reader(
     kind: Callable[[str], _Number], name: str, inside: Callable[[_Number], bool], limits: str
 ) -> Callable[[str], _Number]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import bigbox
+from bigbox.analysis.halo_mass import halo_mass
 from bigbox.analysis.report.fields import open_field
 from bigbox.analysis.report.page import made_folder, replacing
 from bigbox.analysis.spectra.modes import jsonable
@@ -30,7 +31,7 @@ from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.options import PaintOptions
 from bigbox.engine.run import paint
 from bigbox.errors import BadInput
-from bigbox.evaluation.measure import Measures, Numbers, measure_haloes
+from bigbox.evaluation.measure import Measures, Numbers
 from bigbox.evaluation.page import write_page
 from bigbox.evaluation.summary import checks, in_words, summarise
 from bigbox.evaluation.truth import Simulation, make_draws, open_truths
@@ -197,7 +198,8 @@ def _of_simulation(
             painted = list(work.measured(measures, f"{simulation.name}: {name}, {part}"))
             rows[part] = summarise(painted, drawn[key], measures)
             if part == "pipeline":
-                rows["haloes"] = measure_haloes(Box.open(work.path), box, options.memory)
+                mass = halo_mass(Box.open(work.path), box, options.memory)
+                rows["haloes"] = {"mass": mass.ratio, "error": mass.error, "rms": mass.rms}
         rows["checks"] = checks(rows)
         found["models"][name] = rows
     return found

@@ -17,10 +17,18 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 from numpy.typing import NDArray
 
-from bigbox.analysis.maps.panel import LABELS, Corners, draw_map, norm_of, ticks_of
-from bigbox.store.fields import AXES
+from bigbox.analysis.maps.panel import (
+    AXIS_LABELS,
+    LABELS,
+    Edges,
+    draw_map,
+    norm_of,
+    ticks_of,
+)
+from bigbox.analysis.report.draws import reach
 
 Numbers = Mapping[str, Any]
 
@@ -76,6 +84,7 @@ def drawings(numbers: Numbers) -> dict[str, tuple[float, Callable[[Figure, Numbe
     )
     rows: tuple[tuple[str, float, Any, Any], ...] = (
         ("spectra", 5.0 if found["ratio"] else 3.9, spectra, True),
+        ("draws", 3.2, draws, numbers["draws"]),
         ("dimensionless", 3.6, dimensionless, True),
         ("agreement", 3.6, agreement, found["ratio"]),
         ("matter", 3.6, matter, found["matter"]),
@@ -99,30 +108,33 @@ def maps(
     *,
     axis: int,
     sides: Sequence[float],
-    slab: tuple[float, float],
-    corners: Corners | None = None,
+    edges: Edges | None = None,
     label: str | None = None,
     scale: NDArray[np.float32] | None = None,
+    empty: str = "signal",
 ) -> None:
     """Draw maps with one colour scale, side by side (LODI, figure 8).
 
     images: by title, (rows, columns) of the two axes that are left; kind: "dm", "halo" or "tb";
-    sides: of the box, Mpc/h; slab: what they are the mean over, Mpc/h; corners: where tiles meet,
-    Mpc/h; label: of the colours; scale: values that set them, those of the images if None.
+    sides: of the box, Mpc/h; edges: where the tiles of the first image meet, Mpc/h; label: of the
+    colours; scale: values that set them, those of the images if None.
     """
     across, up = (a for a in range(3) if a != axis)
     extent = (0.0, sides[across], 0.0, sides[up])
-    where = f"{slab[0]:.3g} to {slab[1]:.3g} Mpc/h"
     norm = norm_of(kind, np.stack(list(images.values())) if scale is None else scale)
     # A map is 3.2 inches wide; beside it stand the ticks of y and the colour bar.
     width, height = WIDTH + 3.35 * (len(images) - 1), 0.85 + 3.2 * sides[up] / sides[across]
     with sheet(out, height, width, **MAP_STYLE) as figure:
         axes = figure.subplots(1, len(images), sharey=True, squeeze=False)[0]
         for place, (title, image) in zip(axes, images.items(), strict=True):
-            shown = draw_map(place, image, kind, norm, extent, corners)
-            place.set_title(f"{title}, mean over {AXES[axis]} = {where}")
-            place.set_xlabel(rf"${AXES[across]}$  [Mpc/$h$]")
-        axes[0].set_ylabel(rf"${AXES[up]}$  [Mpc/$h$]")
+            own = edges if place is axes[0] else None
+            shown = draw_map(place, image, kind, norm, extent, own)
+            if not np.nansum(np.abs(image)) > 0:
+                middle = {"ha": "center", "va": "center", "transform": place.transAxes}
+                place.text(0.5, 0.5, f"no {empty}", color="0.85", **middle)
+            place.set_title(title)
+            place.set_xlabel(AXIS_LABELS[across])
+        axes[0].set_ylabel(AXIS_LABELS[up])
         words = label or LABELS.get(kind, kind)
         bar = axes[-1].inset_axes((1.04, 0, 0.05, 1))
         figure.colorbar(shown, cax=bar, label=words, extend="both", ticks=ticks_of(norm))
@@ -135,52 +147,98 @@ def spectra(figure: Figure, numbers: Numbers) -> None:
     compared = found.get("ratio") is not None
     rows = (2, 1) if compared else (1,)
     axes = figure.subplots(len(rows), 1, height_ratios=rows, sharex=True, squeeze=False)[:, 0]
-    top, k = axes[0], _array(found["k"])
-    power = _array(found["box"]["power"])
+    inside = _judged(numbers)
+    top, k = axes[0], _array(found["k"])[inside]
+    power = _array(found["box"]["power"])[inside]
     top.plot(k, power, color=BOX, label="this box")
     if found["box"].get("errors") is not None:
-        error = _array(found["box"]["errors"])
-        low = np.maximum(power - error, 0.05 * power)  # a band to zero would fill the panel
-        top.fill_between(k, low, power + error, color=BOX, alpha=0.25, lw=0)
+        band = _band(power, _array(found["box"]["errors"])[inside])
+        top.fill_between(k, *band, color=BOX, alpha=0.25, lw=0)
     if found.get("realizations"):
         for one in found["realizations"]["each"]:
-            top.loglog(k, _array(one["power"]), color=OTHER, lw=0.7, alpha=0.6)
+            top.loglog(k, _array(one["power"])[inside], color=OTHER, lw=0.7, alpha=0.6)
         top.plot([], [], color=OTHER, lw=0.9, label="other realizations")
     if compared:
-        top.loglog(k, _array(found["truth"]["power"]), **LINES["truth"])
+        top.loglog(k, _array(found["truth"]["power"])[inside], **LINES["truth"])
     top.set(xscale="log", yscale="log", ylabel=POWER)
     # Cut off the noise floor of a steep spectrum: twelve decades are a wall, not a curve.
-    shown = [_array(one["power"]) for one, _ in _both(found)]
+    shown = [_array(one["power"])[inside] for one, _ in _both(found)]
     most, least = max(map(np.nanmax, shown)), min(map(np.nanmin, shown))
     top.set_ylim(max(0.5 * least, 1e-9 * most), 3 * most)
     top.legend(loc="lower left")
     axes[-1].set_xlabel(WAVENUMBER)
     if compared:
-        _residual(axes[1], k, found["ratio"], numbers["limits"])
+        value, error = (_array(found["ratio"][key])[inside] for key in ("value", "error"))
+        _ratio_panel(axes[1], k, value, error, numbers["limits"]["max_power_error"])
+        axes[1].set_ylabel(r"$P/P_\mathrm{truth}$")
 
 
-def _residual(place: Any, k: NDArray[Any], ratio: Numbers, limits: Numbers) -> None:
-    value, error = _array(ratio["value"]), _array(ratio["error"])
-    most = limits["max_power_error"]
-    place.axhspan(1 - most, 1 + most, color="0.9", lw=0)
+def draws(figure: Figure, numbers: Numbers) -> None:
+    """Draw P(k) over that of the draws of the truth, with what they scatter by."""
+    found, place = numbers["draws"], figure.subplots()
+    k = _array(found["k"])
+    value, expected, error = (_array(found["power"][key]) for key in ("value", "expected", "error"))
+    _ratio_panel(place, k, np.exp(value - expected), None, 0.0)
+    z = reach(numbers["limits"]["draw_rate"], found["count"], len(k))
+    for times, shade in ((z, "0.92"), (1.0, "0.82")):
+        band = np.exp(-times * error), np.exp(times * error)
+        place.fill_between(k, *band, color=shade, lw=0, zorder=0)
+    widest = float(np.nanmax(np.abs([value - expected, z * error])))
+    _ratio_axis(place, float(np.exp(1.15 * widest)) - 1)
+    place.set(xlabel=WAVENUMBER, ylabel=rf"$P/P$ of {found['count']} draws", xscale="log")
+
+
+def _judged(numbers: Numbers) -> NDArray[np.bool_]:
+    """Return which bins of k are shown: those up to the largest that is judged."""
+    found: NDArray[np.bool_] = _array(numbers["spectra"]["k"]) <= numbers["limits"]["k_max"]
+    return found
+
+
+def _band(value: NDArray[Any], error: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the ends of an error bar in the logarithm: positive, however large the error."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(value > 0, error / value, np.nan)
+    return value * np.exp(-relative), value * np.exp(relative)
+
+
+def _ratio_panel(
+    place: Any, k: NDArray[Any], value: NDArray[Any], error: NDArray[Any] | None, most: float
+) -> None:
+    if most:
+        place.axhspan(1 / (1 + most), 1 + most, color="0.9", lw=0)
     place.axhline(1, color=TRUTH, ls="--", lw=1)
-    place.fill_between(k, value - error, value + error, color=BOX, alpha=0.25, lw=0)
-    place.plot(k, value, color=BOX)
-    place.axvline(limits["k_max"], color="0.5", lw=0.8, ls=":")
-    inside = k <= limits["k_max"]
-    reach = float(np.nanmax(np.abs(value[inside] - 1), initial=0.0)) if inside.any() else 0.0
-    half = float(np.clip(1.5 * max(reach, most), 0.02, 2.0))
-    place.set(ylim=(1 - half, 1 + half), ylabel=r"$P/P_\mathrm{truth}$")
+    if error is not None:
+        place.fill_between(k, *_band(value, error), color=BOX, alpha=0.25, lw=0)
+    place.plot(k, value, color=BOX, marker="o" if error is None else None, markersize=4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(np.log(value))
+    widest = float(np.nanmax(np.where(np.isfinite(off), off, np.nan), initial=0.0))
+    _ratio_axis(place, max(float(np.exp(1.3 * widest)) - 1, 1.5 * most))
+
+
+def _ratio_axis(place: Any, half: float) -> None:
+    """Make a ratio's axis: logarithmic, the same on both sides of 1, with few plain labels."""
+    half = float(np.clip(half, 0.02, 9.0))
+    place.set_yscale("log")
+    place.set_ylim(1 / (1 + half), 1 + half)
+    steps = (1.01, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0, 8.0)
+    step = max((one for one in steps if one <= 1 + 0.85 * half), default=1 + half)
+    ticks = [1 / step, 1.0, step]
+    place.yaxis.set_major_locator(FixedLocator(ticks))
+    place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    place.yaxis.set_minor_formatter(NullFormatter())
+    place.yaxis.set_minor_locator(NullLocator())
 
 
 def dimensionless(figure: Figure, numbers: Numbers) -> None:
     """Draw Delta^2(k) of T_b / <T_b> (LODI, eqs. 15-16)."""
     found, place = numbers["spectra"], figure.subplots()
-    k = _array(found["k"])
+    inside = _judged(numbers)
+    k = _array(found["k"])[inside]
     for name, line in LINES.items():
         if found.get(name):
             mean = numbers["onepoint"][name]["mean"]
-            delta2 = k**3 * _array(found[name]["power"]) / (2 * np.pi**2 * mean**2)
+            delta2 = k**3 * _array(found[name]["power"])[inside] / (2 * np.pi**2 * mean**2)
             place.loglog(k, delta2, **line)
     place.set(xlabel=WAVENUMBER, ylabel=r"$\Delta^2(k)$ of $T_b/\langle T_b\rangle$  [1]")
     place.legend(loc="best")
@@ -189,23 +247,23 @@ def dimensionless(figure: Figure, numbers: Numbers) -> None:
 def agreement(figure: Figure, numbers: Numbers) -> None:
     """Draw the correlation coefficient r(k) and the transfer function of the box with the truth."""
     found, place = numbers["spectra"], figure.subplots()
-    k, r, transfer = (_array(found[name]) for name in ("k", "correlation", "transfer"))
+    inside = _judged(numbers)
+    k, r, transfer = (_array(found[name])[inside] for name in ("k", "correlation", "transfer"))
     place.axhline(1, color="0.6", lw=0.8)
     place.plot(k, r, color=BOX, label=r"$r(k)$")
     place.plot(k, transfer, color=OTHER, ls="-.", label="transfer function")
     place.set(xscale="log", xlabel=WAVENUMBER, ylabel="box with truth  [1]")
-    seen = transfer[k <= numbers["limits"]["k_max"]]
-    high = max(1.1, min(2.0, 1.1 * float(np.nanmax(seen, initial=1.0))))
+    high = max(1.1, min(2.0, 1.1 * float(np.nanmax(transfer, initial=1.0))))
     place.set_ylim(min(0.0, 1.1 * float(np.nanmin(r))), high)
     place.legend(loc="lower left")
 
 
 def matter(figure: Figure, numbers: Numbers) -> None:
     """Draw the correlation of T_b with the matter, r(k)."""
-    found, place = numbers["spectra"], figure.subplots()
+    found, place, inside = numbers["spectra"], figure.subplots(), _judged(numbers)
     place.axhline(0, color="0.6", lw=0.8)
     for one, line in _both(found["matter"]):
-        place.plot(_array(found["k"]), _array(one), **line)
+        place.plot(_array(found["k"])[inside], _array(one)[inside], **line)
     place.set(xscale="log", xlabel=WAVENUMBER, ylabel=r"$r(k)$ of $T_b$ with matter  [1]")
     place.set_ylim(top=1.05)
     place.legend(loc="lower left")
@@ -220,7 +278,7 @@ def cylinder(figure: Figure, numbers: Numbers) -> None:
         shown = np.log10(np.where(power > 0, power, np.nan))
     mesh = place.pcolormesh(across, along, shown, cmap="cividis", rasterized=True)
     place.set(xlabel=r"$k_\perp$  [$h/\mathrm{Mpc}$]", xlim=(0, across[-1]), ylim=(0, along[-1]))
-    place.set_ylabel(rf"$k_\parallel$ along ${found['axis']}$  [$h/\mathrm{{Mpc}}$]")
+    place.set_ylabel(r"$k_\parallel$, third axis  [$h/\mathrm{Mpc}$]")
     label = r"$\log_{10}\,P$  [$(\mathrm{Mpc}/h)^3\,\mathrm{mK}^2$]"
     figure.colorbar(mesh, ax=place, label=label)
 
