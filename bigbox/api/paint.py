@@ -66,6 +66,7 @@ def paint(
     seconds_per_window: float = 0.0,
     painting_grid: int | None = None,
     quiet: bool = False,
+    log: PathLike | None = None,
 ) -> Painted:
     """Paint T_b (mK) onto a box, haloes first where it has none.
 
@@ -88,6 +89,7 @@ def paint(
     halo_stride, halo_weighting, field, drop_latents, seconds_per_tile, seconds_per_window,
     painting_grid : As the options of `bigbox paint`.
     quiet : Show no progress.
+    log : Append what the run says to this file, a JSON object a line.
 
     Raises
     ------
@@ -106,7 +108,7 @@ def paint(
     'mK'
     """
     asked = {**locals(), "box": Path(box), "field": list(field)}
-    asked["model"] = None if model is None else Path(model)
+    asked |= {name: value and Path(value) for name, value in (("model", model), ("log", log))}
 
     from bigbox.engine.options import PaintOptions
     from bigbox.engine.run import paint as run

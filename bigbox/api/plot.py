@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
+    from bigbox.store.box import Box
+
 PathLike = str | Path
 
 
@@ -30,7 +32,8 @@ class Picture:
     extent: tuple[float, float, float, float]  # of the images, Mpc/h
     images: dict[str, npt.NDArray[np.float32]]  # by name of the panel: "dm", "halo 0", "tb"
     out: Path | None  # the file, where one was written
-    drawn: dict[str, Any] = field(default_factory=dict, repr=False)  # how
+    drawn: dict[str, Any] = field(default_factory=dict, repr=False)  # what is shown
+    look: dict[str, Any] = field(default_factory=dict, repr=False)  # and how
 
     def to_xarray(self) -> xarray.Dataset:
         """Return the images over the two axes in the slab, Mpc/h."""
@@ -51,9 +54,9 @@ class Picture:
     def plot(self, ax: Axes | None = None, name: str | None = None, **more: Any) -> Axes:
         """Draw one of the images; return the axes, new ones if None.
 
-        name: of the panel; the last one if None. more: as for `Axes.imshow`.
+        name: of the panel; the last one if None. more: as for `AxesImage.set`: cmap, norm, clim.
         """
-        from bigbox.analysis.maps.panel import LABELS, MAPS, norm_of
+        from bigbox.analysis.maps.panel import AXIS_LABELS, LABELS, draw_map, norm_of, ticks_of
         from bigbox.analysis.spectra.shown import axes_of
 
         chosen = name or list(self.images)[-1]
@@ -61,26 +64,24 @@ class Picture:
         if chosen not in self.images:
             raise BadInput(f"picture: has no {chosen!r}, but {', '.join(self.images)}")
         image, kind, place = self.images[chosen], chosen.split()[0], axes_of(ax)
-        usual = {"cmap": MAPS.get(kind, "cividis"), "norm": norm_of(kind, image)}
-        shown = place.imshow(
-            np.ma.masked_invalid(image.T), origin="lower", extent=self.extent, **{**usual, **more}
-        )
-        across, up = (axis for axis in "xyz" if axis != self.axis)
-        place.set(xlabel=f"{across}  [Mpc/h]", ylabel=f"{up}  [Mpc/h]")
+        shown = draw_map(place, image, kind, norm_of(kind, image), self.extent)
+        shown.set(**more)
+        across, up = (i for i, axis in enumerate("xyz") if axis != self.axis)
+        place.set(xlabel=AXIS_LABELS[across], ylabel=AXIS_LABELS[up])
         if place.figure is not None:
-            place.figure.colorbar(shown, ax=place, label=LABELS.get(kind, kind), extend="both")
+            label, ticks = LABELS.get(kind, kind), ticks_of(shown.norm)
+            place.figure.colorbar(shown, ax=place, label=label, extend="both", ticks=ticks)
         return place
 
     def _repr_png_(self) -> bytes:
         """Return the picture for a notebook."""
         if self.out is not None and self.out.suffix == ".png":
             return self.out.read_bytes()
-        from bigbox.analysis.maps.picture import plot as draw
         from bigbox.store.box import Box
 
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "picture.png"
-            draw(Box.open(self.box), out, **self.drawn)
+            _draw(Box.open(self.box), out, self.drawn, self.look)
             return out.read_bytes()
 
 
@@ -92,10 +93,16 @@ def plot(
     axis: str = "z",
     at: float | None = None,
     thickness: float | None = None,
+    window: tuple[tuple[float, float], tuple[float, float]] | None = None,
     array: Sequence[str] | None = None,
+    frames: int | None = None,
     log: bool = False,
     mark_tiles: bool = False,
     grid: str = "dm",
+    cmap: str | None = None,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    dpi: int = 110,
 ) -> Picture:
     """Cut a slab out of a box and average over it; write the picture where `out` is given.
 
@@ -104,12 +111,15 @@ def plot(
     Parameters
     ----------
     box : The box.
-    out : The picture's file. None: none is written.
+    out : The picture's file, PNG, PDF or SVG. None: none is written.
     realization : Of tb.
     axis, at, thickness : Across which the slab is cut, its middle (None: the box's) and thickness
         (None: one voxel), Mpc/h.
-    array : Names of the arrays. None: those of dm, halo and tb that are there.
-    log : Logarithmic colours for all of them.
+    window : What is shown of it, Mpc/h on the two other axes: ((0, 5), (2.5, 7.5)).
+    array : Names of the arrays. None: the box's input, and tb where there is one.
+    frames : Of a film through the box along the axis; `out` is a GIF or MP4.
+    log, cmap, vmin, vmax : Of the colours of all panels: logarithmic, name, ends.
+    dpi : Dots an inch.
     mark_tiles : Mark where painted tiles meet.
     grid : "dm" or "painted", as for `bigbox.open`.
 
@@ -129,20 +139,29 @@ def plot(
     from bigbox.store.box import Box, realization_path
 
     opened = Box.open(realization_path(box, realization))
-    slab = slab_of(opened, axis, at, thickness)
-    drawn = {"axis": axis, "at": at, "thickness": thickness, "arrays": array, "log": log}
-    drawn |= {"mark_tiles": mark_tiles, "grid": grid}
+    if array is None:
+        opened.require_input()
+    drawn = {"axis": axis, "at": at, "thickness": thickness, "window": window, "arrays": array}
+    look = {"log": log, "mark_tiles": mark_tiles, "grid": grid, "cmap": cmap}
+    look |= {"vmin": vmin, "vmax": vmax, "dpi": dpi}
     if out is not None:
-        from bigbox.analysis.maps.picture import plot as draw
-
-        draw(opened, Path(out), **drawn)
-    across, up = (opened.box_size[i] for i in range(3) if i != slab.axis)
+        _draw(opened, Path(out), {**drawn, "frames": frames}, look)
+    slab = slab_of(opened, axis, at, thickness, window)
+    left, right, bottom, top = slab.sides(opened)
     return Picture(
         opened.place,
         axis,
         slab.extent(opened.voxel),
-        (0.0, across, 0.0, up),
+        (left, right, bottom, top),
         panels(opened, slab, array, grid),
         None if out is None else Path(out),
         drawn,
+        look,
     )
+
+
+def _draw(box: Box, out: Path, drawn: dict[str, Any], look: dict[str, Any]) -> None:
+    from bigbox.analysis.maps.picture import Look
+    from bigbox.analysis.maps.picture import plot as draw
+
+    draw(box, out, look=Look(**look), **drawn)

@@ -167,8 +167,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Hand the options to the engine."""
-    from bigbox.engine.options import PaintOptions
-    from bigbox.engine.run import paint
+    import bigbox
 
-    paint(PaintOptions(**{name: v for name, v in vars(options).items() if name != "run"}))
+    bigbox.paint(**{name: v for name, v in vars(options).items() if name != "run"})
     return 0
