@@ -14,7 +14,7 @@ The commands of the same names parse their options and call these functions. A w
 `BadInput`, a ValueError; a stop, `StoppedEarly`: the same call goes on from there.
 
 >>> import bigbox
->>> bigbox.ingestion("quickstart", "box.zarr").shape
+>>> bigbox.ingest("quickstart", "box.zarr").shape
 (128, 128, 128)
 >>> box = bigbox.open("box.zarr")
 >>> box.dm.attrs["units"], box.attrs["box_size"]

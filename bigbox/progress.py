@@ -34,12 +34,10 @@ def bar(total: float, unit: str, *, terminal: bool = True, **more: Any) -> Any |
 
     more: as for `tqdm.tqdm`.
     """
-    if in_notebook():
-        from tqdm.auto import tqdm
-    elif terminal and sys.stderr.isatty():
-        from tqdm import tqdm
-    else:
+    if not in_notebook() and not (terminal and sys.stderr.isatty()):
         return None
+    from tqdm.auto import tqdm
+
     return tqdm(total=total, unit=unit, **more)
 
 

@@ -46,7 +46,7 @@ class Tiles:
         return xarray.DataArray(self.done.reshape(shape), dims=dims, name="done")
 
 
-@xarray.register_dataset_accessor("bigbox")
+@xarray.register_dataset_accessor("bigbox")  # type: ignore[no-untyped-call]
 class BoxAccessor:
     """What a box knows and an xarray data set does not.
 

@@ -1,4 +1,4 @@
-"""`bigbox.ingestion`: a snapshot, a halo catalogue or a density grid becomes a box."""
+"""`bigbox.ingest`: a snapshot, a halo catalogue or a density grid becomes a box."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def ingest(
     --------
     >>> import bigbox, numpy as np
     >>> np.save("rho.npy", np.random.default_rng(0).gamma(0.5, 2.0, (32, 32, 32)))
-    >>> made = bigbox.ingestion("rho.npy", "rho.zarr", box_size=3.125, redshift=0)
+    >>> made = bigbox.ingest("rho.npy", "rho.zarr", box_size=3.125, redshift=0)
     >>> made.shape, made.voxel
     ((32, 32, 32), 0.09765625)
     """

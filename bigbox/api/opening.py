@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from bigbox.api.accessor import BoxAccessor
 
-    class BoxDataset(xarray.Dataset):
+    class BoxDataset(xarray.Dataset):  # type: ignore[no-untyped-call]
         """An xarray data set of a box: for type checkers, who do not know of accessors."""
 
         @property

@@ -75,7 +75,7 @@ def paint(
 
     Parameters
     ----------
-    box : The box, as `bigbox.ingestion` makes it.
+    box : The box, as `bigbox.ingest` makes it.
     model : Networks: a folder, or a name that `bigbox models` lists. None: the known model that is
         for the box's voxel, redshift and cosmology.
     force : Paint where the model is not for the box; what is painted says so.
@@ -101,8 +101,8 @@ def paint(
     Examples
     --------
     >>> import bigbox
-    >>> bigbox.paint("small.zarr", painter="gaussian", seed=1, quiet=True).total
-    8
+    >>> bigbox.paint("small.zarr", painter="gaussian", seed=1, steps=2, quiet=True).total
+    27
     >>> box = bigbox.open("small.zarr")
     >>> box.tb.attrs["units"]
     'mK'

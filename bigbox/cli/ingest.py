@@ -134,7 +134,7 @@ def run(options: argparse.Namespace) -> int:
 
     source, box = _source_and_box(options)
     given = {name: getattr(options, name) for name in _NAMES}
-    done = bigbox.ingestion(source or None, box, cosmology=cosmology(options), **given)
+    done = bigbox.ingest(source or None, box, cosmology=cosmology(options), **given)
     _say(box, done)
     if isinstance(done, IngestedSnapshot):
         if done.particles:

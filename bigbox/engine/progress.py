@@ -50,8 +50,9 @@ class Progress:
         if not self._show:
             return
         main = self._goals[self._main]
-        about = {"initial": main.already, "desc": "painting", "smoothing": 0.05}
-        self._bar = bar(main.total, main.noun, **about)
+        self._bar = bar(
+            main.total, main.noun, initial=main.already, desc="painting", smoothing=0.05
+        )
         if self._bar is None and main.already:
             say(f"{main.already} of {main.total} {main.noun}s were done before; going on")
 

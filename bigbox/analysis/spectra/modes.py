@@ -15,7 +15,7 @@ from bigbox.store.geometry import sides_of
 
 if TYPE_CHECKING:
     import xarray
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Canvas
 
 Float = npt.NDArray[np.float64]
 Axes = tuple[Float, Float, Float]
@@ -71,7 +71,7 @@ class Spectrum:
 
         return to_xarray(self)
 
-    def plot(self, ax: Axes | None = None, label: str | None = None, **line: Any) -> Axes:
+    def plot(self, ax: Canvas | None = None, label: str | None = None, **line: Any) -> Canvas:
         """Draw P(k) with a band of one standard deviation; return the axes, new ones if None.
 
         line: as for `Axes.plot`.
@@ -109,7 +109,7 @@ class Pair:
 
         return pair_to_xarray(self)
 
-    def plot(self, ax: Axes | None = None, label: str | None = None, **line: Any) -> Axes:
+    def plot(self, ax: Canvas | None = None, label: str | None = None, **line: Any) -> Canvas:
         """Draw r(k); return the axes, new ones if None."""
         from bigbox.analysis.spectra.shown import draw_correlation
 

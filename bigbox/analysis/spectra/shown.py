@@ -45,14 +45,12 @@ def to_xarray(spectrum: Spectrum) -> xarray.Dataset:
 
 def pair_to_xarray(pair: Pair) -> xarray.Dataset:
     """Return both spectra, their cross spectrum, r(k) and the transfer function over k (h/Mpc)."""
-    import xarray
-
     found = to_xarray(pair.cross).drop_vars("error").rename(power="cross")
     for name, one in (("first", pair.first), ("second", pair.second)):
         found[name] = ("k", one.power, {"long_name": f"P(k) of the {name} field"})
     found["correlation"] = ("k", pair.correlation, {"long_name": "r(k)"})
     found["transfer"] = ("k", pair.transfer, {"long_name": "sqrt(P of the first / the second)"})
-    return xarray.Dataset(found)
+    return found
 
 
 def draw(spectrum: Spectrum, ax: Axes | None, label: str | None, **line: Any) -> Axes:

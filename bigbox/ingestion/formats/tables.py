@@ -4,7 +4,7 @@
     .npz              an array for each column
     .hdf5 .h5         a data set for each column in one group, or one table of compound type (so are
                       the Rockstar catalogues of Uchuu); other groups may be beside
-    .fits             the first table, by astropy (pip install bigbox[fits])
+    .fits             the first table, by astropy
 
 Columns: x, y, z or positions (N, 3); mass, mvir, m200c, ...; pid or upid, which is -1 for a halo in
 no other one; others, as velocities, may be there (`bigbox.ingestion.columns`). Units: those that a
