@@ -189,6 +189,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
     outside = outside_range(job, world)
     if options.drop_latents:
         world.first(job.painting.drop_latents)
+    world.first(lambda: job.box.consolidate() if job.painting.all_recorded() else None)
     if world.rank == 0 and not options.quiet:
         LOG.info("%s", describe(report, job.box.place))
     if world.rank == 0 and outside:

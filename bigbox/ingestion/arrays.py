@@ -126,6 +126,7 @@ class Making:
         channels = () if halo is None else self._make_halo(box, halo, dm)
         made = {} if self.tb is None else self._make_tb(box, self.tb)
         self.warnings += odd_voxel(self.voxel)
+        box.consolidate()
         return IngestedSnapshot(
             box=box.path,
             source=str(source or halo),

@@ -91,10 +91,12 @@ def ingest_density(
             "mean_density_of_source": mean,
             "attributes_of_source": known,
         }
-        dm = Box.create(folder, grid.shape, sides, z, parameters, provenance).create_array("dm")
+        made = Box.create(folder, grid.shape, sides, z, parameters, provenance)
+        dm = made.create_array("dm")
         regions = map(blocks.slices, range(blocks.size))
         for _ in map_blocks(lambda cut: _copy(grid, dm, cut, mean), regions, workers=threads):
             pass
+        made.consolidate()
     return Ingested(
         box=place,
         source=str(grid),

@@ -29,6 +29,7 @@ import zarr
 from bigbox.errors import BadInput
 from bigbox.names import GRIDS
 from bigbox.scheduler.grid import triple
+from bigbox.store.consolidated import consolidate, take_away
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, DM, HALO, field_of, is_axis, is_of_realization
 from bigbox.store.geometry import check_cubic, check_redshift, open_array, sides_of, three_sizes
@@ -274,6 +275,16 @@ class Box:
         self.require(name)
         return name
 
+    def consolidate(self, disk: Disk = DISK) -> None:
+        """Have the groups of the box tell what is in them, once what was made is whole."""
+        for group in dict.fromkeys((self.path, self.place)):
+            consolidate(disk, group, REALIZATIONS)
+
+    def take_away_consolidated(self, disk: Disk = DISK) -> None:
+        """Take that away, before anything is changed."""
+        for group in dict.fromkeys((self.path, self.place)):
+            take_away(disk, group)
+
     def create_array(
         self,
         name: str,
@@ -303,6 +314,7 @@ class Box:
             names=names,
             attributes={**field_of(name).attributes(), **(attributes or {}), **on.attributes()},
         )
+        take_away(DISK, self.path)
         make_axes(DISK, self, self.path, grid)
         with explained(place):
             DISK.make_dir(place)

@@ -1,4 +1,4 @@
-"""`import bigbox`: functions found when asked for, the ones that the commands call; what they return."""
+"""`import bigbox`: functions found when asked for, which the commands call; what they return."""
 
 from __future__ import annotations
 
