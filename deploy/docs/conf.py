@@ -1,20 +1,16 @@
 """The site of these pages and of the docstrings: deploy/site.sh builds it, offline."""
 
 import re
-from pathlib import Path
 
 import bigbox
 
-ROOT = Path(__file__).resolve().parents[2]
-
 project, author = "bigbox", "the developers of bigbox"
 version = release = bigbox.__version__
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"bigbox {version}"
 html_copy_source = html_show_sourcelink = False
-mathjax_path = ""  # no page has formulas that need it, and the site needs no network
 nb_execution_mode = "off"  # the notebook comes executed, and a test executes it again
 myst_heading_anchors = 3
 autodoc_typehints = "none"  # the signature has them
@@ -29,6 +25,7 @@ def as_numpydoc(app, what, name, obj, options, lines):
     inside = False
     out = []
     for at, line in enumerate(lines):
+        line = re.sub(r"\|(\w+)\|", r"\\|\1\\|", line)  # |k| is no substitution
         following = lines[at + 1] if at + 1 < len(lines) else ""
         if set(following.strip()) == {"-"} and following.strip():
             inside = line.strip() == "Parameters"
@@ -40,6 +37,13 @@ def as_numpydoc(app, what, name, obj, options, lines):
     lines[:] = out
 
 
+def downloads(app, name, source):
+    """Have a link to a page of the checkout that is none of the site fetch its text."""
+    link = r"\[([^\]`]+)\]\(((?:\.\./){2,}[^)#]+\.md)(?:#[^)]*)?\)"
+    source[0] = re.sub(link, r"{download}`\1 <\2>`", source[0])
+
+
 def setup(app):
-    """Hook into autodoc, before napoleon."""
+    """Hook into the reading of pages, and into autodoc before napoleon."""
+    app.connect("source-read", downloads)
     app.connect("autodoc-process-docstring", as_numpydoc, priority=400)
