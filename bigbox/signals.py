@@ -32,7 +32,7 @@ def handled(handler: Handler, *more: signal.Signals) -> Iterator[None]:
         yield
     finally:
         for number, old in before:
-            signal.signal(number, old)
+            signal.signal(number, signal.SIG_DFL if old is None else old)  # None: not of Python
 
 
 @contextmanager

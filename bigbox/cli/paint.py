@@ -152,6 +152,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     value("--seconds-per-tile", "X", number(0), f"trivial painters only: {least} tile", 0.0)
     window = f"trivial-halo painter only: {least} window of haloes"
     value("--seconds-per-window", "X", number(0), window, 0.0)
+    text = (
+        "paint regions side by side on the workers of this dask scheduler, which may join, leave "
+        "and die at any time; a region that fails three times is set aside"
+    )
+    value("--workers", "ADDRESS", str, text)
+    text = "with --workers: tiles on an axis of a region (16)"
+    value("--worker-tiles", "N", whole(1), text, 16)
     text = "append what the run says to this file, a JSON object a line; other ranks: FILE.r00001"
     value("--log", "FILE", Path, text)
     how.add_argument("--quiet", action="store_true", help="no progress on the terminal")

@@ -93,10 +93,17 @@ def table(box: Path, found: dict[str, Any]) -> str:
         ("tiles", _of(found["tiles_done"], found["tiles"])
                   + f", {found['painted_again']:,} painted more than once"),
         ("tb", _of(found["tb_shards_done"], found["tb_shards"]) + " of the shards"),
+        *_set_aside(found["set_aside"]),
         ("now", _now(found)),
         *run_lines(found["watch"], found["at_work"]),
     ]  # fmt: skip
     return _text(lines) + "\n\n" + _runs(found["runs"])
+
+
+def _set_aside(regions: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    shown = [f"{one['region']}: {one['why']}" for one in regions[:8]]
+    shown += [f"and {len(regions) - 8} more"] if len(regions) > 8 else []
+    return [("aside" if at == 0 else "", text) for at, text in enumerate(shown)]
 
 
 def _text(lines: list[tuple[str, str]]) -> str:

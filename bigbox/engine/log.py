@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, BigboxError
 
 ROOT = "bigbox"
 
@@ -52,12 +52,27 @@ def log_to(path: Path | None, rank: int) -> logging.Handler | None:
     handler.handleError = lambda record: None  # type: ignore[method-assign]  # a full disk
     logger = logging.getLogger(ROOT)
     logger.addHandler(handler)
+    if logging.lastResort is not None:
+        logger.addHandler(logging.lastResort)  # warnings still go to the terminal too
     logger.setLevel(logging.INFO)
     return handler
 
 
+def log_end(handler: logging.Handler | None, error: BigboxError) -> None:
+    """Write the error that ends the run to the file alone: the command line says it itself."""
+    if handler is None:
+        return
+    record = logging.LogRecord(ROOT, logging.ERROR, __file__, 0, str(error), None, None)
+    record.data = {"event": "end", "status": error.exit_status}
+    handler.handle(record)
+
+
 def log_no_more(handler: logging.Handler | None) -> None:
     """Close the file."""
-    if handler is not None:
-        logging.getLogger(ROOT).removeHandler(handler)
-        handler.close()
+    if handler is None:
+        return
+    logger = logging.getLogger(ROOT)
+    logger.removeHandler(handler)
+    if logging.lastResort is not None:
+        logger.removeHandler(logging.lastResort)
+    handler.close()

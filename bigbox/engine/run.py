@@ -13,13 +13,13 @@ from typing import Any
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.job import Job, PaintSpec, prepare
 from bigbox.engine.limits import limits_of
-from bigbox.engine.log import log_no_more, log_to
+from bigbox.engine.log import log_end, log_no_more, log_to
 from bigbox.engine.mpi import World, abort_on_error, join_world
 from bigbox.engine.options import PaintOptions, check_alike, choose_networks, device_of
 from bigbox.engine.outside import outside_range
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.tally import describe, summary
-from bigbox.errors import BigboxError, StoppedEarly
+from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
@@ -49,8 +49,7 @@ def paint(options: PaintOptions) -> dict[str, Any]:
             log = world.each(lambda: log_to(options.log, world.rank))
             return abort_on_error(world, lambda: _paint(options, world, stop))
     except BigboxError as error:
-        if log is not None:
-            LOG.error("%s", error, extra={"data": {"event": "end", "status": error.exit_status}})
+        log_end(log, error)
         if world.rank > 0:
             raise SystemExit(error.exit_status) from None
         raise
@@ -61,6 +60,18 @@ def paint(options: PaintOptions) -> dict[str, Any]:
 def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
     named = world.first(lambda: options.open())
     options = replace(options, box=named.path, realization=named.realization)
+    if options.workers is not None:
+        from bigbox.engine.elastic import check_can_be_shared, paint_on_workers
+
+        if world.size > 1:
+            raise BadInput(
+                f"--workers is for one rank, this run has {world.size}: leave out mpirun"
+            )
+        check_can_be_shared(options)
+        report = paint_on_workers(options, stop, lambda mine: _begin(mine, world))
+        if not options.quiet:
+            print(describe(report, named.place), file=sys.stderr)
+        return report
     job = _begin(options, world)
     began = {"event": "begin", "box": str(job.box.place), "run": job.painting.epoch}
     began |= {"ranks": world.size, "tiles": job.total, "already": job.already}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ def save_model(folder: Path, kind: str, network: nn.Module, card: Card, dtype: t
     text = json.dumps(head | card | {"sha256": hashlib.sha256(weights).hexdigest()}, indent=1)
     for name, data in ((f"{kind}.safetensors", weights), (f"{kind}.json", text.encode())):
         partial = folder / f".{name}.partial"
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(folder / name)
 
 

@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
 from bigbox.progress import say
 from bigbox.signals import handled
+from bigbox.store.durable import DISK
+from bigbox.store.metadata import understood
 from bigbox.training.curve import Curve
 from bigbox.training.recipes import Recipe
 
@@ -291,11 +294,16 @@ class Trainer:
             total = total + self.average(**self.validation_batch(0, self.share))
         if not math.isfinite(float(total)):
             return
+        # Durably, and in one step: a power loss leaves this one or the last one.
         partial = self.checkpoint.with_suffix(".partial")
         state = {name: getattr(self, name) for name in _KEPT}
         state |= {name: getattr(self, name).state_dict() for name in _STATEFUL}
-        torch.save(state, partial)
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(self.checkpoint)
+        DISK.fsync_dir(self.folder)
 
     def _resume(self) -> None:
         if self.checkpoint.exists():
@@ -305,19 +313,24 @@ class Trainer:
 
     def _load(self) -> None:
         try:
+            with zipfile.ZipFile(self.checkpoint) as archive:  # torch reads without its checksums
+                if damaged := archive.testzip():
+                    raise ValueError(f"the checksum of {damaged} is wrong")
             saved = torch.load(self.checkpoint, map_location=self.process.device, weights_only=True)
         except Exception as error:  # torch raises whatever a damaged pickle or archive leads to
             raise BadInput(
                 f"{self.checkpoint}: damaged ({str(error).splitlines()[0]}); remove it to "
                 "begin anew"
             ) from None
-        for key, value in self.settings.items():
-            if saved["settings"].get(key) != value:
-                raise BadInput(
-                    f"{self.checkpoint}: trained with {key} {saved['settings'].get(key)!r}, now "
-                    f"{value!r}; choose another --out, or remove the checkpoint to begin anew"
-                )
-        for name in _STATEFUL:
-            getattr(self, name).load_state_dict(saved[name])
-        for name in _KEPT[1:]:
-            setattr(self, name, saved[name])
+        way_out = "remove it to begin anew"
+        with understood(self.checkpoint, way_out):
+            for key, value in self.settings.items():
+                if saved["settings"].get(key) != value:
+                    raise BadInput(
+                        f"{self.checkpoint}: trained with {key} {saved['settings'].get(key)!r}, "
+                        f"now {value!r}; choose another --out, or {way_out}"
+                    )
+            for name in _STATEFUL:
+                getattr(self, name).load_state_dict(saved[name])
+            for name in _KEPT[1:]:
+                setattr(self, name, saved[name])

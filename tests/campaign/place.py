@@ -24,9 +24,9 @@ from tests.faults.commands import Commands, Ended, Fault, Started
 LIMIT = 240.0  # seconds after which a command hangs
 # What is painted: voxels of the box, and the options.
 RECIPES: dict[str, tuple[int, tuple[str, ...]]] = {
-    "joint": (48, ("--painter", "trivial", "--tile", "16", "--steps", "3")),
+    "joint": (32, ("--painter", "trivial", "--tile", "16", "--steps", "3")),
     "conditioned": (
-        48,
+        32,
         ("--painter", "trivial", "--overlap-method", "conditioned", "--tile", "16"),
     ),
     "latents": (
@@ -35,7 +35,7 @@ RECIPES: dict[str, tuple[int, tuple[str, ...]]] = {
     ),
     "haloes": (
         64,
-        ("--painter", "trivial-halo", "--halo-stride", "32", "--tile", "32", "--steps", "2"),
+        ("--painter", "trivial-halo", "--halo-stride", "64", "--tile", "32", "--steps", "2"),
     ),
 }
 
@@ -61,7 +61,7 @@ class Place:
     root: Path | None = None  # another place for the box: a mount
 
     def __post_init__(self) -> None:
-        self.commands = Commands(self.box)
+        self.commands = Commands(self.box, self.folder)
 
     @property
     def box(self) -> Path:
@@ -72,7 +72,7 @@ class Place:
         """Put an ingested box there."""
         shutil.rmtree(self.box, ignore_errors=True)
         shutil.copytree(self.source, self.box)
-        self.commands = Commands(self.box)
+        self.commands = Commands(self.box, self.folder)
 
     def tell(self, what: str) -> None:
         """Note what happened."""

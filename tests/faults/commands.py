@@ -7,10 +7,12 @@ next one that does.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import multiprocessing
 import os
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ CALLS = {
     "unlink": 0, "remove": 0, "rmdir": 0, "mkdir": 0, "truncate": 0,
 }  # fmt: skip
 KILLED = -int(signal.SIGKILL)
+_SHUTDOWN, _WITHOUT_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH
 _NUMBERS = itertools.count(1)
 
 
@@ -32,12 +35,14 @@ _NUMBERS = itertools.count(1)
 class Fault:
     """What befalls a command.
 
-    kill_at: it is killed before this call (0: not); fail_at: from this call on, or at it alone
+    kill_at: it is killed before this call (0: not); power: the folder that an ext4 is mounted on,
+    which loses its power then; fail_at: from this call on, or at it alone
     where it is not `lasting`, calls fail with `error`; first: a function, "module:name", that is
     called with `given` before the command.
     """
 
     kill_at: int = 0
+    power: Path | None = None
     fail_at: int = 0
     error: int = 0
     lasting: bool = True
@@ -47,6 +52,8 @@ class Fault:
     def strike(self, call: int, path: str) -> None:
         """End the process, or raise, where it is time."""
         if call == self.kill_at:
+            if self.power:
+                _cut(self.power)
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fail_at and (call == self.fail_at or (self.lasting and call > self.fail_at)):
             raise OSError(self.error, os.strerror(self.error), path)
@@ -62,10 +69,10 @@ class Ended:
 
 
 class Commands:
-    """Runs commands; what they change under `folder` counts."""
+    """Runs commands; what they change under `folder` counts. beside: where their words are kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, beside: Path | None = None) -> None:
+        self.folder, self._beside = folder, beside or folder.parent
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.faults.preloaded"])
 
@@ -81,7 +88,7 @@ class Commands:
 
     def start(self, *arguments: object, fault: Fault = Fault()) -> Started:  # noqa: B008
         """Start a command."""
-        said = self.folder.parent / f"said-{next(_NUMBERS)}"
+        said = self._beside / f"said-{next(_NUMBERS)}"
         count = self._context.Value("q", 0)
         process = self._context.Process(
             target=_command, args=([*map(str, arguments)], str(self.folder), fault, count, said)
@@ -151,6 +158,12 @@ def _command(arguments: Sequence[str], folder: str, fault: Fault, count: Any, sa
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _cut(mounted: Path) -> None:
+    """Have an ext4 forget what it has not written, its journal's newest entries too."""
+    file = os.open(mounted, os.O_RDONLY)
+    fcntl.ioctl(file, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSH))
 
 
 def _path(given: Any, more: dict[str, Any]) -> str:
