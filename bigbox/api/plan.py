@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
+    from bigbox.bench.record import Speed
     from bigbox.painters.models import Choice, Facts
     from bigbox.planning import Plan, RegionPlan
 
@@ -159,7 +160,7 @@ def plan(
     tile_source = window_source = "as given"
     speed = load_speed(None if bench is None else Path(bench)) if painter == PAINTER else None
     # Estimates are of a core.
-    threads = (threads or _threads(ranks, ranks_per_node)) if speed else 1
+    threads = (threads or _threads(path, speed, ranks, ranks_per_node)) if speed else 1
     calls = steps or DEFAULT_STEPS[sampler]
     if seconds_per_tile is None:
         tile_source = _ESTIMATE.format("tile")
@@ -231,8 +232,14 @@ def _refusal(
     return ""
 
 
-def _threads(ranks: int, ranks_per_node: int | None) -> int:
-    """Return the CPU threads that paint would give a rank, were the nodes like this machine."""
+def _threads(box: Path | None, speed: Speed, ranks: int, ranks_per_node: int | None) -> int:
+    """Return the CPU threads of a rank: those that paint would give it here.
+
+    A rank of a box that is only thought of is a device like the one that was measured, as bench
+    has it, unless it is told how many share a node.
+    """
+    if box is None and ranks_per_node is None:
+        return speed.threads
     here = min(ranks, ranks_per_node or ranks)
     return max(1, len(os.sched_getaffinity(0)) // here)
 

@@ -6,18 +6,17 @@ Nothing heavy is imported before a command runs, so that `bigbox --help` is quic
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any
 
 from bigbox import __version__
+from bigbox.cli.parser import Parser, one_line, safe_output
 from bigbox.errors import BadInput, MissingPackage, StoppedEarly, of_system, printable
 from bigbox.signals import stoppable
 
@@ -39,6 +38,8 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox models                                        the networks that there are
   bigbox evaluate model truth.zarr                     how good they are: one page
   bigbox bench                                         how fast this machine paints
+
+bigbox help COMMAND explains a command. Completion in the shell: bigbox completion --help.
 """
 
 _STATUS = """\
@@ -49,44 +50,17 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 
 _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "clean", "validate", "plot",
-    "export", "train", "models", "evaluate", "bench",
+    "export", "train", "models", "evaluate", "bench", "help", "completion",
 )  # fmt: skip
 _TOGETHER = ("paint",)  # several ranks work together, and agree when they stop
-_ANYWHERE = (*_TOGETHER, "plan", "status", "models")  # may be asked by each of several ranks
-
-
-class Parser(argparse.ArgumentParser):
-    """Parse arguments as argparse does, with errors of one line from the first rank only."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2 and one line."""
-        from bigbox.engine.mpi import launched
-
-        message += self._swallowed(message)
-        self.exit(2, None if launched()[2] else _line(f"{message} (see {self.prog} --help)"))
-
-    def _swallowed(self, message: str) -> str:
-        """Return the way out where an option of several values may have taken a place as one."""
-        places = [action for action in self._actions if not action.option_strings]
-        given = [
-            flag
-            for action in self._actions
-            if action.nargs == "+" and not isinstance(action, argparse._SubParsersAction)
-            for flag in action.option_strings
-            if flag in sys.argv
-        ]
-        named = re.match(r"argument (\S+):", message)
-        if not (places and given) or (named and named[1] not in given):
-            return ""
-        if not named and not message.startswith(("the following", "unrecognized")):
-            return ""
-        return f"; {given[0]} takes all that follows: name files and boxes before it, or behind --"
+# May be asked by each of several ranks.
+_ANYWHERE = (*_TOGETHER, "plan", "status", "models", "help", "completion")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
     _begin()
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     with _log_on_stderr():
         return _run(options)
 
@@ -110,14 +84,14 @@ def _run(options: argparse.Namespace) -> int:
 
         if not isinstance(error, (BadInput, StoppedEarly, MissingPackage, TilingError)):
             raise
-        sys.stderr.write(_line(str(error)))
+        sys.stderr.write(one_line(str(error)))
         return getattr(error, "exit_status", BadInput.exit_status)
     except (OSError, MemoryError) as error:
         if isinstance(error, BrokenPipeError):
             return _reader_has_gone()
         if (fault := of_system(error)) is None:
             raise
-        sys.stderr.write(_line(str(fault)))
+        sys.stderr.write(one_line(str(fault)))
         return fault.exit_status
     except KeyboardInterrupt:
         return 130
@@ -154,9 +128,7 @@ def _log_on_stderr() -> Iterator[None]:
 
 def _begin() -> None:
     """Make do with what there is to print on and to draw on."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # where 128³ or a Latin-1 name can't be shown
-            stream.reconfigure(errors="backslashreplace")
+    safe_output()
     if "matplotlib" not in sys.modules:
         # Only files are drawn. A notebook names a backend that need not be installed here.
         os.environ["MPLBACKEND"] = "agg"
@@ -169,13 +141,9 @@ def _reader_has_gone() -> int:
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="bigbox",
-        description=_ABOUT,
-        epilog=_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parser() -> Parser:
+    """Return the parser of all commands."""
+    parser = Parser(prog="bigbox", description=_ABOUT, epilog=_STATUS)
     parser.add_argument("--version", action="version", version=f"bigbox {__version__}")
     commands = parser.add_subparsers(
         metavar="COMMAND", required=True, title="commands", parser_class=Parser
@@ -186,12 +154,7 @@ def _parser() -> Parser:
             name,
             help=command.SUMMARY,
             description=command.TEXT,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_options(own)
         own.set_defaults(run=command.run)
     return parser
-
-
-def _line(message: str) -> str:
-    return f"bigbox: {printable(message)}\n"

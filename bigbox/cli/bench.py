@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +59,13 @@ def run(options: argparse.Namespace) -> int:
     if options.scratch and not options.scratch.is_dir():
         raise BadInput(f"--scratch {options.scratch}: no such folder")
     asked = ("model", "device", "threads", "steps", "batch", "compile", "seconds", "scratch")
-    speed = bench(**{name: getattr(options, name) for name in asked})
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        took = in_time(time.monotonic() - began)
+        print(f"bigbox: bench: after {took}: measuring {what} ...", file=sys.stderr, flush=True)
+
+    speed = bench(**{name: getattr(options, name) for name in asked}, say=say)
     out = options.out or default_path()
     save_speed(speed, out)
     print(table(speed))

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_choice, add_value, number, whole
+from bigbox.cli.values import add_choice, add_value, number, numbers_of, whole
 from bigbox.diffusion.overlap import overlap_help, overlap_methods
 from bigbox.names import (
     COLOURINGS,
@@ -116,8 +116,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_painter(what)
     value = partial(add_value, what)
     value("--seed", "S", whole(0, 2**64 - 1), "of the noise (default 0)", 0)
-    several = "one of 65536 independent fields for the same seed and density (default 0)"
-    value("--realization", "R", whole(0, 2**16 - 1), several, 0)
+    several = (
+        "one of 65536 independent fields for the same seed and density (default 0), or several one "
+        "after the other, as 0-9"
+    )
+    flags = ("--realization", "--realizations")
+    what.add_argument(*flags, metavar="R", type=_realizations, default=0, help=several)
     text = (
         "make this field from the painted tiles too, as an installed package adds it; may be "
         "given several times"
@@ -176,5 +180,20 @@ def run(options: argparse.Namespace) -> int:
     """Hand the options to the engine."""
     import bigbox
 
-    bigbox.paint(**{name: v for name, v in vars(options).items() if name != "run"})
+    told = {name: v for name, v in vars(options).items() if name != "run"}
+    asked = told.pop("realization")
+    for realization in (asked,) if isinstance(asked, int) else asked:
+        bigbox.paint(**told, realization=realization)
     return 0
+
+
+def _realizations(text: str) -> int | list[int]:
+    """Read one realization's number, or a range of them."""
+    numbers = numbers_of(text)
+    if not numbers:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number nor a range of them, as 0-9"
+        )
+    if numbers[-1] >= 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is out of range: 0 to {2**16 - 1}")
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -39,7 +39,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it would be painted, as for bigbox paint")
     value = partial(add_value, group)
     value("--ranks", "N", whole(1), "MPI ranks (1)", 1)
-    cores = "CPU threads of a rank (default: its share of the cores, were the nodes like this one)"
+    cores = (
+        "CPU threads of a rank (default: its share of the cores, were the nodes like this one; "
+        "with --shape and no --ranks-per-node, as many as bigbox bench measured)"
+    )
     value("--threads", "N", whole(1), cores)
     value("--batch", "K", whole(1), "tiles at once, for the memory (16)", 16)
     add_painter(group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bigbox.cli.values import add_cosmology, add_value, cosmology, in_time, number, whole
+from bigbox.cli.values import add_cosmology, add_value, cosmology, count, in_time, number, whole
 
 TEXT = """\
 Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,
@@ -110,14 +110,14 @@ def run(options: argparse.Namespace) -> int:
     )
     if isinstance(made, Run):
         print(
-            f"{options.out}: {what}, {made.haloes} haloes, the largest of {made.largest:.3g} "
-            f"M_sun/h, in {in_time(made.seconds)}"
+            f"{options.out}: {what}, {count(made.haloes, 'halo')}, the largest of "
+            f"{made.largest:.3g} M_sun/h, in {in_time(made.seconds)}"
         )
         snapshot, catalogue = made.snapshot, made.catalogue
     else:
-        count = len(made.seeds)
+        many = len(made.seeds)
         print(
-            f"{options.out}: {count} seeds, {count - len(made.made)} of them there before, "
+            f"{options.out}: {many} seeds, {many - len(made.made)} of them there before, "
             f"{what}, in {in_time(made.seconds)}"
         )
         if made.boxes:

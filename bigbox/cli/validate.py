@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_box, beside, number, open_box, whole
+from bigbox.cli.values import add_box, beside, number, open_box, realizations_of, whole
 
 FAILED = 3
 _NAMES = (
@@ -57,8 +57,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         " in the same unit"
     )
     add("--truth", metavar="BOX|ARRAY", help=truth)
-    others = "other paintings of the same matter, for the error bars"
-    add("--realizations", nargs="+", type=Path, default=[], metavar="BOX", help=others)
+    others = (
+        "other paintings of the same matter, for the error bars: boxes, or realizations of BOX by "
+        "their numbers, as in 0-9"
+    )
+    add("--realizations", nargs="+", default=[], metavar="BOX|R", help=others)
     add("--array", default="tb", metavar="NAME", help="array of the box (tb)")
     out = "folder of the report (BOX_validate beside BOX)"
     add("--out", type=Path, metavar="DIR", help=out)
@@ -111,7 +114,9 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.analysis.report.judge import Limits
     from bigbox.signals import stoppable
 
-    out = options.out or beside(open_box(options), "_validate")
+    box = open_box(options)
+    options.realizations = realizations_of(box, options.realizations)
+    out = options.out or beside(box, "_validate")
     limits = {one.name: getattr(options, one.name) for one in fields(Limits)}
     with stoppable(out, "the scratch is removed, start the same command again"):
         found = bigbox.validate(

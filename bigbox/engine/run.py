@@ -70,7 +70,7 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
         check_can_be_shared(options)
         report = paint_on_workers(options, stop, lambda mine: _begin(mine, world))
         if not options.quiet:
-            print(describe(report, named.place), file=sys.stderr)
+            LOG.info("%s", describe(report, named.place))
         return report
     job = _begin(options, world)
     began = {"event": "begin", "box": str(job.box.place), "run": job.painting.epoch}

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from bigbox.analysis.report.figures import COLOURS, TRUTH, WAVENUMBER, sheet
+from bigbox.analysis.report.figures import WAVENUMBER
 from bigbox.analysis.report.page import Table, render
+from bigbox.analysis.report.style import COLOURS, TRUTH, sheet
 from bigbox.evaluation.measure import LOG_TB
 
 Numbers = dict[str, Any]

@@ -50,7 +50,7 @@ class Curve:
 
         The learning rate has a strip of its own below.
         """
-        from bigbox.analysis.report.figures import sheet
+        from bigbox.analysis.report.style import sheet
 
         rows = self.rows()
         panels = [("training", ["training"]), ("validation", ["validation"])]
@@ -70,14 +70,16 @@ class Curve:
 
     @staticmethod
     def _panel(place: Any, rows: list[dict[str, float]], names: list[str], **style: Any) -> None:
+        from matplotlib import colormaps
+
         values = [[(row["step"], row[name]) for row in rows if name in row] for name in names]
         for at, (name, points) in enumerate(zip(names, values, strict=True)):
-            # One colour, from dark to light: noise levels and channels are in an order.
-            colour = (0.0, 0.45 * at / len(names), 0.45 + 0.5 * at / len(names))
+            # From dark to light: noise levels and channels are in an order.
+            colour = colormaps["cividis"](0.9 * at / max(1, len(names) - 1))
             own = {"color": colour, "lw": 1.2, "label": name} | style
             place.plot(*zip(*points, strict=True), ".-", **own)
         # Validation may be a logarithm, which no logarithmic axis shows.
         if any(values) and all(value > 0 for points in values for _, value in points):
             place.set_yscale("log")
         if len(names) > 1:
-            place.legend(ncols=2)
+            place.legend(ncols=2, loc="best", fontsize=8)

@@ -5,12 +5,13 @@
 
 A truth is a box whose T_b was made by the HI-halo relation (bigbox ingest --halos .. --hi-halo);
 --synthetic makes one of random haloes, with that many Mpc/h on a side. A box is a further draw of
-it, with a fault or without. Every box is judged beside draws that no other one was judged beside.
+it, with a fault or without. Every box is judged beside a choice of draws of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from bigbox.analysis.report.validate import Beside, validate
+from bigbox.analysis.halo_mass import halo_mass
+from bigbox.analysis.report.diagnostics import seam_numbers
+from bigbox.analysis.report.draws import Ruler, beside, bins, open_draws
+from bigbox.analysis.report.fields import Field, LazyArray, open_field
+from bigbox.analysis.report.judge import Limits, judge
+from bigbox.analysis.report.validate import validate
+from bigbox.analysis.spectra.modes import jsonable, nyquist
 from bigbox.ingestion.draws import catalogue_of, drawn
 from bigbox.ingestion.headers import Told
 from bigbox.ingestion.particles import ingest_haloes
@@ -27,14 +34,17 @@ from bigbox.store.box import Box
 from tests.catalogues import rockstar
 from tests.fields import plant
 
-DRAWS = 24
+DRAWS = 24  # that a box is judged beside
+POOL = 80  # of which they are
+FIRST = 1_000_000  # number of the first draw that is a box
+HALVED = "a mass bin at half"
 PER_VOLUME = 0.11  # haloes above 3e10 M_sun/h in a (Mpc/h)^3, as in the small N-body boxes
 Values = np.ndarray
 FAULTS: dict[str, Callable[[Values], Values]] = {
     "none": lambda tb: tb,
     "power + 10 %": lambda tb: tb * np.float32(1.1**0.5),
     "seams of 5 %": lambda tb: plant(tb, Tiling(tb.shape), "gain", 0.05),
-    "a mass bin at half": lambda tb: tb,
+    HALVED: lambda tb: tb,
 }
 
 
@@ -70,13 +80,64 @@ def judged(
     paths = []
     with tempfile.TemporaryDirectory(dir=folder) as made:
         for number in range(realizations):
-            draw = 1_000_000 + 1000 * seed + number
+            draw = FIRST + realizations * seed + number
             tb = np.asarray(box.require("tb")[...]) if itself else drawn(box, catalogue, draw)
             place = Path(made) / f"box{number}.zarr"
-            halved = fault == "a mass bin at half"
-            paths.append(box_of(box, place, FAULTS[fault](tb), halved))
-        beside = Beside(draws=DRAWS, first_draw=1000 * (seed + 1))
-        return validate(paths[0], truth=str(truth), realizations=paths[1:], beside=beside)
+            paths.append(box_of(box, place, FAULTS[fault](tb), fault == HALVED))
+        return validate(paths[0], truth=str(truth), realizations=paths[1:])
+
+
+class Campaign:
+    """Judge many boxes as `validate` does, without what it does not judge by.
+
+    Draws are measured once: a box is judged beside the truth's own T_b and a choice of `POOL`.
+    """
+
+    def __init__(self, truth: Path, folder: Path, k_max: float = 10.0):
+        self.truth, self.box = open_field(truth), Box.open(truth)
+        found = open_draws(self.truth, DRAWS, [], 1 << 33)
+        assert not isinstance(found, str), found
+        self.draws, self.limits, self.tiling = found, Limits(), Tiling(self.truth.shape)
+        most = min(k_max, 0.5 * nyquist(self.truth.shape, self.truth.box_size))
+        edges = bins(self.truth.shape, self.truth.box_size, most)
+        self.own = np.asarray(self.truth.array[...], np.float32)
+        self.ruler = Ruler(self.own, found.mean, self.truth.box_size, edges, {"memory": 1 << 30})
+        made = (drawn(self.box, found.catalogue, number) for number in range(1, POOL + 1))
+        self.pool = [self.ruler.of(one) for one in made]
+        halved = Box.open(box_of(self.box, folder / "halved.zarr", self.own, True))
+        self.masses = {
+            name: {"titles": list("0123")} | jsonable(vars(halo_mass(box, self.box, 1 << 28)))
+            for name, box in (("", self.box), (HALVED, halved))
+        }
+
+    def judge(self, fault: str, seed: int, realizations: int = 1, itself: bool = False) -> Any:
+        """The checks of one box."""
+        numbers = range(FIRST + realizations * seed, FIRST + realizations * (seed + 1))
+        plain = (
+            self.own if itself else drawn(self.box, self.draws.catalogue, one) for one in numbers
+        )
+        painted = [FAULTS[fault](one) for one in plain]
+        chosen = np.random.default_rng(seed).choice(POOL, DRAWS - 1, replace=False)
+        beside_ = [self.ruler.of(self.own), *(self.pool[one] for one in chosen)]
+        field = self._field(painted[0])
+        rate = self.limits.false_alarm_rate
+        seams = seam_numbers(
+            field, None, [], self.draws.rest(field), self.tiling, rate, {"memory": 1 << 30}
+        )
+        return judge(
+            {
+                "seams": seams,
+                "draws": jsonable(beside([self.ruler.of(one) for one in painted], beside_)),
+                "card": None,
+                "truth": self.truth.name,
+                "halo_mass": self.masses[fault if fault == HALVED else ""],
+            },
+            self.limits,
+        )
+
+    def _field(self, values: Values) -> Field:
+        array = LazyArray(values.shape, (64,) * 3, lambda region: values[region])
+        return Field("box", array, "mK", self.truth.shape, self.truth.box_size)
 
 
 def main() -> None:
@@ -92,16 +153,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         truth = given.truth or synthetic(folder, given.synthetic, given.voxels)
+        campaign = Campaign(truth, folder)
         for fault in given.faults:
             failed: dict[str, int] = {}
             passes = 0
             seeds = 1 if given.itself else given.seeds
             for seed in range(seeds):
-                found = judged(truth, fault, seed, folder, given.realizations, given.itself)
-                passes += found["pass"]
-                for check in found["checks"]:
-                    if check["word"] == "fail":
-                        failed[check["what"]] = failed.get(check["what"], 0) + 1
+                checks = campaign.judge(fault, seed, given.realizations, given.itself)
+                bad = [check.what for check in checks if not check.passed]
+                passes += not bad
+                for what in bad:
+                    failed[what] = failed.get(what, 0) + 1
+                print(f"{fault}: {passes} of {seed + 1} pass", end="\r", file=sys.stderr)
             told = "; ".join(f"{what}: {n}" for what, n in failed.items())
             print(f"{fault}: {passes} of {seeds} pass. Failed: {told or 'none'}", flush=True)
 

@@ -35,7 +35,9 @@ def tile_edges(tiling: Tiling, axis: int, voxel: float, grid: int = 1) -> Edges:
     has the centre of the first of dm.
     """
     seams = (Layers.of(tiling, a).seams for a in range(3) if a != axis)
-    across, up = ((grid * planes - (grid - 1) / 2) * voxel for planes in seams)
+    across, up = (
+        np.asarray((grid * planes - (grid - 1) / 2) * voxel, np.float64) for planes in seams
+    )
     return across, up
 
 
@@ -115,9 +117,10 @@ def norm_of(
         low, high = ends(low, high, 0.0)
         return LogNorm(low, max(high, 1.01 * low), clip=True) if low > 0 else Normalize(low, high)
     if kind != "tb":
-        return Normalize(*ends(*np.percentile(seen, (0.5, 99.5)), 1e-30))
+        low, high = np.percentile(seen, (0.5, 99.5))
+        return Normalize(*ends(low, high, 1e-30))
     low, middle, high = np.percentile(seen, (0.5, 50, 99.8))
-    if low >= -FLOOR * high and high > MANY_DECADES * middle:  # haloes in empty space
+    if low >= -1e-6 * high and high > MANY_DECADES * middle:  # haloes in empty space
         low, high = ends(FLOOR * high, high, 0.0)
         if low > 0:
             return LogNorm(low, max(high, 1.01 * low), clip=True)

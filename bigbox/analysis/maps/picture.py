@@ -159,8 +159,9 @@ class _Sheet:
         columns = min(len(images), COLUMNS)
         rows = -(-len(images) // columns)
         left, right, bottom, top = extent = slab.sides(box)
-        height = 4.0 * min(2.0, max(0.4, (top - bottom) / (right - left)))
-        size = (5.2 * columns, (height + 0.9) * rows + 0.3)
+        # A panel is 3.8 inches wide; beside it stand its colours.
+        height = 3.8 * min(2.0, max(0.4, (top - bottom) / (right - left)))
+        size = (5.2 * columns, (height + 0.7) * rows + 0.4)
         self.figure = Figure(figsize=size, layout="constrained")
         places = self.figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
         for empty in places.flat[len(images) :]:
@@ -180,8 +181,9 @@ class _Sheet:
             )
             self.shown[name] = shown
         across, up = slab.across
-        for place in places[-1]:
+        for place in places.flat[max(0, len(images) - columns) : len(images)]:
             place.set_xlabel(AXIS_LABELS[across])
+            place.tick_params(labelbottom=True)
         for place in places[:, 0]:
             place.set_ylabel(AXIS_LABELS[up])
         self._head(slab, images)

@@ -9,6 +9,8 @@ import numpy as np
 
 from bigbox.analysis.report.fields import Field
 from bigbox.errors import BadInput
+from bigbox.networks.identity import weights_sha256
+from bigbox.networks.model import load_model
 from bigbox.painters.models import KnownModel, known_models, named_model
 from bigbox.store.recorded import haloes_of
 
@@ -64,7 +66,7 @@ def _model_of(field: Field) -> KnownModel:
             "--against-card away, or name a model with --model"
         )
     for model in known_models():
-        if made in {one["sha256"] for one in model.cards.values()}:
+        if "lodi" in model.cards and weights_sha256(load_model(model.folder, "lodi")) == made:
             return model
     raise BadInput(
         f"{field.name}: the model that painted it ({str(made)[:12]}) is not known; name it with "

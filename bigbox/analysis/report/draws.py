@@ -35,11 +35,13 @@ from bigbox.store.box import Box
 Numbers = dict[str, Any]
 
 BYTES = 40  # a voxel, of memory that measuring draws takes
+TINY = 1e-30  # mK: the least mean that has a logarithm
 SAME = 1e-3  # relative difference of means of T_b that are of the same haloes
 EDGE = 64  # of the blocks in which what is computed is read
 BINS = 8  # of k that are judged
 FLOOR = 0.1  # of logarithms, over the mean T_b
-HAS_HYDROGEN = 0.25  # over the mean T_b: voxels that the level is of
+HAS_HYDROGEN = 0.1  # over the mean T_b: voxels that the level is of
+NEARLY = 1 - 1e-9  # the largest r(k) that is told from 1
 FOLLOWS = 0.5  # correlation with the truth's own scatter from which a box is judged beside it
 
 
@@ -64,8 +66,9 @@ class Ruler:
         return {
             "k": versus.first.k,
             "power": np.log(versus.first.power),
-            "correlation": versus.correlation,
-            "mean": np.log(values.mean(dtype=np.float64)),
+            # Fisher's z: what r(k) scatters by is skewed.
+            "correlation": np.arctanh(np.clip(versus.correlation, -NEARLY, NEARLY)),
+            "mean": np.log(max(float(values.mean(dtype=np.float64)), TINY)),
             "level": float(rest.mean(dtype=np.float64)),
             "follows": float(np.corrcoef(rest, own)[0, 1]) if own.std() > 0 else 0.0,
         }
@@ -87,7 +90,6 @@ class Draws:
     box: Box
     catalogue: Catalogue
     count: int
-    first: int  # number of the first further draw
     mean: NDArray[np.float32]
 
     def rest(self, field: Field) -> Field:
@@ -113,8 +115,8 @@ class Draws:
         return dict(jsonable(beside(rows, [ruler.of(own), *map(ruler.of, self._further(taken))])))
 
     def _further(self, taken: set[int]) -> Iterator[NDArray[np.float32]]:
-        """Yield draws of the lowest numbers from `first` that are not taken."""
-        number = self.first
+        """Yield draws of the lowest numbers that are not taken."""
+        number = 0
         for _ in range(self.count - 1):
             while number in taken:
                 number += 1
@@ -122,9 +124,7 @@ class Draws:
             number += 1
 
 
-def open_draws(
-    truth: Field, count: int, files: Sequence[Path], memory: int, first: int = 0
-) -> Draws | str:
+def open_draws(truth: Field, count: int, files: Sequence[Path], memory: int) -> Draws | str:
     """Return what draws the truth anew, or words on why there are no draws, "" for no reason.
 
     There are none where the truth was not made by the HI-halo relation, its catalogue is not there,
@@ -158,7 +158,7 @@ def open_draws(
             f"No draws of the truth were made: of {catalogue} its T_b has the mean {again:.4g} mK "
             f"and not {made:.4g}. It was ingested with other units or another cosmology."
         )
-    return Draws(truth, box, catalogue, count, first, mean_brightness(box, catalogue))
+    return Draws(truth, box, catalogue, count, mean_brightness(box, catalogue))
 
 
 def _drawn(field: Field) -> bool:
@@ -182,7 +182,7 @@ def beside(rows: Sequence[Numbers], draws: Sequence[Numbers]) -> Numbers:
     """Return what a box and its realizations (rows) are beside draws, the truth the first of them.
 
     Of each number: value, the mean of the rows; expected; error, one standard deviation of the
-    difference. Logarithms but for r(k). A box that follows the truth's own scatter (`follows`, a
+    difference. Logarithms, and of r(k) its arctanh. A box that follows the truth's own scatter (`follows`, a
     correlation) is another draw to that degree less, and is expected nearer to the truth.
     """
     follows = float(np.mean([row["follows"] for row in rows]))
@@ -196,7 +196,7 @@ def beside(rows: Sequence[Numbers], draws: Sequence[Numbers]) -> Numbers:
     for name in ("power", "mean", "level"):
         if name in draws[0]:
             mine, theirs = (np.array([row[name] for row in of]) for of in (rows, draws))
-            found[name] = _number(mine, theirs, shared)
+            found[name] = {**_number(mine, theirs, shared), "truth": theirs[0]}
     others = np.array([row["correlation"] for row in draws[1:]])
     r = np.mean([row["correlation"] for row in rows], axis=0)
     error = others.std(axis=0, ddof=1) * (1 / len(rows) + 1 / len(others)) ** 0.5

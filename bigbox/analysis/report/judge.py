@@ -197,15 +197,17 @@ def _by_draws(draws: Numbers, card: Numbers | None, limits: Limits) -> list[Chec
     value, expected, error = (np.array(found[key], float) for key in ("value", "expected", "error"))
     low = reach(2 * limits.draw_rate, draws["count"] - 1, len(value)) * error
     most = BY_DRAWS * limits.max_power_error
-    off = (expected - value) - np.maximum(low, most)
-    worst = int(np.nanargmax(off))
-    least = float(expected[worst] - max(low[worst], most))
-    beyond = bool(expected[worst] - value[worst] > most)
-    shown = f"{value[worst]:.3f} {k[worst]}"
+    r, wanted = np.tanh(value), np.tanh(expected)
+    least = np.minimum(np.tanh(expected - low), wanted - most)
+    worst = int(np.nanargmax(least - r))
+    beyond = bool(wanted[worst] - r[worst] > most)
+    shown = f"{r[worst]:.3f} {k[worst]}"
     what = "r(k) with the truth, worst bin"
-    allowed = f"at least {least:.3f} (a draw has {expected[worst]:.3f})"
-    word = _word(beyond, bool(off[worst] > 0))
-    checks.append(Check("correlation_of_draws", what, shown, allowed, origin, value[worst], word))
+    allowed = f"at least {least[worst]:.3f} (a draw has {wanted[worst]:.3f})"
+    word = _word(beyond, bool(r[worst] < least[worst]))
+    checks.append(
+        Check("correlation_of_draws", what, shown, allowed, origin, float(r[worst]), word)
+    )
     return checks
 
 

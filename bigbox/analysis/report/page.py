@@ -27,6 +27,7 @@ from bigbox.analysis.maps.slab import Slab, slab_image, slab_of
 from bigbox.analysis.maps.titles import slab_words
 from bigbox.analysis.report import figures
 from bigbox.analysis.report.fields import Field
+from bigbox.analysis.report.style import sheet
 from bigbox.errors import BadInput
 from bigbox.ingestion.workfolder import sweep, work_folder
 from bigbox.scheduler.tiling import Tiling
@@ -119,7 +120,7 @@ def write_report(
     drawn = _maps(out, fields, slab, edges, options)
     halo = _halo_maps(out, numbers, fields, slab, options)
     for name, (height, draw) in figures.drawings(numbers).items():
-        with figures.sheet(out / f"{name}.png", height) as figure:
+        with sheet(out / f"{name}.png", height) as figure:
             draw(figure, numbers)
         drawn.append(name)
 
@@ -204,7 +205,7 @@ def _halo_maps(
     options = {**options, "scale": scale, "empty": "haloes"}
     for at, (channel, images) in enumerate(zip(channels, every, strict=True)):
         figures.maps(out / f"map_halo_{at}.png", images, "halo", **options)
-        with figures.sheet(out / f"halo_{at}.png", 3.6) as figure:
+        with sheet(out / f"halo_{at}.png", 3.6) as figure:
             figures.halo_distribution(figure, channel)
         shown.append((channel["title"], ", ".join(images)))
     return shown

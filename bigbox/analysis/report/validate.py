@@ -39,6 +39,10 @@ from bigbox.scheduler.tiling import Tiling, TilingError
 PER_DECADE = 20  # bins of k in a report
 PAPER_K_MAX = 10.0  # h/Mpc, up to which the paper claims its accuracy (section 4)
 DRAWS = 24  # of the truth
+LEFT_OUT = (
+    " Those of P / P_truth leave out how much hydrogen the truth's haloes happen to have: the"
+    " limits beside draws have it."
+)
 TEST_RATE = 0.001  # false-alarm rate at which seams are looked for when none of them is judged
 
 
@@ -49,14 +53,12 @@ class Beside:
     draws: how many of the truth's T_b, where it is of the HI-halo relation; fewer than 3: none.
     halos: the catalogue that they are made of; none: as the truth names it. card: judge by the
     errors that the model's card tells. model: which; None: the one that painted the box.
-    first_draw: number of the first of the draws, for other ones.
     """
 
     draws: int = DRAWS
     halos: tuple[Path, ...] = ()
     card: bool = False
     model: Path | None = None
-    first_draw: int = 0
 
 
 def validate(
@@ -140,14 +142,13 @@ def _numbers(
     }
     draws: Draws | str = ""
     if truth is not None and beside.draws > 2:
-        count, files, first = beside.draws, beside.halos, beside.first_draw
-        draws = open_draws(truth, count, files, budget["memory"], first)
+        draws = open_draws(truth, beside.draws, beside.halos, budget["memory"])
     if isinstance(draws, Draws):
         found["draws"] = draws.numbers([field, *others], k_max, budget)
         found["card"] = card and at_bins(card, found["draws"]["k"])
     elif draws:
         found["notes"].append(draws)
-    found["errors"] = found["spectra"]["error_words"]
+    found["errors"] = found["spectra"]["error_words"] + (LEFT_OUT if found["draws"] else "")
     if tiling is not None:
         rate = limits.false_alarm_rate or TEST_RATE
         # Tiles meet on the grid that was painted, not between its voxels.
