@@ -19,8 +19,10 @@ Item = TypeVar("Item")
 
 
 def say(line: str) -> None:
-    """Log a line."""
+    """Log a line; a notebook whose user has not set up a log is shown it all the same."""
     LOG.info("%s", line)
+    if in_notebook() and not LOG.isEnabledFor(logging.INFO):
+        print(line, file=sys.stderr, flush=True)
 
 
 def in_notebook() -> bool:
