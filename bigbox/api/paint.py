@@ -65,8 +65,10 @@ def paint(
     seconds_per_tile: float = 0.0,
     seconds_per_window: float = 0.0,
     painting_grid: int | None = None,
-    quiet: bool = False,
+    workers: str | None = None,
+    worker_tiles: int = 16,
     log: PathLike | None = None,
+    quiet: bool = False,
 ) -> Painted:
     """Paint T_b (mK) onto a box, haloes first where it has none.
 
@@ -88,6 +90,8 @@ def paint(
     painter, overlap_method, tile, overlap, margin, colouring, device, threads, compile,
     halo_stride, halo_weighting, field, drop_latents, seconds_per_tile, seconds_per_window,
     painting_grid : As the options of `bigbox paint`.
+    workers, worker_tiles : Paint regions of so many tiles on an axis on the workers of the dask
+        scheduler of that address.
     quiet : Show no progress.
     log : Append what the run says to this file, a JSON object a line.
 

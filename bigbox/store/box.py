@@ -12,7 +12,7 @@
       realizations/   0001/, 0002/, ...: a group with tb, latents and ledger for each realization
                       after the first; its path opens as a box whose dm and halo are those above
 
-`xarray.open_zarr(path, consolidated=False)` opens it as a labelled data set.
+`xarray.open_zarr(path)` opens it as a labelled data set; see `bigbox.store.consolidated`.
 """
 
 from __future__ import annotations
