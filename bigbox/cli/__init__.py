@@ -37,6 +37,9 @@ bigbox paints 21 cm brightness temperature onto dark-matter boxes far larger tha
   bigbox train lodi a.zarr b.zarr --out model          networks of your own
   bigbox models                                        the networks that there are
   bigbox evaluate model truth.zarr                     how good they are: one page
+  bigbox cosmoflow train maps --out model              learned compression of maps
+  bigbox compress box.zarr small                       dm in a fraction of a bit a voxel
+  bigbox decompress small again.zarr                   a draw of it; the same command resumes
   bigbox bench                                         how fast this machine paints
 
 bigbox help COMMAND explains a command. Completion in the shell: bigbox completion --help.
@@ -50,10 +53,11 @@ exit status: 0 done; 2 bad input or usage (one line says what, the limit and the
 
 _COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "clean", "validate", "plot",
-    "export", "train", "models", "evaluate", "bench", "help", "completion",
+    "export", "train", "models", "evaluate", "cosmoflow", "compress", "decompress", "bench",
+    "help", "completion",
 )  # fmt: skip
-_TOGETHER = ("paint",)  # several ranks work together, and agree when they stop
-# May be asked by each of several ranks.
+_TOGETHER = ("paint", "decompress")  # several ranks work together, and agree when they stop
+# What may be asked by each of several ranks.
 _ANYWHERE = (*_TOGETHER, "plan", "status", "models", "help", "completion")
 
 

@@ -46,7 +46,8 @@ def add_painter(group: Any) -> None:
     group.add_argument("--overlap-method", choices=choices, help=text)
     text = (
         "dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
-        "the same without fresh noise. ancestral: the paper's, needs more steps"
+        "the same without fresh noise. ancestral: the paper's, needs more steps. euler, heun: "
+        "those of flow matching, on the straight path from noise to field"
     )
     choice("--sampler", SAMPLERS, text)
     defaults = ", ".join(f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items())

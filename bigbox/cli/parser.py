@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import io
 import re
 import sys
 import textwrap
@@ -37,11 +38,11 @@ def safe_output() -> None:
     def spelled(error: UnicodeError) -> tuple[str, int]:
         assert isinstance(error, UnicodeEncodeError)
         text = error.object[error.start : error.end].translate(ASCII)
-        return text.encode("ascii", "replace").decode(), error.end
+        return text.encode("ascii", "backslashreplace").decode(), error.end
 
     codecs.register_error(_ERRORS, spelled)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure") and stream.errors in ("strict", "backslashreplace"):
+        if isinstance(stream, io.TextIOWrapper):  # where 128³ or a Latin-1 name can't be shown
             stream.reconfigure(errors=_ERRORS)
 
 

@@ -307,10 +307,15 @@ class Job:
         found: list[Task] = []
         if self.halo_painting is not None and self.spec.haloes is not None:
             found.append(WindowTask(self, self.spec.haloes, self.halo_painting))
-        found.append(load(self.spec.task)(self))
+        found.append(self.tile_task())
         for name in self.spec.layout.fields:
             found.append(load(output_field(name).task)(self, name))
         return found
+
+    def tile_task(self) -> Task:
+        """Return the task that paints tiles."""
+        task: Task = load(self.spec.task)(self)
+        return task
 
     def loop(
         self,

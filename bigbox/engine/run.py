@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
@@ -41,20 +42,27 @@ def paint(options: PaintOptions) -> dict[str, Any]:
     StoppedEarly
         A stop was asked for, or damage was found; the same command goes on.
     """
+    return on_all_ranks(options.box, lambda world, stop: _paint(options, world, stop), options.log)
+
+
+def on_all_ranks(
+    box: Path, work: Callable[[World, StopRequest], dict[str, Any]], log: Path | None = None
+) -> dict[str, Any]:
+    """Join all ranks, listen for a stop, and do the work; log: where it is written. As `paint`."""
     world = join_world()
-    stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
-    log = None
+    stop = StopRequest(box / STOP_FILE if world.rank == 0 else None)
+    written = None
     try:
         with stop.listening():
-            log = world.each(lambda: log_to(options.log, world.rank))
-            return abort_on_error(world, lambda: _paint(options, world, stop))
+            written = world.each(lambda: log_to(log, world.rank))
+            return abort_on_error(world, lambda: work(world, stop))
     except BigboxError as error:
-        log_end(log, error)
+        log_end(written, error)
         if world.rank > 0:
             raise SystemExit(error.exit_status) from None
         raise
     finally:
-        log_no_more(log)
+        log_no_more(written)
 
 
 def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
@@ -77,8 +85,7 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     began |= {"ranks": world.size, "tiles": job.total, "already": job.already}
     LOG.info("painting begins", extra={"data": began})
     try:
-        with _watched(job):
-            report = _run(options, world, stop, job)
+        report = run_job(world, stop, job, quiet=options.quiet, drop_latents=options.drop_latents)
         done = {"event": "end", "status": 0, **report}
         LOG.info("painting ends", extra={"data": done})
         return report
@@ -160,11 +167,21 @@ def _begin(options: PaintOptions, world: World) -> Job:
     return world.each(lambda: Job(options.open("r+"), spec, prepared, *place, limits=limits))
 
 
-def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:
+def run_job(
+    world: World, stop: StopRequest, job: Job, *, quiet: bool = False, drop_latents: bool = False
+) -> dict[str, Any]:
+    """Do a job's tasks to their end; return the report's numbers. Raises StoppedEarly."""
+    with _watched(job):
+        return _run(world, stop, job, quiet, drop_latents)
+
+
+def _run(
+    world: World, stop: StopRequest, job: Job, quiet: bool, drop_latents: bool
+) -> dict[str, Any]:
     loop = job.loop(
         world.transport(),
         stop,
-        show=world.rank == 0 and not options.quiet,
+        show=world.rank == 0 and not quiet,
         watched=True,
         # Ranks that share a core look for messages less often, or looking is all they do.
         seconds_between_polls=0.002 * max(1.0, 1 / world.cores),
@@ -198,10 +215,10 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         )
     world.first(job.finish)
     outside = outside_range(job, world)
-    if options.drop_latents:
+    if drop_latents:
         world.first(job.painting.drop_latents)
     world.first(lambda: job.box.consolidate() if job.painting.all_recorded() else None)
-    if world.rank == 0 and not options.quiet:
+    if world.rank == 0 and not quiet:
         LOG.info("%s", describe(report, job.box.place))
     if world.rank == 0 and outside:
         LOG.warning("%s: %s", job.box.place, outside)

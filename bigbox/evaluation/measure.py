@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bigbox.analysis.report.fields import Field, LazyArray, at_tiles
 from bigbox.analysis.seams.planes import plane_sums
@@ -24,6 +25,7 @@ from bigbox.scheduler.tiling import Tiling
 from bigbox.store.cutouts import read_cutout
 
 Numbers = dict[str, Any]
+Bool = npt.NDArray[np.bool_]
 
 K_EDGES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # h/Mpc
 TRIANGLES = {"equilateral": (1, 1, 1), "squeezed": (1, 1, 0.25)}
@@ -108,6 +110,19 @@ class Measures:
 
         By axis, then of all axes together.
         """
+        ratios, sums = [], np.zeros((2, 2))
+        for jump, at in self.jumps(field):
+            area = field.shape[0] * field.shape[1] * field.shape[2] / len(jump)
+            both = np.array([[jump[mask].sum(), mask.sum()] for mask in (at, ~at)]) * area
+            sums += both
+            ratios.append(_over(both))
+        return np.array([*ratios, _over(sums)])
+
+    def jumps(self, field: Field) -> list[tuple[Float, Bool]]:
+        """Return of each axis, plane by plane, the mean squared difference to the plane before.
+
+        Of log10(T_b + floor) on the painting grid; and whether there is a seam between them.
+        """
         floor = np.float32(self.floor)
 
         def logs(region: Region) -> Any:
@@ -115,15 +130,12 @@ class Measures:
 
         array = LazyArray(field.shape, field.array.chunks, logs)
         planes = plane_sums(array, self.tiling, memory=self.budget["memory"])[0]
-        ratios, sums = [], np.zeros((2, 2))
+        found = []
         for axis in planes.axes:
             at = np.zeros(len(axis.jump), bool)
             at[axis.layers.seams] = True
-            area = field.shape[0] * field.shape[1] * field.shape[2] / len(axis.jump)
-            both = np.array([[axis.jump[mask].sum(), mask.sum()] for mask in (at, ~at)]) * area
-            sums += both
-            ratios.append(_over(both))
-        return np.array([*ratios, _over(sums)])
+            found.append((axis.jump, at))
+        return found
 
 
 def _over(sums: Float) -> float:

@@ -34,7 +34,7 @@ from bigbox.training.recipes import Recipe
 
 Batch = dict[str, Tensor]
 _STATEFUL = ("task", "average", "optimiser")
-_KEPT = ("settings", "step", "best", "best_step", "best_state", "before", "spent")
+_KEPT = ("settings", "step", "best", "best_step", "best_state", "before", "spent", "halved_at")
 LOOK_EVERY = 20  # steps after which ranks on GPUs agree whether to stop: that waits for a GPU
 VALIDATIONS = 20  # at least, in a training
 
@@ -110,15 +110,17 @@ class Trainer:
     validation_batches: int = 8
 
     def __post_init__(self) -> None:
-        # The weights of convolutions; nothing else has five axes.
-        self.task.to(self.process.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        # The weights of convolutions; nothing else has five axes, or four where they are of maps.
+        flat = any(weights.dim() == 4 for weights in self.task.parameters())
+        layout = torch.channels_last if flat else torch.channels_last_3d
+        self.task.to(self.process.device, memory_format=layout)  # type: ignore[call-overload]
         # Not torch's AveragedModel, which asks the device at every step how often it has averaged.
         self.average = copy.deepcopy(self.task).eval().requires_grad_(False)
         parameters, rate = self.task.parameters(), self.recipe.rate
         self.optimiser: torch.optim.Optimizer = (
             torch.optim.RMSprop(parameters, lr=rate)
             if self.recipe.optimiser == "rmsprop"
-            else torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4, fused=True)
+            else torch.optim.AdamW(parameters, lr=rate, weight_decay=self.recipe.decay, fused=True)
         )
         if self.compiled:
             self.task.network.compile()  # type: ignore[union-attr]
@@ -131,6 +133,7 @@ class Trainer:
         self.step, self.spent = 0, 0.0
         self.best, self.best_step, self.before = float("inf"), 0, float("nan")
         self.best_state: dict[str, Tensor] | None = None
+        self.halved_at: list[int] = []  # steps at which the rate was halved
         self._stop, self._time_over = "", 0.0
         self._a_step, self._a_validation = float("inf"), 0.0  # seconds
 
@@ -215,7 +218,7 @@ class Trainer:
         """Make one step of the optimiser; return its loss, which may not be there yet."""
         self.task.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate_at(self.step, over)
+            group["lr"] = self._rate(self.step, over)
         self.optimiser.zero_grad(set_to_none=True)
         with self.autocast():
             loss = self.wrapped(**batch)
@@ -224,6 +227,9 @@ class Trainer:
         self.optimiser.step()
         self._update_average()
         return loss.detach()
+
+    def _rate(self, step: int, over: float) -> float:
+        return self.recipe.rate_at(step, over) / 2 ** len(self.halved_at)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -254,9 +260,12 @@ class Trainer:
         if loss < self.best:
             self.best, self.best_step = loss, self.step
             self.best_state = copy.deepcopy(self.average.state_dict())
+        waited = self.step - max([self.best_step, *self.halved_at])
+        if self.recipe.patience and waited >= self.recipe.patience * self.validate_every:
+            self.halved_at.append(self.step)
         if process.rank == 0:
             row = {"step": self.step, "validation": loss}
-            row["rate"] = self.recipe.rate_at(max(0, self.step - 1), self._over())
+            row["rate"] = self._rate(max(0, self.step - 1), self._over())
             if training is not None:
                 row["training"] = trained
             if self.measure is not None:
@@ -332,5 +341,5 @@ class Trainer:
                     )
             for name in _STATEFUL:
                 getattr(self, name).load_state_dict(saved[name])
-            for name in _KEPT[1:]:
+            for name in set(_KEPT[1:]) & set(saved):
                 setattr(self, name, saved[name])

@@ -222,6 +222,15 @@ def test_models_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "<title>one, two: bigbox evaluate</title>" in page and "true haloes" in page
     assert page.count("data:image/png") == 4
 
+    seams = ["--parts", "seams", "--out", str(tmp_path / "seams")]
+    assert main([*command, *seams]) == 0
+    alone = json.loads((tmp_path / "seams" / "numbers.json").read_text())["truths"][0]["models"]
+    assert np.shape(alone["one"]["seams"]["ratio"]) == (4,) and alone["one"]["seams"]["pairs"] == 2
+    assert alone["one"]["seams"] == alone["two"]["seams"], "the same weights"
+    assert alone["one"]["checks"][0]["name"] == "seams, tiles moved by half, worst axis"
+    page = (tmp_path / "seams" / "index.html").read_text()
+    assert "one, 2 pairs with moved tiles" in page and "data:image/png" not in page
+
     assert "evaluated" not in read_card(one, "lodi")
     assert main([*command, "--write-card"]) == 0  # paints nothing anew
     assert not (out / "boxes").exists()

@@ -101,26 +101,6 @@ def test_a_folder_whose_name_is_latin_1(
 # ---------------------------------------------------------------- order of options
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "ingest a.npy --box-size 25 box.zarr",
-        "export --to npy --array dm tb box.zarr",
-        "evaluate --parts lodi a.zarr --out x",
-    ],
-)
-def test_options_that_swallow_a_box_say_so(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
-) -> None:
-    """eric-tramel/slop-guard#70."""
-    monkeypatch.setattr(sys, "argv", ["bigbox", *command.split()])
-    with pytest.raises(SystemExit) as ended:
-        main(command.split())
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.count("\n") == 1
-    assert "takes all that follows: name files and boxes before it, or behind --" in said
-
-
 def test_the_way_out_of_the_line_works(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.random.default_rng(1).lognormal(size=(34, 34, 34)))
     assert main(["ingest", "--box-size", "5", "--", f"{tmp_path}/a.npy", f"{tmp_path}/b.zarr"]) == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def plot(
     if frames is None:
         images = panels(box, slab, arrays, look.grid)
         sheet = _Sheet(box, slab, images, look, edges)
-        _written(out, lambda: _still(out, sheet.figure, look.dpi))
+        _written(out, lambda place: sheet.figure.savefig(place, dpi=look.dpi))
         return list(images)
     slabs = [
         Slab(slab.axis, int(first), slab.count, slab.window)
@@ -101,22 +101,23 @@ def plot(
     every = [panels(box, one, arrays, look.grid, FILM_PIXELS) for one in slabs]
     whole = {name: np.stack([images[name] for images in every]) for name in every[0]}
     sheet = _Sheet(box, slabs[0], every[0], look, edges, whole)
-    _written(out, lambda: _film(out, sheet, slabs, every, look.dpi))
+    _written(out, lambda place: _film(place, sheet, slabs, every, look.dpi))
     return list(whole)
 
 
-def _written(out: Path, write: Any) -> None:
+def _written(out: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside its place, then put it there: an older one stays, or is replaced."""
+    work = work_folder(out)
     try:
-        write()
+        work.mkdir()
+        write(work / out.name)
+        DISK.write_atomic(out, (work / out.name).read_bytes(), work / "whole")
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
-        work_folder(out).unlink(missing_ok=True)
         raise BadInput(f"{out}: cannot be written ({error})") from None
-
-
-def _still(out: Path, figure: Figure, dpi: int) -> None:
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=dpi, format=out.suffix[1:].lower())
-    DISK.write_atomic(out, picture.getvalue(), work_folder(out))
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _film(

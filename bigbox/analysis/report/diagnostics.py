@@ -34,6 +34,9 @@ LEAST_PIECE = 16
 TRIANGLES = {"equilateral": (1, 1, 1), "squeezed": (1, 1, 0.25), "flat": (1, 0.5, 0.5)}
 SCALES = 4
 LINE_OF_SIGHT = 2
+# Part of the false-alarm rate for the view over the haloes: one halo is one patch of it, so planes
+# are less alike than the tests take them to be. (Of 21 draws of a small truth one had p = 1e-4.)
+PATCHY = 0.03
 
 
 def spectra(
@@ -194,8 +197,9 @@ def seam_numbers(
         errors = np.array([one["error"] for one in each[name]["axes"].values()])
         return float(np.where(np.isfinite(errors), errors, np.inf).max(initial=0.0))
 
+    rates = {name: rate / len(views) * (PATCHY if name == "haloes" else 1) for name in views}
     each = {
-        name: {"label": label, "words": words, **_seams(one, tiling, rate / len(views), budget)}
+        name: {"label": label, "words": words, **_seams(one, tiling, rates[name], budget)}
         for name, (label, words, one) in views.items()
     }
     stages = None

@@ -182,8 +182,9 @@ def beside(rows: Sequence[Numbers], draws: Sequence[Numbers]) -> Numbers:
     """Return what a box and its realizations (rows) are beside draws, the truth the first of them.
 
     Of each number: value, the mean of the rows; expected; error, one standard deviation of the
-    difference. Logarithms, and of r(k) its arctanh. A box that follows the truth's own scatter (`follows`, a
-    correlation) is another draw to that degree less, and is expected nearer to the truth.
+    difference. Logarithms, and of r(k) its arctanh. A box that follows the truth's own scatter
+    (`follows`, a correlation) is another draw to that degree less, and is expected nearer to the
+    truth.
     """
     follows = float(np.mean([row["follows"] for row in rows]))
     shared = min(follows, 1.0) if follows > FOLLOWS else 0.0
