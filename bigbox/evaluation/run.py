@@ -257,7 +257,7 @@ class Paintings:
         found = measure_pairs(self.simulation.box, self._job, measures, many, folder)
         for number, ratios in enumerate(found, start=1):
             yield ratios
-            _say(f"{name}, seams: {number} of {many} pairs")
+            say(f"{name}, seams: {number} of {many} pairs")
 
     @property
     def _job(self) -> PaintOptions:
