@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bigbox import __version__
-from bigbox.analysis.report.figures import sheet
 from bigbox.analysis.report.page import Table, render
+from bigbox.analysis.report.style import sheet
 from bigbox.cosmoflow import figures
 
 Numbers = dict[str, Any]
