@@ -23,8 +23,8 @@ def to_astropy(known: Mapping[str, Any]) -> FLRW:
     in the `meta` of what is returned.
 
     >>> cosmology = to_astropy({"omega_m": 0.31, "h": 0.68})
-    >>> cosmology.H0.value, cosmology.Om0
-    (68.0, 0.31)
+    >>> print(cosmology.H0, cosmology.Om0)
+    68.0 km / (Mpc s) 0.31
     >>> cosmology.meta["sigma8"]
     0.8
     """

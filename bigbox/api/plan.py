@@ -132,9 +132,10 @@ def plan(
     Examples
     --------
     >>> import bigbox
-    >>> plan = bigbox.plan(shape=10_240, box_size=1000, ranks=64, memory=64, disk=60_000)
-    >>> plan.fits, round(plan.disk_bytes / 1e12) < 20
-    (True, True)
+    >>> nodes = {"ranks": 64, "ranks_per_node": 4, "memory": 64, "disk": 60_000}
+    >>> plan = bigbox.plan(shape=10_240, box_size=1000, **nodes)
+    >>> plan.fits, plan.plan.ranks
+    (True, 64)
     """
     from bigbox.bench.record import PAINTER, load_speed
     from bigbox.diffusion.overlap import tiling_for

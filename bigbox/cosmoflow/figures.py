@@ -10,7 +10,8 @@ from matplotlib import colormaps
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from bigbox.analysis.report.style import COLOURS, OTHER, TRUTH, WAVENUMBER
+from bigbox.analysis.report.figures import WAVENUMBER
+from bigbox.analysis.report.style import COLOURS, OTHER, TRUTH
 
 Numbers = Mapping[str, Any]
 NAMES = {"flow": "CosmoFlow", "vae": "VAE", "truth": "truth"}

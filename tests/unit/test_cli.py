@@ -240,9 +240,9 @@ def test_bytes(count: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ("plot --array dm tb b.zarr", {"box": Path("b.zarr"), "arrays": ["dm", "tb"]}),
-        ("plot --array=tb b.zarr", {"box": Path("b.zarr"), "arrays": ["tb"]}),
-        ("plot b.zarr --array dm tb", {"box": Path("b.zarr"), "arrays": ["dm", "tb"]}),
+        ("plot --array dm tb b.zarr", {"box": Path("b.zarr"), "array": ["dm", "tb"]}),
+        ("plot --array=tb b.zarr", {"box": Path("b.zarr"), "array": ["tb"]}),
+        ("plot b.zarr --array dm tb", {"box": Path("b.zarr"), "array": ["dm", "tb"]}),
         ("export --to npy --array dm x.zarr --memory 2", {"box": Path("x.zarr"), "array": ["dm"]}),
         ("ingest --box-size 25 d.npy b.zarr", {"paths": ["d.npy", "b.zarr"], "box_size": [25.0]}),
         (
