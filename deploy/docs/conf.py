@@ -13,7 +13,7 @@ html_title = f"bigbox {version}"
 html_copy_source = html_show_sourcelink = False
 nb_execution_mode = "off"  # the notebook comes executed, and a test executes it again
 myst_heading_anchors = 3
-autodoc_typehints = "none"  # the signature has them
+autodoc_typehints = "none"  # editors show them, and mypy
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring, napoleon_google_docstring = True, False
 napoleon_use_param = napoleon_use_rtype = False
