@@ -67,7 +67,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["paint", "b.zarr", "--batch", "0"], "0 is out of range: at least 1"),
         (["paint", "b.zarr", "--batch", "many"], "'many' is not a whole number"),
         (["paint", "b.zarr", "--realization", "65536"], "out of range: 0 to 65535"),
-        (["paint", "b.zarr", "--sampler", "euler"], "invalid choice: 'euler'"),
+        (["paint", "b.zarr", "--sampler", "leapfrog"], "invalid choice: 'leapfrog'"),
         (["plan", "--shape", "128", "--box-size", "nan"], "out of range: above 0"),
         (["plot", "b.zarr", "--thickness", "0"], "out of range: above 0"),
     ],
