@@ -39,7 +39,13 @@ class BadInput(BigboxError, ValueError):
     exit_status = 2
 
 
-class StoppedEarly(BigboxError):
+class MissingPackage(BigboxError, ImportError):
+    """Refuse what needs a package that is not installed. The message names its extra."""
+
+    exit_status = 2
+
+
+class StoppedEarly(BigboxError, RuntimeError):
     """Stop before the end. Nothing is lost, and the same command goes on from there."""
 
     exit_status = 75

@@ -17,7 +17,7 @@ import numpy as np
 from numcodecs.bitround import BitRound
 from numpy.typing import NDArray
 
-from bigbox.ingest.cic import CHUNK
+from bigbox.ingestion.cic import CHUNK
 from tests.reference.cic import density_contrast
 
 KEEPBITS = 10

@@ -7,7 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 out=${1:-${BIGBOX_OUT:-quickstart}}
 venv=${BIGBOX_VENV:-$bigbox_root/.venv}
-bigbox_env "$venv"
+bigbox_env "$venv" '[simulate]'
 export PATH="$venv/bin:$PATH"
 
 mkdir -p "$out"

@@ -13,8 +13,8 @@ import zarr
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.density import ingest_density
-from bigbox.ingest.ingested import Ingested
+from bigbox.ingestion.density import ingest_density
+from bigbox.ingestion.ingested import Ingested
 from bigbox.store.box import Box
 
 N = 32

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bigbox.physics.cosmology import Cosmology
-from bigbox.simulate.linear import Spectrum
+from bigbox.simulation.linear import Spectrum
 
 
 @contextmanager

@@ -5,16 +5,19 @@ Nothing heavy is imported before a command runs, so that `bigbox --help` is quic
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
 from bigbox import __version__
 from bigbox.cli.parser import Parser, one_line, safe_output
-from bigbox.errors import BadInput, StoppedEarly, of_system
+from bigbox.errors import BadInput, MissingPackage, StoppedEarly, of_system, printable
 from bigbox.signals import stoppable
 
 _ABOUT = """\
@@ -62,6 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status. What is unexpected is raised (exit status 1)."""
     _begin()
     options = parser().parse_args(arguments)
+    with _log_on_stderr():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         command = options.run.__module__.rpartition(".")[2]
         from bigbox.engine.mpi import launched, require_alone
@@ -75,10 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = int(options.run(options) or 0)
         sys.stdout.flush()  # here, where a reader that has gone is dealt with
         return status
-    except (ValueError, StoppedEarly) as error:
+    except (ValueError, StoppedEarly, MissingPackage) as error:
         from bigbox.scheduler.tiling import TilingError  # knows nothing of exit statuses
 
-        if not isinstance(error, (BadInput, StoppedEarly, TilingError)):
+        if not isinstance(error, (BadInput, StoppedEarly, MissingPackage, TilingError)):
             raise
         sys.stderr.write(one_line(str(error)))
         return getattr(error, "exit_status", BadInput.exit_status)
@@ -91,6 +99,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fault.exit_status
     except KeyboardInterrupt:
         return 130
+
+
+class _Lines(logging.Formatter):
+    """Write a record of the library's log as a line for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line: progress with the time, warnings called so."""
+        text = record.getMessage()
+        if record.name == "bigbox.progress":
+            return f"{time.strftime('%H:%M:%S')} {text}"
+        kind = "warning: " if record.levelno >= logging.WARNING else ""
+        return f"bigbox: {kind}{printable(text)}"
+
+
+@contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    """Show what the library logs, from INFO on, on stderr."""
+    log, handler = logging.getLogger("bigbox"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    # What has data of its own is for the file of bigbox paint --log.
+    handler.addFilter(lambda record: not hasattr(record, "data"))
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def _begin() -> None:

@@ -120,7 +120,7 @@ def cost(speed: Speed, voxels: int, box_size: float, devices: int) -> str:
     from bigbox.bench.record import PAINTER
     from bigbox.diffusion.overlap import tiling_for
     from bigbox.names import DEFAULT_OVERLAP_METHOD
-    from bigbox.plan import make_plan
+    from bigbox.planning import make_plan
     from bigbox.store.painting_grid import PaintingGrid
 
     threads = speed.threads

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from bigbox.cli.values import add_choice, add_value, number, whole
 from bigbox.errors import BadInput
@@ -38,7 +37,10 @@ next:     bigbox models model
 """
 
 SUMMARY = "how good models are, on simulations that no training saw"
-_HOW = ("seed", "steps", "sampler", "overlap_method", "device", "threads")
+_NAMES = (
+    *("realizations", "draws", "halos", "out", "parts", "write_card", "keep_boxes", "force"),
+    *("seed", "steps", "sampler", "overlap_method", "device", "threads", "memory"),
+)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -83,8 +85,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate, and say what was found."""
-    from bigbox.evaluation.run import EvaluateOptions, evaluate
-    from bigbox.painters.models import SHIPPED, named_model
+    import bigbox
+    from bigbox.painters.models import SHIPPED
     from bigbox.store.metadata import is_box
 
     truths = [path for path in options.given if is_box(path)]
@@ -92,28 +94,11 @@ def run(options: argparse.Namespace) -> int:
     if not truths:
         given = ", ".join(map(str, options.given))
         raise BadInput(f"{given}: no box with a truth among them; make one with: bigbox ingest")
-    how: dict[str, Any] = {name: getattr(options, name) for name in _HOW}
-    numbers = evaluate(
-        EvaluateOptions(
-            models=[named_model(one) for one in models or [Path(SHIPPED)]],
-            truths=truths,
-            out=options.out,
-            realizations=options.realizations,
-            draws=options.draws,
-            catalogue=options.halos,
-            parts=options.parts,
-            write_card=options.write_card,
-            keep_boxes=options.keep_boxes,
-            force=options.force,
-            memory=int(options.memory * 2**30),
-            how=how,
-        )
-    )
-    for truth in numbers["truths"]:
-        for name, rows in truth["models"].items():
-            for check in rows["checks"]:
-                word = "kept" if check["kept"] else "MISSED"
-                found = f"{check['found']} (asked: {check['allowed']})"
-                print(f"{word:7}{name} on {truth['name']}: {check['name']}: {found}")
-    print(f"report: {options.out / 'index.html'}")
+    asked = {name: getattr(options, name) for name in _NAMES}
+    found = bigbox.evaluate(models or [SHIPPED], truths, **asked)
+    for check in found.checks:
+        word = "kept" if check["kept"] else "MISSED"
+        numbers = f"{check['found']} (asked: {check['allowed']})"
+        print(f"{word:7}{check['model']} on {check['truth']}: {check['name']}: {numbers}")
+    print(f"report: {found.page}")
     return 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from bigbox.cli.values import add_cosmology, add_value, cosmology, count, number, whole
 from bigbox.errors import BadInput
-from bigbox.ingest.formats import FORMATS, find
-from bigbox.ingest.ingested import Ingested, IngestedSnapshot
+from bigbox.ingestion.formats import FORMATS
+from bigbox.ingestion.ingested import Ingested, IngestedSnapshot
 
 _TEXT = """\
 Makes a new box, a zarr store with checksums, of one of three kinds of source.
@@ -122,41 +121,34 @@ def _add_snapshot_options(snapshot: Any) -> None:
     add_value(snapshot, "--smoothing", "R", number(0), text)
 
 
-_OF_SNAPSHOTS = (
-    *("grid", "halos", "halo_type", "gas", "gas_from", "hi_halo", "hi_draw"),
-    *("uvb", "self_shielding", "smoothing", "length_unit", "mass_unit"),
-    *("halo_length_unit", "halo_mass_unit"),
+_NAMES = (
+    *("grid", "halos", "halo_type", "gas", "gas_from", "hi_halo", "hi_draw", "uvb"),
+    *("self_shielding", "smoothing", "box_size", "redshift", "length_unit", "mass_unit"),
+    *("halo_length_unit", "halo_mass_unit", "index", "empty_chunks"),
 )
-_OF_GRIDS = ("index", "empty_chunks")
-_OF_HALOES = ("grid", "halo_type", "hi_halo", "hi_draw", "smoothing")  # of a catalogue alone
-_OF_BOTH = ("box_size", "redshift")
 
 
 def run(options: argparse.Namespace) -> int:
     """Ingest, and say what was made and what comes next."""
-    from bigbox.ingest.sources import QUICKSTART
+    import bigbox
 
     source, box = _source_and_box(options)
-    if not source:
-        return _haloes(options, box)
-    sources = [Path(name) for name in source]
-    shipped = source == [QUICKSTART]  # though a file or folder be called so
-    row = None if shipped else find(sources, "particles", "grid")
-    if row is None and not shipped and find(sources, "haloes"):
-        raise BadInput(
-            f"{source[0]}: is a halo catalogue: give it with --halos CATALOGUE, alone or beside "
-            "its snapshot"
-        )
-    # Of what no format recognises, the HDF5 reader says what is wrong with several or a folder.
-    snapshot = row.holds == "particles" if row else sources[0].is_dir() and not shipped
-    snapshot = snapshot or len(sources) > 1
-    named = (source[0], source[0].rsplit(":", 1)[0])
-    there = shipped or any(Path(name).exists() for name in named)
-    kind, other = ("snapshot", "density grid") if snapshot else ("density grid", "snapshot")
-    for name in _given(options, _OF_GRIDS if snapshot else _OF_SNAPSHOTS) if there else ():
-        flag = name.replace("_", "-")
-        raise BadInput(f"{source[0]}: is a {kind}; --{flag} is of a {other}")
-    return _snapshot(options, sources, box) if snapshot else _density(options, source[0], box)
+    given = {name: getattr(options, name) for name in _NAMES}
+    done = bigbox.ingest(source or None, box, cosmology=cosmology(options), **given)
+    _say(box, done)
+    if isinstance(done, IngestedSnapshot):
+        if done.particles:
+            print(
+                f"dm: {done.particles} particles; 1 + delta from {done.least:.3g} to "
+                f"{done.largest:.3g}, mean {done.mean:.7f}"
+            )
+        return _say_haloes(box, done)
+    print(
+        f"1 + delta from {done.least / done.mean:.3g} to {done.largest / done.mean:.3g} "
+        f"(mean of the source {done.mean:.6g})"
+    )
+    print(f"next: bigbox plan {box}")
+    return 0
 
 
 def _source_and_box(options: argparse.Namespace) -> tuple[list[str], Path]:
@@ -169,73 +161,6 @@ def _source_and_box(options: argparse.Namespace) -> tuple[list[str], Path]:
             "name SOURCE and BOX, or --halos CATALOGUE and BOX (see bigbox ingest --help)"
         )
     return source, Path(box)
-
-
-def _given(options: argparse.Namespace, names: tuple[str, ...]) -> dict[str, Any]:
-    """Options that were given, by name; 0 is given."""
-    found = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in found.items() if not (value is None or value is False)}
-
-
-def _density(options: argparse.Namespace, source: str, box: Path) -> int:
-    from bigbox.ingest.density import ingest_density
-
-    given = _given(options, (*_OF_GRIDS, *_OF_BOTH))
-    done = ingest_density(source, box, cosmology=cosmology(options), **given)
-    _say(box, done)
-    print(
-        f"1 + delta from {done.least / done.mean:.3g} to {done.largest / done.mean:.3g} "
-        f"(mean of the source {done.mean:.6g})"
-    )
-    print(f"next: bigbox plan {box}")
-    return 0
-
-
-def _snapshot(options: argparse.Namespace, sources: list[Path], box: Path) -> int:
-    from bigbox.ingest.headers import Told
-    from bigbox.ingest.particles import ingest_snapshot
-
-    given = _given(options, _OF_SNAPSHOTS)
-    units = (given.pop(name, None) for name in ("length_unit", "mass_unit"))
-    of_haloes = (given.pop(name, None) for name in ("halo_length_unit", "halo_mass_unit"))
-    given["told"] = Told(_side(options, sources[0]), options.redshift, *units)
-    given |= {"haloes": given.pop("halos", ()), "gas": given.pop("gas_from", options.gas)}
-    done = ingest_snapshot(
-        sources, box, cosmology=cosmology(options), halo_units=tuple(of_haloes), **given
-    )
-    _say(box, done)
-    print(
-        f"dm: {done.particles} particles; 1 + delta from {done.least:.3g} to {done.largest:.3g}, "
-        f"mean {done.mean:.7f}"
-    )
-    return _say_haloes(box, done)
-
-
-def _haloes(options: argparse.Namespace, box: Path) -> int:
-    """Ingest a catalogue alone."""
-    from bigbox.ingest.headers import Told
-    from bigbox.ingest.particles import ingest_haloes
-
-    given = _given(options, (*_OF_SNAPSHOTS, *_OF_GRIDS))
-    halos = given.pop("halos")
-    units = [given.pop(name, None) for name in ("halo_length_unit", "halo_mass_unit")]
-    for name in given.keys() - set(_OF_HALOES):
-        raise BadInput(
-            f"{halos[0]}: is a halo catalogue alone; --{name.replace('_', '-')} needs a SOURCE: "
-            "bigbox ingest SOURCE BOX --halos CATALOGUE"
-        )
-    told = Told(_side(options, halos[0]), options.redshift, *units)
-    done = ingest_haloes(halos, box, cosmology=cosmology(options), told=told, **given)
-    _say(box, done)
-    return _say_haloes(box, done)
-
-
-def _side(options: argparse.Namespace, source: Path) -> float | None:
-    """Return the side of a cube, Mpc/h, where it was given."""
-    sides = set(options.box_size or ())
-    if len(sides) > 1:
-        raise BadInput(f"{source}: is of a box that is a cube: give --box-size one number")
-    return min(sides, default=None)
 
 
 def _say_haloes(box: Path, done: IngestedSnapshot) -> int:
@@ -259,9 +184,6 @@ def _say_haloes(box: Path, done: IngestedSnapshot) -> int:
 
 
 def _say(box: Path, done: Ingested) -> None:
-    for kind, lines in (("note", done.notes), ("warning", done.warnings)):
-        for line in lines:
-            print(f"bigbox: {kind}: {line}", file=sys.stderr)
     print(
         f"{box}: {' x '.join(map(str, done.shape))} voxels, "
         f"{' x '.join(f'{side:g}' for side in done.box_size)} Mpc/h, z = {done.redshift:g}, "

@@ -179,13 +179,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Hand the options to the engine."""
-    from bigbox.engine.options import PaintOptions
-    from bigbox.engine.run import paint
+    import bigbox
 
     told = {name: v for name, v in vars(options).items() if name != "run"}
     asked = told.pop("realization")
     for realization in (asked,) if isinstance(asked, int) else asked:
-        paint(PaintOptions(**told, realization=realization))
+        bigbox.paint(**told, realization=realization)
     return 0
 
 

@@ -87,8 +87,25 @@ class Parser(argparse.ArgumentParser):
         """Exit with status 2 and one line."""
         from bigbox.engine.mpi import launched
 
-        text = f"{message} (see {self.prog} --help)"
+        text = f"{message}{self._swallowed(message)} (see {self.prog} --help)"
         self.exit(2, None if launched()[2] else one_line(text))
+
+    def _swallowed(self, message: str) -> str:
+        """Return the way out where an option of several values may have taken a place as one."""
+        places = [action for action in self._actions if not action.option_strings]
+        given = [
+            flag
+            for action in self._actions
+            if action.nargs == "+" and not isinstance(action, argparse._SubParsersAction)
+            for flag in action.option_strings
+            if flag in sys.argv
+        ]
+        named = re.match(r"argument (\S+):", message)
+        if not (places and given) or (named and named[1] not in given):
+            return ""
+        if not named and not message.startswith(("the following", "unrecognized")):
+            return ""
+        return f"; {given[0]} takes all that follows: name files and boxes before it, or behind --"
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None

@@ -23,6 +23,10 @@ example:  bigbox plot box.zarr --at 6.25 --thickness 0.5 --out slab.pdf
           bigbox plot box.zarr --array tb --thickness 1 --frames 48
 """
 
+_NAMES = (
+    *("realization", "axis", "at", "thickness", "window", "array", "frames"),
+    *("log", "mark_tiles", "grid", "cmap", "vmin", "vmax", "dpi"),
+)
 SUMMARY = "a picture of a slab of input and output, or a film"
 
 
@@ -40,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     out = "the picture: .png, .pdf or .svg; of a film .gif or .mp4 (default: BOX.png, BOX.gif)"
     add("--out", type=Path, metavar="FILE", help=out)
     arrays = "arrays of the box to show (default: dm and tb, those that are there)"
-    add("--array", dest="arrays", nargs="+", metavar="NAME", help=arrays)
+    add("--array", nargs="+", metavar="NAME", help=arrays)
     frames = "a film of so many slabs through the box"
     add("--frames", type=whole(2, 10_000), metavar="N", help=frames)
     grid = "dm (default): interpolated where a painting grid is coarser; painted: as it is stored"
@@ -58,17 +62,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the picture and say where it is."""
-    box = open_box(options)
-    if options.arrays is None:
-        box.require_input()
-    from bigbox.analysis.maps.picture import Look, plot
+    import bigbox
 
-    out = options.out or beside(box, ".png" if options.frames is None else ".gif")
-    look = ("log", "mark_tiles", "grid", "cmap", "vmin", "vmax", "dpi")
-    chosen = ("axis", "at", "thickness", "window", "arrays", "frames")
-    told = {name: getattr(options, name) for name in chosen}
-    names = plot(box, out, look=Look(**{name: getattr(options, name) for name in look}), **told)
-    print(f"{out}: {', '.join(names)}")
+    out = options.out or beside(open_box(options), ".png" if options.frames is None else ".gif")
+    made = bigbox.plot(options.box, out, **{name: getattr(options, name) for name in _NAMES})
+    print(f"{out}: {', '.join(made.images)}")
     return 0
 
 

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bigbox.cli.values import add_cosmology, add_value, cosmology, count, in_time, number, whole
-from bigbox.errors import BadInput
-
-if TYPE_CHECKING:
-    from bigbox.simulate.options import Options
 
 TEXT = """\
 Runs a small dark-matter simulation: Gaussian initial conditions from CAMB's linear power spectrum,
@@ -96,70 +90,41 @@ def _seeds(text: str) -> range:
     return seeds
 
 
+_NAMES = (
+    *("grid", "box_size", "seed", "redshift", "steps", "mesh_factor", "device", "threads"),
+    *("boxes", "hi_draws", "keep_snapshots", "workers"),
+)
+
+
 def run(options: argparse.Namespace) -> int:
     """Simulate, and say what was made and what comes next."""
-    import torch
+    import bigbox
+    from bigbox.api.simulate import Run
 
-    from bigbox.physics.cosmology import Cosmology
-    from bigbox.simulate.options import Options
-
-    given = {name: getattr(options, name) for name in ("grid", "redshift")}
-    for name in ("steps", "mesh_factor"):
-        if (value := getattr(options, name)) is not None:
-            given[name] = value
-    seed = options.seed if options.seeds is None else 0
-    given["cosmology"] = Cosmology(**cosmology(options))
-    asked = Options(side=options.box_size, seed=seed, **given)
-    if options.seeds is not None:
-        return _run_seeds(options, asked)
-    for name in ("boxes", "hi_draws", "keep_snapshots", "workers"):
-        if getattr(options, name):
-            flag = name.replace("_", "-")
-            raise BadInput(f"--{flag} is for several seeds: give --seeds {seed} in place of --seed")
-    from bigbox.simulate.run import simulate
-
-    torch.set_num_threads(options.threads or 1)
-    made = simulate(options.out, asked, options.device)
-    print(
-        f"{options.out}: {asked.grid}^3 particles of {asked.particle_mass:.3g} M_sun/h, "
-        f"{asked.side:g} Mpc/h, z = {asked.redshift:g}, {count(made.haloes, 'halo')}, the largest "
-        f"of {made.largest:.3g} M_sun/h, in {in_time(made.seconds)}"
+    seeds = options.seeds and [seed for some in options.seeds for seed in some]
+    given = {name: getattr(options, name) for name in _NAMES}
+    made = bigbox.simulate(options.out, seeds=seeds, cosmology=cosmology(options), **given)
+    what = (
+        f"{made.grid}^3 particles of {made.particle_mass:.3g} M_sun/h, {made.box_size:g} Mpc/h, "
+        f"z = {made.redshift:g}"
     )
-    print(
-        f"next: bigbox ingest {made.snapshot.parent} box.zarr --grid {asked.grid} "
-        f"--halos {made.catalogue.parent} --hi-halo"
-    )
-    return 0
-
-
-def _run_seeds(options: argparse.Namespace, asked: Options) -> int:
-    from bigbox.simulate.seeds import Series, simulate_seeds
-
-    if options.threads:
-        raise BadInput("--threads is for one seed: --seeds has processes of one thread (--workers)")
-    if not options.boxes and (options.hi_draws or options.keep_snapshots):
-        raise BadInput("--hi-draws and --keep-snapshots are for boxes: give --boxes, or leave them")
-    series = Series(
-        options.out,
-        asked,
-        tuple(seed for some in options.seeds for seed in some),
-        draws=(options.hi_draws or 1) if options.boxes else 0,
-        keep=options.keep_snapshots or not options.boxes,
-    )
-    began = time.monotonic()
-    made = simulate_seeds(series, options.device, options.workers or 0)
-    count = len(series.seeds)
-    print(
-        f"{options.out}: {count} seeds, {count - len(made)} of them there before, "
-        f"{asked.grid}^3 particles of {asked.particle_mass:.3g} M_sun/h, {asked.side:g} Mpc/h, "
-        f"z = {asked.redshift:g}, in {in_time(time.monotonic() - began)}"
-    )
-    if options.boxes:
-        print(f"next: bigbox train halogen {options.out}/*.zarr --out model")
-    else:
-        first = series.snapshot(series.seeds[0])
+    if isinstance(made, Run):
         print(
-            f"next: bigbox ingest {first}/snapdir_000 box.zarr --grid {asked.grid} "
-            f"--halos {first}/groups_000 --hi-halo"
+            f"{options.out}: {what}, {count(made.haloes, 'halo')}, the largest of "
+            f"{made.largest:.3g} M_sun/h, in {in_time(made.seconds)}"
         )
+        snapshot, catalogue = made.snapshot, made.catalogue
+    else:
+        many = len(made.seeds)
+        print(
+            f"{options.out}: {many} seeds, {many - len(made.made)} of them there before, "
+            f"{what}, in {in_time(made.seconds)}"
+        )
+        if made.boxes:
+            print(f"next: bigbox train halogen {options.out}/*.zarr --out model")
+            return 0
+        snapshot, catalogue = made.snapshots[0], made.snapshots[0].with_name("groups_000")
+    print(
+        f"next: bigbox ingest {snapshot} box.zarr --grid {made.grid} --halos {catalogue} --hi-halo"
+    )
     return 0

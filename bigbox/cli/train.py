@@ -91,8 +91,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Train."""
-    from bigbox.training.options import TrainOptions
-    from bigbox.training.train import train
+    """Train, and say how well it went."""
+    import bigbox
 
-    train(TrainOptions(**{k: v for k, v in vars(options).items() if k != "run"}))
+    made = bigbox.train(**{k: v for k, v in vars(options).items() if k != "run"})
+    measured = ", ".join(f"{name} {value}" for name, value in made.measured.items())
+    print(f"{options.out / options.kind}.json: {measured}")

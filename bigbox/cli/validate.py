@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.cli.values import add_box, beside, number, open_box, realizations_of, whole
-from bigbox.errors import BadInput
 
 FAILED = 3
+_NAMES = (
+    *("realization", "truth", "realizations", "array", "draws", "halos", "against_card", "model"),
+    *("axis", "at", "thickness", "mark_tiles", "memory", "scratch"),
+)
 
 TEXT = """\
 Measures a painted box and judges it: power spectra, one-point distribution, seams at the tiles'
@@ -107,31 +110,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report; say pass or fail."""
+    import bigbox
     from bigbox.analysis.report.judge import Limits
-    from bigbox.analysis.report.page import View
-    from bigbox.analysis.report.validate import Beside, validate
     from bigbox.signals import stoppable
 
-    if options.truth is None and options.halos:
-        raise BadInput("--halos is the catalogue of the truth: give --truth")
     box = open_box(options)
+    options.realizations = realizations_of(box, options.realizations)
     out = options.out or beside(box, "_validate")
+    limits = {one.name: getattr(options, one.name) for one in fields(Limits)}
     with stoppable(out, "the scratch is removed, start the same command again"):
-        found = validate(
-            box.place,
-            truth=options.truth,
-            realizations=realizations_of(box, options.realizations),
-            array=options.array,
-            out=out,
-            limits=Limits(**{one.name: getattr(options, one.name) for one in fields(Limits)}),
-            beside=Beside(options.draws, tuple(options.halos), options.against_card, options.model),
-            view=View(options.axis, options.at, options.thickness, options.mark_tiles),
-            memory=int(options.memory * 2**30),
-            scratch=options.scratch,
+        found = bigbox.validate(
+            options.box, out=out, **{name: getattr(options, name) for name in _NAMES}, **limits
         )
-    word = "pass" if found["pass"] else "fail"
-    for note in found["notes"]:
+    word = "pass" if found else "fail"
+    for note in found.notes:
         print(f"note: {note}")
-    print(f"{options.box}: {word}: {found['verdict']}")
-    print(f"report: {out / 'index.html'}")
-    return 0 if found["pass"] else FAILED
+    print(f"{options.box}: {word}: {found.verdict}")
+    print(f"report: {found.page}")
+    return 0 if found else FAILED

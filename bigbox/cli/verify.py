@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _look(options: argparse.Namespace, box: Box) -> tuple[int, int]:
     """Name the damage; return the exit status, and the chunks that were recorded as done."""
-    from bigbox.ingest.check import damaged_inputs
+    from bigbox.ingestion.check import damaged_inputs
     from bigbox.store.mend import lost_axes
     from bigbox.store.recorded import haloes_of, painting_of
     from bigbox.store.verify import verify

@@ -36,7 +36,7 @@ from bigbox.cosmoflow.loss import between, velocity_error
 from bigbox.cosmoflow.maps import Maps, Split, batches
 from bigbox.cosmoflow.spectra import Bins, contrast
 from bigbox.networks.model import Model
-from bigbox.simulate.run import say
+from bigbox.progress import say
 
 TIMES = (0.3, 0.5, 0.7, 0.85, 0.95)
 Float = NDArray[np.float64]

@@ -12,7 +12,7 @@ from bigbox.cosmoflow.loss import between, velocity_error
 from bigbox.cosmoflow.maps import Maps, Split, batches
 from bigbox.cosmoflow.spectra import Bins, compare
 from bigbox.networks.model import Model
-from bigbox.simulate.run import say
+from bigbox.progress import say
 
 LIMIT = 0.10  # of P(k), to half the Nyquist frequency
 ABOVE = 1.0  # h/Mpc: from there on the flow is held against the VAE

@@ -24,7 +24,7 @@ from bigbox.cosmoflow.maps import PARAMETERS, Maps, Split
 from bigbox.cosmoflow.spectra import Bins
 from bigbox.networks.layers import norm
 from bigbox.networks.model import Model
-from bigbox.simulate.run import say
+from bigbox.progress import say
 
 PARTS = ("training", "validation", "test")
 Inputs = Callable[[Maps], NDArray[np.float32]]

@@ -18,7 +18,7 @@ from bigbox.cosmoflow.maps import Maps
 from bigbox.cosmoflow.spectra import Bins, contrast
 from bigbox.errors import BadInput
 from bigbox.networks.model import Model
-from bigbox.simulate.run import say
+from bigbox.progress import say
 
 HALF = 0.5  # of the summed change: the scales between the quartiles around it are a channel's
 

@@ -25,11 +25,12 @@ from bigbox import __version__
 from bigbox.devices import find_device
 from bigbox.errors import BadInput
 from bigbox.physics.cosmology import Cosmology
+from bigbox.progress import say
 from bigbox.signals import stoppable
-from bigbox.simulate.initial import white_noise
-from bigbox.simulate.linear import power_spectrum, warm
-from bigbox.simulate.options import Options
-from bigbox.simulate.run import check_memory, evolved, say
+from bigbox.simulation.initial import white_noise
+from bigbox.simulation.linear import power_spectrum, warm
+from bigbox.simulation.options import Options
+from bigbox.simulation.run import check_memory, evolved
 from bigbox.store.durable import DISK, explained
 
 CARD = "maps.json"

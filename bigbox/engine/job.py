@@ -8,7 +8,7 @@ that the tasks of the loop need.
 from __future__ import annotations
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, cast
@@ -55,6 +55,7 @@ from bigbox.store.shards import DamagedChunk
 from bigbox.store.watch import watch_path
 
 # What an identity says of the machine: no longer of interest once all is painted.
+LOG = logging.getLogger(__name__)
 HOW = ("device", "dtype", "together", "compiled")
 
 
@@ -179,7 +180,8 @@ def _mended(
     """Return a painting as its ledger has it when what it has lost is taken back, and say so."""
     if not (lines := mend(found, disk=disk, linger=linger)):
         return found
-    print("\n".join(f"bigbox: {line}" for line in lines), file=sys.stderr)
+    for line in lines:
+        LOG.warning("%s", line)
     return again()
 
 

@@ -1,16 +1,14 @@
-"""Show progress on rank 0: units done, rate, time left; a bar on a terminal, else a plain log."""
+"""Show progress on rank 0: units done, rate, time left; by `bigbox.progress`."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
-SECONDS_BETWEEN_LINES = 10.0  # where there is no terminal
+from bigbox.progress import SECONDS_BETWEEN_LINES, bar, interval, say
 
 
 @dataclass(frozen=True)
@@ -52,19 +50,11 @@ class Progress:
         if not self._show:
             return
         main = self._goals[self._main]
-        if sys.stderr.isatty():
-            self._bar = tqdm(
-                total=main.total,
-                initial=main.already,
-                unit=main.noun,
-                desc="painting",
-                smoothing=0.05,
-            )
-        elif main.already:
-            self._say(f"{main.already} of {main.total} {main.noun}s were done before; going on")
-
-    def _say(self, line: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+        self._bar = bar(
+            main.total, main.noun, initial=main.already, desc="painting", smoothing=0.05
+        )
+        if self._bar is None and main.already:
+            say(f"{main.already} of {main.total} {main.noun}s were done before; going on")
 
     def update(self, rank: int, busy: int, *done: int) -> None:
         """Take the milliseconds that a rank painted, and the units of each task that it stored."""
@@ -87,8 +77,8 @@ class Progress:
         elif now - self._last >= SECONDS_BETWEEN_LINES:
             self._last = now
             rate, done_now = new / (now - self._began), goal.already + new
-            left = tqdm.format_interval(int((goal.total - done_now) / rate)) if rate else "?"
-            self._say(
+            left = interval((goal.total - done_now) / rate) if rate else "?"
+            say(
                 f"{done_now}/{goal.total} {goal.noun}s ({100 * done_now / goal.total:.1f} %), "
                 f"{rate:.1f} {goal.noun}s/s, {left} left" + (f"; {beside}" if beside else "")
             )
@@ -96,7 +86,7 @@ class Progress:
     @staticmethod
     def _beside(goal: Goal, done: int, seconds: float) -> str:
         rate = done / seconds if seconds > 0 else 0.0
-        left = tqdm.format_interval(int((goal.total - done) / rate)) if rate else "?"
+        left = interval((goal.total - done) / rate) if rate else "?"
         return f"haloes {done}/{goal.total} {goal.noun}s, {rate:.1f}/s" + (
             f", {left} left" if done < goal.total else ""
         )

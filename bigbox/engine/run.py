@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,7 +28,6 @@ from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout
 from bigbox.store.recorded import has_given_haloes
 
 LOG = logging.getLogger(__name__)
-
 STOP_FILE = "STOP"
 
 
@@ -80,7 +78,7 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
         check_can_be_shared(options)
         report = paint_on_workers(options, stop, lambda mine: _begin(mine, world))
         if not options.quiet:
-            print(describe(report, named.place), file=sys.stderr)
+            LOG.info("%s", describe(report, named.place))
         return report
     job = _begin(options, world)
     began = {"event": "begin", "box": str(job.box.place), "run": job.painting.epoch}
@@ -89,7 +87,7 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     try:
         report = run_job(world, stop, job, quiet=options.quiet, drop_latents=options.drop_latents)
         done = {"event": "end", "status": 0, **report}
-        LOG.info(describe(report, job.box.place), extra={"data": done})
+        LOG.info("painting ends", extra={"data": done})
         return report
     finally:
         job.close()
@@ -140,7 +138,7 @@ def _begin(options: PaintOptions, world: World) -> Job:
     for one in (painter, haloes) if haloes else (painter,):
         check_alike(world.gather(one.identity()))
         if world.rank == 0 and (why := getattr(one, "why_not_compiled", "")):
-            print(f"{one.name} paints more slowly: {why}", file=sys.stderr)
+            LOG.warning("%s paints more slowly: %s", one.name, why)
     spec = PaintSpec(
         layout,
         painter,
@@ -153,7 +151,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
         choice,
     )
     if choice is not None and world.rank == 0 and not options.quiet:
-        sys.stderr.write("".join(f"{line}\n" for line in choice.words()))
+        for line in choice.words():
+            LOG.info("%s", line)
     prepared = world.first(
         lambda: prepare(
             spec,
@@ -218,8 +217,9 @@ def _run(
     outside = outside_range(job, world)
     if drop_latents:
         world.first(job.painting.drop_latents)
+    world.first(lambda: job.box.consolidate() if job.painting.all_recorded() else None)
     if world.rank == 0 and not quiet:
-        print(describe(report, job.box.place), file=sys.stderr)
+        LOG.info("%s", describe(report, job.box.place))
     if world.rank == 0 and outside:
-        print(f"warning: {job.box.place}: {outside}", file=sys.stderr)
+        LOG.warning("%s: %s", job.box.place, outside)
     return report

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -40,6 +39,7 @@ from bigbox.evaluation.summary import checks, in_words, summarise
 from bigbox.evaluation.truth import Simulation, make_draws, open_truths
 from bigbox.networks.card import read_card, write_remark
 from bigbox.painters.models import Choice, Facts, KnownModel, choose_model
+from bigbox.progress import say
 from bigbox.store.box import Box
 
 MEMORY = 1 << 30
@@ -190,7 +190,7 @@ def _of_simulation(
         key = (measures.grid, measures.tiling, measures.floor)
         if key not in drawn:  # seams are looked for where this model's tiles meet
             drawn[key] = [measures.of(open_field(one.path)) for one in simulation.draws]
-            _say(f"{simulation.name}: {len(drawn[key])} draws measured")
+            say(f"{simulation.name}: {len(drawn[key])} draws measured")
         rows: Numbers = {"forced": chosen[str(model.folder), simulation.checksum].forced}
         if "seams" in options.parts:
             work = Paintings(model, simulation, "seams", boxes, options)
@@ -199,7 +199,7 @@ def _of_simulation(
             if part not in options.parts:
                 continue
             if part == "pipeline" and "halogen" not in model.cards:
-                _say(f"{name}: has no halogen.json: no pipeline from dm alone")
+                say(f"{name}: has no halogen.json: no pipeline from dm alone")
                 continue
             work = Paintings(model, simulation, part, boxes, options)
             painted = list(work.measured(measures, f"{simulation.name}: {name}, {part}"))
@@ -248,7 +248,7 @@ class Paintings:
             took = time.monotonic() - began
             place = Box.open(self.path, realization=realization).place
             yield measures.of(open_field(place)) | {"seconds": took}
-            _say(f"{name}: {realization + 1} of {self.options.realizations} ({took:.0f} s)")
+            say(f"{name}: {realization + 1} of {self.options.realizations} ({took:.0f} s)")
 
     def pairs(self, measures: Measures, name: str) -> Iterator[Float]:
         """Paint every realization twice, with its tiles in other places; yield what seams make."""
@@ -257,7 +257,7 @@ class Paintings:
         found = measure_pairs(self.simulation.box, self._job, measures, many, folder)
         for number, ratios in enumerate(found, start=1):
             yield ratios
-            _say(f"{name}, seams: {number} of {many} pairs")
+            say(f"{name}, seams: {number} of {many} pairs")
 
     @property
     def _job(self) -> PaintOptions:
@@ -315,7 +315,3 @@ def _kept(rows: Numbers) -> Numbers:
     """Return of a part's numbers those that a card holds; numbers.json has all."""
     left_out = ("bispectrum", "onepoint", "triangles", "seconds")
     return {name: value for name, value in rows.items() if name not in left_out}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

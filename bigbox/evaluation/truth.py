@@ -20,8 +20,8 @@ import numpy as np
 
 from bigbox.blockwise import map_blocks, read_block, regions
 from bigbox.errors import BadInput
-from bigbox.ingest.catalogue import Catalogue
-from bigbox.ingest.draws import brightness_of, catalogue_of, draw_of, hydrogen_of
+from bigbox.ingestion.catalogue import Catalogue
+from bigbox.ingestion.draws import brightness_of, catalogue_of, draw_of, hydrogen_of
 from bigbox.store.box import Box
 from bigbox.store.recorded import haloes_of, painting_of
 

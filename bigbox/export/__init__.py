@@ -24,7 +24,7 @@ from bigbox.export.hdf5 import write_hdf5
 from bigbox.export.npy import write_npy
 from bigbox.export.ome import OME_VERSIONS, write_ome
 from bigbox.export.rescaled import rescaled
-from bigbox.ingest.workfolder import check_room, making, new_place
+from bigbox.ingestion.workfolder import check_room, making, new_place
 from bigbox.store.absent import require_there
 from bigbox.store.box import Box
 from bigbox.store.dataset import Finite, require_whole

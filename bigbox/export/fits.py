@@ -42,7 +42,9 @@ def _header(box: Box, name: str, array: Any) -> Any:
     try:
         from astropy.io import fits
     except ImportError:
-        raise BadInput("--to fits needs astropy: pip install 'bigbox[fits]'") from None
+        raise BadInput(
+            "--to fits needs astropy, which is not installed: pip install astropy"
+        ) from None
     header = fits.Header()
     header["SIMPLE"], header["BITPIX"], header["NAXIS"] = True, -32, array.ndim
     for axis, length in enumerate(reversed(array.shape), 1):

@@ -12,7 +12,7 @@
       realizations/   0001/, 0002/, ...: a group with tb, latents and ledger for each realization
                       after the first; its path opens as a box whose dm and halo are those above
 
-`xarray.open_zarr(path, consolidated=False)` opens it as a labelled data set.
+`xarray.open_zarr(path)` opens it as a labelled data set; see `bigbox.store.consolidated`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from bigbox.errors import BadInput
 from bigbox.names import GRIDS
 from bigbox.physics.cosmology import PARAMETERS
 from bigbox.scheduler.grid import triple
+from bigbox.store.consolidated import consolidate, take_away
 from bigbox.store.durable import DISK, Disk, explained, own_name
 from bigbox.store.fields import AXES, DM, HALO, field_of, is_axis, is_of_realization
 from bigbox.store.geometry import check_cubic, check_redshift, open_array, sides_of, three_sizes
@@ -279,6 +280,16 @@ class Box:
         self.require(name)
         return name
 
+    def consolidate(self, disk: Disk = DISK) -> None:
+        """Have the groups of the box tell what is in them, once what was made is whole."""
+        for group in dict.fromkeys((self.path, self.place)):
+            consolidate(disk, group, REALIZATIONS)
+
+    def take_away_consolidated(self, disk: Disk = DISK) -> None:
+        """Take that away, before anything is changed."""
+        for group in dict.fromkeys((self.path, self.place)):
+            take_away(disk, group)
+
     def create_array(
         self,
         name: str,
@@ -308,6 +319,7 @@ class Box:
             names=names,
             attributes={**field_of(name).attributes(), **(attributes or {}), **on.attributes()},
         )
+        take_away(DISK, self.path)
         make_axes(DISK, self, self.path, grid)
         with explained(place):
             DISK.make_dir(place)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.errors import BadInput
+from bigbox.store.consolidated import take_away
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import HALO
 from bigbox.store.latents import empty_linked, linked
@@ -86,6 +87,7 @@ def _remove(found: Recorded[Any], paths: Sequence[Path], disk: Disk, linger: flo
             fence_off(disk, ledger, found.state.newest)  # and what they left in tmp goes
             lease.epoch = claim(disk, ledger, {"kind": "clean", "n_ranks": 1}, found.state)
             with lease.fenced():
+                take_away(disk, found.place)
                 for path in paths:
                     _take(disk, found.place, path, ledger.tmp_of(lease.epoch) / f"old-{path.name}")
         finally:

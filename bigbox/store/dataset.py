@@ -123,4 +123,28 @@ def open_dataset(
         at = open_array(group / axis, "r")
         attributes = {k: v for k, v in at.attrs.items() if k != "_FillValue"}
         coordinates[axis] = ((axis,), at[:], attributes)
-    return xarray.Dataset(variables, coordinates, box.attributes)
+    if HALO.name in variables:
+        coordinates |= _channels(variables[HALO.name])
+    found = xarray.Dataset(variables, coordinates, box.attributes)
+    found.encoding = {"source": str(box.path), "realization": box.realization}
+    return found
+
+
+def _channels(halo: tuple[Any, ...]) -> dict[str, Any]:
+    """Return the coordinates of the mass bins of halo: their numbers, and their edges, M_sun/h."""
+    _, values, attributes = halo
+    count = values.shape[0]
+    coordinates: dict[str, Any] = {
+        "channel": ("channel", np.arange(count), {"long_name": "mass bin of the haloes"})
+    }
+    edges = attributes.get("mass_edges")
+    if edges is not None and len(edges) >= count:
+        upper = [*edges[1:count], *edges[count : count + 1]]
+        upper += [np.inf] * (count - len(upper))  # the last bin is open
+        for name, values, which in (
+            ("mass_lower", edges[:count], "least"),
+            ("mass_upper", upper, "largest"),
+        ):
+            about = {"units": "M_sun/h", "long_name": f"{which} halo mass of the bin"}
+            coordinates[name] = ("channel", np.array(values, np.float64), about)
+    return coordinates

@@ -33,6 +33,8 @@ def discard(
     for place, _, arrays in there:
         refuse_others(place, arrays)
     found = False
+    for box, _ in paintings if there else ():
+        box.take_away_consolidated(disk)
     with ExitStack() as leases:
         held = []
         for place, ledger, arrays in there:

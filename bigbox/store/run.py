@@ -123,6 +123,7 @@ class Start(Generic[LayoutT]):
         chunks are made already with another identity.
         """
         self.check()
+        self.box.take_away_consolidated(disk)
         make_realization(disk, self.box)
         make_axes(disk, self.box, self.place, self.layout.grid)
         with explained(self.ledger.path):

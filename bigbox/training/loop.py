@@ -12,7 +12,6 @@ import copy
 import math
 import os
 import signal
-import sys
 import time
 import zipfile
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
+from bigbox.progress import say
 from bigbox.signals import handled
 from bigbox.store.durable import DISK
 from bigbox.store.metadata import understood
@@ -284,7 +284,7 @@ class Trainer:
             text += f"{self.best:.4f}), {seconds:.3f} s a step, {max(0.0, left) / 60:.0f} min left"
         else:
             text = f"validation {row['validation']:.4f}, of the weights as they were"
-        print(f"{self.name} step {self._of_steps()}: {text}", file=sys.stderr, flush=True)
+        say(f"{self.name} step {self._of_steps()}: {text}")
 
     def _of_steps(self) -> str:
         return str(self.step) if self.within else f"{self.step} of {self.recipe.steps}"

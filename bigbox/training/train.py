@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from bigbox.training.loop import Process, Trainer
 from bigbox.training.options import TrainOptions
 from bigbox.training.recipes import Recipe, recipe
 
+LOG = logging.getLogger(__name__)
 UNBOUND = 10**9  # steps of a training that is as long as its time
 MEASURED = {"cuda": 16, "cpu": 2}  # batches that are measured for the card
 
@@ -131,12 +133,10 @@ def finish(training: Training) -> dict[str, Any]:
     dtype = torch.float32 if options.float32_weights else torch.bfloat16
     save_model(options.out, options.kind, task.network, card, dtype)
     trainer.curve.plot(trainer.curve.path.with_suffix(".png"))
-    print(
-        f"{options.out / options.kind}.json: "
-        + ", ".join(f"{name} {value}" for name, value in measured.items())
-    )
     if options.further and not trainer.best_step:
-        print(f"no better than {options.further} in validation: its weights are what is written")
+        LOG.info(
+            "no better than %s in validation: its weights are what is written", options.further
+        )
     return card
 
 

@@ -27,9 +27,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.snapshot import DARK
-from bigbox.ingest.sources import open_catalogue, open_snapshot
+from bigbox.ingestion.particles import ingest_snapshot
+from bigbox.ingestion.snapshot import DARK
+from bigbox.ingestion.sources import open_catalogue, open_snapshot
 from bigbox.store.box import Box
 from tests.reference import cic
 

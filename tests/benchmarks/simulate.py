@@ -31,12 +31,12 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from bigbox.devices import device_name, find_device
-from bigbox.simulate.initial import linear_field, start, white_noise
-from bigbox.simulate.linear import Growth, power_spectrum
-from bigbox.simulate.mesh import gradient, kind_for
-from bigbox.simulate.options import Options
-from bigbox.simulate.run import evolved, simulate
-from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
+from bigbox.simulation.initial import linear_field, start, white_noise
+from bigbox.simulation.linear import Growth, power_spectrum
+from bigbox.simulation.mesh import gradient, kind_for
+from bigbox.simulation.options import Options
+from bigbox.simulation.run import evolved, simulate
+from bigbox.simulation.snapshot import CATALOGUE, SNAPSHOT
 from tests.benchmarks.ngenic import modes
 from tests.benchmarks.spectra import table, write
 from tests.reference.cic import density_contrast

@@ -26,9 +26,9 @@ from bigbox.analysis.report.fields import Field, LazyArray, open_field
 from bigbox.analysis.report.judge import Limits, judge
 from bigbox.analysis.report.validate import validate
 from bigbox.analysis.spectra.modes import jsonable, nyquist
-from bigbox.ingest.draws import catalogue_of, drawn
-from bigbox.ingest.headers import Told
-from bigbox.ingest.particles import ingest_haloes
+from bigbox.ingestion.draws import catalogue_of, drawn
+from bigbox.ingestion.headers import Told
+from bigbox.ingestion.particles import ingest_haloes
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.box import Box
 from tests.catalogues import rockstar

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bigbox.cli import main
-from bigbox.ingest.workfolder import scratch_folder
+from bigbox.ingestion.workfolder import scratch_folder
 from tests.faults.commands import KILLED, Commands
 
 

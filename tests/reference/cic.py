@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.cic import CHUNK
+from bigbox.ingestion.cic import CHUNK
 
 
 def overlap_1d(x: float, voxel: int, n: int) -> float:

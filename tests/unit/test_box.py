@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
-from bigbox.ingest.check import damaged_inputs
+from bigbox.ingestion.check import damaged_inputs
 from bigbox.store.box import Box, field_chunks
 from bigbox.store.cutouts import CutoutReader
 from bigbox.testing.exercised import worked

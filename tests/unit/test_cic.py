@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.errors import BadInput
-from bigbox.ingest.cic import PLACE, deposit_fixed, fixed_exponent
+from bigbox.ingestion.cic import PLACE, deposit_fixed, fixed_exponent
 from bigbox.testing.exercised import worked
 from bigbox.testing.strategies import boxes
 from tests.reference import cic

@@ -67,7 +67,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["paint", "b.zarr", "--batch", "0"], "0 is out of range: at least 1"),
         (["paint", "b.zarr", "--batch", "many"], "'many' is not a whole number"),
         (["paint", "b.zarr", "--realization", "65536"], "out of range: 0 to 65535"),
-        (["paint", "b.zarr", "--sampler", "rk4"], "invalid choice: 'rk4'"),
+        (["paint", "b.zarr", "--sampler", "leapfrog"], "invalid choice: 'leapfrog'"),
         (["plan", "--shape", "128", "--box-size", "nan"], "out of range: above 0"),
         (["plot", "b.zarr", "--thickness", "0"], "out of range: above 0"),
     ],
@@ -240,9 +240,9 @@ def test_bytes(count: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("given", "wanted"),
     [
-        ("plot --array dm tb b.zarr", {"box": Path("b.zarr"), "arrays": ["dm", "tb"]}),
-        ("plot --array=tb b.zarr", {"box": Path("b.zarr"), "arrays": ["tb"]}),
-        ("plot b.zarr --array dm tb", {"box": Path("b.zarr"), "arrays": ["dm", "tb"]}),
+        ("plot --array dm tb b.zarr", {"box": Path("b.zarr"), "array": ["dm", "tb"]}),
+        ("plot --array=tb b.zarr", {"box": Path("b.zarr"), "array": ["tb"]}),
+        ("plot b.zarr --array dm tb", {"box": Path("b.zarr"), "array": ["dm", "tb"]}),
         ("export --to npy --array dm x.zarr --memory 2", {"box": Path("x.zarr"), "array": ["dm"]}),
         ("ingest --box-size 25 d.npy b.zarr", {"paths": ["d.npy", "b.zarr"], "box_size": [25.0]}),
         (

@@ -26,7 +26,7 @@ from bigbox.cosmoflow.vae import Vae, VaeSize
 from bigbox.errors import BadInput
 from bigbox.networks.model import Model, save_model
 from bigbox.physics.cosmology import Cosmology
-from bigbox.simulate.linear import power_spectrum, warm
+from bigbox.simulation.linear import power_spectrum, warm
 from tests.reference import cosmoflow as reference
 from tests.small_training import line_trainer
 

@@ -23,7 +23,7 @@ from bigbox.evaluation.measure import (
 )
 from bigbox.evaluation.summary import checks, mean_and_error, over_draws
 from bigbox.evaluation.truth import make_draws, open_truths
-from bigbox.ingest.particles import ingest_snapshot
+from bigbox.ingestion.particles import ingest_snapshot
 from bigbox.networks.card import read_card
 from bigbox.physics.mass_bins import HALO_EDGES
 from bigbox.store.box import Box

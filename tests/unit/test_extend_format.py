@@ -14,9 +14,9 @@ from bigbox.store.box import Box
 
 MY_FORMAT = """
 import numpy as np
-from bigbox.ingest.formats import SnapshotFormat
-from bigbox.ingest.headers import Header
-from bigbox.ingest.snapshot import Snapshot
+from bigbox.ingestion.formats import SnapshotFormat
+from bigbox.ingestion.headers import Header
+from bigbox.ingestion.snapshot import Snapshot
 
 class TextSnapshot(Snapshot):
     def read(self, chunk, quantities):
@@ -33,9 +33,9 @@ ROW = SnapshotFormat("text", "lines of x y z in Mpc/h", "particles", recognises,
 """
 MY_CATALOGUE = """
 import numpy as np
-from bigbox.ingest.catalogue import Catalogue
-from bigbox.ingest.formats import SnapshotFormat
-from bigbox.ingest.headers import Header
+from bigbox.ingestion.catalogue import Catalogue
+from bigbox.ingestion.formats import SnapshotFormat
+from bigbox.ingestion.headers import Header
 
 class Lines(Catalogue):
     def columns(self, chunk):

@@ -18,7 +18,7 @@ from bigbox.engine.sums import Sums
 from bigbox.engine.transport import Kind, Message, Parcel
 from bigbox.engine.windows import _packed, _unpacked
 from bigbox.errors import BadInput, BigboxError, StoppedEarly
-from bigbox.plan import make_plan
+from bigbox.planning import make_plan
 from bigbox.scheduler.bricks import Assignment, Bricks
 from bigbox.scheduler.grid import triple
 from bigbox.scheduler.tiling import Tiling, TilingError

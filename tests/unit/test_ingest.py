@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from bigbox.blockwise import workers
 from bigbox.errors import BadInput
-from bigbox.ingest import density, formats, sanity
-from bigbox.ingest.density import ingest_density
-from bigbox.ingest.shards import MEMORY, shard_grid
-from bigbox.ingest.sources import open_source
+from bigbox.ingestion import density, formats, sanity
+from bigbox.ingestion.density import ingest_density
+from bigbox.ingestion.shards import MEMORY, shard_grid
+from bigbox.ingestion.sources import open_source
 from bigbox.scheduler.tiling import Tiling, TilingError
 from bigbox.store.box import Box
 from bigbox.store.geometry import CUBIC_TOLERANCE
@@ -228,7 +228,7 @@ def test_voxels_as_cubic_as_a_box_asks(tmp_path: Path) -> None:
 SLOW_INGEST = """
 import sys, time
 from bigbox.cli import main
-from bigbox.ingest import density
+from bigbox.ingestion import density
 copy = density._copy
 def slow(*given):
     print("at work", flush=True)

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
-from bigbox.ingest import text_table
-from bigbox.ingest.columns import plain
-from bigbox.ingest.headers import Told
-from bigbox.ingest.particles import ingest_haloes, ingest_snapshot
-from bigbox.ingest.sources import open_catalogue
+from bigbox.ingestion import text_table
+from bigbox.ingestion.columns import plain
+from bigbox.ingestion.headers import Told
+from bigbox.ingestion.particles import ingest_haloes, ingest_snapshot
+from bigbox.ingestion.sources import open_catalogue
 from bigbox.store.box import Box
 from tests import catalogues, snapshots
 from tests.snapshots import BOX, H

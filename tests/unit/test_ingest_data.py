@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bigbox.ingest.hydrogen import hydrogen_density, of_gas
-from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.sources import open_catalogue, open_snapshot
+from bigbox.ingestion.hydrogen import hydrogen_density, of_gas
+from bigbox.ingestion.particles import ingest_snapshot
+from bigbox.ingestion.sources import open_catalogue, open_snapshot
 from bigbox.physics import ionisation
 from bigbox.physics.cosmology import Cosmology
 from bigbox.store.box import Box

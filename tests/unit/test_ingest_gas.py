@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import BadInput
-from bigbox.ingest.hydrogen import of_gas
-from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.sources import open_snapshot
+from bigbox.ingestion.hydrogen import of_gas
+from bigbox.ingestion.particles import ingest_snapshot
+from bigbox.ingestion.sources import open_snapshot
 from bigbox.physics import ionisation
 from bigbox.physics.cosmology import CRITICAL_DENSITY, Cosmology
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from bigbox.errors import BadInput
-from bigbox.ingest.particles import ingest_haloes, ingest_snapshot
-from bigbox.ingest.sources import open_catalogue, open_snapshot
+from bigbox.ingestion.particles import ingest_haloes, ingest_snapshot
+from bigbox.ingestion.sources import open_catalogue, open_snapshot
 from bigbox.store.box import Box
 from tests import snapshots
 from tests.snapshots import BOX, H

@@ -15,12 +15,12 @@ import pytest
 import zarr
 
 from bigbox.errors import BadInput
-from bigbox.ingest.density import ingest_density
-from bigbox.ingest.headers import Told
-from bigbox.ingest.ingested import IngestedSnapshot
-from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.sanity import redshift_in_name
-from bigbox.ingest.sources import open_snapshot
+from bigbox.ingestion.density import ingest_density
+from bigbox.ingestion.headers import Told
+from bigbox.ingestion.ingested import IngestedSnapshot
+from bigbox.ingestion.particles import ingest_snapshot
+from bigbox.ingestion.sanity import redshift_in_name
+from bigbox.ingestion.sources import open_snapshot
 from bigbox.physics.cosmology import Cosmology
 from tests import snapshots
 from tests.grids import N, grid, ingest, refused, store

@@ -15,8 +15,8 @@ import zarr
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
-from bigbox.ingest import sorted_points
-from bigbox.ingest.particles import ingest_snapshot
+from bigbox.ingestion import sorted_points
+from bigbox.ingestion.particles import ingest_snapshot
 from tests import snapshots
 
 COUNT = 1000

@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 
 from bigbox.errors import StoppedEarly
-from bigbox.ingest import arrays, catalogue, particles, snapshot, sorted_points
-from bigbox.ingest.check import damaged_inputs
-from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.sources import open_catalogue, open_snapshot
+from bigbox.ingestion import arrays, catalogue, particles, snapshot, sorted_points
+from bigbox.ingestion.check import damaged_inputs
+from bigbox.ingestion.particles import ingest_snapshot
+from bigbox.ingestion.sources import open_catalogue, open_snapshot
 from bigbox.physics.brightness import brightness_temperature
 from bigbox.physics.hi_halo import POINTS, hi_points
 from bigbox.physics.mass_bins import HALO_EDGES

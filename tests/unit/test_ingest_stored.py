@@ -15,8 +15,8 @@ import bigbox
 from bigbox.analysis.maps.picture import plot
 from bigbox.errors import BadInput
 from bigbox.export import export
-from bigbox.ingest.density import ingest_density
-from bigbox.ingest.particles import ingest_snapshot
+from bigbox.ingestion.density import ingest_density
+from bigbox.ingestion.particles import ingest_snapshot
 from bigbox.store.absent import absent_chunks
 from bigbox.store.box import Box
 from tests import snapshots

@@ -17,7 +17,7 @@ from bigbox.analysis.report.validate import validate
 from bigbox.cli import main
 from bigbox.errors import BadInput
 from bigbox.export import export
-from bigbox.ingest.particles import ingest_snapshot
+from bigbox.ingestion.particles import ingest_snapshot
 from bigbox.physics.interpolation import REACH, Scale, refine, weights
 from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box

@@ -17,8 +17,8 @@ from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.limits import Limits, limits_of
 from bigbox.errors import BadInput
 from bigbox.painters.registry import KEPT_BYTES
-from bigbox.plan import Plan, begun_bricks, machine, make_plan, plan_region, refuse
-from bigbox.plan.painting import least_rounds
+from bigbox.planning import Plan, begun_bricks, machine, make_plan, plan_region, refuse
+from bigbox.planning.painting import least_rounds
 from bigbox.scheduler import Assignment, Bricks, Tiling, default_edge
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.stages import COLOURINGS, stage

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bigbox.simulate import friends, groups
-from bigbox.simulate.friends import link
+from bigbox.simulation import friends, groups
+from bigbox.simulation.friends import link
 from tests.reference.friends import link_in_memory
 
 SIDE = 1.0

@@ -17,12 +17,12 @@ import torch
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
-from bigbox.ingest.sources import open_catalogue, open_snapshot
-from bigbox.simulate import run
-from bigbox.simulate.groups import LEAST
-from bigbox.simulate.options import Options
-from bigbox.simulate.run import simulate
-from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
+from bigbox.ingestion.sources import open_catalogue, open_snapshot
+from bigbox.simulation import run
+from bigbox.simulation.groups import LEAST
+from bigbox.simulation.options import Options
+from bigbox.simulation.run import simulate
+from bigbox.simulation.snapshot import CATALOGUE, SNAPSHOT
 from tests.small_runs import quick_runs
 
 GRID, SIDE = 32, 3.125
@@ -219,7 +219,7 @@ def test_memory_is_no_more_than_was_said(grid: int, factor: int, tmp_path: Path)
 import re, sys
 from pathlib import Path
 import numpy as np, torch
-from bigbox.simulate import run
+from bigbox.simulation import run
 torch.set_num_threads(1)
 torch.fft.rfft2(torch.zeros(8, 8))
 k = np.geomspace(1e-3, 1e3, 50)

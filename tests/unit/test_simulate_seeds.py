@@ -20,12 +20,12 @@ import pytest
 
 from bigbox.cli import main
 from bigbox.errors import BadInput
-from bigbox.ingest.particles import ingest_snapshot
-from bigbox.simulate import run, seeds
-from bigbox.simulate.options import Options
-from bigbox.simulate.run import simulate
-from bigbox.simulate.seeds import Series, simulate_seeds
-from bigbox.simulate.snapshot import CATALOGUE, SNAPSHOT
+from bigbox.ingestion.particles import ingest_snapshot
+from bigbox.simulation import run, seeds
+from bigbox.simulation.options import Options
+from bigbox.simulation.run import simulate
+from bigbox.simulation.seeds import Series, simulate_seeds
+from bigbox.simulation.snapshot import CATALOGUE, SNAPSHOT
 from bigbox.store.box import Box
 from tests.small_runs import quick_runs
 

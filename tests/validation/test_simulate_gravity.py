@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from bigbox.simulate.evolve import evolve
-from bigbox.simulate.initial import linear_field, start, white_noise
-from bigbox.simulate.linear import Growth
-from bigbox.simulate.mesh import Mesh, WholeMesh, gradient, kind_for
+from bigbox.simulation.evolve import evolve
+from bigbox.simulation.initial import linear_field, start, white_noise
+from bigbox.simulation.linear import Growth
+from bigbox.simulation.mesh import Mesh, WholeMesh, gradient, kind_for
 
 CPU = torch.device("cpu")
 

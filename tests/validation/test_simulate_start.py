@@ -8,8 +8,8 @@ import torch
 from scipy.integrate import solve_ivp
 
 from bigbox.physics.cosmology import Cosmology
-from bigbox.simulate.initial import displacements, linear_field, start, white_noise
-from bigbox.simulate.linear import Growth, power_spectrum
+from bigbox.simulation.initial import displacements, linear_field, start, white_noise
+from bigbox.simulation.linear import Growth, power_spectrum
 
 CPU = torch.device("cpu")
 SPECTRUM = np.geomspace(1e-3, 1e3, 200), 100 * np.geomspace(1e-3, 1e3, 200) ** -1.5

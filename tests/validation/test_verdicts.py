@@ -13,7 +13,7 @@ from bigbox.analysis.report.draws import beside, open_draws, reach
 from bigbox.analysis.report.fields import open_field
 from bigbox.analysis.report.judge import FAIL, PASS
 from bigbox.errors import BadInput
-from bigbox.ingest.draws import catalogue_of, draw_of, drawn
+from bigbox.ingestion.draws import catalogue_of, draw_of, drawn
 from bigbox.store.box import Box
 from tests.benchmarks.verdicts import FAULTS, judged, synthetic
 from tests.boxes import scratch

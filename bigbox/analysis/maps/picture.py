@@ -25,7 +25,7 @@ from bigbox.analysis.maps.panel import (
 from bigbox.analysis.maps.slab import Slab, panels, slab_of
 from bigbox.analysis.maps.titles import halo_title, slab_words
 from bigbox.errors import BadInput
-from bigbox.ingest.workfolder import work_folder
+from bigbox.ingestion.workfolder import work_folder
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK
 from bigbox.store.fields import AXES

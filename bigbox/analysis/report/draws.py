@@ -28,8 +28,8 @@ from bigbox.analysis.report.fields import Field, LazyArray
 from bigbox.analysis.spectra.modes import Float, jsonable, nyquist
 from bigbox.analysis.spectra.power import Resources, pair
 from bigbox.errors import BadInput
-from bigbox.ingest.catalogue import Catalogue
-from bigbox.ingest.draws import catalogue_of, draw_of, drawn, is_drawn, mean_brightness
+from bigbox.ingestion.catalogue import Catalogue
+from bigbox.ingestion.draws import catalogue_of, draw_of, drawn, is_drawn, mean_brightness
 from bigbox.store.box import Box
 
 Numbers = dict[str, Any]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bigbox.blockwise import Region, map_regions, read_block, regions
 from bigbox.errors import BadInput
-from bigbox.ingest.sources import open_source
+from bigbox.ingestion.sources import open_source
 from bigbox.store.box import Box
 from bigbox.store.dataset import require_whole
 from bigbox.store.interpolated import Interpolated

@@ -29,7 +29,7 @@ from bigbox.analysis.report import figures
 from bigbox.analysis.report.fields import Field
 from bigbox.analysis.report.style import sheet
 from bigbox.errors import BadInput
-from bigbox.ingest.workfolder import sweep, work_folder
+from bigbox.ingestion.workfolder import sweep, work_folder
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.fields import AXES, known_field
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from bigbox.errors import BadInput
 from bigbox.store.geometry import sides_of
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes as Canvas
 
 Float = npt.NDArray[np.float64]
 Axes = tuple[Float, Float, Float]
@@ -61,6 +65,21 @@ class Spectrum:
         """Return the spectrum with `errors` (one standard deviation per bin) and their origin."""
         return replace(self, errors=np.asarray(errors, np.float64), error_kind=kind)
 
+    def to_xarray(self) -> xarray.Dataset:
+        """Return power, error and modes over k as an xarray data set."""
+        from bigbox.analysis.spectra.shown import to_xarray
+
+        return to_xarray(self)
+
+    def plot(self, ax: Canvas | None = None, label: str | None = None, **line: Any) -> Canvas:
+        """Draw P(k) with a band of one standard deviation; return the axes, new ones if None.
+
+        line: as for `Axes.plot`.
+        """
+        from bigbox.analysis.spectra.shown import draw
+
+        return draw(self, ax, label, **line)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -83,6 +102,18 @@ class Pair:
         one, two = self.first.power, self.second.power
         good = (two > 0) & (one >= 0)
         return np.where(good, np.sqrt(np.where(good, one / two, 0.0)), np.nan)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return the spectra, r(k) and the transfer function over k as an xarray data set."""
+        from bigbox.analysis.spectra.shown import pair_to_xarray
+
+        return pair_to_xarray(self)
+
+    def plot(self, ax: Canvas | None = None, label: str | None = None, **line: Any) -> Canvas:
+        """Draw r(k); return the axes, new ones if None."""
+        from bigbox.analysis.spectra.shown import draw_correlation
+
+        return draw_correlation(self, ax, label, **line)
 
 
 class Conventions(TypedDict, total=False):

@@ -33,7 +33,7 @@ from bigbox.analysis.spectra import modes
 from bigbox.analysis.spectra.modes import Conventions, Float, ModeSums, Place, Shells, Spectrum
 from bigbox.blockwise import map_blocks
 from bigbox.errors import BadInput
-from bigbox.ingest.workfolder import check_room, scratch_folder
+from bigbox.ingestion.workfolder import check_room, scratch_folder
 
 MEMORY = 1 << 30
 
