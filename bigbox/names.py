@@ -11,4 +11,7 @@ DEFAULT_OVERLAP = 4  # voxels that two tiles share, where one takes over what th
 DEFAULT_MARGIN = 3  # voxels at a tile's face that are its neighbour's, where they go together
 DEFAULT_STEPS = {"dpmpp-sde": 12, "dpmpp": 12, "ancestral": 50}
 COMPILE = ("auto", "on", "off")
+# Signals that ask a painting or a training to stop cleanly, with exit status 75: of schedulers,
+# before a time limit or a preemption, and of users.
+STOP_SIGNALS = ("SIGTERM", "SIGUSR1", "SIGUSR2")
 GRIDS = ("dm", "painted")  # on which an array is shown

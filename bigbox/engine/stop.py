@@ -1,4 +1,4 @@
-"""When to stop early: SIGTERM, SIGUSR2 (a scheduler's warning before preemption), a STOP file.
+"""When to stop early: SIGTERM, SIGUSR1, SIGUSR2 (warnings before preemption), a STOP file.
 
 Python runs signal handlers only between bytecodes of the main thread, so the engine's main
 thread never blocks, and asks here once a pass.
@@ -11,9 +11,10 @@ import time
 from pathlib import Path
 from types import FrameType
 
-# SIGUSR1 is left alone: MPICH uses it itself in one of its modes.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
-# Seconds after which a further signal is a user's who does not want to wait.
+from bigbox.names import STOP_SIGNALS
+
+SIGNALS = (*(signal.Signals[name] for name in STOP_SIGNALS), signal.SIGINT)
+# Seconds after which the same signal again is a user's who does not want to wait.
 IMPATIENT = 3.0
 
 
@@ -22,34 +23,37 @@ class StopRequest:
 
     def __init__(self, file: Path | None = None, seconds_between_looks: float = 1.0):
         self.reason = ""
-        self._file = file
+        self.file = file
         self._between = seconds_between_looks
-        self._looked = self._signalled = 0.0
+        self._looked = 0.0
+        self._signalled: dict[int, float] = {}  # when each came first
 
     def install(self) -> None:
-        """Lets the signals ask for a stop. The same one again, later, ends the process at once."""
+        """Lets the signals ask for a stop. The same one again, later, ends the process at once.
+
+        MPI libraries may take signals for themselves when they start: to be called again then.
+        """
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self.reason:
-            self.reason, self._signalled = signal.Signals(number).name, now
-        elif now - self._signalled > IMPATIENT:
+        self.reason = self.reason or signal.Signals(number).name
+        if now - self._signalled.setdefault(number, now) > IMPATIENT:
             # Not before: launcher and batch system may both pass the same signal on.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
     def clear(self) -> None:
         """Take the STOP file away: the run has ended."""
-        if self._file:
-            self._file.unlink(missing_ok=True)
+        if self.file:
+            self.file.unlink(missing_ok=True)
 
     def asked(self) -> str:
         """Return the reason to stop, or "" to go on; looks for the STOP file once a second."""
         now = time.monotonic()
-        if not self.reason and self._file and now - self._looked > self._between:
+        if not self.reason and self.file and now - self._looked > self._between:
             self._looked = now
-            if self._file.exists():
-                self.reason = f"the file {self._file}"
+            if self.file.exists():
+                self.reason = f"the file {self.file}"
         return self.reason

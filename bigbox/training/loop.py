@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
+from bigbox.names import STOP_SIGNALS
 from bigbox.training.curve import Curve
 from bigbox.training.recipes import Recipe
 
@@ -133,12 +134,12 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, or for as long as was given.
 
-        Raises StoppedEarly at SIGTERM, SIGUSR2 or the deadline: the same command goes on. Raises
+        Raises StoppedEarly at the deadline or one of STOP_SIGNALS: the same command goes on. Raises
         BadInput where the loss is no number any more; the checkpoint is of a time when it was.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        signals = (signal.SIGTERM, signal.SIGUSR2)
+        signals = [signal.Signals[name] for name in STOP_SIGNALS]
         before = [signal.signal(number, self._asked_to_stop) for number in signals]
         try:
             self._run()

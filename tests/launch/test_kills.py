@@ -185,7 +185,7 @@ def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, grid, kil
 
 
 @pytest.mark.parametrize("method", ["joint", "conditioned"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, "STOP file"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, "STOP file"])
 def test_asked_to_stop(mpirun: Launcher, tmp_path: Path, number, method: str) -> None:
     path = new_box(tmp_path / "box.zarr")
     options = ("--painter", "trivial", "--overlap-method", method)
@@ -197,9 +197,9 @@ def test_asked_to_stop(mpirun: Launcher, tmp_path: Path, number, method: str) ->
     if number == "STOP file":
         (path / "STOP").touch()
     else:
-        # SIGUSR2 to one rank, which tells the others: not every launcher passes it on.
+        # SIGUSR1 and 2 to one rank, which tells the others: not every launcher passes them on.
         first = ranks_of(psutil.Process(run.pid))[0]
-        (first if number == signal.SIGUSR2 else run).send_signal(number)
+        (run if number == signal.SIGTERM else first).send_signal(number)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 75, said
     assert "the same command goes on" in said
