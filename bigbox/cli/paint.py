@@ -33,8 +33,7 @@ To stop cleanly: SIGTERM, SIGUSR1 or SIGUSR2 to the ranks, or touch BOX/STOP. Th
 finished, everything is safe, and the exit status is 75: start the same command again.
 
 Realizations may be painted side by side. One that needs haloes which another run is painting waits
-for them. Where another run paints the same realization, the exit status is 75 too. On a cluster:
-deploy/docs/cluster.md.
+for them. Where another run paints the same realization, the exit status is 75 too.
 
 example:  mpirun -n 4 bigbox paint box.zarr --seed 1
 next:     bigbox status box.zarr;  bigbox verify box.zarr;  bigbox plot box.zarr

@@ -61,8 +61,8 @@ PreemptMode=REQUEUE
 JobRequeue=1
 KillWait=10
 NodeName=$host NodeAddr=$address CPUs=$cpus RealMemory=$memory State=UNKNOWN
-PartitionName=work Nodes=$host Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=10 MaxTime=60
-PartitionName=urgent Nodes=$host PriorityTier=10 PreemptMode=OFF MaxTime=60
+PartitionName=work Nodes=$host Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
+PartitionName=urgent Nodes=$host PriorityTier=10 PreemptMode=OFF
 CONF
     export SLURM_CONF=$folder/slurm.conf
     slurmctld
