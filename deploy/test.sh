@@ -91,8 +91,8 @@ slurm() {
     export SLURM_CONF=$scratch/slurm/slurm.conf
     trap 'deploy/slurm/one_node.sh stop "$scratch/slurm"; rm -rf "$scratch"' EXIT
     deploy/slurm/one_node.sh start "$scratch/slurm"
-    [ -x "$openmpi/bin/mpirun" ] && export BIGBOX_OPENMPI=$openmpi/bin
-    BIGBOX_TEST_SLURM=1 OMP_NUM_THREADS=1 python -m pytest -v -rs --with-mpi tests/launch/test_slurm.py
+    bigbox_env_beside "$openmpi" "$venv" openmpi
+    BIGBOX_OPENMPI=$openmpi/bin BIGBOX_TEST_SLURM=1 OMP_NUM_THREADS=1 python -m pytest -v -rs --with-mpi tests/launch/test_slurm.py
 }
 
 quickstart() {

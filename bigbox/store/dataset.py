@@ -83,7 +83,6 @@ def open_dataset(
     """
     import dask.array as da
     import xarray
-    import zarr
 
     box = Box.open(realization_path(path, realization))
     variables: dict[str, Any] = {}

@@ -49,7 +49,8 @@ def test_the_version_is_the_same_everywhere() -> None:
 def test_the_recipe_has_the_dependencies_of_the_project() -> None:
     renamed = {"torch": "pytorch", "dask[array]": "dask", "matplotlib": "matplotlib-base"}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    wanted = {renamed.get(name, name): least for name, least in (one.split(">=") for one in project)}
+    pairs = (one.split(">=") for one in project)
+    wanted = {renamed.get(name, name): least for name, least in pairs}
     recipe = (ROOT / "deploy/conda/recipe.yaml").read_text()
     run = recipe.partition("  run:\n")[2].partition("\ntests:")[0]
     found = dict(re.findall(r"- (\S+) >=(\S+)", run))
