@@ -12,6 +12,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from bigbox.engine.job import HaloesUnderWay, Prepared
@@ -21,9 +22,9 @@ from bigbox.errors import BadInput, Busy, StoppedEarly
 from bigbox.store.box import Box
 from bigbox.store.lease import LINGER, who
 
-# Seconds in which what one machine has written must be seen by all: NFS remembers for up to a
-# minute that a file was not there.
-SEEN_WITHIN = 90.0
+# Seconds in which what one machine has written must be seen by all: NFS remembers for a while that
+# a file was not there.
+SEEN_WITHIN = 40.0
 # Seconds between two looks at a run that is waited for: the first, and at most.
 LOOK, LONGEST_LOOK = 0.5, 20.0
 
@@ -53,7 +54,8 @@ def same_run(world: World, path: Path, realization: int, prepared: Prepared) -> 
     while None in mine and time.monotonic() < deadline:
         time.sleep(LOOK)
         for file in files:
-            os.listdir(file.parent)  # NFS looks again
+            with suppress(OSError):
+                os.listdir(file.parent)  # so that NFS looks again
         mine = [_checksum(file) for file in files]
     found = world.gather((socket.gethostname(), mine == wanted))
     for rank, (host, same) in enumerate(found):
