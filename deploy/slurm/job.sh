@@ -53,11 +53,12 @@ bigbox_run() {
     return "$status"
 }
 
-# bigbox_again: this job into the queue again; it ends here.
+# bigbox_again: this job into the queue again; it ends here. One that was cancelled ends for good.
 bigbox_again() {
     local job=${SLURM_JOB_ID:-}
     [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-    if [ -n "$job" ] && [ "${SLURM_RESTART_COUNT:-0}" -lt "${BIGBOX_STARTS:-100}" ]; then
+    scontrol show job "$job" 2> /dev/null | grep -q 'JobState=RUNNING' || return 0
+    if [ "${SLURM_RESTART_COUNT:-0}" -lt "${BIGBOX_STARTS:-100}" ]; then
         echo "stopped early: job $job goes into the queue again"
         scontrol requeue "$job"
         sleep 60  # Slurm ends this

@@ -11,4 +11,5 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=job.sh
 source "${BIGBOX_DEPLOY:-$SLURM_SUBMIT_DIR/deploy}/slurm/job.sh"
 
-"${bigbox[@]}" "$@"
+BIGBOX_LAUNCH=''
+bigbox_run "$@"

@@ -12,4 +12,5 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=job.sh
 source "${BIGBOX_DEPLOY:-$SLURM_SUBMIT_DIR/deploy}/slurm/job.sh"
 
-"${bigbox[@]}" validate "$@" --realization "${SLURM_ARRAY_TASK_ID:-0}"
+BIGBOX_LAUNCH=''
+bigbox_run validate "$@" --realization "${SLURM_ARRAY_TASK_ID:-0}"

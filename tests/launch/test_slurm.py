@@ -148,6 +148,19 @@ def test_requeued(jobs: Jobs, tmp_path: Path, wanted: bytes, disturb) -> None:
     assert runs == [4] * len(runs) and len(runs) >= 2
 
 
+def test_cancelled(jobs: Jobs, tmp_path: Path) -> None:
+    """What its owner cancels stops cleanly, and does not come back."""
+    path = new_box(tmp_path / "box.zarr", GRID)
+    slow = (*TRIVIAL, "--seconds-per-tile", "0.5", "--batch", "1")
+    job = jobs.submit("cpu.sh", path, *slow, options="--ntasks-per-node=2")
+    jobs.until(job, lambda one: ledger_bytes(path) > 0 or one["JobState"] in ENDED)
+    said("scancel", job)
+    assert jobs.ended(job, "CANCELLED")[0]["Restarts"] == "0"
+    while said("squeue", "--noheader"):
+        time.sleep(0.2)
+    assert jobs.ended(job, "CANCELLED")[0]["Restarts"] == "0"
+
+
 @pytest.mark.parametrize("launcher", ["mpirun", "srun --mpi=pmi2", "srun --mpi=pmix"])
 def test_launchers(jobs: Jobs, tmp_path: Path, wanted: bytes, launcher: str) -> None:
     more = {"BIGBOX_LAUNCH": launcher}
