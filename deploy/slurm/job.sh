@@ -36,7 +36,6 @@ bigbox_launch() {
 bigbox_run() {
     local launch=() status=0 warned='' ours
     mapfile -t launch < <(bigbox_launch | sed '/^$/d')
-    # shellcheck disable=SC2064  # the number is that of now
     "${launch[@]}" "${bigbox[@]}" "$@" &
     ours=$!
     trap 'warned=yes; kill -USR2 "$ours" 2> /dev/null' USR1 USR2 TERM

@@ -47,6 +47,7 @@ class Jobs:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.submitted: list[str] = []
         self.environment = os.environ | {
             "BIGBOX_DEPLOY": str(DEPLOY),
             "BIGBOX": f"{sys.executable} -m bigbox",
@@ -59,7 +60,8 @@ class Jobs:
         environment = self.environment | more
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+        self.submitted.append(done.stdout.strip())
+        return self.submitted[-1]
 
     def log(self, job: str) -> str:
         logs = self.folder.glob(f"slurm-{job}*.out")
@@ -87,10 +89,10 @@ def facts(job: str) -> list[dict[str, str]]:
 
 @pytest.fixture
 def jobs(tmp_path: Path):
-    yield Jobs(tmp_path)
-    subprocess.run(["scancel", "--user=root"], check=False)
-    while said("squeue", "--noheader"):
-        time.sleep(0.2)
+    mine = Jobs(tmp_path)
+    yield mine
+    for job in mine.submitted:
+        subprocess.run(["scancel", "--quiet", job], check=False)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,7 @@ def test_cancelled(jobs: Jobs, tmp_path: Path) -> None:
     jobs.until(job, lambda one: ledger_bytes(path) > 0 or one["JobState"] in ENDED)
     said("scancel", job)
     assert jobs.ended(job, "CANCELLED")[0]["Restarts"] == "0"
-    while said("squeue", "--noheader"):
+    while said("squeue", "--noheader", f"--jobs={job}"):
         time.sleep(0.2)
     assert jobs.ended(job, "CANCELLED")[0]["Restarts"] == "0"
 
