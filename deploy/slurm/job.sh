@@ -14,8 +14,9 @@ if [ -n "${BIGBOX_ENV:-}" ]; then
 fi
 read -ra bigbox <<< "${BIGBOX:-bigbox}"
 
-# A rank that was killed ends the others; without this they would wait for it.
-export SLURM_KILL_BAD_EXIT=1
+# Seconds after which a rank that was killed ends the others: without this they wait for it. At once
+# (SLURM_KILL_BAD_EXIT) would hide the exit status of a refusal, which the first rank ends with.
+export SLURM_WAIT=30
 
 # bigbox_launch: the words of the launcher, one a line.
 bigbox_launch() {
