@@ -37,6 +37,7 @@ bigbox_launch() {
 bigbox_run() {
     local launch=() status=0 warned='' ours
     mapfile -t launch < <(bigbox_launch | sed '/^$/d')
+    [ "${launch[0]:-}" != srun ] || bigbox_other_step
     "${launch[@]}" "${bigbox[@]}" "$@" &
     ours=$!
     trap 'warned=yes; kill -USR2 "$ours" 2> /dev/null' USR1 USR2 TERM
@@ -51,6 +52,16 @@ bigbox_run() {
         bigbox_again
     fi
     return "$status"
+}
+
+# bigbox_other_step: the next step has another number than at the job's earlier starts. MPICH names its
+# shared memory by job and step; what a killed step has left of it on a node would be taken for that of
+# the same step of the requeued job, which then ends in MPI_Init.
+bigbox_other_step() {
+    local start
+    for ((start = 0; start < ${SLURM_RESTART_COUNT:-0}; start++)); do
+        srun --nodes=1 --ntasks=1 --mpi=none true
+    done
 }
 
 # bigbox_again: this job into the queue again; it ends here. One that was cancelled ends for good.

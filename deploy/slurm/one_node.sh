@@ -59,6 +59,8 @@ SelectTypeParameters=CR_CPU
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
+# MPICH names its shared memory by job and step: what an earlier Slurm here has left is not met again.
+FirstJobId=$((RANDOM * 30 + 1000))
 KillWait=10
 NodeName=$host NodeAddr=$address CPUs=$cpus RealMemory=$memory State=UNKNOWN
 PartitionName=work Nodes=$host Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=10
