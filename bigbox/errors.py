@@ -55,12 +55,13 @@ class Busy(StoppedEarly):
         self.holder = dict(holder or {})
 
 
-def of_system(error: BaseException) -> BigboxError | None:
+def of_system(error: BaseException, place: object = None) -> BigboxError | None:
     """Return what to say of an error of the system; None of one that is a fault of ours.
 
     StoppedEarly for what may pass (a disk that does not answer, too many open files): the same
     command may be started again. BadInput for what somebody must see to first. Libraries that read
-    for us tell only the words of the system: these are looked for too.
+    for us tell only the words of the system: these are looked for too. place: what was worked on,
+    to be named where the error names nothing.
     """
     if isinstance(error, MemoryError):
         return BadInput(f"not enough memory ({error or 'no more is said'}); see: bigbox plan")
@@ -73,6 +74,7 @@ def of_system(error: BaseException) -> BigboxError | None:
         return None
     where = getattr(error, "filename", None)
     said = f"{os.fsdecode(where)}: {os.strerror(number)}" if where else str(error)
+    said = f"{place}: {said}" if place and not where else said
     if number in _PASSING:
         return StoppedEarly(
             f"{said}; such a fault of the machine or its disk may pass: nothing that is recorded is"

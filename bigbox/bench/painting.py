@@ -8,6 +8,7 @@ import socket
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -48,10 +49,12 @@ def bench(
     compile: str = "auto",
     seconds: float = 60.0,
     scratch: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Speed:
     """Measure this machine's device. Raises BadInput.
 
-    seconds: of painting, half of it by the engine, about; the rest as for `bigbox paint`.
+    seconds: of painting, half of it by the engine, about; say: is told what is measured next; the
+    rest as for `bigbox paint`.
     """
     where = find_device(device)
     device, cpu = str(where), where.type == "cpu"
@@ -65,21 +68,27 @@ def bench(
     )
     halogen = HalogenPainter(load_model(folder, "halogen"), **common)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="bigbox-bench-") as place:
+        say("the disk")
         written, read = ceilings.store_rates(Path(place))
         box = Path(place) / "bench.zarr"
         # Others on the machine come and go: ceilings and networks are measured twice and the better
         # counts, the sampler before and after the engine and the mean counts.
+        say("the networks' start")
         began = time.perf_counter()
         lodi.compiled_network, halogen.compiled_network  # noqa: B018  kernels, compilers
         start = time.perf_counter() - began
+        say("products, convolutions, copies, networks")
         rates = [_rates(lodi, halogen)]
+        say(f"a painting, about {seconds:.0f} s")
         tile_seconds(lodi, 1)  # the first call is slow
         tiles = _box(box, tile_seconds(lodi, 1), seconds / 2, lodi)
         sampler = [tile_seconds(lodi, tiles // 2)]
         job = PaintOptions(box, model=folder, steps=steps, batch=batch, quiet=True, **common)
         report = paint(job)
         sampler.append(tile_seconds(lodi, tiles // 2))
+        say("products, convolutions, copies, networks again")
         rates.append(_rates(lodi, halogen))
+    say("the networks' parts")
     layers, copies = _layers(lodi, halogen)
     best = {name: max(one[name] for one in rates) for name in rates[0]}
     return Speed(

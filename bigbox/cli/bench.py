@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,14 +55,17 @@ def run(options: argparse.Namespace) -> int:
     """Measure, keep the numbers, and print the table."""
     from bigbox.bench.painting import bench
     from bigbox.bench.record import default_path, save_speed
-    from bigbox.engine.mpi import launched
 
-    if launched()[1] > 1:
-        raise BadInput("bench measures one device: start it without mpirun")
     if options.scratch and not options.scratch.is_dir():
         raise BadInput(f"--scratch {options.scratch}: no such folder")
     asked = ("model", "device", "threads", "steps", "batch", "compile", "seconds", "scratch")
-    speed = bench(**{name: getattr(options, name) for name in asked})
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        took = in_time(time.monotonic() - began)
+        print(f"bigbox: bench: after {took}: measuring {what} ...", file=sys.stderr, flush=True)
+
+    speed = bench(**{name: getattr(options, name) for name in asked}, say=say)
     out = options.out or default_path()
     save_speed(speed, out)
     print(table(speed))

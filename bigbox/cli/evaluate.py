@@ -19,6 +19,9 @@ realizations:
   P(k) and r(k) of T_b from 0.6 to 10 h/Mpc, mean T_b, one-point distribution, bispectrum
   seams where tiles meet, by axis; power at the voxels' own frequency in voids
   HALOgen's halo mass, and the rms of log10 of its density, in each mass bin
+With --parts seams every realization is painted twice on the true haloes, with the same noise and
+its tiles moved by half: planes that are seams in one lie inside tiles in the other. That says what
+seams make to a percent, in a small box too.
 
 A TRUTH is a box with dm, halo and tb (bigbox ingest --halos .. --hi-halo, or --gas). Boxes with the
 same haloes are draws of one simulation (--hi-draw); with --halos CATALOGUE draws are made. Models
@@ -54,9 +57,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     value("--draws", "N", whole(1, 1000), help)
     value("--halos", "CATALOGUE", Path, "the truth's catalogue, to make draws of")
     value("--out", "DIR", Path, "folder of the report (evaluation)", Path("evaluation"))
-    help = "what is painted: on true haloes, from dark matter alone (both)"
-    parts = ("lodi", "pipeline")
-    parser.add_argument("--parts", choices=parts, nargs="+", default=list(parts), help=help)
+    help = (
+        "what is painted: on true haloes, from dark matter alone (default: both); seams: pairs on "
+        "true haloes, to see what seams make"
+    )
+    parts = ("lodi", "pipeline", "seams")
+    parser.add_argument("--parts", choices=parts, nargs="+", default=list(parts[:2]), help=help)
     flag = partial(parser.add_argument, action="store_true")
     flag("--write-card", help="keep the numbers in the models' cards")
     flag("--keep-boxes", help="keep what was painted, in OUT/boxes")

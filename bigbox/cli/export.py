@@ -1,4 +1,4 @@
-"""`bigbox export`: arrays of a box as numpy, HDF5 or OME-Zarr files."""
+"""`bigbox export`: arrays of a box as numpy, HDF5, FITS or OME-Zarr files."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ import h5py
 with h5py.File("box.hdf5") as f:  # then Pk_library.Pk(tb, size, 0, "None") of Pylians
     tb, size = f["tb"][:], float(f["Header"].attrs["BoxSize"])  # mK, Mpc/h
 """,
+    "fits": """\
+from astropy.io import fits
+tb = fits.getdata("box_tb.fits")  # mK, (X, Y, Z); its header has the axes in Mpc/h
+print(tb.shape, tb.mean())
+""",
     "ome-zarr": """\
 from ome_zarr.io import parse_url  # or: napari box_tb.ome.zarr
 from ome_zarr.reader import Reader
@@ -35,6 +40,7 @@ Writes arrays of a box in a format that other programs read. The box may be far 
   npy        one C-ordered float32 array a file: BOX_tb.npy
   hdf5       all chosen arrays in one file, with x, y, z in Mpc/h and a Header (BoxSize in Mpc/h,
              Redshift, cosmology): BOX.hdf5
+  fits       one image a file, big-endian float32: BOX_tb.fits (astropy, ds9)
   ome-zarr   one image pyramid a folder, of means over 2^3, 4^3, ... voxels, with lengths in Mpc/h:
              BOX_tb.ome.zarr
 
@@ -53,14 +59,14 @@ example:  bigbox export box.zarr --to hdf5 --array dm tb
 
 _SHOWN = (f"{to} is read with\n\n{indent(code, '    ')}" for to, code in EXAMPLES.items())
 TEXT = _TEXT.format(examples="\n".join(_SHOWN))
-SUMMARY = "arrays as numpy, HDF5 or OME-Zarr files"
+SUMMARY = "arrays as numpy, HDF5, FITS or OME-Zarr files"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_box(parser)
     add: Any = parser.add_argument
-    add("--to", required=True, choices=("npy", "hdf5", "ome-zarr"), help="format")
+    add("--to", required=True, choices=("npy", "hdf5", "fits", "ome-zarr"), help="format")
     arrays = "arrays of the box (default: tb where there is one, else dm)"
     add("--array", nargs="+", metavar="NAME", help=arrays)
     out = "the file (default: beside the box, see above)"
@@ -72,6 +78,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "grid; painted: as they are stored"
     )
     add("--grid", choices=GRIDS, default="dm", help=grid)
+    omega = (
+        "rescale tb to the mean T_b of this Omega_HI (observed at z = 0: about 4e-4); the file's "
+        "attributes say so, but those of a .npy, which has none"
+    )
+    add("--omega-hi", type=number(0, above=True), metavar="X", help=omega)
     version = "of OME-Zarr: 0.5 is zarr v3 and sharded, 0.4 is zarr v2 for older readers (0.5)"
     add("--ome-version", choices=("0.5", "0.4"), default="0.5", help=version)
     memory = "memory that the blocks in work may take, GiB (1)"
@@ -90,6 +101,7 @@ def run(options: argparse.Namespace) -> int:
         partial=options.partial,
         grid=options.grid,
         ome_version=options.ome_version,
+        omega_hi=options.omega_hi,
         memory=int(options.memory * 2**30),
     )
     for file in done:

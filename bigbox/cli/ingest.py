@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigbox.cli.values import add_cosmology, add_value, cosmology, number, whole
+from bigbox.cli.values import add_cosmology, add_value, cosmology, count, number, whole
 from bigbox.errors import BadInput
 from bigbox.ingest.formats import FORMATS, find
 from bigbox.ingest.ingested import Ingested, IngestedSnapshot
@@ -244,8 +244,8 @@ def _say_haloes(box: Path, done: IngestedSnapshot) -> int:
     for channel in done.halo:
         upper = f"to {channel.upper:.3g} M_sun/h" if channel.haloes else "M_sun/h and above"
         print(
-            f"halo: {channel.lower:.3g} {upper}: {channel.haloes} haloes, mass {channel.mass:.7g} "
-            f"M_sun/h in the catalogue, {channel.mass_in_array:.7g} in halo"
+            f"halo: {channel.lower:.3g} {upper}: {count(channel.haloes, 'halo')}, mass "
+            f"{channel.mass:.7g} M_sun/h in the catalogue, {channel.mass_in_array:.7g} in halo"
         )
     if done.tb_source:
         print(f"tb: {done.tb_source}")

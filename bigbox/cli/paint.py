@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bigbox.cli.values import add_choice, add_value, number, whole
+from bigbox.cli.values import add_choice, add_value, number, numbers_of, whole
 from bigbox.diffusion.overlap import overlap_help, overlap_methods
 from bigbox.names import (
     COLOURINGS,
@@ -20,6 +20,9 @@ from bigbox.names import (
     SAMPLERS,
 )
 from bigbox.painters.registry import painter_help, painter_names
+
+if TYPE_CHECKING:
+    from bigbox.engine.stop import StopRequest
 
 TEXT = """\
 Paints the 21 cm brightness temperature tb (mK) onto the dark matter of a box, tile by tile, on any
@@ -49,7 +52,8 @@ def add_painter(group: Any) -> None:
     group.add_argument("--overlap-method", choices=choices, help=text)
     text = (
         "dpmpp-sde (default): SDE-DPM-Solver++(2M), best with trained networks. dpmpp: "
-        "the same without fresh noise. ancestral: the paper's, needs more steps"
+        "the same without fresh noise. ancestral: the paper's, needs more steps. euler, heun: "
+        "those of flow matching, on the straight path from noise to field"
     )
     choice("--sampler", SAMPLERS, text)
     defaults = ", ".join(f"{steps} for {name}" for name, steps in DEFAULT_STEPS.items())
@@ -119,8 +123,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_painter(what)
     value = partial(add_value, what)
     value("--seed", "S", whole(0, 2**64 - 1), "of the noise (default 0)", 0)
-    several = "one of 65536 independent fields for the same seed and density (default 0)"
-    value("--realization", "R", whole(0, 2**16 - 1), several, 0)
+    several = (
+        "one of 65536 independent fields for the same seed and density (default 0), or several one "
+        "after the other, as 0-9"
+    )
+    flags = ("--realization", "--realizations")
+    what.add_argument(*flags, metavar="R", type=_realizations, default=0, help=several)
     text = (
         "make this field from the painted tiles too, as an installed package adds it; may be "
         "given several times"
@@ -160,6 +168,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     value("--seconds-per-tile", "X", number(0), f"trivial painters only: {least} tile", 0.0)
     window = f"trivial-halo painter only: {least} window of haloes"
     value("--seconds-per-window", "X", number(0), window, 0.0)
+    text = (
+        "paint regions side by side on the workers of this dask scheduler, which may join, leave "
+        "and die at any time; a region that fails three times is set aside"
+    )
+    value("--workers", "ADDRESS", str, text)
+    text = "with --workers: tiles on an axis of a region (16)"
+    value("--worker-tiles", "N", whole(1), text, 16)
+    text = "append what the run says to this file, a JSON object a line; other ranks: FILE.r00001"
+    value("--log", "FILE", Path, text)
     how.add_argument("--quiet", action="store_true", help="no progress on the terminal")
     kept = parser.add_argument_group("what is kept")
     flag = partial(kept.add_argument, action="store_true")
@@ -176,9 +193,28 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.engine.stop import StopRequest
 
     stop = StopRequest()
-    stop.install()  # a warning may come while the rest is being imported
+    with stop.listening():  # a warning may come while the rest is being imported
+        _paint(options, stop)
+    return 0
+
+
+def _paint(options: argparse.Namespace, stop: StopRequest) -> None:
     from bigbox.engine.options import PaintOptions
     from bigbox.engine.run import paint
 
-    paint(PaintOptions(**{name: v for name, v in vars(options).items() if name != "run"}), stop)
-    return 0
+    told = {name: v for name, v in vars(options).items() if name != "run"}
+    asked = told.pop("realization")
+    for realization in (asked,) if isinstance(asked, int) else asked:
+        paint(PaintOptions(**told, realization=realization), stop)
+
+
+def _realizations(text: str) -> int | list[int]:
+    """Read one realization's number, or a range of them."""
+    numbers = numbers_of(text)
+    if not numbers:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number nor a range of them, as 0-9"
+        )
+    if numbers[-1] >= 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is out of range: 0 to {2**16 - 1}")
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -55,7 +55,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("how it would be painted, as for bigbox paint")
     value = partial(add_value, group)
     value("--ranks", "N", whole(1), "MPI ranks (1)", 1)
-    cores = "CPU threads of a rank (default: its share of the cores, were the nodes like this one)"
+    cores = (
+        "CPU threads of a rank (default: its share of the cores, were the nodes like this one; "
+        "with --shape and no --ranks-per-node, as many as bigbox bench measured)"
+    )
     value("--threads", "N", whole(1), cores)
     value("--batch", "K", whole(1), "tiles at once, for the memory (16)", 16)
     add_painter(group)
@@ -95,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     tile_time, tile_source = options.seconds_per_tile, "as given"
     window_time, window_source = options.seconds_per_window, "as given"
     speed = load_speed(options.bench) if options.painter == PAINTER else None
-    threads = (options.threads or _threads(options)) if speed else 1  # estimates are of a core
+    threads = _threads(options, speed) if speed else 1  # estimates are of a core
     if tile_time is None:
         tile_source = _ESTIMATE.format("tile")
         if speed and options.tile == 32:
@@ -142,8 +145,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _threads(options: argparse.Namespace) -> int:
-    """Return the CPU threads that paint would give a rank, were the nodes like this machine."""
+def _threads(options: argparse.Namespace, speed: Speed) -> int:
+    """Return the CPU threads of a rank: as given, or those that paint would give it here.
+
+    A rank of a box that is only thought of is a device like the one that was measured, as bench
+    has it, unless it is told how many share a node.
+    """
+    if options.threads is not None:
+        return int(options.threads)
+    if options.box is None and options.ranks_per_node is None:
+        return speed.threads
     here = min(options.ranks, options.ranks_per_node or options.ranks)
     return max(1, len(os.sched_getaffinity(0)) // here)
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bigbox.cli.values import add_cosmology, add_value, cosmology, in_time, number, whole
+from bigbox.cli.values import add_cosmology, add_value, cosmology, count, in_time, number, whole
 from bigbox.errors import BadInput
 
 if TYPE_CHECKING:
@@ -122,8 +122,8 @@ def run(options: argparse.Namespace) -> int:
     made = simulate(options.out, asked, options.device)
     print(
         f"{options.out}: {asked.grid}^3 particles of {asked.particle_mass:.3g} M_sun/h, "
-        f"{asked.side:g} Mpc/h, z = {asked.redshift:g}, {made.haloes} haloes, the largest of "
-        f"{made.largest:.3g} M_sun/h, in {in_time(made.seconds)}"
+        f"{asked.side:g} Mpc/h, z = {asked.redshift:g}, {count(made.haloes, 'halo')}, the largest "
+        f"of {made.largest:.3g} M_sun/h, in {in_time(made.seconds)}"
     )
     print(
         f"next: bigbox ingest {made.snapshot.parent} box.zarr --grid {asked.grid} "

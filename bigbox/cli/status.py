@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bigbox.cli.values import add_box, in_time, open_box
+from bigbox.cli.values import add_box, in_time, number, open_box
+from bigbox.cli.watching import at_work, run_lines, watch
+
+if TYPE_CHECKING:
+    from bigbox.store.box import Box
 
 TEXT = """\
 Tells from the ledger how far a painting is: windows and blocks of haloes where bigbox predicts
@@ -18,8 +21,14 @@ them, tiles and shards of tb that are safe on the disk, every run that worked on
 tiles that had to be painted again after a kill, and whether a run is at work now. Reads only, and
 can be used while painting. Times are UTC.
 
+--watch looks again and again until the run ends, from any node that sees the box: how far it is,
+its rate, what is left, ranks that are slow or silent, its last word. It reads one small file,
+however large the box. --report makes a page of the newest run: how busy each rank was, and when.
+
 example:  bigbox status box.zarr
-example:  bigbox status box.zarr --json
+example:  bigbox status box.zarr --watch
+example:  bigbox status box.zarr --watch 30 --metrics /var/lib/node_exporter/bigbox.prom
+example:  bigbox status box.zarr --report run.html
 """
 
 SUMMARY = "how far a painting is"
@@ -29,6 +38,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     add_box(parser)
     parser.add_argument("--json", action="store_true", help="the same as JSON")
+    parser.add_argument(
+        "--watch",
+        metavar="S",
+        nargs="?",
+        const=2.0,
+        type=number(0.1),
+        help="look again every S seconds (2) until the run at work ends",
+    )
+    text = "write the numbers of the newest run as Prometheus text, for a textfile collector"
+    parser.add_argument("--metrics", metavar="FILE", type=Path, help=text)
+    text = "make a page of the newest run: what each rank did, and when"
+    parser.add_argument("--report", metavar="FILE", type=Path, help=text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,21 +57,23 @@ def run(options: argparse.Namespace) -> int:
     from bigbox.store.status import status
 
     box = open_box(options)
+    if options.report is not None:
+        return _report(box, options.report)
+    if options.watch is not None or options.metrics is not None:
+        return watch(box, options.watch, options.metrics, options.json)
     found = status(box)
     found["at_work"] = at_work(box.place)
     print(json.dumps(found, indent=2) if options.json else table(box.place, found))
     return 0
 
 
-def at_work(box: Path) -> bool:
-    """Find out whether a process of this machine holds the lease, without touching the lock."""
-    try:
-        lock = (box / "ledger" / "lease.lock").stat()
-        held = Path("/proc/locks").read_text()
-    except OSError:
-        return False
-    device = f"{os.major(lock.st_dev):02x}:{os.minor(lock.st_dev):02x}:{lock.st_ino}"
-    return any(device in line.split() for line in held.splitlines())
+def _report(box: Box, out: Path) -> int:
+    from bigbox.analysis.runs import write_page
+    from bigbox.cli.watching import newest
+
+    write_page(box, newest(box), out)
+    print(out)
+    return 0
 
 
 def table(box: Path, found: dict[str, Any]) -> str:
@@ -70,9 +93,17 @@ def table(box: Path, found: dict[str, Any]) -> str:
         ("tiles", _of(found["tiles_done"], found["tiles"])
                   + f", {found['painted_again']:,} painted more than once"),
         ("tb", _of(found["tb_shards_done"], found["tb_shards"]) + " of the shards"),
+        *_set_aside(found["set_aside"]),
         ("now", _now(found)),
+        *run_lines(found["watch"], found["at_work"]),
     ]  # fmt: skip
     return _text(lines) + "\n\n" + _runs(found["runs"])
+
+
+def _set_aside(regions: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    shown = [f"{one['region']}: {one['why']}" for one in regions[:8]]
+    shown += [f"and {len(regions) - 8} more"] if len(regions) > 8 else []
+    return [("aside" if at == 0 else "", text) for at, text in enumerate(shown)]
 
 
 def _text(lines: list[tuple[str, str]]) -> str:

@@ -71,6 +71,35 @@ def open_box(options: argparse.Namespace) -> Box:
     return Box.open(realization_path(options.box, options.realization))
 
 
+def numbers_of(text: str) -> list[int] | None:
+    """Return the numbers that a text like 3 or 0-9 names, in their order; None for other texts."""
+    found = re.fullmatch(r"(\d{1,5})(?:-(\d{1,5}))?", text)
+    if found is None:
+        return None
+    first, last = int(found[1]), int(found[2] or found[1])
+    return list(range(first, last + 1))
+
+
+def realizations_of(box: Box, given: Sequence[str]) -> list[Path]:
+    """Return other paintings: boxes by their paths, realizations of `box` by number, as in 0-9.
+
+    The one that `box` itself is does not count among the numbers.
+    """
+    from bigbox.store.box import realization_path
+
+    paths: list[Path] = []
+    for text in given:
+        numbers = None if Path(text).exists() else numbers_of(text)
+        if numbers is None:
+            paths.append(Path(text))
+            continue
+        others = [number for number in numbers if number != box.realization]
+        if not numbers:
+            raise BadInput(f"--realizations {text}: ends before it begins; give the smaller first")
+        paths += [realization_path(box.path, number) for number in others]
+    return paths
+
+
 def beside(box: Box, end: str) -> Path:
     """Return where a command leaves a file of a box by itself: BOX without .zarr, and an end.
 
@@ -104,6 +133,11 @@ def number(least: float, most: float = math.inf, *, above: bool = False) -> Call
     return _reader(float, "a number", lambda value: first <= value <= last, limits)
 
 
+def finite(text: str) -> float:
+    """Read a finite number, of either sign: an argparse type."""
+    return _reader(float, "a number", math.isfinite, "must be finite")(text)
+
+
 def _reader(
     kind: Callable[[str], _Number], name: str, inside: Callable[[_Number], bool], limits: str
 ) -> Callable[[str], _Number]:
@@ -117,6 +151,11 @@ def _reader(
         return value
 
     return read
+
+
+def count(number: int, what: str) -> str:
+    """Write a number of things for people: 1 halo, 2 haloes."""
+    return f"{number:,} {what}" + ("" if number == 1 else "es" if what.endswith("o") else "s")
 
 
 def in_bytes(count: float) -> str:

@@ -11,13 +11,14 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from bigbox.diffusion.schedule import Schedule
 from bigbox.errors import BadInput
 from bigbox.names import SAMPLERS
 from bigbox.noise import Purpose
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 
@@ -88,9 +89,45 @@ def ancestral_step(
     return z
 
 
+def euler_step(
+    z: Tensor, x0: Tensor, previous: Tensor | None, step: int, schedule: Schedule
+) -> Tensor:
+    """Take Euler's step on the straight path of flow matching, to `step - 1`.
+
+    With x_t = t x0 + (1 - t) noise the velocity is (x0 - x_t) / (1 - t), and z is x_t over the
+    length of (t, 1 - t): z takes DDIM's step (Song et al. 2021). The first step starts from pure
+    noise, as dpmpp's.
+    """
+    alpha, sigma = schedule.alphas, schedule.sigmas
+    if previous is None:
+        return z.mul_(float(sigma[step - 1])).add_(x0, alpha=float(alpha[step - 1]))
+    ratio = sigma[step - 1] / sigma[step]
+    return z.mul_(float(ratio)).add_(x0, alpha=float(alpha[step - 1] - ratio * alpha[step]))
+
+
+def heun_step(
+    z: Tensor, x0: Tensor, previous: Tensor | None, step: int, schedule: Schedule
+) -> Tensor:
+    """Take half a step of Heun's on the same path: Euler's to the next level, or its correction.
+
+    A schedule of `doubled` levels has two calls at each level: the first, which begins with Euler's
+    step to it, corrects that step; the second begins the next. previous: the estimate at the level
+    that a step to correct began at.
+    """
+    gammas = schedule.gammas
+    if previous is None or gammas[step - 1] != gammas[step]:
+        return euler_step(z, x0, previous, step, schedule)
+    t, s = 1.0 / (1.0 + np.exp(gammas[[step, step + 1]] / 2.0))
+    s = 0.0 if step + 1 == schedule.steps else s  # where the first step began
+    length, left = math.hypot(t, 1.0 - t), (1.0 - t) / (1.0 - s)
+    begun = (z * length - (1.0 - left) * previous) / left  # x at s, before Euler's step
+    first, second = (previous - begun) / (1.0 - s), (x0 - z * length) / (1.0 - t)
+    return z.copy_((begun + (t - s) / 2.0 * (first + second)) / length)
+
+
 def takes_noise(sampler: str, step: int, schedule: Schedule) -> bool:
     """Return whether a step adds fresh noise. The last never does, nor dpmpp-sde's first."""
-    if step == 1 or sampler == "dpmpp":
+    if step == 1 or sampler in ("dpmpp", "euler", "heun"):
         return False
     return sampler == "ancestral" or step < schedule.steps
 
@@ -107,6 +144,9 @@ def take_step(
     """Take one step of a sampler, from `step` to `step - 1`; previous: the estimate of step + 1."""
     if sampler == "ancestral":
         return ancestral_step(z, x0, noise, step, schedule)
+    if sampler in ("euler", "heun"):
+        whole = euler_step if sampler == "euler" else heun_step
+        return whole(z, x0, previous, step, schedule)
     return dpmpp_step(z, x0, previous, noise, step, schedule)
 
 
@@ -116,6 +156,10 @@ def check_sampler(sampler: str, schedule: Schedule) -> None:
         raise BadInput(f"sampler: {sampler!r} is not one of {', '.join(SAMPLERS)}")
     if sampler != "ancestral" and not schedule.to_zero:
         raise BadInput(f"sampler: {sampler} needs a schedule that ends without noise (to_zero)")
+    if (sampler == "heun") != schedule.doubled:
+        raise BadInput(
+            f"sampler: {sampler} and a schedule of doubled levels go together, or neither"
+        )
 
 
 def sample(

@@ -23,6 +23,8 @@ fractions of its power and of its mean, which is what the condition or known vox
     dpmpp-sde, 12     -8 .. 9       0.4    power    0.978  0.989   1.005   1.011   1.007   0.991
                                            mean     1.000  1.000   1.000   1.000   1.002   1.004
     dpmpp-sde, 25     -8 .. 9       0.4    power    1.003  1.009   1.019   1.026   1.032   1.035
+    euler, 100        -7.1 .. 7.8   0      power    0.948  0.956   0.963   0.967   1.001   1.043
+    heun, 37          -5 .. 8.9     0      power    0.900  0.953   0.993   0.984   0.993   1.016
     ancestral, 50     -10 .. 8      0      power    0.840  0.840   0.840   0.840   0.839   0.835
     ancestral, 50     -13.3 .. 5    0      power    0.837  0.837   0.837   0.835   0.705   0.522
 
@@ -35,6 +37,8 @@ fractions of its power and of its mean, which is what the condition or known vox
 - gamma_min: the last call returns the estimate itself, without the modes of v < exp(gamma_min).
 - skew: dpmpp is of second order, and a mode settles where alpha^2 v = sigma^2. Longer steps in the
   noise and shorter ones towards the end take half of the error away at 25 calls, and more at 12.
+- euler and heun are those of flow matching, on the straight path from noise to the field. Heun is
+  within 2 % for modes of 0.24 and more, at three times dpmpp's calls.
 - ancestral sampling loses 15 to 20 % of the power at 50 calls whatever the ends are.
 """
 
@@ -57,6 +61,7 @@ class Schedule:
     gamma_max: float
     skew: float = 0.0  # steps are 1 - skew long at gamma_min, 1 + skew at gamma_max, 1 in the mean
     to_zero: bool = False  # step 0 has no noise, and gamma_min is of step 1; else of step 0
+    doubled: bool = False  # two calls at each level but the first (and, of an even number, second)
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -72,9 +77,14 @@ class Schedule:
     def gammas(self) -> np.ndarray:
         """float64 (steps + 1,), by step: gammas[0] is the end of the denoising."""
         nodes = self.steps if self.to_zero else self.steps + 1
+        single = 2 - self.steps % 2  # levels of one call, where they are doubled
+        if self.doubled:
+            nodes = min(nodes, single + (self.steps - single) // 2)
         x = np.linspace(0.0, 1.0, nodes) if nodes > 1 else np.ones(1)
         warped = x - self.skew * x * (1.0 - x)
         gammas = self.gamma_min + (self.gamma_max - self.gamma_min) * warped
+        if self.doubled and self.steps > single:
+            gammas = np.concatenate([gammas[:-single].repeat(2), gammas[-single:]])
         return np.concatenate([[-np.inf], gammas]) if self.to_zero else gammas
 
     @cached_property

@@ -18,6 +18,7 @@ import numpy as np
 from bigbox.engine.latents import assignment_of
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
+from bigbox.engine.monitor import Monitor
 from bigbox.engine.progress import Progress
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.task import Task
@@ -51,6 +52,7 @@ from bigbox.store.painting import BegunPainting, Painting, PaintStart
 from bigbox.store.recorded import Recorded, haloes_of, has_given_haloes, painting_of
 from bigbox.store.run import Begun, first_difference, refuse_others
 from bigbox.store.shards import DamagedChunk
+from bigbox.store.watch import watch_path
 
 # What an identity says of the machine: no longer of interest once all is painted.
 HOW = ("device", "dtype", "together", "compiled")
@@ -292,6 +294,7 @@ class Job:
         self.total = self.tiling.size if self.wanted is None else int(self.wanted.sum())
         self.already = int((done if self.wanted is None else done & self.wanted).sum())
         self.halo_painting: HaloPainting | None = None
+        self.monitor: Monitor | None = None
         try:
             if (haloes := prepared.haloes) is not None:
                 self.halo_painting = HaloPainting(box, haloes, self.assignment, rank, disk)
@@ -350,10 +353,15 @@ class Job:
             found.append(WindowTask(self, self.spec.haloes, self.halo_painting))
         if self.spec.haloes_only:
             return found
-        found.append(load(self.spec.task)(self))
+        found.append(self.tile_task())
         for name in self.spec.layout.fields:
             found.append(load(output_field(name).task)(self, name))
         return found
+
+    def tile_task(self) -> Task:
+        """Return the task that paints tiles."""
+        task: Task = load(self.spec.task)(self)
+        return task
 
     def loop(
         self,
@@ -362,15 +370,21 @@ class Job:
         workers: Workers | None = None,
         show: bool = False,
         seconds_between_polls: float = 0.002,
+        watched: bool = False,
     ) -> Loop:
-        """Return the loop over this rank's tasks."""
+        """Return the loop over this rank's tasks. watched: rank 0 writes down how all get on."""
         tasks = self.tasks()
+        goals = [task.goal for task in tasks]
+        if watched and self.rank == 0:
+            ledger, epoch = self.painting.ledger, self.painting.epoch
+            self.monitor = Monitor(watch_path(ledger, epoch), epoch, goals, transport.size)
+        note = self.monitor.note if self.monitor is not None else None
         return Loop(
             tasks,
             transport,
             workers or Threads(),
             stop,
-            Progress([task.goal for task in tasks], transport.size, show),
+            Progress(goals, transport.size, show, note),
             on_damage=self.take_back,
             streams=self.spec.painter.streams,
             full_speed_streams=self.spec.painter.full_speed_streams,

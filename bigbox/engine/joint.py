@@ -28,6 +28,7 @@ import numpy as np
 
 from bigbox.engine.kept import KeptInputs
 from bigbox.engine.latents import ARRAYS, Latents
+from bigbox.engine.memory import WithinMemory
 from bigbox.engine.progress import Goal
 from bigbox.engine.task import Task, check_finite, read_inputs
 from bigbox.engine.transport import Parcel
@@ -96,6 +97,7 @@ class JointTask(Task):
             self.order.size,
         )
         self._empty = getattr(self.painter, "empty", empty_array)
+        self._within = WithinMemory(f"{self.painter.name} painter, tiles")
         keep = getattr(self.painter, "keep", None)  # few painters keep inputs
         most = min(self.order.size, int(job.assignment.counts()[job.rank]))
         self._kept = KeptInputs(keep(most) if keep is not None else ())
@@ -138,7 +140,7 @@ class JointTask(Task):
     def compute(self, units: Ints, loaded: StepBatch) -> Float:
         """Return z and x0 of the tiles, the last z is T_b in mK: float32 (B, 2, t, t, t)."""
         self.painting.note_begun(loaded.tiles[loaded.step == self._steps])
-        made = self.painter.advance(loaded)
+        made = self._within(self.painter.advance, loaded)
         return check_finite(self.painter.name, self.tiling, loaded.tiles, made)
 
     def store(self, units: Ints, result: Float) -> dict[int, Float]:

@@ -218,7 +218,8 @@ class Loop:
         now = time.monotonic()
         if final or now - self._reported > max(0.5, self.transport.size / 500):
             self._reported = now
-            counts = [self.tally.units[task.product] for task in self.tasks]
+            busy = round(1000 * self.tally.painting_s)
+            counts = [busy, *(self.tally.units[task.product] for task in self.tasks)]
             if self.rank == 0:
                 self.progress.update(0, *counts)
             else:

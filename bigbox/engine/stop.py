@@ -1,4 +1,4 @@
-"""When to stop early: SIGTERM, SIGUSR1, SIGUSR2 (warnings before preemption), a STOP file.
+"""When to stop early: SIGTERM, a scheduler's warning before it (SIGUSR1, SIGUSR2), a STOP file.
 
 Python runs signal handlers only between bytecodes of the main thread, so the engine's main
 thread never blocks, and asks here once a pass.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FrameType
 
-from bigbox.names import STOP_SIGNALS
+from bigbox.signals import handled
 
-SIGNALS = (*(signal.Signals[name] for name in STOP_SIGNALS), signal.SIGINT)
 # Seconds after which the same signal again is a user's who does not want to wait.
 IMPATIENT = 3.0
 
@@ -28,13 +28,13 @@ class StopRequest:
         self._looked = 0.0
         self._signalled: dict[int, float] = {}  # when each came first
 
-    def install(self) -> None:
-        """Lets the signals ask for a stop. The same one again, later, ends the process at once.
+    def listening(self) -> AbstractContextManager[None]:
+        """Let signals ask for a stop. The same one again, later, ends the process at once.
 
-        MPI libraries may take signals for themselves when they start: to be called again then.
+        To be entered when MPI has begun: MPICH has a use for SIGUSR1 in one of its modes, where a
+        rank has died.
         """
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+        return handled(self._on_signal, signal.SIGINT)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bigbox.engine.memory import WithinMemory
 from bigbox.engine.overlaps import Overlaps, Slab, packed
 from bigbox.engine.progress import Goal
 from bigbox.engine.task import Task, check_finite, read_inputs
@@ -90,6 +91,7 @@ class TileTask(Task):
             self.tiling, self.painter.fields, job.limits.overlap_bytes, self.painting.read_fields
         )
         self._owed: dict[int, list[tuple[int, Slab]]] = defaultdict(list)  # of tiles, to ranks
+        self._within = WithinMemory(f"{self.painter.name} painter, tiles")
         self._error: BigboxError | None = None
 
     def load(self, units: Ints) -> TileBatch:
@@ -102,7 +104,8 @@ class TileTask(Task):
     def compute(self, units: Ints, loaded: TileBatch) -> Float:
         """Return all fields of the tiles, float32 (B, F, t, t, t)."""
         self.painting.note_begun(units)
-        return check_finite(self.painter.name, self.tiling, units, self.painter.paint(loaded))
+        made = self._within(self.painter.paint, loaded)
+        return check_finite(self.painter.name, self.tiling, units, made)
 
     def computed(self, units: Ints, result: Float) -> None:
         """Keep the slabs for tiles of this rank, and those owed to others until this is durable."""

@@ -28,7 +28,7 @@ class Kind(IntEnum):
     FINAL = 0  # these chunks are durable; here is what comes with them
     MAIL = 1  # for the same task on another rank
     STOP = 2  # finish what is in flight, then stop
-    PROGRESS = 3  # `chunks` are the sender and its units done, task by task
+    PROGRESS = 3  # `chunks` are the sender, its milliseconds at work, its units, task by task
 
 
 def _nothing() -> Ints:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from bigbox.engine.memory import WithinMemory
 from bigbox.engine.progress import Goal
 from bigbox.engine.sums import Sums
 from bigbox.engine.task import Task
@@ -59,6 +60,7 @@ class WindowTask(Task):
         cache = job.limits.window_cache_bytes * layout.grid
         self._reader = CutoutReader(job.box.array(DM.name), (True, True, True), cache)
         self._grid = layout.grid
+        self._within = WithinMemory(f"{painter.name} painter, windows")
         self._between_saves = job.limits.seconds_between_saves
         self._saved = time.monotonic()
         self._changed = False
@@ -75,7 +77,7 @@ class WindowTask(Task):
     def compute(self, units: Ints, loaded: Float) -> Float:
         """Return log10 rho_h in the windows, float32 (B, C, w, w, w)."""
         self.painting.note_begun(units[:1], len(units))
-        logs = self.painter.predict(loaded)
+        logs = self._within(self.painter.predict, loaded)
         wanted = (len(units), self.painter.channels, *(self.order.windows.window,) * 3)
         if logs.shape != wanted or logs.dtype != np.float32:
             raise BadInput(

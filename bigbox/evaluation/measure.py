@@ -1,4 +1,4 @@
-"""Measure one field of T_b, and the haloes of one box: plain numbers, read in blocks.
+"""Measure one field of T_b: plain numbers, read in blocks.
 
 Spectra and triangles keep their modes on the disk or few of them in memory; all else is sums over
 blocks. Fields are measured on the grid of dm, seams and the checkerboard on the painting grid,
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bigbox.analysis.report.fields import Field, LazyArray, at_tiles
 from bigbox.analysis.seams.planes import plane_sums
@@ -21,10 +22,10 @@ from bigbox.analysis.spectra.power import Resources, pair
 from bigbox.blockwise import Region, map_regions, regions
 from bigbox.scheduler.grid import Grid, triple
 from bigbox.scheduler.tiling import Tiling
-from bigbox.store.box import Box
 from bigbox.store.cutouts import read_cutout
 
 Numbers = dict[str, Any]
+Bool = npt.NDArray[np.bool_]
 
 K_EDGES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.3, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)  # h/Mpc
 TRIANGLES = {"equilateral": (1, 1, 1), "squeezed": (1, 1, 0.25)}
@@ -36,7 +37,6 @@ VOID = 1e-2  # mK under which a voxel is one of a void
 # Fourth difference over 16: its response is sin^4(k/2), 1 at the voxels' own frequency and 1/16 in
 # power at half of it.
 ALTERNATING = np.array([1.0, -4.0, 6.0, -4.0, 1.0]) / 16
-HALO_FLOOR = 1e9  # (M_sun/h)/(Mpc/h)^3 under which haloes are alike
 EDGE = 64
 
 
@@ -110,6 +110,19 @@ class Measures:
 
         By axis, then of all axes together.
         """
+        ratios, sums = [], np.zeros((2, 2))
+        for jump, at in self.jumps(field):
+            area = field.shape[0] * field.shape[1] * field.shape[2] / len(jump)
+            both = np.array([[jump[mask].sum(), mask.sum()] for mask in (at, ~at)]) * area
+            sums += both
+            ratios.append(_over(both))
+        return np.array([*ratios, _over(sums)])
+
+    def jumps(self, field: Field) -> list[tuple[Float, Bool]]:
+        """Return of each axis, plane by plane, the mean squared difference to the plane before.
+
+        Of log10(T_b + floor) on the painting grid; and whether there is a seam between them.
+        """
         floor = np.float32(self.floor)
 
         def logs(region: Region) -> Any:
@@ -117,15 +130,12 @@ class Measures:
 
         array = LazyArray(field.shape, field.array.chunks, logs)
         planes = plane_sums(array, self.tiling, memory=self.budget["memory"])[0]
-        ratios, sums = [], np.zeros((2, 2))
+        found = []
         for axis in planes.axes:
             at = np.zeros(len(axis.jump), bool)
             at[axis.layers.seams] = True
-            area = field.shape[0] * field.shape[1] * field.shape[2] / len(axis.jump)
-            both = np.array([[axis.jump[mask].sum(), mask.sum()] for mask in (at, ~at)]) * area
-            sums += both
-            ratios.append(_over(both))
-        return np.array([*ratios, _over(sums)])
+            found.append((axis.jump, at))
+        return found
 
 
 def _over(sums: Float) -> float:
@@ -174,27 +184,3 @@ def void_alternation(array: Any, memory: int) -> Float:
     total = np.vstack([total, total.sum(axis=0)])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sqrt(total[:, 0] / total[:, 1])
-
-
-def measure_haloes(painted: Box, truth: Box, memory: int) -> Numbers:
-    """Return predicted over true halo mass, and the rms of log10 rho_h, by mass bin.
-
-    On the painting grid, of which the truth is sampled.
-    """
-    array, wanted = painted.require("halo"), truth.require("halo")
-    step = truth.steps_between("halo", painted.grid_of("halo").step)
-
-    def look(region: Region) -> Float:
-        found = np.asarray(array[(slice(None), *region)], np.float64)
-        fine = (slice(s.start * step, s.stop * step, step) for s in region)
-        true = np.asarray(wanted[(slice(None), *fine)], np.float64)
-        logs = [np.log10(np.maximum(one, HALO_FLOOR)) for one in (found, true)]
-        sums = [found, true, (logs[0] - logs[1]) ** 2]
-        return np.array([one.sum(axis=(1, 2, 3)) for one in sums])
-
-    parts = list(regions(array.shape[-3:], (EDGE,) * 3, 0))
-    found, true, squares = np.sum(list(map_regions(look, parts, memory // 16)), axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.where(true > 0, found / true, np.nan)
-    voxels = np.prod([int(n) for n in array.shape[-3:]])
-    return {"mass": ratio, "rms": np.sqrt(squares / voxels)}

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from bigbox.analysis.report.figures import COLOURS, TRUTH, WAVENUMBER, sheet
+from bigbox.analysis.report.figures import WAVENUMBER
 from bigbox.analysis.report.page import Table, render
+from bigbox.analysis.report.style import COLOURS, TRUTH, sheet
 from bigbox.evaluation.measure import LOG_TB
 
 Numbers = dict[str, Any]
@@ -27,16 +28,12 @@ def write_page(out: Path, numbers: Numbers) -> None:
     truths = []
     for at, truth in enumerate(numbers["truths"]):
         key = f"truth{at}_"
-        for name, height, draw in (
-            ("power", 3.6, _power),
-            ("correlation", 3.6, _correlation),
-            ("onepoint", 3.6, _onepoint),
-            ("bispectrum", 5.4, _bispectrum),
-        ):
+        section = _section(key, truth)
+        for name, height, draw in FIGURES if section["painted"] else ():
             with sheet(out / f"{key}{name}.png", height) as figure:
                 draw(figure, truth)
             drawn.append(key + name)
-        truths.append(_section(key, truth))
+        truths.append(section)
     models = [model["name"] for model in numbers["models"]]
     text = json.dumps(numbers, indent=1)
     how = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in numbers["command"].items())
@@ -53,7 +50,7 @@ def write_page(out: Path, numbers: Numbers) -> None:
         made_of=_made_of(numbers),
         json=b64encode(text.encode()).decode(),
     )
-    (out / "index.html").write_text(page, encoding="utf-8")
+    (out / "index.html").write_text(page, "utf-8", errors="backslashreplace")
 
 
 def _notes(numbers: Numbers) -> list[str]:
@@ -84,7 +81,15 @@ def _section(key: str, truth: Numbers) -> Numbers:
         for check in rows["checks"]
     ]
     tables = {"power": _power_table(truth), "seams": _seams(truth), "haloes": _haloes(truth)}
-    return {"key": key, "name": truth["name"], "words": words, "checks": checks, "tables": tables}
+    painted = any(True for _ in _rows(truth))  # not for seams alone
+    return {
+        "key": key,
+        "name": truth["name"],
+        "words": words,
+        "checks": checks,
+        "tables": tables,
+        "painted": painted,
+    }
 
 
 def _rows(truth: Numbers) -> Iterator[tuple[str, str, Numbers]]:
@@ -124,6 +129,11 @@ def _seams(truth: Numbers) -> Table:
             for value, error in zip(row[what]["ratio"], row[what]["error"], strict=True)
         ]
         table.append([f"{name}, {PARTS[part]}", *cells])
+    for name, rows in truth["models"].items():
+        if (found := rows.get("seams")) is not None:
+            cells = list(map(_with_error, found["ratio"], found["error"]))
+            words = f"{name}, {found['pairs']} pairs with moved tiles"
+            table.append([words, *cells, *("-" for _ in AXES)])
     return table
 
 
@@ -215,3 +225,11 @@ def _bispectrum(figure: Figure, truth: Numbers) -> None:
         if place is not places[0]:
             place.get_legend().remove()
     places[-1].set_xlabel(r"longest side $k$  [$h/\mathrm{Mpc}$]")
+
+
+FIGURES = (
+    ("power", 3.6, _power),
+    ("correlation", 3.6, _correlation),
+    ("onepoint", 3.6, _onepoint),
+    ("bispectrum", 5.4, _bispectrum),
+)

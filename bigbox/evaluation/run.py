@@ -2,7 +2,8 @@
 
     TRUTH ──draws────────────────────────────────────► measures ─┐
       │ halo ──LODI, R realizations──► tb ──measures─────────────┼─► summary ─► numbers, page, card
-      │ dm ──HALOgen, LODI, R realizations──► halo, tb ──measures┘
+      │ dm ──HALOgen, LODI, R realizations──► halo, tb ──measures┤
+      │ halo ──LODI, R pairs with moved tiles──► seams ──────────┘
 
 Boxes are painted by the engine, in OUT/boxes, where they share dm and haloes with the truth. The
 same command goes on after a stop; the boxes go when all is measured.
@@ -18,20 +19,22 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import bigbox
+from bigbox.analysis.halo_mass import halo_mass
 from bigbox.analysis.report.fields import open_field
-from bigbox.analysis.report.page import made_folder
-from bigbox.analysis.spectra.modes import jsonable
+from bigbox.analysis.report.page import made_folder, replacing
+from bigbox.analysis.spectra.modes import Float, jsonable
 from bigbox.diffusion.overlap import tiling_for
 from bigbox.engine.options import PaintOptions
 from bigbox.engine.run import paint
 from bigbox.errors import BadInput
-from bigbox.evaluation.measure import Measures, Numbers, measure_haloes
+from bigbox.evaluation.measure import Measures, Numbers
+from bigbox.evaluation.moved import measure_pairs, seam_numbers
 from bigbox.evaluation.page import write_page
 from bigbox.evaluation.summary import checks, in_words, summarise
 from bigbox.evaluation.truth import Simulation, make_draws, open_truths
@@ -106,8 +109,9 @@ def evaluate(options: EvaluateOptions) -> Numbers:
             }
         )
         text = json.dumps(numbers, indent=1)
-        (options.out / "numbers.json").write_text(text + "\n", encoding="utf-8")
-        write_page(options.out, numbers)
+        with replacing(options.out) as work:
+            (work / "numbers.json").write_text(text + "\n", encoding="utf-8")
+            write_page(work, numbers)
         if options.write_card:
             for model, name in zip(options.models, names, strict=True):
                 _write_card(model, name, numbers)
@@ -188,7 +192,12 @@ def _of_simulation(
             drawn[key] = [measures.of(open_field(one.path)) for one in simulation.draws]
             _say(f"{simulation.name}: {len(drawn[key])} draws measured")
         rows: Numbers = {"forced": chosen[str(model.folder), simulation.checksum].forced}
-        for part in options.parts:
+        if "seams" in options.parts:
+            work = Paintings(model, simulation, "seams", boxes, options)
+            rows["seams"] = seam_numbers(list(work.pairs(measures, f"{simulation.name}: {name}")))
+        for part in ("lodi", "pipeline"):
+            if part not in options.parts:
+                continue
             if part == "pipeline" and "halogen" not in model.cards:
                 _say(f"{name}: has no halogen.json: no pipeline from dm alone")
                 continue
@@ -196,7 +205,8 @@ def _of_simulation(
             painted = list(work.measured(measures, f"{simulation.name}: {name}, {part}"))
             rows[part] = summarise(painted, drawn[key], measures)
             if part == "pipeline":
-                rows["haloes"] = measure_haloes(Box.open(work.path), box, options.memory)
+                mass = halo_mass(Box.open(work.path), box, options.memory)
+                rows["haloes"] = {"mass": mass.ratio, "error": mass.error, "rms": mass.rms}
         rows["checks"] = checks(rows)
         found["models"][name] = rows
     return found
@@ -234,19 +244,30 @@ class Paintings:
         self._make()
         for realization in range(self.options.realizations):
             began = time.monotonic()
-            job = PaintOptions(
-                self.path,
-                realization=realization,
-                model=self.model.folder,
-                force=self.options.force,
-                quiet=True,
-                **self.options.how,
-            )
-            paint(job)
+            paint(replace(self._job, realization=realization))
             took = time.monotonic() - began
             place = Box.open(self.path, realization=realization).place
             yield measures.of(open_field(place)) | {"seconds": took}
             _say(f"{name}: {realization + 1} of {self.options.realizations} ({took:.0f} s)")
+
+    def pairs(self, measures: Measures, name: str) -> Iterator[Float]:
+        """Paint every realization twice, with its tiles in other places; yield what seams make."""
+        many, folder = self.options.realizations, self.path.with_suffix("")
+        folder.mkdir(exist_ok=True)
+        found = measure_pairs(self.simulation.box, self._job, measures, many, folder)
+        for number, ratios in enumerate(found, start=1):
+            yield ratios
+            _say(f"{name}, seams: {number} of {many} pairs")
+
+    @property
+    def _job(self) -> PaintOptions:
+        return PaintOptions(
+            self.path,
+            model=self.model.folder,
+            force=self.options.force,
+            quiet=True,
+            **self.options.how,
+        )
 
     def _make(self) -> None:
         """Make the box, which shares what it is given with the truth."""
@@ -262,7 +283,10 @@ class Paintings:
 
 def _write_card(model: KnownModel, name: str, numbers: Numbers) -> None:
     """Add the results to the cards of a model, those on the same truth in place of older ones."""
-    for kind, parts in (("lodi", ("lodi", "pipeline", "haloes")), ("halogen", ("haloes",))):
+    for kind, parts in (
+        ("lodi", ("lodi", "pipeline", "haloes", "seams")),
+        ("halogen", ("haloes",)),
+    ):
         if kind not in model.cards:
             continue
         entries = []

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bigbox.analysis.spectra.modes import Float
+from bigbox.store.fields import AXES
 
 Numbers = dict[str, Any]
 
@@ -21,6 +22,7 @@ MOST_POWER = {"lodi": 0.05, "pipeline": 0.10}
 LEAST_CORRELATION = 0.95  # of a draw's r(k)
 MOST_MEAN = 0.03
 MOST_MASS = 0.10
+MOST_SEAM = 0.03  # of every axis
 SHARE_IN_BAND = 0.9  # of the bins: of twenty, one or two lie outside by chance
 
 
@@ -136,6 +138,16 @@ def checks(rows: Numbers) -> list[Numbers]:
         text = f"{whole:.3f} ± {error:.3f}"
         name = f"rms at the voxels' frequency in voids over the draws' {words}"
         check(name, text, "at most 1, within its error", whole <= 1 + error)
+    if "seams" in rows:
+        ratio, error = (np.asarray(rows["seams"][key])[:3] for key in ("ratio", "error"))
+        known = np.nan_to_num(error)
+        worst = int(np.argmax(abs(ratio - 1)))
+        check(
+            "seams, tiles moved by half, worst axis",
+            f"{ratio[worst]:.3f} ± {known[worst]:.3f} on {AXES[worst]}",
+            f"1 ± {MOST_SEAM:g}",
+            bool((abs(ratio - 1) <= MOST_SEAM).all()),
+        )
     if "haloes" in rows:
         mass = np.asarray(rows["haloes"]["mass"])
         text = ", ".join(f"{one:.3f}" for one in mass)
@@ -162,6 +174,8 @@ def in_words(rows: Numbers, parts: Sequence[str]) -> str:
                 f"{r.max():.2f} to {r.min():.2f}, mean {float(row['mean']['ratio']):.3f}, seams "
                 f"{row['seams']['ratio'][-1]:.3f}"
             )
+    if "seams" in rows and "seams" in parts:
+        said.append("seams " + ", ".join(f"{one:.3f}" for one in rows["seams"]["ratio"][:3]))
     if "haloes" in rows and "haloes" in parts:
         mass = ", ".join(f"{one:.2f}" for one in rows["haloes"]["mass"] if one is not None)
         said.append(f"halo mass by bin {mass} of the true")

@@ -21,16 +21,10 @@ import numpy as np
 from bigbox.blockwise import map_blocks, read_block, regions
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue
-from bigbox.ingest.cic import PLACE, deposit_fixed, fixed_exponent
-from bigbox.ingest.hydrogen import Hydrogen, of_haloes
-from bigbox.ingest.sources import open_catalogue
-from bigbox.physics.brightness import brightness_temperature
-from bigbox.physics.cosmology import Cosmology
-from bigbox.physics.smoothing import gaussian_kernel, smooth_periodic
+from bigbox.ingest.draws import brightness_of, catalogue_of, draw_of, hydrogen_of
 from bigbox.store.box import Box
 from bigbox.store.recorded import haloes_of, painting_of
 
-MOST_STEPS = (1 << 32) - 1  # that a place of a draw may have on an axis
 EDGE = 128  # voxels of the blocks in which arrays are read
 
 
@@ -92,42 +86,27 @@ def _checksum(box: Box, name: str) -> int:
     return int(google_crc32c.value(np.array(list(map_blocks(one, parts)), "<u4").tobytes()))
 
 
-def make_draws(simulation: Simulation, catalogue: Path, count: int, folder: Path) -> None:
+def make_draws(simulation: Simulation, files: Path, count: int, folder: Path) -> None:
     """Make further draws of the catalogue's haloes, boxes in `folder`, until there are `count`.
 
     Each is held in memory, about 20 bytes a voxel. One that is there already is taken. Raises
     BadInput where it is not the catalogue of which the truth's T_b was made.
     """
     box = simulation.box
-    if box.shape[0] * PLACE > MOST_STEPS:
-        raise BadInput(
-            f"{box.path}: {box.shape[0]} voxels on a side; draws of a catalogue are made in memory "
-            f"for boxes of at most {MOST_STEPS // PLACE}: give them as boxes (bigbox ingest "
-            "--hi-draw)"
-        )
-    halo, tb = (box.array(name).attrs.asdict() for name in ("halo", "tb"))
-    kind = "subhalo" if "SUBFIND" in str(halo.get("source", "")) else "group"
-    found = open_catalogue([catalogue], kind)  # type: ignore[arg-type]
-    seed: Any = tb.get("hi_seed")
-    if seed is None or int(seed) & 0xFFFFFFFF != found.fingerprint():
-        raise BadInput(
-            f"{catalogue}: tb of {box.path} was not made of these haloes; give the catalogue that "
-            "it was ingested with, with --hi-halo, or draws of it as boxes"
-        )
-    cosmology = Cosmology.from_header(box.attributes["cosmology"])
-    taken = {int(one.array("tb").attrs.get("hi_seed", 0)) >> 32 for one in simulation.draws}  # type: ignore[arg-type]
+    catalogue = catalogue_of(box, [files])
+    taken = {draw_of(one) for one in simulation.draws}
     number = 0
     while len(simulation.draws) < count:
         if number not in taken:
             place = folder / f"{simulation.name}-draw{number}.zarr"
             if not place.exists():
-                _write_draw(place, box, found, of_haloes(found, cosmology, number))
+                _write_draw(place, box, catalogue, number)
             simulation.draws.append(Box.open(place))
         number += 1
 
 
-def _write_draw(place: Path, like: Box, catalogue: Catalogue, hydrogen: Hydrogen) -> None:
-    """Write a box with T_b of these points, mK; it gets its name when it is whole."""
+def _write_draw(place: Path, like: Box, catalogue: Catalogue, number: int) -> None:
+    """Write a box with a draw of T_b, mK; it gets its name when it is whole."""
     partial = place.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     known = like.attributes["cosmology"]
@@ -136,34 +115,7 @@ def _write_draw(place: Path, like: Box, catalogue: Catalogue, hydrogen: Hydrogen
     kept: dict[str, Any] = {
         key: told[key] for key in ("smoothing", "smoothing_units", "source") if key in told
     }
+    hydrogen = hydrogen_of(like, catalogue, number)
     array = box.create_array("tb", attributes={**kept, **hydrogen.attributes})
     array[...] = brightness_of(like, hydrogen, float(told.get("smoothing", 0.0)))
     partial.rename(place)
-
-
-def brightness_of(like: Box, hydrogen: Hydrogen, smoothing: float) -> np.ndarray:
-    """Return T_b of points of HI on the grid of a cubic box, mK, float32 (N, N, N), in memory."""
-    n, voxel = like.shape[0], like.voxel
-    total = np.zeros((n + 1,) * 3, np.int64)  # the last planes are the first ones, periodic
-    heaviest, many = 0.0, 0
-    for chunk in hydrogen.chunks():
-        mass = _weighted(hydrogen, chunk, n)[1]
-        heaviest, many = max(heaviest, float(mass.max(initial=0.0))), many + len(mass)
-    exponent = fixed_exponent(many, heaviest)
-    for chunk in hydrogen.chunks():
-        place, mass = _weighted(hydrogen, chunk, n)
-        steps = np.rint((place - 0.5) % n * PLACE).astype(np.int64) % (n * PLACE)
-        deposit_fixed(total, steps.astype(np.uint32), mass.astype(np.float64), exponent)
-    for axis in range(3):
-        whole = np.moveaxis(total, axis, 0)
-        whole[0] += whole[n]
-    density = (total[:n, :n, :n] * (2.0**-exponent * hydrogen.unit / voxel**3)).astype(np.float32)
-    smoothed = smooth_periodic(density, gaussian_kernel(smoothing, voxel))
-    cosmology = Cosmology.from_header(like.attributes["cosmology"])
-    return np.asarray(brightness_temperature(smoothed, like.redshift, cosmology), np.float32)
-
-
-def _weighted(hydrogen: Hydrogen, chunk: Any, voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return places of points in voxels, and their HI masses."""
-    place, mass = hydrogen.points(chunk, voxels)
-    return place, np.ones(len(place), np.float32) if mass is None else mass

@@ -2,6 +2,7 @@
 
     tb  (X, Y, Z)  ──►  box_tb.npy        one array, C order, for numpy.load(..., mmap_mode="r")
                    ──►  box.hdf5          the arrays, and a Header with BoxSize for Pylians
+                   ──►  box_tb.fits       one array, for ds9 and astropy
                    ──►  box_tb.ome.zarr   (X, Y, Z), (X/2, Y/2, Z/2), ...: napari, neuroglancer
 
 A file is written beside its place and renamed: it is there whole, or not at all. The blocks in work
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from bigbox.errors import BadInput
+from bigbox.export.fits import write_fits
 from bigbox.export.hdf5 import write_hdf5
 from bigbox.export.npy import write_npy
 from bigbox.export.ome import OME_VERSIONS, write_ome
+from bigbox.export.rescaled import rescaled
 from bigbox.ingest.workfolder import check_room, making, new_place
 from bigbox.store.absent import require_there
 from bigbox.store.box import Box
@@ -43,6 +46,7 @@ class Format:
 FORMATS = {
     "npy": Format(write_npy, "_{}.npy"),
     "hdf5": Format(write_hdf5, ".hdf5", many=True),
+    "fits": Format(write_fits, "_{}.fits"),
     # The levels of a pyramid add 1/8 + 1/64 + ...
     "ome-zarr": Format(write_ome, "_{}.ome.zarr", growth=8 / 7),
 }
@@ -66,17 +70,19 @@ def export(
     partial: bool = False,
     grid: str = "dm",
     ome_version: str = "0.5",
+    omega_hi: float | None = None,
     memory: int = MEMORY,
 ) -> list[Exported]:
     """Write arrays of a box in another format; return what was written.
 
     Parameters
     ----------
-    to : "npy", "hdf5" or "ome-zarr".
+    to : "npy", "hdf5", "fits" or "ome-zarr".
     arrays : Names of arrays; if None, tb where the box has one, else what it was made of.
     out : The file; by default beside the box: BOX_NAME.npy, BOX.hdf5, BOX_NAME.ome.zarr.
     partial : Also a tb that is not painted to its end: NaN where it is not.
     grid : "dm", interpolated where an array is on a painting grid, or "painted", as it is stored.
+    omega_hi : Rescale tb to the mean T_b of this Ω_HI; its attributes say so.
     ome_version : "0.5" (zarr v3, sharded) or "0.4" (zarr v2, for older readers).
 
     Raises
@@ -97,6 +103,13 @@ def export(
             require_there(box, name)
     if not partial:
         found = {name: Finite(array, box.place_of(name)) for name, array in found.items()}
+    if omega_hi is not None:
+        found = {
+            name: rescaled(box, array, omega_hi, memory) if name == "tb" else array
+            for name, array in found.items()
+        }
+        if "tb" not in found:
+            raise BadInput(f"--omega-hi is of tb, and {', '.join(names)} is exported; leave it")
     groups = [names] if FORMATS[to].many else [[name] for name in names]
     if out is not None and len(groups) > 1:
         raise BadInput(

@@ -16,6 +16,11 @@ from bigbox.export.blocks import chunk_edges, for_each_block
 from bigbox.store.box import Box
 from bigbox.store.fields import axes_of
 
+# Of an array's attributes.
+KEPT = (
+    "units", "long_name", "rescaled", "edges", "channel_edges", "voxel_size", "interpolated",
+)  # fmt: skip
+
 
 def write_hdf5(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> None:
     """Write the arrays, their axes in Mpc/h, and the Header."""
@@ -54,7 +59,15 @@ def _empty(file: h5py.File, name: str, array: Any, axes: tuple[str, str, str]) -
     data = file.create_dataset(
         name, array.shape, "<f4", chunks=chunk, fletcher32=True, fillvalue=np.nan
     )
-    for key in ("units", "long_name", "edges", "channel_edges", "voxel_size", "interpolated"):
+    for key in (
+        "units",
+        "long_name",
+        "rescaled",
+        "edges",
+        "channel_edges",
+        "voxel_size",
+        "interpolated",
+    ):
         if key in array.attrs:
             data.attrs[key] = array.attrs[key]
     for at, dim in enumerate(axes, array.ndim - 3):

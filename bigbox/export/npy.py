@@ -29,7 +29,7 @@ def write_npy(work: Path, box: Box, arrays: Mapping[str, Any], memory: int) -> N
         def copy(part: Region) -> None:
             block = read_block(array, part, array.store_path.store.root)
             for first, rows in contiguous(block, part, array.shape):
-                _write_at(file.fileno(), rows, start + 4 * first)
+                write_at(file.fileno(), rows, start + 4 * first)
 
         for_each_block(array, memory, copy)
         os.fsync(file.fileno())
@@ -49,7 +49,8 @@ def contiguous(
         yield int(np.ravel_multi_index(at, tuple(shape))), block[lead]
 
 
-def _write_at(file: int, values: NDArray[np.float32], at: int) -> None:
+def write_at(file: int, values: NDArray[Any], at: int) -> None:
+    """Write values at a place of a file, in bytes, all of them."""
     left = values.reshape(-1).view(np.uint8).data
     while left:
         written = os.pwrite(file, left, at)

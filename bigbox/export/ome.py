@@ -133,6 +133,7 @@ def _about(box: Box, name: str, array: Any) -> dict[str, Any]:
         "array": name,
         "units": array.attrs.get("units", ""),
         "long_name": array.attrs.get("long_name", ""),
+        **({"rescaled": array.attrs["rescaled"]} if "rescaled" in array.attrs else {}),
         "length_units": "comoving Mpc/h",
         "box_size": list(box.box_size),
         "redshift": box.redshift,

@@ -71,12 +71,36 @@ def choose(path: Path, names: Sequence[str]) -> Chosen:
     return Chosen(places, mass, next((known[p] for p in PARENTS if p in known), ""))
 
 
+def choose_in_each(
+    tables: Sequence[TextTable], kind: HaloType
+) -> tuple[Chosen, tuple[tuple[int, ...], ...]]:
+    """Choose the columns of a catalogue in several files, and where they stand in each of them.
+
+    Files may be of several versions of a program: each is read by its own names. Raises BadInput
+    where one does not have what the first is read from.
+    """
+    chosen, at = choose(tables[0].path, tables[0].names()), []
+    wanted = [plain(name) for name in chosen.names("group")]
+    for table in tables:
+        names = table.names()
+        found = [plain(name) for name in choose(table.path, names).names("group")]
+        if found != wanted:
+            raise BadInput(
+                f"{table.path}: would be read from its columns {', '.join(found)}, and "
+                f"{tables[0].path.name} from {', '.join(wanted)}: not of one catalogue, or of "
+                "several versions of the program"
+            )
+        at.append(tuple(map(names.index, choose(table.path, names).names(kind))))
+    return chosen, tuple(at)
+
+
 @dataclass(frozen=True)
 class TextCatalogue(Catalogue):
-    """A catalogue in text files of one layout, one halo a line."""
+    """A catalogue in text files, one halo a line."""
 
     tables: tuple[TextTable, ...] = ()
-    at: tuple[int, ...] = ()  # columns of x, y, z, mass and, perhaps, of the parent's number
+    # In each file: the columns of x, y, z, mass and, perhaps, of the parent's number.
+    at: tuple[tuple[int, ...], ...] = ()
     no_parent: tuple[float, ...] = (-1.0,)  # what stands there for a halo that is in no other one
 
     @classmethod
@@ -87,7 +111,7 @@ class TextCatalogue(Catalogue):
         kind: HaloType,
         label: str,
         uncounted: str,
-        at: tuple[int, ...],
+        at: tuple[tuple[int, ...], ...],
         granted: str = "",
     ) -> TextCatalogue:
         """Make it of the tables of all files. Raises BadInput where their headers disagree."""
@@ -107,8 +131,8 @@ class TextCatalogue(Catalogue):
 
     def columns(self, chunk: Chunk) -> Columns:
         """Read places, masses, and which haloes count."""
-        data = self.tables[chunk.file].read(chunk.start, chunk.stop, self.at)
-        counts = np.isin(data[:, 4], self.no_parent) if len(self.at) > 4 else None
+        data = self.tables[chunk.file].read(chunk.start, chunk.stop, self.at[chunk.file])
+        counts = np.isin(data[:, 4], self.no_parent) if data.shape[1] > 4 else None
         return data[:, :3], data[:, 3], counts
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from bigbox.errors import BadInput
 
 SUFFIXES = (".hdf5", ".h5")
+# What h5py raises where a file is no HDF5 file, or what it looks up in one is damaged.
+DAMAGED = (OSError, KeyError, RuntimeError, ValueError)
 
 
 @contextmanager
@@ -26,10 +28,10 @@ def readable(name: object, path: Path | None = None) -> Iterator[None]:
         yield
     except (BadInput, MemoryError):
         raise
-    except KeyError:
-        raise BadInput(f"{name}: there is no data set of this name in the file") from None
     except Exception as error:
         why = " ".join(str(error).split())
+        if isinstance(error, KeyError) and ("Unable" not in why or "doesn't exist" in why):
+            raise BadInput(f"{name}: there is no data set of this name in the file") from None
         raise BadInput(f"{name}: {_way_out(error, why, path)}") from None
 
 
@@ -143,7 +145,7 @@ def code_of(path: Path) -> str:
             with h5py.File(part, "r") as file:
                 if "Header" in file or any(name.startswith("PartType") for name in file):
                     return "SWIFT" if is_swift(file) else "GADGET"
-        except OSError:
+        except DAMAGED:
             continue
     return ""
 
@@ -158,7 +160,7 @@ def of_a_code(path: Path) -> bool:
                 counted = any(name.endswith("_ThisFile") for name in attributes(file, "Header"))
                 if counted or any(re.match("PartType|Groups?$|Subhalo$", name) for name in file):
                     return True
-        except OSError:
+        except DAMAGED:
             continue
     return False
 

@@ -137,8 +137,10 @@ def with_lacks(header: Header, box: str, redshift: str) -> Header:
 def check_one_run(paths: Sequence[Path], headers: Sequence[Header], what: str) -> None:
     """Raise BadInput where the headers of a snapshot's or catalogue's files disagree."""
     for path, header in zip(paths, headers, strict=True):
-        for name in sorted(header.lacks.keys() - headers[0].lacks.keys()):
-            raise BadInput(f"{path}: {header.lacks[name]}, other than in {paths[0].name}")
+        for name in sorted(header.lacks.keys() ^ headers[0].lacks.keys()):
+            this, that = (path, paths[0]) if name in header.lacks else (paths[0], path)
+            why = {**header.lacks, **headers[0].lacks}[name]
+            raise BadInput(f"{this}: {why}, other than in {that.name}")
         if wrong := headers[0].difference(header):
             raise BadInput(f"{path}: {wrong} than in {paths[0].name}: not of the same {what}")
 

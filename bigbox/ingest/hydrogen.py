@@ -45,8 +45,13 @@ class Hydrogen:
     attributes: dict[str, Any] = field(default_factory=dict)  # for tb to keep
 
 
-def of_haloes(catalogue: Catalogue, cosmology: Cosmology, draw: int) -> Hydrogen:
-    """Give haloes HI by the HI-halo relation; draws 0, 1, ... of its scatter are independent."""
+def of_haloes(
+    catalogue: Catalogue, cosmology: Cosmology, draw: int, scatter: float = hi_halo.SCATTER
+) -> Hydrogen:
+    """Give haloes HI by the HI-halo relation; draws 0, 1, ... of its scatter are independent.
+
+    scatter: dex, of the mass.
+    """
     header, seed = catalogue.header, catalogue.fingerprint() + (draw << 32)
 
     def points(chunk: Chunk, voxels: int) -> Points:
@@ -60,6 +65,7 @@ def of_haloes(catalogue: Catalogue, cosmology: Cosmology, draw: int) -> Hydrogen
             header.redshift,
             cosmology,
             seed,
+            scatter,
         )
         return found / voxel, hi.astype(np.float32)
 

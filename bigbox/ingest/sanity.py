@@ -212,7 +212,12 @@ def tile_warnings(shape: tuple[int, int, int]) -> tuple[str, ...]:
         Tiling(shape)
     except TilingError as error:
         tile = tile_for(shape)
-        smaller = f"paint it with a smaller tile (--tile {tile}) or " if tile else ""
+        smaller = (
+            f"a painter without networks (--painter gaussian) takes a smaller tile (--tile {tile});"
+            " for the networks "
+            if tile
+            else ""
+        )
         return (f"{error}; {smaller}ingest a finer grid",)
     return ()
 

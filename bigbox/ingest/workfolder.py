@@ -12,17 +12,16 @@ import logging
 import os
 import re
 import shutil
-import signal
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
-from bigbox.errors import BadInput, StoppedEarly
+from bigbox.errors import BadInput
+from bigbox.signals import stoppable
 
 LOG = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ def work_folder(place: Path) -> Path:
 def making(place: Path) -> Iterator[Path]:
     """Yield where to make the box or file; then make it durable and rename it to ``place``.
 
-    On any error, and on SIGTERM, nothing is left behind. Raises BadInput for what the disk refuses.
+    On any error and at a signal nothing is left behind. Raises BadInput for what the disk refuses.
     """
     work = work_folder(place)
     try:
@@ -115,26 +114,6 @@ def making(place: Path) -> Iterator[Path]:
         raise BadInput(f"{place}: cannot be written ({error.strerror or error})") from None
     finally:
         _remove(work)
-
-
-@contextmanager
-def stoppable(
-    place: Path, after: str = "nothing is left behind, the same command begins anew"
-) -> Iterator[None]:
-    """Raise StoppedEarly on SIGTERM; a second one is dealt with in the usual way."""
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        raise StoppedEarly(f"{place}: stopped by {signal.Signals(number).name}; {after}")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # no other thread can be stopped like this
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _remove(work: Path) -> None:

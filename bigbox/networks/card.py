@@ -1,9 +1,9 @@
 """Read the JSON card of a network, and refuse one that cannot be true. Needs no torch.
 
-MODEL/halogen.json, MODEL/lodi.json: what the network is, what it was trained on, and how well it
-does. A card always has `WANTED`. It may say more: "grid" (voxels of dm for one painted), "range"
-(the densest voxels and heaviest halo seen in training), "licence", "provenance", "measured",
-"evaluated" (by `bigbox evaluate`).
+MODEL/halogen.json, MODEL/lodi.json, and flow.json or vae.json of `bigbox cosmoflow`: what the
+network is, what it was trained on, and how well it does. A card always has `WANTED`. It may say
+more: "grid" (voxels of dm for one painted), "range" (the densest voxels and heaviest halo seen in
+training), "licence", "provenance", "measured", "evaluated" (by `bigbox evaluate`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Card = dict[str, Any]
 
 
 def read_card(folder: Path, kind: str) -> Card:
-    """Read the card of one network, "halogen" or "lodi", without its weights.
+    """Read the card of one network, as "halogen" or "lodi", without its weights.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def read_card(folder: Path, kind: str) -> Card:
         card = json.loads(path.read_text())
     except FileNotFoundError:
         raise BadInput(
-            f"model {folder}: no {path.name} there; `bigbox train {kind}` makes one"
+            f"model {folder}: no {path.name} there; `bigbox {_made_by(kind)}` makes one"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"model {path}: {error}") from None
@@ -62,6 +62,10 @@ def read_card(folder: Path, kind: str) -> Card:
             )
     _check_values(path, card)
     return card
+
+
+def _made_by(kind: str) -> str:
+    return f"train {kind}" if kind in ("halogen", "lodi") else f"cosmoflow train --kind {kind}"
 
 
 def write_remark(folder: Path, kind: str, name: str, value: Any) -> None:

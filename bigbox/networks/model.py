@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,12 +49,27 @@ def save_model(folder: Path, kind: str, network: nn.Module, card: Card, dtype: t
     text = json.dumps(head | card | {"sha256": hashlib.sha256(weights).hexdigest()}, indent=1)
     for name, data in ((f"{kind}.safetensors", weights), (f"{kind}.json", text.encode())):
         partial = folder / f".{name}.partial"
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(folder / name)
 
 
 def load_model(folder: Path, kind: str) -> Model:
+    """Read HALOgen or LODI; see `load_network`."""
+
+    def make(card: Card) -> nn.Module:
+        size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
+        return Halogen(HalogenSize(**size)) if kind == "halogen" else Lodi(LodiSize(**size))
+
+    return load_network(folder, kind, make)
+
+
+def load_network(folder: Path, kind: str, make: Callable[[Card], nn.Module]) -> Model:
     """Read a model. Its network is in float32 on the CPU, in evaluation mode.
+
+    make: returns the network of a card, before it has its weights.
 
     Raises
     ------
@@ -73,8 +90,7 @@ def load_model(folder: Path, kind: str) -> Model:
             f"{card['sha256'][:12]}..: damaged, truncated, or of another card; copy both again"
         )
     try:
-        size: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in card["size"].items()}
-        network = Halogen(HalogenSize(**size)) if kind == "halogen" else Lodi(LodiSize(**size))
+        network = make(card)
         tensors = {k: v.float() for k, v in load(data).items()}
         network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, TypeError, KeyError) as error:

@@ -80,8 +80,8 @@ class DiffusionPainter(ABC):
         """The noise levels, of `steps` calls."""
 
     @abstractmethod
-    def units(self, condition: Tensor) -> DenoiserUnits:
-        """Return the units for tiles of this input, (B, C, n, n, n)."""
+    def units(self, condition: Any) -> DenoiserUnits:
+        """Return the units for tiles of this condition: (B, C, n, n, n), but of who says else."""
 
     @abstractmethod
     def _own_identity(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class DiffusionPainter(ABC):
     @torch.inference_mode()
     def _paint(self, batch: TileBatch, part: np.ndarray) -> np.ndarray:
         """Return the tiles `part`, float32 (len(part), F, t, t, t), nothing pasted yet."""
-        units = self.units(self._tensor(batch.inputs[part]))
+        units = self.units(self.condition(batch, part))
         values = self._tensor(batch.known[part])
         x0 = units.normalise(values[:, 0]).contiguous()
         known = Known(x0, batch.width[part], values[:, 1:] if self.fields > 1 else None)
@@ -216,7 +216,7 @@ class DiffusionPainter(ABC):
     @torch.inference_mode()
     def _advance(self, batch: StepBatch, part: np.ndarray) -> np.ndarray:
         """Take the tiles `part` one step on: float32 (len(part), 2, t, t, t)."""
-        units = self.units(self._tensor(batch.inputs[part]))
+        units = self.units(self.condition(batch, part))
         z, previous = self._tensor(batch.z[part]), self._tensor(batch.previous[part])
         steps, origin = batch.step[part], batch.origin[part]
         if len(begun := np.flatnonzero(steps == self.steps)):
@@ -232,6 +232,10 @@ class DiffusionPainter(ABC):
         if len(ended := np.flatnonzero(steps == 1)):
             z[ended] = units.brightness(z.clone())[ended]
         return torch.stack([z, x0], dim=1).float().cpu().numpy()
+
+    def condition(self, batch: TileBatch | StepBatch, part: np.ndarray) -> Any:
+        """Return what `units` takes of the tiles `part`: their inputs (B, C, n, n, n), or more."""
+        return self._tensor(batch.inputs[part])
 
     def _noise(self, origin: np.ndarray, dtype: torch.dtype, purpose: Purpose, step: int) -> Tensor:
         """Return normals of tiles by their voxels, (B, t, t, t)."""

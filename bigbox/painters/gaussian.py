@@ -47,6 +47,8 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "dpmpp-sde": {"gamma_min": -8.0, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
     "dpmpp": {"gamma_min": -8.0, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -10.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
+    "euler": {"gamma_min": -7.1, "gamma_max": 7.8, "skew": 0.0, "to_zero": True},
+    "heun": {"gamma_min": -5.0, "gamma_max": 8.9, "skew": 0.0, "to_zero": True, "doubled": True},
 }
 
 

@@ -63,12 +63,13 @@ def hi_points(
     redshift: float,
     cosmology: Cosmology,
     seed: int,
+    scatter: float = SCATTER,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Draw points that stand for the HI of haloes, each with a share of its halo's HI mass.
 
     Returns positions, float64 (M * POINTS, 3), Mpc/h, not wrapped, and masses (M * POINTS,), M☉/h.
     A pure function of the seed, the halo's index, its mass and its place. The mass scatters
-    log-normally by SCATTER. The profile is that of the matter, NFW out to 200 times the mean
+    log-normally by `scatter`, dex. The profile is that of the matter, NFW out to 200 times the mean
     density with the concentration of Duffy et al. 2008: haloes of under 10¹² M☉/h are smaller than
     a voxel of 0.1 Mpc/h, and in larger ones most HI is in satellites.
 
@@ -82,9 +83,9 @@ def hi_points(
     words = np.full((len(masses), 1), _WORD, np.int64)
     halo = ((index & 0xFFFFFFFF)[:, None], (index >> 32)[:, None])
     draw = philox(key, (np.arange(POINTS + 1)[None, :], *halo, words))
-    sigma = SCATTER * math.log(10)
-    scatter = np.exp(sigma * gaussian(draw[0][:, POINTS]) - 0.5 * sigma**2)
-    mass = hi_mass(masses, redshift) * scatter
+    sigma = scatter * math.log(10)
+    factor = np.exp(sigma * gaussian(draw[0][:, POINTS]) - 0.5 * sigma**2)
+    mass = hi_mass(masses, redshift) * factor
     u, cos, phi = ((w[:, :POINTS] + 0.5) * 2.0**-32 for w in draw[:3])
     radius, concentration = halo_radius(masses, cosmology), concentration_200m(masses, redshift)
     # One point in each equal share of the mass: the profile has no shot noise of its own.

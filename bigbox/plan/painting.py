@@ -55,7 +55,7 @@ def rank_memory(
     Where tiles go together (joint), F is 1 of what is stored and 3 in the inputs and the queue (z,
     x0, T_b), there are no slabs, and
 
-        messages    64 MB for what is on its way between ranks, as measured
+        freed       64 MB of freed memory that waits in pieces to be used again, as measured
         latents     3 c^3 float32 of each tile whose field is alive (`alive_tiles`), c the core's
                     edge, at most the limit; and one more
         order       60 bytes for each cell of the cuboid round the tiles, 4 for each tile of the box
@@ -70,7 +70,7 @@ def rank_memory(
         alive, each = alive_tiles(assignment, how.calls), latent_bytes(tiling)
         order = 60 * 2 * alive_tiles(replace(assignment, columns=False), how.calls)
         held = {
-            "messages": 64_000_000,
+            "freed": 64_000_000,
             "latents": min(limits.latent_bytes, alive * each) + each,
             "order": order + 4 * tiling.size + 24 * bricks.size,
         }

@@ -78,3 +78,16 @@ def power_spectrum(cosmology: Cosmology, k_least: float, k_most: float) -> Spect
     for values in (k, scaled):
         values.flags.writeable = False
     return k, scaled
+
+
+def warm(spectrum: Spectrum, mass: float, cosmology: Cosmology) -> Spectrum:
+    """Return the spectrum of warm dark matter, a thermal relic of `mass` keV: small scales are cut.
+
+    T(k) = (1 + (alpha k)^(2 nu))^(-5 / nu), nu = 1.12 (Bode, Ostriker & Turok 2001), with alpha of
+    Viel et al. 2005, eq. 7. sigma8 is that of the cold spectrum.
+    """
+    k, power = spectrum
+    dark = cosmology.omega_m - cosmology.omega_b
+    alpha = 0.049 * mass**-1.11 * (dark / 0.25) ** 0.11 * (cosmology.h / 0.7) ** 1.22  # Mpc/h
+    transfer = (1 + (alpha * k) ** 2.24) ** (-5 / 1.12)
+    return k, power * transfer**2

@@ -36,8 +36,9 @@ import torch
 from bigbox.devices import find_device
 from bigbox.errors import BadInput
 from bigbox.ingest.particles import ingest_snapshot
-from bigbox.ingest.workfolder import check_room, making, new_place, stoppable, sweep, work_folder
+from bigbox.ingest.workfolder import check_room, making, new_place, sweep, work_folder
 from bigbox.physics.mass_bins import HALO_CHANNELS
+from bigbox.signals import stoppable
 from bigbox.simulate import snapshot
 from bigbox.simulate.initial import white_noise
 from bigbox.simulate.linear import Spectrum, power_spectrum

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -26,8 +28,8 @@ class CutoutReader:
         chunks    |----|----|----|      read(origin 10, shape 4) on 12 periodic voxels
         voxels    0    4    8   12  ->  10 11 0 1: two chunks, kept for the next cut-out
 
-    Beyond an open edge the voxel at the edge is repeated.  Thread safe; holds at most
-    `cache_bytes` of chunks besides the cut-outs being made.
+    Beyond an open edge the voxel at the edge is repeated.  Thread safe, one cut-out after the
+    other; holds at most `cache_bytes` of chunks, one at least, besides the cut-outs being made.
 
     step: only every so many voxels on each axis are of interest, from the first one on: these are
     what shape, origins and cut-outs count, and what is kept of a chunk.
@@ -51,11 +53,18 @@ class CutoutReader:
         self._chunks = [_sampled(n, c, step) for n, c in zip(whole, self.chunk, strict=True)]
         self._whole, self._step = whole, step
         self._array = array
-        self._source = _source(array)
+        self._source = _source(array, self)
         self._lead = tuple(int(n) for n in array.shape[:-3])
         self._periodic = tuple(bool(p) for p in periodic)
-        self._blocks: OrderedDict[tuple[int, ...], Float] = OrderedDict()
-        self._held = 0
+        longest = (int(axis.length.max()) for axis in self._chunks)
+        self._longest = (*self._lead, *longest)
+        chunks = math.prod(len(axis.length) for axis in self._chunks)
+        most = max(1, min(cache_bytes // (4 * math.prod(self._longest)), chunks))
+        # One array for all chunks, used as far as it is needed: one each, that come and go between
+        # the arrays of batches, would leave half as much again in pieces.
+        self._places = np.empty((most, *self._longest), np.float32)
+        self._free = list(range(most))[::-1]
+        self._open: OrderedDict[tuple[int, ...], tuple[int, Float]] = OrderedDict()
         self._lock = Lock()
 
     @property
@@ -74,21 +83,19 @@ class CutoutReader:
         piece = lambda key, at: self._block(key)[(..., *at)]  # noqa: E731
         if out is not None:
             out = out.reshape(*self._lead, *shape)
-        return read_cutout(piece, self._chunks, self._periodic, origin, shape, self._lead, out)
+        with self._lock:
+            return read_cutout(piece, self._chunks, self._periodic, origin, shape, self._lead, out)
 
     def _block(self, key: tuple[int, ...]) -> Float:
-        with self._lock:
-            block = self._blocks.get(key)
-            if block is not None:
-                self._blocks.move_to_end(key)
-                return block
-        block = self._fetch(key)
-        with self._lock:
-            if key not in self._blocks:
-                self._blocks[key] = block
-                self._held += block.nbytes
-            while self._held > self.cache_bytes and len(self._blocks) > 1:
-                self._held -= self._blocks.popitem(last=False)[1].nbytes
+        """Return a chunk, good until the next call."""
+        if key in self._open:
+            self._open.move_to_end(key)
+            return self._open[key][1]
+        fetched = self._fetch(key)
+        place = self._free.pop() if self._free else self._open.popitem(last=False)[1][0]
+        block: Float = self._places[place][tuple(slice(n) for n in fetched.shape)]
+        block[...] = fetched
+        self._open[key] = place, block
         return block
 
     def _fetch(self, key: tuple[int, ...]) -> Float:
@@ -164,16 +171,23 @@ def _pieces(axis: Cover, low: int, high: int) -> list[Piece]:
     return Cover.equal(axis.n, low, high - low).pieces(0, axis)
 
 
-def _source(array: zarr.Array[Any]) -> Any:
+def _source(array: zarr.Array[Any], reader: CutoutReader) -> Any:
     """Return the same array on disk, by tensorstore: chunks in a third of zarr-python's time.
 
     It keeps no chunks itself, and does with one thread what one reader asks for.
     """
     store: Any = array.store
+    path = Path(store.root) / array.path
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # a Latin-1 name, say: tensorstore takes UTF-8 alone
+        folder = os.open(path, os.O_PATH | os.O_DIRECTORY)
+        weakref.finalize(reader, os.close, folder)
+        path = Path(f"/proc/self/fd/{folder}")
     return tensorstore.open(
         {
             "driver": "zarr3",
-            "kvstore": {"driver": "file", "path": f"{Path(store.root) / array.path}/"},
+            "kvstore": {"driver": "file", "path": f"{path}/"},
             "context": {
                 "cache_pool": {"total_bytes_limit": 0},
                 "data_copy_concurrency": {"limit": 1},

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from threading import Lock, current_thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +67,20 @@ class Finite:
         return values
 
 
+@cache
+def _survive_forks() -> None:
+    """Have forked processes (multiprocessing, a DataLoader) compute: dask's threads stay behind."""
+    import dask.threaded
+
+    def forget() -> None:
+        dask.threaded.default_pool = None
+        dask.threaded.pools.clear()
+        dask.threaded.pools_lock = Lock()
+        dask.threaded.main_thread = current_thread()
+
+    os.register_at_fork(after_in_child=forget)
+
+
 def open_dataset(
     path: str | Path,
     chunks: Mapping[str, int] | None = None,
@@ -84,6 +101,7 @@ def open_dataset(
     import dask.array as da
     import xarray
 
+    _survive_forks()
     box = Box.open(realization_path(path, realization))
     variables: dict[str, Any] = {}
     for name in box.names():

@@ -195,7 +195,7 @@ def explained(path: str | Path, needed: int = 0) -> Iterator[None]:
                 f"{error.filename or path}: cannot be written"
                 f" ({os.strerror(error.errno)}); make the store writable or work on a copy"
             ) from error
-        if (fault := of_system(error)) is not None:
+        if (fault := of_system(error, path)) is not None:
             raise fault from error
         raise
 

@@ -1,7 +1,12 @@
 """Latents that the user has put elsewhere: a box's `latents` may be a link to a folder.
 
 It stays a link. Only files with names that bigbox makes are removed from the folder, and none of a
-folder that belongs to another box: a link in a box of somebody else may lead anywhere.
+folder that belongs to another box: a link in a box of somebody else may lead anywhere. On another
+file system the folder has a place of its own for files that have no name yet:
+
+    latents -> /scratch/me/latents/
+                 painted/  steps/
+                 unfinished-e00001/      of run 1; gone as soon as a later run starts
 """
 
 from __future__ import annotations
@@ -20,8 +25,7 @@ _MADE = re.compile(r"c(\.\d+){6,7}|zarr\.json(\.partial)?")
 def linked(place: Path) -> Path | None:
     """Return `latents` in a group of the box where that is a link.
 
-    Raises BadInput where it leads nowhere, into another box, or to another file system: what is
-    made is put into place by renames.
+    Raises BadInput where it leads nowhere, or into another box.
     """
     link = place / "latents"
     if not link.is_symlink():
@@ -32,14 +36,34 @@ def linked(place: Path) -> Path | None:
         why = "where there is no folder: make it, or remove the link"
     elif (target.parent / "zarr.json").exists():
         why = "which belongs to another box: make a folder for this one alone, and the link to it"
-    elif target.stat().st_dev != place.stat().st_dev:
-        why = (
-            "on another file system, and files are put into place by renames: link to a folder on"
-            " this one, or move the whole box there"
-        )
     if why:
         raise BadInput(f"{link}: is a link to {target}, {why}")
     return link
+
+
+def on_other_disk(place: Path) -> Path | None:
+    """Return `latents` in a group of the box where that is a link to another file system."""
+    link = linked(place)
+    return link if link and link.stat().st_dev != place.stat().st_dev else None
+
+
+def unfinished_of(link: Path, epoch: int) -> Path:
+    """Return where a run makes files before they have a name, on the disk of the latents."""
+    return link / f"unfinished-e{epoch:05d}"
+
+
+def fence_linked(disk: Disk, link: Path, newest: int) -> None:
+    """Keep runs up to `newest` from putting a file into place there: their directories go."""
+    for name in os.listdir(link):
+        match = re.fullmatch(r"unfinished-(?:e(\d+)|gone-[0-9a-f]{16})", name)
+        path = link / name
+        if not match or path.is_symlink() or (match[1] and int(match[1]) > newest):
+            continue
+        if match[1]:  # at once, whatever is being made in it
+            gone = link / f"unfinished-gone-{os.urandom(8).hex()}"
+            disk.replace(path, gone)
+            path = gone
+        disk.remove_tree(path)
 
 
 def empty_linked(disk: Disk, link: Path) -> None:

@@ -5,7 +5,9 @@
       epochs/00001.json         each start of a run: host, pid, time, and the sealed lengths
       records/e00001-r00003.bin what rank 3 of run 1 finished: fixed-size records, append only
       tmp/e00001/               files that have no name yet; gone as soon as a later run starts
-      lease.lock                see `bigbox.store.lease`
+      set_aside.json            regions that failed: see `bigbox.store.set_aside`
+    watch/00003.json          how run 3 gets on, for who looks on: see `bigbox.store.watch`
+    lease.lock                see `bigbox.store.lease`
 
 A ledger is about a few products, numbered from 0 (see `bigbox.store.product`). Number 0 is what
 ranks append to (tiles, or blocks of haloes); the others are made of it, shard by shard (tb).
@@ -34,6 +36,7 @@ import numpy.typing as npt
 
 from bigbox.errors import BadInput
 from bigbox.scheduler.grid import Ints
+from bigbox.store.latents import on_other_disk, unfinished_of
 from bigbox.store.metadata import read_sealed, understood
 from bigbox.store.records import COMPLETE, RECORD, Records, checks, made, revoked
 from bigbox.store.shards import Index, empty_index
@@ -148,7 +151,8 @@ class Ledger:
         A box may come from somebody else, and a link lead anywhere.
         """
         parts = (self.path, self.epochs_path, self.records_path, self.tmp_path, self.lock_path)
-        more = (self.path / "sums", self.path / "field", self.tmp_of(self.newest() + 1))
+        places = (self.path / name for name in ("sums", "field", "watch"))
+        more = (*places, self.tmp_of(self.newest() + 1))
         for path in (*self._group, *parts, *more):
             if path.is_symlink():
                 raise BadInput(
@@ -169,6 +173,12 @@ class Ledger:
     def tmp_of(self, epoch: int) -> Path:
         """Directory of the files of one run that have no name yet."""
         return self.tmp_path / f"e{epoch:05d}"
+
+    def tmp_for(self, path: Path, epoch: int) -> Path:
+        """Directory of the same, on the file system that `path` is to stand on."""
+        link = on_other_disk(self.path.parent)
+        inside = link is not None and path.is_relative_to(link)
+        return unfinished_of(link, epoch) if link and inside else self.tmp_of(epoch)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Return what was noted when a run started; raise BadInput where its file is damaged."""
@@ -240,6 +250,10 @@ class Ledger:
     def blocks(self, source: Source) -> Iterator[Records]:
         """Return the good records of one file, some at a time, up to its first torn or bad one."""
         left = source.sealed
+        if source.path.is_symlink():
+            raise BadInput(
+                f"{source.path}: damaged (a link, and bigbox makes none there); {self.way_out}"
+            )
         # Buffered: its read goes on after a short one, which would end the file here for good.
         with open(source.path, "rb") as file:
             while left is None or left >= RECORD.itemsize:

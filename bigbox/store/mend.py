@@ -166,7 +166,7 @@ def take_back(
                 if path.is_dir() and not path.is_symlink():
                     return f"{path}: is a folder; remove it"
                 disk.make_dir(path.parent)
-                disk.write_atomic(path, data, ledger.tmp_of(epoch) / "zarr.json")
+                disk.write_atomic(path, data, ledger.tmp_for(path, epoch) / "zarr.json")
     finally:
         lease.close()
     return ""

@@ -21,7 +21,7 @@ from bigbox.scheduler.grid import Ints
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK, Disk, explained
 from bigbox.store.fields import STEPS
-from bigbox.store.latents import empty_linked, linked
+from bigbox.store.latents import empty_linked, fence_linked, linked, on_other_disk
 from bigbox.store.layouts import PaintLayout
 from bigbox.store.records import COMPLETE, make_records
 from bigbox.store.run import Begun, Start
@@ -113,8 +113,9 @@ class Painting(RunWriter[PaintLayout]):
         try:
             for tile, values in zip(tiles.tolist(), fields[:, 1:], strict=True):
                 if self.layout.n_steps:
-                    temporary = self.temporary("steps")
-                    steps.append((temporary, self.layout.steps_file(self.place, tile)))
+                    path = self.layout.steps_file(self.place, tile)
+                    temporary = self.temporary("steps", path)
+                    steps.append((temporary, path))
                     self._write_steps(temporary, np.ascontiguousarray(values, "<f4"))
             self._append(tiles, [field[0] for field in fields], place)
         except OSError:
@@ -147,9 +148,10 @@ class Painting(RunWriter[PaintLayout]):
             for tile in np.atleast_1d(np.asarray(tiles, np.int64)).tolist():
                 # By way of this run's own directory, so that a run that lost the lease removes
                 # nothing of its successor's.
-                dead = self.temporary("dead")
+                path = self.layout.steps_file(self.place, tile)
+                dead = self.temporary("dead", path)
                 try:
-                    self._disk.replace(self.layout.steps_file(self.place, tile), dead)
+                    self._disk.replace(path, dead)
                 except FileNotFoundError:
                     self.check()
                     continue
@@ -202,6 +204,8 @@ class Painting(RunWriter[PaintLayout]):
         with self._lock, self.writing(0):
             if link := linked(self.place):
                 empty_linked(self._disk, link)
+                if on_other_disk(self.place):
+                    fence_linked(self._disk, link, self.epoch)
                 self._disk.unlink(link)
                 return
             with suppress(FileNotFoundError):

@@ -23,12 +23,19 @@ from typing import Any, Generic
 from bigbox.errors import BadInput, Busy
 from bigbox.store.box import Box, make_axes, make_group, make_realization
 from bigbox.store.durable import Disk, explained, own_name
-from bigbox.store.latents import empty_linked, linked
+from bigbox.store.latents import (
+    empty_linked,
+    fence_linked,
+    linked,
+    on_other_disk,
+    unfinished_of,
+)
 from bigbox.store.layouts import LayoutT
 from bigbox.store.lease import LINGER, Lease, who
 from bigbox.store.ledger import RECORD_FILE, Ledger, State
 from bigbox.store.metadata import sealed_json
 from bigbox.store.recorded import Recorded, is_painted, recorded
+from bigbox.store.watch import WATCH
 
 LIBRARIES = ("bigbox", "numpy", "zarr", "torch", "mpi4py")
 # What an identity says beside what decides the bytes.
@@ -220,6 +227,8 @@ def claim(
     # Made before the number is ours: made later, a process that slept in between would make it
     # again after its successor had taken it away.
     disk.mkdir(ledger.tmp_of(epoch))
+    if link := on_other_disk(ledger.path.parent):
+        disk.mkdir(unfinished_of(link, epoch))
     try:
         disk.create_once(ledger.epoch_path(epoch), data, mine)
     except (FileExistsError, FileNotFoundError):
@@ -247,6 +256,8 @@ def fence_off(disk: Disk, ledger: Ledger, newest: int) -> None:
                 disk.replace(path, gone)
             path = gone
         _remove(disk, path)
+    if link := on_other_disk(ledger.path.parent):
+        fence_linked(disk, link, newest)
 
 
 def make_ledger(disk: Disk, ledger: Ledger) -> None:
@@ -278,7 +289,7 @@ def put_aside(disk: Disk, place: Path, arrays: Iterable[str], ledger: Ledger, ep
     if link := linked(place):
         empty_linked(disk, link)
         arrays = [name for name in arrays if name != link.name]
-    ours = (ledger.path / name for name in ("run.json", "sums", "field"))
+    ours = (ledger.path / name for name in ("run.json", "sums", "field", WATCH, "set_aside.json"))
     for path in (*(place / name for name in arrays), *ours):
         with suppress(FileNotFoundError):
             disk.replace(path, aside / f"old-{path.name}")

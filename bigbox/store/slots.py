@@ -104,8 +104,9 @@ class SlotFile:
         self._file: File | None = None
         self._slots = 0
         self._free: list[int] = []
-        # Of a key: slot, crc32c and tag; aside: only here, not in memory.
-        self._here: dict[int, tuple[int, int, Tag]] = {}
+        # Of a key: slot, crc32c and the tag's bytes (arrays, of so many keys, would lie between
+        # those of batches and keep their memory from being used again); aside: not in memory.
+        self._here: dict[int, tuple[int, int, bytes]] = {}
         self._aside: set[int] = set()
         self._named: dict[str, set[int]] = {}  # slots in the indices on the disk, by ending
         self._left: set[int] = set()  # of these, slots whose arrays have gone
@@ -123,7 +124,7 @@ class SlotFile:
 
     def _has(self, key: int, tag: Tag) -> bool:
         entry = self._here.get(key)
-        return entry is not None and np.array_equal(entry[2], tag)
+        return entry is not None and entry[2] == tag.tobytes()
 
     def take(self, key: int) -> tuple[Tag, Array] | None:
         """Return an array that is needed in memory, and its tag; None if there is none."""
@@ -136,7 +137,8 @@ class SlotFile:
         slot, crc, tag = self._here[key]
         assert self._file is not None
         self._aside.discard(key)
-        return tag.copy(), self._checked(self._file.fd, self._place, slot, crc)
+        values = self._checked(self._file.fd, self._place, slot, crc)
+        return np.frombuffer(tag, np.uint8).copy(), values
 
     def forget(self, keys: Iterable[int]) -> None:
         """Let go of arrays that nobody needs any more."""
@@ -159,7 +161,7 @@ class SlotFile:
             self._disk.fsync(self._file)
         lines = np.zeros(len(self._here), line_type(self._bits))
         for row, (key, (slot, crc, tag)) in enumerate(sorted(self._here.items())):
-            lines[row] = (key, slot, crc, tag)
+            lines[row] = (key, slot, crc, np.frombuffer(tag, np.uint8))
         head = np.array([(self._bits, len(lines), number)], _HEAD)
         raw = head.tobytes() + lines.tobytes()
         raw += crc32c(raw).to_bytes(4, "little")
@@ -189,7 +191,7 @@ class SlotFile:
         self._disk.write_at(self._file, slot * self._bytes, [np.ascontiguousarray(values)])
         self._free.pop()
         old = self._here.get(key)
-        self._here[key] = slot, crc32c(np.ascontiguousarray(values)), tag.copy()
+        self._here[key] = slot, crc32c(np.ascontiguousarray(values)), tag.tobytes()
         if old is not None:
             self._release(old[0])
 

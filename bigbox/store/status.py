@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,8 @@ from bigbox.store.haloes import windows_done
 from bigbox.store.metadata import understood
 from bigbox.store.recorded import Recorded, haloes_of, has_given_haloes, painting_of
 from bigbox.store.records import BEGUN, made, seconds_after
+from bigbox.store.set_aside import read_set_aside
+from bigbox.store.watch import newest_watch
 
 _OF_RUN = ("epoch", "kind", "host", "pid", "started", "n_ranks", "device")
 
@@ -23,7 +26,9 @@ def status(box: Box) -> dict[str, Any]:
     {"painting": None, "haloes": ...} where tb is not painted, else also: identity, grid (voxels of
     dm on an axis for one that is painted), tiling, tiles, tiles_done, painted_again (tiles painted
     more than once, after a kill or damage), tb_shards, tb_shards_done, complete, and runs: [{epoch,
-    kind, host, pid, started, last, n_ranks, device, tiles, tiles_begun, tiles_of_rank, tb_shards}].
+    kind, host, pid, started, last, n_ranks, device, tiles, tiles_begun, tiles_of_rank, tb_shards}],
+    set_aside: [{region, tiles, why}], and watch: what the newest run last wrote down of itself,
+    see `bigbox.store.watch`.
     What a run began and has no record of was lost when it was killed. haloes: see `halo_status`.
     """
     haloes = halo_status(box)
@@ -45,6 +50,8 @@ def status(box: Box) -> dict[str, Any]:
         "tb_shards": found.layout.shards.size,
         "tb_shards_done": int(state.done[1].sum()),
         "runs": _runs(found, "tiles", "tiles_begun"),
+        "set_aside": [asdict(one) for one in read_set_aside(found, state.done[0])],
+        "watch": newest_watch(found.ledger),
         "haloes": haloes,
     }
 

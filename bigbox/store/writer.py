@@ -55,6 +55,8 @@ class RunWriter(Generic[LayoutT]):
         self.names = {product.name: n for n, product in enumerate(self.products)}
         self._disk = disk
         self._tmp = self.ledger.tmp_of(begun.epoch)
+        self._latents = self.place / "latents"
+        self._tmp_of_latents = self.ledger.tmp_for(self._latents, begun.epoch)
         self._lock = Lock()  # of the bricks open for appending
         self._broken = ""
         self._cause: BigboxError | None = None
@@ -252,9 +254,13 @@ class RunWriter(Generic[LayoutT]):
             raise BigboxError(f"{self.place}: an earlier write failed ({self._broken})")
         self._lease.check()
 
-    def temporary(self, name: str) -> Path:
-        """Return a new path in the run's own directory, for a file that has no name yet."""
-        return self._tmp / f"r{self.rank:05d}-{next(self._made)}-{name}"
+    def temporary(self, name: str, to: Path | None = None) -> Path:
+        """Return a new path in the run's own directory, for a file that has no name yet.
+
+        to: where it will stand, or has stood, where that may be on another file system.
+        """
+        tmp = self._tmp_of_latents if to and to.is_relative_to(self._latents) else self._tmp
+        return tmp / f"r{self.rank:05d}-{next(self._made)}-{name}"
 
     # ------------------------------------------------------------------------ inside
 
@@ -282,7 +288,7 @@ class RunWriter(Generic[LayoutT]):
             shard = AppendShard.resume(self._disk, path, end, slots)
         else:
             index = self._committed_index(brick, path, end) if end else empty_index(slots)
-            shard = AppendShard.start(self._disk, path, self.temporary("brick"), end, index)
+            shard = AppendShard.start(self._disk, path, self.temporary("brick", path), end, index)
         self._open[brick] = shard
         return shard
 
@@ -292,6 +298,8 @@ class RunWriter(Generic[LayoutT]):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 index = read_index(fd, end, self.products[0].bricks.slots)
+            except IsADirectoryError as error:
+                raise BadInput(f"{path}: is a folder, where a file was: remove it") from error
             finally:
                 os.close(fd)
         if index is None:
@@ -316,7 +324,7 @@ class RunWriter(Generic[LayoutT]):
                 if end:
                     self._disk.truncate(file, end)
                 else:
-                    dead = self.temporary("dead")
+                    dead = self.temporary("dead", path)
                     self._disk.replace(path, dead)
                     self._disk.unlink(dead)
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 FIRST = ("step", "rate", "training", "validation")  # what is measured more comes after
 
@@ -45,22 +46,40 @@ class Curve:
             return next(csv.reader(file), [])
 
     def plot(self, picture: Path) -> None:
-        """Draw the loss, the validation, and the errors that were measured, side by side."""
-        from matplotlib.figure import Figure
+        """Draw the loss, the validation, and the errors that were measured, side by side.
+
+        The learning rate has a strip of its own below.
+        """
+        from bigbox.analysis.report.style import sheet
 
         rows = self.rows()
         panels = [("training", ["training"]), ("validation", ["validation"])]
         if more := [name for name in self._names() if name not in FIRST]:
             panels.append(("error in validation", more))
-        figure = Figure(figsize=(4.5 * len(panels), 4), layout="constrained")
-        for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-            values = [[(row["step"], row[name]) for row in rows if name in row] for name in names]
-            for name, points in zip(names, values, strict=True):
-                axes.plot(*zip(*points, strict=True), ".-", label=name)
-            axes.set(xlabel="optimiser step", title=title)
-            # Validation may be a logarithm, which no logarithmic axis shows.
-            if any(values) and all(value > 0 for points in values for _, value in points):
-                axes.set_yscale("log")
-            if len(names) > 1:
-                axes.legend(fontsize="small")
-        figure.savefig(picture, dpi=120)
+        with sheet(picture, 4.4, 4.0 * len(panels)) as figure:
+            tops, strips = figure.subplots(
+                2, len(panels), height_ratios=(4, 1), sharex=True, squeeze=False
+            )
+            for place, (title, names) in zip(tops, panels, strict=True):
+                self._panel(place, rows, names)
+                place.set_title(title)
+            for place in strips:
+                self._panel(place, rows, ["rate"], color="0.4")
+                place.set_xlabel("optimiser step")
+            strips[0].set_ylabel("rate")
+
+    @staticmethod
+    def _panel(place: Any, rows: list[dict[str, float]], names: list[str], **style: Any) -> None:
+        from matplotlib import colormaps
+
+        values = [[(row["step"], row[name]) for row in rows if name in row] for name in names]
+        for at, (name, points) in enumerate(zip(names, values, strict=True)):
+            # From dark to light: noise levels and channels are in an order.
+            colour = colormaps["cividis"](0.9 * at / max(1, len(names) - 1))
+            own = {"color": colour, "lw": 1.2, "label": name} | style
+            place.plot(*zip(*points, strict=True), ".-", **own)
+        # Validation may be a logarithm, which no logarithmic axis shows.
+        if any(values) and all(value > 0 for points in values for _, value in points):
+            place.set_yscale("log")
+        if len(names) > 1:
+            place.legend(ncols=2, loc="best", fontsize=8)

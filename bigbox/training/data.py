@@ -26,6 +26,7 @@ from bigbox.errors import BadInput
 from bigbox.networks.transforms import LogTransform
 from bigbox.physics.smoothing import DEFAULT_RADIUS, gaussian_kernel, smooth_periodic
 from bigbox.store.box import Box
+from bigbox.store.recorded import is_painted
 
 VALIDATION_SHARE = 0.25  # of a single box (section 2.3)
 GAP = 2.0  # Mpc/h between training and validation of one box: more than twice the kernel's reach
@@ -88,6 +89,11 @@ def load_boxes(paths: list[Path], names: list[str]) -> list[TrainingBox]:
         if any(store.path.samefile(other.path) for other in stores):
             raise BadInput(f"{path}: given twice; training and validation would share it")
         stores.append(store)
+        if "tb" in names and is_painted(store.place_of("tb")):
+            raise BadInput(
+                f"{path}: its tb was painted by bigbox, it is no truth to learn from; give boxes "
+                "that were ingested with --gas or --hi-halo"
+            )
         arrays = {name: store.require(name) for name in names}
         fields, smoothing = {}, {}
         for name, array in arrays.items():

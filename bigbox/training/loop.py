@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bigbox.devices import find_device
 from bigbox.errors import BadInput, StoppedEarly
-from bigbox.names import STOP_SIGNALS
+from bigbox.signals import handled
+from bigbox.store.durable import DISK
+from bigbox.store.metadata import understood
 from bigbox.training.curve import Curve
 from bigbox.training.recipes import Recipe
 
 Batch = dict[str, Tensor]
 _STATEFUL = ("task", "average", "optimiser")
-_KEPT = ("settings", "step", "best", "best_step", "best_state", "before", "spent")
+_KEPT = ("settings", "step", "best", "best_step", "best_state", "before", "spent", "halved_at")
 LOOK_EVERY = 20  # steps after which ranks on GPUs agree whether to stop: that waits for a GPU
 VALIDATIONS = 20  # at least, in a training
 
@@ -107,15 +110,17 @@ class Trainer:
     validation_batches: int = 8
 
     def __post_init__(self) -> None:
-        # The weights of convolutions; nothing else has five axes.
-        self.task.to(self.process.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        # The weights of convolutions; nothing else has five axes, or four where they are of maps.
+        flat = any(weights.dim() == 4 for weights in self.task.parameters())
+        layout = torch.channels_last if flat else torch.channels_last_3d
+        self.task.to(self.process.device, memory_format=layout)  # type: ignore[call-overload]
         # Not torch's AveragedModel, which asks the device at every step how often it has averaged.
         self.average = copy.deepcopy(self.task).eval().requires_grad_(False)
         parameters, rate = self.task.parameters(), self.recipe.rate
         self.optimiser: torch.optim.Optimizer = (
             torch.optim.RMSprop(parameters, lr=rate)
             if self.recipe.optimiser == "rmsprop"
-            else torch.optim.AdamW(parameters, lr=rate, weight_decay=1e-4, fused=True)
+            else torch.optim.AdamW(parameters, lr=rate, weight_decay=self.recipe.decay, fused=True)
         )
         if self.compiled:
             self.task.network.compile()  # type: ignore[union-attr]
@@ -128,24 +133,20 @@ class Trainer:
         self.step, self.spent = 0, 0.0
         self.best, self.best_step, self.before = float("inf"), 0, float("nan")
         self.best_state: dict[str, Tensor] | None = None
+        self.halved_at: list[int] = []  # steps at which the rate was halved
         self._stop, self._time_over = "", 0.0
         self._a_step, self._a_validation = float("inf"), 0.0  # seconds
 
     def run(self) -> None:
         """Train to the last step, or for as long as was given.
 
-        Raises StoppedEarly at the deadline or one of STOP_SIGNALS: the same command goes on. Raises
+        Raises StoppedEarly at a signal or the deadline: the same command goes on. Raises
         BadInput where the loss is no number any more; the checkpoint is of a time when it was.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
-        signals = [signal.Signals[name] for name in STOP_SIGNALS]
-        before = [signal.signal(number, self._asked_to_stop) for number in signals]
-        try:
+        with handled(self._asked_to_stop):
             self._run()
-        finally:
-            for number, handler in zip(signals, before, strict=True):
-                signal.signal(number, handler)
 
     def _run(self) -> None:
         if self.began is None:
@@ -217,7 +218,7 @@ class Trainer:
         """Make one step of the optimiser; return its loss, which may not be there yet."""
         self.task.train()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.rate_at(self.step, over)
+            group["lr"] = self._rate(self.step, over)
         self.optimiser.zero_grad(set_to_none=True)
         with self.autocast():
             loss = self.wrapped(**batch)
@@ -226,6 +227,9 @@ class Trainer:
         self.optimiser.step()
         self._update_average()
         return loss.detach()
+
+    def _rate(self, step: int, over: float) -> float:
+        return self.recipe.rate_at(step, over) / 2 ** len(self.halved_at)
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -256,9 +260,12 @@ class Trainer:
         if loss < self.best:
             self.best, self.best_step = loss, self.step
             self.best_state = copy.deepcopy(self.average.state_dict())
+        waited = self.step - max([self.best_step, *self.halved_at])
+        if self.recipe.patience and waited >= self.recipe.patience * self.validate_every:
+            self.halved_at.append(self.step)
         if process.rank == 0:
             row = {"step": self.step, "validation": loss}
-            row["rate"] = self.recipe.rate_at(max(0, self.step - 1), self._over())
+            row["rate"] = self._rate(max(0, self.step - 1), self._over())
             if training is not None:
                 row["training"] = trained
             if self.measure is not None:
@@ -296,11 +303,16 @@ class Trainer:
             total = total + self.average(**self.validation_batch(0, self.share))
         if not math.isfinite(float(total)):
             return
+        # Durably, and in one step: a power loss leaves this one or the last one.
         partial = self.checkpoint.with_suffix(".partial")
         state = {name: getattr(self, name) for name in _KEPT}
         state |= {name: getattr(self, name).state_dict() for name in _STATEFUL}
-        torch.save(state, partial)
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(self.checkpoint)
+        DISK.fsync_dir(self.folder)
 
     def _resume(self) -> None:
         if self.checkpoint.exists():
@@ -310,19 +322,24 @@ class Trainer:
 
     def _load(self) -> None:
         try:
+            with zipfile.ZipFile(self.checkpoint) as archive:  # torch reads without its checksums
+                if damaged := archive.testzip():
+                    raise ValueError(f"the checksum of {damaged} is wrong")
             saved = torch.load(self.checkpoint, map_location=self.process.device, weights_only=True)
         except Exception as error:  # torch raises whatever a damaged pickle or archive leads to
             raise BadInput(
                 f"{self.checkpoint}: damaged ({str(error).splitlines()[0]}); remove it to "
                 "begin anew"
             ) from None
-        for key, value in self.settings.items():
-            if saved["settings"].get(key) != value:
-                raise BadInput(
-                    f"{self.checkpoint}: trained with {key} {saved['settings'].get(key)!r}, now "
-                    f"{value!r}; choose another --out, or remove the checkpoint to begin anew"
-                )
-        for name in _STATEFUL:
-            getattr(self, name).load_state_dict(saved[name])
-        for name in _KEPT[1:]:
-            setattr(self, name, saved[name])
+        way_out = "remove it to begin anew"
+        with understood(self.checkpoint, way_out):
+            for key, value in self.settings.items():
+                if saved["settings"].get(key) != value:
+                    raise BadInput(
+                        f"{self.checkpoint}: trained with {key} {saved['settings'].get(key)!r}, "
+                        f"now {value!r}; choose another --out, or {way_out}"
+                    )
+            for name in _STATEFUL:
+                getattr(self, name).load_state_dict(saved[name])
+            for name in set(_KEPT[1:]) & set(saved):
+                setattr(self, name, saved[name])

@@ -18,6 +18,8 @@ class Recipe:
     epoch: int  # steps of one in the paper's schedule, or 0 for warm-up and cosine to zero
     average: float  # decay of the weights' moving average
     clip: float  # largest norm of the gradient
+    decay: float = 1e-4  # of the weights, by AdamW
+    patience: int = 0  # validations without a better one after which the rate is halved; 0: cosine
 
     def rate_at(self, step: int, share: float) -> float:
         """Return the learning rate of a step, when a share of the training is over."""
@@ -29,6 +31,8 @@ class Recipe:
                 return self.rate
             high, low = self.rate / 2, self.rate * 0.15
             return low + (high - low) * (1 + math.cos(math.pi * (place % 50) / 50)) / 2
+        if self.patience:
+            return self.rate
         warm = min(1.0, max((step + 1) / max(1.0, min(200.0, 0.05 * self.steps)), share / 0.05))
         return self.rate * warm * (1 + math.cos(math.pi * min(1.0, share))) / 2
 
@@ -62,5 +66,15 @@ def recipe(
     """Return the recipe of a preset on a GPU or a CPU, changed where a value is given."""
     table = RECIPES[kind]
     found = table[preset] if gpu else table.get(f"{preset}, CPU", table[preset])
+    return changed(found, steps, batch, rate)
+
+
+def changed(
+    recipe: Recipe,
+    steps: int | None = None,
+    batch: int | None = None,
+    rate: float | None = None,
+) -> Recipe:
+    """Return a recipe, changed where a value is given."""
     given: dict[str, Any] = {"steps": steps, "batch": batch, "rate": rate}
-    return replace(found, **{name: value for name, value in given.items() if value is not None})
+    return replace(recipe, **{name: value for name, value in given.items() if value is not None})

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from bigbox.analysis.halo_mass import HALO_FLOOR
 from bigbox.analysis.report.fields import open_field
 from bigbox.analysis.spectra.modes import jsonable
-from bigbox.evaluation.measure import HALO_FLOOR, Numbers
+from bigbox.evaluation.measure import Numbers
 from bigbox.evaluation.run import EvaluateOptions, Paintings, measures_of
 from bigbox.evaluation.summary import summarise
 from bigbox.evaluation.truth import make_draws, open_truths

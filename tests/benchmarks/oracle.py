@@ -73,6 +73,8 @@ METHODS = (
     ),
     *(Method("joint, dpmpp-sde", "joint", "dpmpp-sde", calls) for calls in (6, 8, 12, 16, 25)),
     *(Method("joint, dpmpp", "joint", "dpmpp", calls) for calls in (12, 25)),
+    Method("joint, euler", "joint", "euler", 100),
+    Method("joint, heun", "joint", "heun", 37),
     *(Method(f"joint, margin {m}", "joint", "dpmpp-sde", 12, m) for m in (0, 1, 2, 4)),
 )
 DEFAULT = Method(

@@ -1,4 +1,4 @@
-"""Run real commands in processes of their own, killed before a system call of our choice.
+"""Run real commands in processes of their own, killed or failed at a system call of our choice.
 
 A server that has imported bigbox forks them, so that one takes a fraction of a second. Calls that
 change nothing (reads, syncs) are left out: a kill before one shows the same as a kill before the
@@ -7,13 +7,17 @@ next one that does.
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import multiprocessing
 import os
 import signal
+import struct
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,36 @@ CALLS = {
     "unlink": 0, "remove": 0, "rmdir": 0, "mkdir": 0, "truncate": 0,
 }  # fmt: skip
 KILLED = -int(signal.SIGKILL)
+_SHUTDOWN, _WITHOUT_FLUSH = 0x8004587D, 2  # EXT4_IOC_SHUTDOWN, EXT4_GOING_FLAGS_NOLOGFLUSH
+_NUMBERS = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What befalls a command.
+
+    kill_at: it is killed before this call (0: not); power: the folder that an ext4 is mounted on,
+    which loses its power then; fail_at: from this call on, or at it alone
+    where it is not `lasting`, calls fail with `error`; first: a function, "module:name", that is
+    called with `given` before the command.
+    """
+
+    kill_at: int = 0
+    power: Path | None = None
+    fail_at: int = 0
+    error: int = 0
+    lasting: bool = True
+    first: str = ""
+    given: tuple[Any, ...] = ()
+
+    def strike(self, call: int, path: str) -> None:
+        """End the process, or raise, where it is time."""
+        if call == self.kill_at:
+            if self.power:
+                _cut(self.power)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fail_at and (call == self.fail_at or (self.lasting and call > self.fail_at)):
+            raise OSError(self.error, os.strerror(self.error), path)
 
 
 @dataclass(frozen=True)
@@ -35,29 +69,61 @@ class Ended:
 
 
 class Commands:
-    """Runs commands; what they change under `folder` counts."""
+    """Runs commands; what they change under `folder` counts. beside: where their words are kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, beside: Path | None = None) -> None:
+        self.folder, self._beside = folder, beside or folder.parent
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["tests.faults.preloaded"])
 
-    def run(self, *arguments: object, kill_at: int = 0, timeout: float = 100) -> Ended:
-        """Run a command, killed before its call number `kill_at` (0: not killed)."""
-        said, count = self.folder.parent / "said", self._context.Value("q", 0)
+    def run(
+        self,
+        *arguments: object,
+        kill_at: int = 0,
+        fault: Fault | None = None,
+        timeout: float = 100,
+    ) -> Ended:
+        """Run a command to its end, killed before its call number `kill_at` (0: not killed)."""
+        return self.start(*arguments, fault=fault or Fault(kill_at)).ended(timeout)
+
+    def start(self, *arguments: object, fault: Fault = Fault()) -> Started:  # noqa: B008
+        """Start a command."""
+        said = self._beside / f"said-{next(_NUMBERS)}"
+        count = self._context.Value("q", 0)
         process = self._context.Process(
-            target=_command, args=([*map(str, arguments)], str(self.folder), kill_at, count, said)
+            target=_command, args=([*map(str, arguments)], str(self.folder), fault, count, said)
         )
         process.start()
-        process.join(timeout)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise AssertionError(f"{arguments}: still at work after {timeout} s")
-        return Ended(process.exitcode, count.value, said.read_text(errors="replace"))
+        return Started(process, count, said, arguments)
 
 
-def _command(arguments: Sequence[str], folder: str, kill_at: int, count: Any, said: Path) -> None:
+@dataclass(frozen=True)
+class Started:
+    """A command at work."""
+
+    process: Any
+    count: Any
+    said: Path
+    arguments: tuple[object, ...]
+
+    def signal(self, number: int) -> None:
+        """Send a signal, if it lives."""
+        if self.process.exitcode is None:
+            os.kill(self.process.pid, number)
+
+    def ended(self, timeout: float = 100) -> Ended:
+        """Wait for its end. Raises AssertionError where it does not come in time."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"{self.arguments}: still at work after {timeout} s")
+        text = self.said.read_text(errors="replace") if self.said.exists() else ""
+        self.said.unlink(missing_ok=True)
+        return Ended(self.process.exitcode, self.count.value, text)
+
+
+def _command(arguments: Sequence[str], folder: str, fault: Fault, count: Any, said: Path) -> None:
     with open(said, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -66,11 +132,10 @@ def _command(arguments: Sequence[str], folder: str, kill_at: int, count: Any, sa
     def counted(real: Callable[..., Any], place: int) -> Callable[..., Any]:
         def call(*args: Any, **more: Any) -> Any:
             changes = real is not really_open or args[1] & (os.O_CREAT | os.O_TRUNC)
-            if changes and _path(args[place], more).startswith(folder):
+            if changes and (path := _path(args[place], more)).startswith(folder):
                 with lock:
                     count.value += 1
-                    if count.value == kill_at:
-                        os.kill(os.getpid(), signal.SIGKILL)
+                    fault.strike(count.value, path)
             return real(*args, **more)
 
         return call
@@ -78,6 +143,9 @@ def _command(arguments: Sequence[str], folder: str, kill_at: int, count: Any, sa
     really_open = os.open
     for name, place in CALLS.items():
         setattr(os, name, counted(getattr(os, name), place))
+    if fault.first:
+        module, _, name = fault.first.partition(":")
+        getattr(import_module(module), name)(*fault.given)
     from bigbox.cli import main
 
     try:
@@ -90,6 +158,12 @@ def _command(arguments: Sequence[str], folder: str, kill_at: int, count: Any, sa
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _cut(mounted: Path) -> None:
+    """Have an ext4 forget what it has not written, its journal's newest entries too."""
+    file = os.open(mounted, os.O_RDONLY)
+    fcntl.ioctl(file, _SHUTDOWN, struct.pack("I", _WITHOUT_FLUSH))
 
 
 def _path(given: Any, more: dict[str, Any]) -> str:

@@ -215,15 +215,23 @@ def test_only_names_of_its_own_are_removed(box: Path) -> None:
     assert [path.read_text() for path in mine] == ["mine", "mine"]
 
 
-@pytest.mark.parametrize("method", ["conditioned", "latents"])
-def test_latents_may_be_a_link(box: Path, place: Path, method: str) -> None:
-    elsewhere = place / "elsewhere"
+@pytest.mark.parametrize("disk", ["this", "another"])
+@pytest.mark.parametrize("method", ["conditioned", "latents", "joint"])
+def test_latents_may_be_a_link(
+    box: Path, place: Path, tmp_path: Path, method: str, disk: str
+) -> None:
+    elsewhere = (place if disk == "this" else tmp_path) / "elsewhere"
+    if disk == "another":  # where the system has one
+        assert box.stat().st_dev != tmp_path.stat().st_dev or not Path("/dev/shm").is_dir()
     how = ("--painter", "trivial", "--quiet", "--overlap-method", method, "--steps", "2")
     assert main(["paint", str(box), *how, "--discard"]) == 0
-    (box / "latents").rename(elsewhere)
+    shutil.move(box / "latents", elsewhere)
     (box / "latents").symlink_to(elsewhere)
     (elsewhere / "notes.txt").write_text("mine")
     truth = tb(box)
+    flip(next((elsewhere / "painted").glob("c.*")), 100)
+    assert main(["verify", str(box)]) == 2
+    assert main(["paint", str(box), *how]) == 0 and tb(box).tobytes() == truth.tobytes()
     assert main(["verify", str(box)]) == 0
     assert main(["paint", str(box), *how, "--seed", "2", "--discard"]) == 0
     assert (box / "latents").is_symlink() and list((elsewhere / "painted").glob("c.*"))

@@ -59,7 +59,7 @@ def test_any_call_may_be_the_last(place: Path, name: str) -> None:
     shutil.copytree(source, box)
     calls = commands.run("paint", box, *command).calls
     assert calls > BEGINS
-    seed = int(os.environ.get("BIGBOX_SEED", random.randrange(2**32)))
+    seed = int(os.environ.get("BIGBOX_SEED", "1"))
     rng = random.Random(seed)
     early, late = list(range(1, BEGINS + 1)), list(range(BEGINS + 1, calls + 1))
     points = [

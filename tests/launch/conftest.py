@@ -18,15 +18,16 @@ from bigbox.store.box import Box
 
 @dataclass(frozen=True)
 class Launcher:
-    """An mpirun and the Python whose mpi4py belongs to it."""
+    """An mpirun and the Python whose mpi4py belongs to it; module: what stands for `bigbox`."""
 
     name: str
     mpirun: str
     python: str
+    module: str = "bigbox"
 
     def command(self, ranks: int, *arguments: str | Path) -> list[str]:
         """The command line of `bigbox ARGUMENTS` on this many ranks."""
-        return self._command(ranks, "bigbox", *arguments)
+        return self._command(ranks, self.module, *arguments)
 
     def _command(self, ranks: int, module: str, *arguments: str | Path) -> list[str]:
         python = [self.python, "-m", module, *map(str, arguments)]

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -51,12 +51,27 @@ def ledger_bytes(path: Path) -> int:
     return total
 
 
+class SavesSeen:
+    """Counts what ranks have saved of the noisy field, from the first call on."""
+
+    def __init__(self) -> None:
+        self._seen: set[tuple[str, int]] = set()
+
+    def __call__(self, path: Path) -> int:
+        for file in path.glob("ledger/field/*.idx"):
+            try:
+                self._seen.add((file.name, file.stat().st_mtime_ns))
+            except FileNotFoundError:
+                pass
+        return len(self._seen)
+
+
 def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
     """The Python processes under a launcher (the launcher itself when there is none)."""
     found = []
     for process in [launcher, *launcher.children(recursive=True)]:
         try:
-            if "bigbox" in process.cmdline() and "python" in process.name():
+            if "paint" in process.cmdline() and "python" in process.name():
                 found.append(process)
         except psutil.Error:
             pass
@@ -77,14 +92,15 @@ def paint_with_kills(
     *,
     kills: int,
     seed: int,
-    most_bytes: int,
+    most: int,
     check: Callable[[], None],
+    progress: Callable[[Path], int] = ledger_bytes,
 ) -> Story:
     """Paints `path`, killing runs `kills` times in all; each resume has 1 to 4 ranks.
 
-    A run is killed when the ledger has grown by a random number (up to `most_bytes`) of bytes, or,
-    when that is 0, a random while after its start, which also hits the start and the resume
-    themselves. A box that is done before all kills are dealt is checked and painted anew.
+    A run is killed when its progress, bytes of the ledger, has grown by a random number (up to
+    `most`), or, when that is 0, a random while after its start, which also hits the start and the
+    resume themselves. A box that is done before all kills are dealt is checked and painted anew.
     """
     rng = random.Random(seed)
     story = Story()
@@ -101,7 +117,7 @@ def paint_with_kills(
             killed = False
             if len(story.kills) < kills:
                 how = rng.choice(["a rank", "all ranks", "launcher"])
-                killed = wait_and_kill(run, path, rng, most_bytes, how)
+                killed = wait_and_kill(run, path, rng, most, how, progress)
                 story.kills += [f"{how} of {ranks}"] if killed else []
             status = run.wait(timeout=300)
         anew = status == 0 and len(story.kills) < kills
@@ -116,13 +132,18 @@ def paint_with_kills(
 
 
 def wait_and_kill(
-    run: subprocess.Popen, path: Path, rng: random.Random, most_bytes: int, how: str
+    run: subprocess.Popen,
+    path: Path,
+    rng: random.Random,
+    most: int,
+    how: str,
+    progress: Callable[[Path], int] = ledger_bytes,
 ) -> bool:
-    grown = rng.choice([0, rng.randint(1, most_bytes), rng.randint(1, most_bytes)])
-    before = ledger_bytes(path)
+    grown = rng.choice([0, rng.randint(1, most), rng.randint(1, most)])
+    before = progress(path)
     if grown == 0:
         time.sleep(rng.uniform(0.05, 3.0))
-    while run.poll() is None and ledger_bytes(path) < before + grown:
+    while run.poll() is None and progress(path) < before + grown:
         time.sleep(0.002)
     time.sleep(rng.uniform(0, 0.05))
     if run.poll() is not None:
@@ -177,15 +198,32 @@ def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, grid, kil
         if "conditioned" in options:  # else nothing of a tile is safe before its last step
             check_painted_again(path)
 
-    story = paint_with_kills(
-        mpirun, path, options, kills=kills, seed=1, most_bytes=60 * 40, check=check
-    )
+    story = paint_with_kills(mpirun, path, options, kills=kills, seed=1, most=60 * 40, check=check)
     assert len(story.kills) == kills
     mpirun.run(1, "verify", path)
 
 
+@pytest.mark.parametrize("memory", [0.5, 0.004])
+def test_killed_between_saves(openmpi: Launcher, tmp_path: Path, memory: float) -> None:
+    """Under Open MPI, with the field in memory or on the disk; 40 kills: `launch.kill_story`."""
+    launcher = replace(openmpi, module="tests.launch.saving")
+    options = ("--painter", "trivial", "--seed", "11", "--quiet")
+    straight = new_box(tmp_path / "straight.zarr", 96)
+    openmpi.run(2, "paint", straight, *options)
+    path = new_box(tmp_path / "killed.zarr", 96)
+
+    def check() -> None:
+        assert painted(path) == painted(straight)
+
+    how = (*options, "--seconds-per-tile", "0.1", "--latent-memory", str(memory))
+    story = paint_with_kills(
+        launcher, path, how, kills=2, seed=4, most=3, check=check, progress=SavesSeen()
+    )
+    assert len(story.kills) == 2
+
+
 @pytest.mark.parametrize("method", ["joint", "conditioned"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, "STOP file"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, "STOP file"])
 def test_asked_to_stop(mpirun: Launcher, tmp_path: Path, number, method: str) -> None:
     path = new_box(tmp_path / "box.zarr")
     options = ("--painter", "trivial", "--overlap-method", method)
@@ -197,9 +235,9 @@ def test_asked_to_stop(mpirun: Launcher, tmp_path: Path, number, method: str) ->
     if number == "STOP file":
         (path / "STOP").touch()
     else:
-        # SIGUSR1 and 2 to one rank, which tells the others: not every launcher passes them on.
+        # SIGUSR1 to one rank, which tells the others: not every launcher passes it on.
         first = ranks_of(psutil.Process(run.pid))[0]
-        (run if number == signal.SIGTERM else first).send_signal(number)
+        (first if number == signal.SIGUSR1 else run).send_signal(number)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 75, said
     assert "the same command goes on" in said

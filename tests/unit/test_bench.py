@@ -79,7 +79,7 @@ def test_bench_measures_and_plan_goes_by_it(
     agreed = replace(speed, threads=2, engine_tile=36.0, halogen_window=36000 / 216, layers={})
     save_speed(agreed, tmp_path / "agreed.json")
     told = ["plan", "--shape", "256", "--box-size", "25", "--memory", "99", "--disk", "99"]
-    told += ["--model", str(model), "--steps", "2", "--threads", "2", "--bench"]
+    told += ["--model", str(model), "--steps", "2", "--bench"]  # a rank is what was measured
     assert main([*told, str(tmp_path / "agreed.json")]) == 0
     hours = float(cost(agreed, 256, 25.0, 1).rsplit(maxsplit=3)[1])
     assert f"{2 * hours:,.1f} core hours on 1 ranks of 2 threads" in capsys.readouterr().out

@@ -138,8 +138,8 @@ def test_reader_keeps_within_its_bytes(tmp_path: Path) -> None:
     reader = CutoutReader(box.require("dm"), cache_bytes=5 * 32**3 * 4)
     for x in range(0, 96, 8):
         reader.read((x, 5, 90), (20, 20, 20))
-        assert reader._held <= reader.cache_bytes
-        assert reader._held == sum(b.nbytes for b in reader._blocks.values())
+        assert reader._places.nbytes <= reader.cache_bytes
+        assert 1 <= len(reader._open) <= len(reader._places) == 5
 
 
 def test_damaged_chunk_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bigbox.cli import main, status, values
+from bigbox.cli import main, parser, status, values
 from bigbox.cli import paint as paint_command
 from bigbox.store.box import Box
 
 COMMANDS = (
     "simulate", "ingest", "plan", "paint", "status", "verify", "validate", "plot", "export",
-    "train", "bench",
+    "train", "compress", "decompress", "bench",
 )  # fmt: skip
 
 
@@ -234,3 +235,88 @@ def test_times(seconds: float, text: str) -> None:
 )
 def test_bytes(count: float, text: str) -> None:
     assert values.in_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("plot --array dm tb b.zarr", {"box": Path("b.zarr"), "arrays": ["dm", "tb"]}),
+        ("plot --array=tb b.zarr", {"box": Path("b.zarr"), "arrays": ["tb"]}),
+        ("plot b.zarr --array dm tb", {"box": Path("b.zarr"), "arrays": ["dm", "tb"]}),
+        ("export --to npy --array dm x.zarr --memory 2", {"box": Path("x.zarr"), "array": ["dm"]}),
+        ("ingest --box-size 25 d.npy b.zarr", {"paths": ["d.npy", "b.zarr"], "box_size": [25.0]}),
+        (
+            "validate --realizations 0-3 a c.zarr",
+            {"box": Path("c.zarr"), "realizations": ["0-3", "a"]},
+        ),
+        ("plan --shape 64 64 64 --box-size 3", {"box": None, "shape": [64, 64, 64]}),
+        (
+            "evaluate --parts lodi m t.zarr",
+            {"given": [Path("m"), Path("t.zarr")], "parts": ["lodi"]},
+        ),
+        ("train --steps 2 lodi a b --out m", {"kind": "lodi", "boxes": [Path("a"), Path("b")]}),
+        ("paint b.zarr -- ", None),
+        ("plot --array tb", None),
+    ],
+)
+def test_options_may_stand_before_the_box(given: str, wanted: dict | None) -> None:
+    if wanted is None:
+        with pytest.raises(SystemExit) as caught:
+            parser().parse_args([*given.split(), "--no-such"])
+        assert caught.value.code == 2
+        return
+    found = vars(parser().parse_args(given.split()))
+    assert {name: found[name] for name in wanted} == wanted
+
+
+def test_help_is_a_command_and_wraps(capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for words, wanted in ((["help", "validate"], "judges it"), (["help"], "commands:")):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        said = capsys.readouterr().out
+        assert caught.value.code == 0 and wanted in said
+        assert max(map(len, said.splitlines())) <= 60
+    assert main(["completion", "bash"]) == 0
+    assert "_bigbox" in capsys.readouterr().out
+
+
+def test_a_terminal_of_ascii_gets_ascii() -> None:
+    told = {"PYTHONIOENCODING": "ascii", "PATH": os.environ["PATH"]}
+    told["PYTHONPATH"] = os.environ.get("PYTHONPATH", "")
+    code = "import sys; from bigbox.cli.parser import safe_output; safe_output(); print('5³ × ☉ Ж')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=told, check=True)
+    assert done.stdout == b"5^3 x _sun \\u0416\n"
+
+
+def test_realizations_go_by_number(box: Path, tmp_path: Path) -> None:
+    made = Box.open(box)
+    paths = values.realizations_of(made, ["0-2", "7", str(tmp_path)])
+    numbers = [box / "realizations" / f"{r:04d}" for r in (1, 2, 7)]
+    assert paths == [*numbers, tmp_path]
+    with pytest.raises(ValueError, match="ends before it begins"):
+        values.realizations_of(made, ["3-1"])
+
+
+def test_boxes_with_dots_in_their_names_keep_apart(tmp_path: Path) -> None:
+    names = [
+        values.beside(Box.create(tmp_path / f"run_z{z}.zarr", (8,) * 3, 1.0, z), ".png").name
+        for z in (0.0, 0.5)
+    ]
+    assert names == ["run_z0.0.png", "run_z0.5.png"]
+
+
+def test_one_is_not_said_as_many() -> None:
+    assert [values.count(n, "halo") for n in (0, 1, 2000)] == ["0 haloes", "1 halo", "2,000 haloes"]
+
+
+def test_realizations_are_painted_one_after_the_other(
+    box: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert paint(box, "--realizations", "0-1") == 0
+    fields = [np.asarray(Box.open(box, realization=r).require("tb")[...]) for r in (0, 1)]
+    assert (fields[0] != fields[1]).any()
+    for wrong in ("1-0", "0-65536", "a"):
+        with pytest.raises(SystemExit):
+            paint(box, "--realization", wrong)
+        assert "neither a number" in (said := one_line(capsys.readouterr().err)) or "range" in said

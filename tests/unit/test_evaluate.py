@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bigbox.analysis.halo_mass import halo_mass
 from bigbox.analysis.report.fields import Field, LazyArray
 from bigbox.cli import main
 from bigbox.diffusion.overlap import tiling_for
@@ -18,7 +19,6 @@ from bigbox.evaluation.measure import (
     LOG_TB,
     VOID,
     Measures,
-    measure_haloes,
     void_alternation,
 )
 from bigbox.evaluation.summary import checks, mean_and_error, over_draws
@@ -111,11 +111,12 @@ def test_haloes_are_held_against_the_true_on_the_painting_grid(tmp_path: Path) -
     painted = Box.create(tmp_path / "painted.zarr", (N,) * 3, N * VOXEL, 0.0)
     mine = (true * [[[[0.5]]], [[[1.0]]], [[[2.0]]], [[[0.0]]]]).astype(np.float32)
     painted.create_array("halo", channels=4, grid=2)[...] = mine
-    found = measure_haloes(painted, box, 1 << 26)
-    np.testing.assert_allclose(found["mass"], [0.5, 1, 2, 0], rtol=1e-6)
+    found = halo_mass(painted, box, 1 << 26)
+    np.testing.assert_allclose(found.ratio, [0.5, 1, 2, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.error, 0, atol=1e-6)  # the same part in every octant
     logs = [np.log10(np.maximum(one.astype(float), 1e9)) for one in (mine, true)]
     wanted = np.sqrt(((logs[0] - logs[1]) ** 2).mean(axis=(1, 2, 3)))
-    np.testing.assert_allclose(found["rms"], wanted, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(found.rms, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_means_errors_and_bands() -> None:
@@ -220,6 +221,15 @@ def test_models_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     page = (out / "index.html").read_text()
     assert "<title>one, two: bigbox evaluate</title>" in page and "true haloes" in page
     assert page.count("data:image/png") == 4
+
+    seams = ["--parts", "seams", "--out", str(tmp_path / "seams")]
+    assert main([*command, *seams]) == 0
+    alone = json.loads((tmp_path / "seams" / "numbers.json").read_text())["truths"][0]["models"]
+    assert np.shape(alone["one"]["seams"]["ratio"]) == (4,) and alone["one"]["seams"]["pairs"] == 2
+    assert alone["one"]["seams"] == alone["two"]["seams"], "the same weights"
+    assert alone["one"]["checks"][0]["name"] == "seams, tiles moved by half, worst axis"
+    page = (tmp_path / "seams" / "index.html").read_text()
+    assert "one, 2 pairs with moved tiles" in page and "data:image/png" not in page
 
     assert "evaluated" not in read_card(one, "lodi")
     assert main([*command, "--write-card"]) == 0  # paints nothing anew

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from astropy.io import fits
 
 import bigbox
 from bigbox.blockwise import regions
@@ -22,6 +23,8 @@ from bigbox.export import export
 from bigbox.export.npy import contiguous
 from bigbox.export.ome import mean_of_eight
 from bigbox.painters import stand_in
+from bigbox.physics.brightness import mean_brightness
+from bigbox.physics.cosmology import Cosmology
 from bigbox.scheduler import Bricks, Tiling
 from bigbox.store.box import Box
 from bigbox.store.durable import DISK
@@ -136,7 +139,8 @@ def test_open_is_an_xarray_data_set_on_dask(box: Box) -> None:
 
 @pytest.mark.parametrize("to", list(EXAMPLES))
 def test_the_three_line_examples_work(box: Box, tmp_path: Path, to: str) -> None:
-    places = {"npy": "box_tb.npy", "hdf5": "box.hdf5", "ome-zarr": "box_tb.ome.zarr"}
+    places = {"npy": "box_tb.npy", "hdf5": "box.hdf5", "fits": "box_tb.fits"}
+    places["ome-zarr"] = "box_tb.ome.zarr"
     assert main(["export", str(box.path), "--to", to, "--out", str(tmp_path / places[to])]) == 0
     code = EXAMPLES[to]
     assert len(code.splitlines()) == 3
@@ -150,7 +154,7 @@ def test_bad_requests_leave_nothing_behind(box: Box, tmp_path: Path) -> None:
     taken.touch()
     for arguments, words in (
         (("npy", ["gas"]), "no 'gas'"),
-        (("fits",), "not one of"),
+        (("rain",), "not one of"),
         (("npy", ["tb", "dm"], tmp_path / "a.npy"), "one array a file"),
         (("npy", None, taken), "exists already"),
         (("npy", None, tmp_path / "no" / "a.npy"), "no folder"),
@@ -218,3 +222,27 @@ def test_mean_of_eight() -> None:
     block = np.random.default_rng(0).random((2, 4, 6, 8), dtype=np.float32)
     slow = block.reshape(2, 2, 2, 3, 2, 4, 2).mean((2, 4, 6))
     np.testing.assert_allclose(mean_of_eight(block), slow, rtol=1e-6)
+
+
+def test_fits_is_read_by_astropy(box: Box, tmp_path: Path) -> None:
+    (done,) = export(box, "fits", ["tb"], tmp_path / "a.fits", omega_hi=4e-4, memory=1 << 22)
+    with fits.open(done.path) as found:
+        image, header = found[0].data, found[0].header
+        found.verify("exception")
+        tb = np.asarray(box.require("tb")[...], np.float64)
+        cosmology = Cosmology.from_header(box.attributes["cosmology"])
+        wanted = mean_brightness(4e-4, box.redshift, cosmology)
+        np.testing.assert_allclose(image, tb * wanted / tb.mean(), rtol=1e-5)
+    assert header["BUNIT"] == "mK" and header["CDELT1"] == pytest.approx(box.voxel)
+    assert any("Omega_HI = 0.0004" in line for line in header["COMMENT"])
+
+
+def test_rescaled_says_so(box: Box, tmp_path: Path) -> None:
+    (done,) = export(box, "hdf5", ["tb", "dm"], tmp_path / "a.hdf5", omega_hi=4e-4)
+    with h5py.File(done.path) as file:
+        assert "Omega_HI = 0.0004" in file["tb"].attrs["rescaled"]
+        assert "rescaled" not in file["dm"].attrs
+    with pytest.raises(BadInput, match="is of tb"):
+        export(box, "npy", ["dm"], tmp_path / "b.npy", omega_hi=4e-4)
+    with pytest.raises(BadInput, match="no folder"):
+        export(box, "npy", ["dm"], tmp_path / "none" / "b.npy")

@@ -234,6 +234,32 @@ def test_the_ranks_of_rockstar(expected: dict[str, NDArray[np.float32]], tmp_pat
         open_catalogue([*paths, other])
 
 
+def test_each_file_is_read_by_its_own_columns(tmp_path: Path) -> None:
+    """A later file of another version has its columns elsewhere, or others."""
+    half, none = COUNT // 2, np.zeros(COUNT)
+    first = catalogues.halos_ascii(tmp_path / "halos_3.0.ascii", PLACES[:half], MASSES[:half])
+    whole = catalogues.halos_ascii(tmp_path / "halos_4.0.ascii", PLACES, MASSES)
+    head = "".join(line for line in open(first) if line.startswith("#"))
+    other = head.replace("x y z vx vy vz", "vx vy vz x y z")
+    columns = [none + 100, MASSES, *[none] * 5, *[none] * 3, *PLACES.T, *[none] * 6]
+    rows = np.column_stack([np.arange(COUNT), *columns])[half:]
+    path = tmp_path / "halos_3.1.ascii"
+    np.savetxt(path, rows, fmt="%.8g", header=other.rstrip(), comments="")
+    assert np.array_equal(halo(tmp_path, [first, path]), halo(tmp_path, [whole]))
+    path.write_text(path.read_text().replace(" mvir ", " m_200c ").replace(" mbound_vir ", " m2 "))
+    with pytest.raises(BadInput, match="would be read from its columns x, y, z, m_200c, and halos"):
+        open_catalogue([first, path])
+
+
+def test_each_file_of_pinocchio_has_its_units(tmp_path: Path) -> None:
+    paths = [tmp_path / f"pinocchio.0.catalog.out.{n}" for n in (0, 1)]
+    for h in ("/h", ""):
+        catalogues.pinocchio(paths[0], PLACES, MASSES, h=h)
+        catalogues.pinocchio(paths[1], PLACES, MASSES, h="" if h else "/h")
+        with pytest.raises(BadInput, match="units are Mpc and M_sun, without h.*other than in"):
+            open_catalogue(paths)
+
+
 def test_rows_are_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_table, "STEP", 7)
     path = tmp_path / "a.txt"

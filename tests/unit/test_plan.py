@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigbox.cli import main
-from bigbox.engine.limits import Limits
+from bigbox.diffusion.overlap import tiling_for
+from bigbox.engine.limits import Limits, limits_of
 from bigbox.errors import BadInput
 from bigbox.painters.registry import KEPT_BYTES
 from bigbox.plan import Plan, begun_bricks, machine, make_plan, plan_region, refuse
@@ -147,6 +148,18 @@ def test_projected_memory_is_just_above_that_of_large_boxes(n: int, mib: int) ->
     assert mib * 2**20 < projected < 1.15 * mib * 2**20
 
 
+def test_projected_memory_is_just_above_that_of_tiles_together() -> None:
+    """The same with 0.2 GB for the field; four times the cross-section adds what orders take."""
+    how = {"ranks": 2, "painter": "gaussian", "overlap_method": "joint", "steps": 2}
+    made = [
+        make_plan(tiling_for("joint", shape), (50.0,) * 3, limits=limits_of(0.2), **how)  # type: ignore[arg-type]
+        for shape in ((512,) * 3, (1024,) * 3)
+    ]
+    small, large = (one.memory_per_rank for one in made)
+    assert 685 * 2**20 < small < 1.15 * 685 * 2**20
+    assert small < large < 1.02 * small
+
+
 def test_a_container_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_control_groups", lambda: [(3 << 30, 1 << 30), (1 << 50, 0)])
     assert machine.available_memory() <= 2 << 30
@@ -197,6 +210,35 @@ def test_projected_memory_is_above_the_measured(painter: str, grid: int, tmp_pat
     measured = 1024 * int(done.stdout)
     projected = plan_of(64, painter=painter, batch=8, grid=grid).memory_per_rank
     assert measured < projected
+
+
+@pytest.mark.slow
+def test_memory_of_tiles_together_does_not_grow_with_the_box(tmp_path: Path) -> None:
+    """The same share of little memory for four times the tiles; the plan is above both."""
+    limits = Limits(latent_bytes=8 << 20, block_cache_bytes=8 << 20)  # less than either box needs
+    code = (
+        "import re, sys; from dataclasses import replace; from bigbox import cli;"
+        "from bigbox.engine import run; from bigbox.engine.limits import Limits;"
+        f"run.limits_of = lambda gb: Limits(latent_bytes={limits.latent_bytes},"
+        f" block_cache_bytes={limits.block_cache_bytes});"
+        "status = cli.main(sys.argv[1:]);"
+        "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1]);"
+        "sys.exit(status)"
+    )
+    measured = []
+    for side in (260, 520):
+        shape = (52, side, side)
+        box = Box.create(tmp_path / f"{side}.zarr", shape, tuple(0.1 * n for n in shape), 0.0)
+        box.create_array("dm")[:] = np.float32(1)
+        options = ["--painter", "trivial", "--batch", "16", "--steps", "2", "--quiet"]
+        command = [sys.executable, "-c", code, "paint", str(box.path), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        measured.append(1024 * int(done.stdout))
+        how = {"painter": "trivial", "overlap_method": "joint", "steps": 2, "batch": 16}
+        tiling = tiling_for("joint", shape)
+        made = make_plan(tiling, box.box_size, limits=limits, **how)  # type: ignore[arg-type]
+        assert measured[-1] < made.memory_per_rank
+    assert measured[1] < 1.1 * measured[0]
 
 
 def test_files_and_bytes_are_above_the_written(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Every command and every program text of the README is run, in its order, in an empty folder.
 
-The two that set up an environment (`deploy/quickstart.sh`, `deploy/test.sh`) are what runs this
-test: deploy/test.sh runs the quickstart, and the unit tests.
+Those that set up an environment (`pip install`, `deploy/quickstart.sh`, `deploy/test.sh`) are what
+runs this test: deploy/test.sh installs the package, and runs the quickstart and the unit tests.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BY_ITSELF = ("deploy/quickstart.sh", "deploy/test.sh")
+SET_UP = (*BY_ITSELF, "pip install .")
+WORDS = 900
 
 
 def blocks() -> list[tuple[str, str]]:
@@ -30,7 +31,7 @@ def commands_of(language: str, text: str) -> list[list[str]]:
     if language == "python":
         return [[sys.executable, "-c", text]]
     assert language == "sh", f"a block of {language} that no test runs"
-    return [["sh", "-c", line] for line in text.splitlines() if line not in BY_ITSELF]
+    return [["sh", "-c", line] for line in text.splitlines() if line not in SET_UP]
 
 
 def chains() -> list[list[tuple[str, str]]]:
@@ -50,7 +51,7 @@ def chains() -> list[list[tuple[str, str]]]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a reader would be: `bigbox` on the path, and a density grid of their own."""
+    """Where a reader would be: `bigbox` on the path, and an empty folder."""
     programs = tmp_path / "bin"
     programs.mkdir()
     (programs / "bigbox").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m bigbox "$@"\n')
@@ -65,7 +66,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pytest.skip("no mpirun: deploy/test.sh installs one")
     work = tmp_path / "work"
     work.mkdir()
-    np.save(work / "density.npy", np.random.default_rng(0).gamma(0.5, 2.0, (64, 64, 64)))
     return work
 
 
@@ -88,10 +88,17 @@ def test_the_readme_has_commands_of_all_kinds() -> None:
     assert "bigbox plot first.zarr" in "".join(texts) and "validate sim.zarr" in "".join(texts)
 
 
+def test_the_readme_is_short_and_its_links_work_anywhere() -> None:
+    assert len(README.split()) <= WORDS
+    links = re.findall(r"(?<!!)\[[^\]]*\]\(([^)]+)\)", README)
+    assert links and all(link.startswith("https://") for link in links)
+    (picture,) = re.findall(r"!\[[^\]]{40,}\]\(([^)]+)\)", README)
+    assert (ROOT / picture).stat().st_size < 300_000
+
+
 def test_what_the_readme_names_exists() -> None:
     named = re.findall(r"`((?:bigbox|scheduler|deploy|tests)/[\w./-]*)`", README)
     assert named
-    named += re.findall(r"\]\(([\w./-]+)\)", README)
     for name in named:
         assert (ROOT / name).exists(), f"the README names {name}"
     for module in re.findall(r"python -m ([\w.]+)", README):

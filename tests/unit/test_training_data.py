@@ -315,6 +315,13 @@ def test_boxes_that_do_not_belong_together(tmp_path: Path) -> None:
         load_boxes([first, first], ["halo", "tb"])
 
 
+def test_what_bigbox_painted_is_no_truth(tmp_path: Path) -> None:
+    path = write_box(tmp_path / "painted.zarr", 1, 1)
+    Box.open(path, "r+").array("tb").attrs["painting"] = {"painter": "lodi"}
+    with pytest.raises(BadInput, match="painted by bigbox, it is no truth"):
+        load_boxes([path], ["halo", "tb"])
+
+
 def test_the_range_of_the_training_is_told(tmp_path: Path) -> None:
     """Of the regions that are trained on alone, in the fields' units; as `bigbox paint` counts."""
     rng = np.random.default_rng(12)

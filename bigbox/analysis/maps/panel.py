@@ -1,4 +1,4 @@
-"""Draw one panel: a map in its colours, the ticks of their scale, marks at the tiles' corners."""
+"""Draw one panel: a map in its colours, the ticks of their scale, lines where tiles meet."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from numpy.typing import NDArray
 from bigbox.analysis.seams.cells import Layers
 from bigbox.scheduler.tiling import Tiling
 
-Corners = tuple[NDArray[np.float64], NDArray[np.float64]]
+Edges = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 LABELS = {
     "dm": r"$1+\delta$",
     "halo": r"$\rho_h$  [$(M_\odot/h)\,/\,(\mathrm{Mpc}/h)^3$]",
     "tb": r"$T_b$  [mK]",
 }
+AXIS_LABELS = ("first axis  [Mpc/$h$]", "second axis  [Mpc/$h$]", "third axis  [Mpc/$h$]")
 MANY_DECADES = 100.0  # brightest T_b over the median, from which colours are logarithmic
-MARK = "#00ff7f"  # tile corners: seen on every colour of the maps
+FLOOR = 1e-3  # of the brightest T_b: what is fainter has the colour of the least
+MARK = "#00ff7f"  # where tiles meet: seen on every colour of the maps
 MAPS = {"dm": "cividis", "halo": "cividis", "tb": "magma"}  # readable by the colour-blind
+TILED = ("tb",)  # arrays that are made of tiles
 
 
-def tile_corners(tiling: Tiling, axis: int, voxel: float, grid: int = 1) -> Corners:
-    """Return where tiles meet (Mpc/h) on a map across `axis`, as two grids.
+def tile_edges(tiling: Tiling, axis: int, voxel: float, grid: int = 1) -> Edges:
+    """Return where tiles meet (Mpc/h) on a map across `axis`, on each of the map's axes.
 
     voxel: of dm, Mpc/h; grid: voxels of dm on an axis for one of the tiling's. Of these the first
     has the centre of the first of dm.
     """
     seams = (Layers.of(tiling, a).seams for a in range(3) if a != axis)
-    across, up = ((grid * planes - (grid - 1) / 2) * voxel for planes in seams)
-    x, y = np.meshgrid(across, up)
-    return x, y
+    across, up = (
+        np.asarray((grid * planes - (grid - 1) / 2) * voxel, np.float64) for planes in seams
+    )
+    return across, up
 
 
 def draw_map(
@@ -43,22 +47,23 @@ def draw_map(
     kind: str,
     norm: Any,
     extent: tuple[float, float, float, float],
-    corners: Corners | None,
+    edges: Edges | None = None,
+    cmap: str | None = None,
 ) -> Any:
-    """Draw a map (rows, columns) with crosses at `corners` (paper's figure 8), NaN in grey."""
+    """Draw a map (rows, columns), NaN in grey; with lines at `edges` where the field has tiles."""
     shown = place.imshow(
         np.ma.masked_invalid(image.T),
         origin="lower",
         extent=extent,
         norm=norm,
-        cmap=matplotlib.colormaps[MAPS.get(kind, "cividis")].with_extremes(bad="0.75"),
+        cmap=matplotlib.colormaps[cmap or MAPS.get(kind, "cividis")].with_extremes(bad="0.75"),
         interpolation="nearest",
     )
-    if corners is not None:
-        limits = place.get_xlim(), place.get_ylim()
-        x, y = corners
-        place.plot(x.ravel(), y.ravel(), "+", color=MARK, markersize=6, markeredgewidth=1)
-        place.set(xlim=limits[0], ylim=limits[1])
+    if edges is not None and kind in TILED:
+        for lines, draw in zip(edges, (place.axvline, place.axhline), strict=True):
+            for at in lines.tolist():
+                draw(at, color=MARK, lw=0.6, alpha=0.8)
+        place.set(xlim=extent[:2], ylim=extent[2:])
     return shown
 
 
@@ -81,10 +86,17 @@ def ticks_of(norm: Any, apart: float = 0.08) -> list[float] | None:
     return sorted(ticks)
 
 
-def norm_of(kind: str, image: NDArray[np.float32], log: bool = False) -> Any:
+def norm_of(
+    kind: str,
+    image: NDArray[np.float32],
+    log: bool = False,
+    vmin: float | None = None,
+    vmax: float | None = None,
+) -> Any:
     """Choose a panel's scale: logarithmic for densities, linear in the bulk of T_b, else linear.
 
     log: logarithmic whatever it is; values of zero and less get the colour of the least shown.
+    vmin, vmax: the ends, in the place of those that the image has. None where nothing can be shown.
     """
     seen = image[np.isfinite(image)]
     densities = log or kind in ("dm", "halo")
@@ -92,16 +104,26 @@ def norm_of(kind: str, image: NDArray[np.float32], log: bool = False) -> Any:
         seen = seen[seen > 0]
     if not seen.size:
         return None
+
+    def ends(low: float, high: float, least: float) -> tuple[float, float]:
+        low = float(low) if vmin is None else vmin
+        high = float(high) if vmax is None else vmax
+        return low, max(high, low + least)
+
     if densities:
         low, high = np.percentile(seen, (10, 99.9))
         if kind == "halo":  # what lies far under the densest is the smoothing's tail
             low = max(low, 1e-4 * high)
-        return LogNorm(float(low), max(float(high), 1.01 * float(low)), clip=True)
+        low, high = ends(low, high, 0.0)
+        return LogNorm(low, max(high, 1.01 * low), clip=True) if low > 0 else Normalize(low, high)
     if kind != "tb":
         low, high = np.percentile(seen, (0.5, 99.5))
-        return Normalize(float(low), max(float(high), float(low) + 1e-30))
+        return Normalize(*ends(low, high, 1e-30))
     low, middle, high = np.percentile(seen, (0.5, 50, 99.8))
-    if low >= 0 and high > MANY_DECADES * middle:  # haloes in empty space
-        return LogNorm(1e-4 * float(high), float(high), clip=True)
+    if low >= -1e-6 * high and high > MANY_DECADES * middle:  # haloes in empty space
+        low, high = ends(FLOOR * high, high, 0.0)
+        if low > 0:
+            return LogNorm(low, max(high, 1.01 * low), clip=True)
     width = max(float(middle - low), 1e-6)
-    return AsinhNorm(linear_width=width, vmin=float(low), vmax=max(float(high), low + width))
+    low, high = ends(low, high, width)
+    return AsinhNorm(linear_width=width, vmin=low, vmax=high)

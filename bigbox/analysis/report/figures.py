@@ -8,38 +8,45 @@ are told apart by the colour-blind (Okabe & Ito 2008; Mishra, Trotta & Viel 2025
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import (
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+)
 from numpy.typing import NDArray
 
-from bigbox.analysis.maps.panel import LABELS, Corners, draw_map, norm_of, ticks_of
-from bigbox.store.fields import AXES
+from bigbox.analysis.maps.panel import (
+    AXIS_LABELS,
+    LABELS,
+    Edges,
+    draw_map,
+    norm_of,
+    ticks_of,
+)
+from bigbox.analysis.report import seam_figures
+from bigbox.analysis.report.draws import reach
+from bigbox.analysis.report.style import (
+    BOX,
+    COLOURS,
+    OTHER,
+    TRUTH,
+    WIDTH,
+    legend_above,
+    points,
+    sheet,
+)
 
 Numbers = Mapping[str, Any]
 
-BOX, TRUTH, OTHER, FOURTH = "#0072B2", "#000000", "#D55E00", "#009E73"
-COLOURS = (BOX, OTHER, FOURTH)
-MARKS = ("o", "s", "^")
-WIDTH, DPI = 4.8, 160
-STYLE: Any = {
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.labelsize": 10.5,
-    "legend.fontsize": 9,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
 MAP_STYLE: Any = {"axes.titlesize": 9.5, "axes.spines.top": True, "axes.spines.right": True}
 POWER = r"$P(k)$  [$(\mathrm{Mpc}/h)^3\,\mathrm{mK}^2$]"
 PER_DEX = r"PDF  [dex$^{-1}$]"
@@ -53,15 +60,6 @@ LINES = {
 _array = partial(np.array, dtype=np.float64)  # of JSON numbers, null for NaN
 
 
-@contextmanager
-def sheet(out: Path, height: float, width: float = WIDTH, **style: Any) -> Iterator[Figure]:
-    """Give an empty figure, inches, that is saved in the end."""
-    with matplotlib.rc_context(STYLE | style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure
-        figure.savefig(out, dpi=DPI)
-
-
 def drawings(numbers: Numbers) -> dict[str, tuple[float, Callable[[Figure, Numbers], None]]]:
     """Return the figures that the numbers allow: by name, the height in inches and who draws it."""
     found, seams = numbers["spectra"], numbers["seams"]
@@ -69,13 +67,20 @@ def drawings(numbers: Numbers) -> dict[str, tuple[float, Callable[[Figure, Numbe
     linear = partial(onepoint, scale="linear", xlabel=one, ylabel=r"PDF  [mK$^{-1}$]")
     log = partial(onepoint, scale="log", xlabel=log_tb, ylabel=PER_DEX)
     mean = partial(
-        _seam_profile, what="mean", level=0, label=r"(mean $-$ mean of the box) / rms  [1]"
+        seam_figures.seam_profile,
+        what="mean",
+        level=0,
+        label=r"(mean $-$ mean of the box) / rms  [1]",
     )
     variance = partial(
-        _seam_profile, what="variance", level=1, label="variance / variance of the box  [1]"
+        seam_figures.seam_profile,
+        what="variance",
+        level=1,
+        label="variance / variance of the box  [1]",
     )
     rows: tuple[tuple[str, float, Any, Any], ...] = (
         ("spectra", 5.0 if found["ratio"] else 3.9, spectra, True),
+        ("draws", 3.2, draws, numbers["draws"]),
         ("dimensionless", 3.6, dimensionless, True),
         ("agreement", 3.6, agreement, found["ratio"]),
         ("matter", 3.6, matter, found["matter"]),
@@ -83,11 +88,11 @@ def drawings(numbers: Numbers) -> dict[str, tuple[float, Callable[[Figure, Numbe
         ("bispectrum", 3.6, bispectrum, numbers["bispectrum"]),
         ("onepoint", 3.6, linear, True),
         ("onepoint_log", 3.6, log, numbers["onepoint"]["box"]["log"]),
-        ("seam_ratio", 3.6, seam_ratio, seams),
+        ("seam_ratio", 3.6, seam_figures.seam_ratio, seams),
         ("seam_mean", 3.4, mean, seams),
         ("seam_variance", 3.4, variance, seams),
-        ("seam_harmonics", 3.4, seam_harmonics, seams),
-        ("seam_stages", 3.2, seam_stages, seams and seams["stages"]),
+        ("seam_harmonics", 3.4, seam_figures.seam_harmonics, seams),
+        ("seam_stages", 3.2, seam_figures.seam_stages, seams and seams["stages"]),
     )
     return {name: (height, draw) for name, height, draw, there in rows if there}
 
@@ -99,30 +104,33 @@ def maps(
     *,
     axis: int,
     sides: Sequence[float],
-    slab: tuple[float, float],
-    corners: Corners | None = None,
+    edges: Edges | None = None,
     label: str | None = None,
     scale: NDArray[np.float32] | None = None,
+    empty: str = "signal",
 ) -> None:
     """Draw maps with one colour scale, side by side (LODI, figure 8).
 
     images: by title, (rows, columns) of the two axes that are left; kind: "dm", "halo" or "tb";
-    sides: of the box, Mpc/h; slab: what they are the mean over, Mpc/h; corners: where tiles meet,
-    Mpc/h; label: of the colours; scale: values that set them, those of the images if None.
+    sides: of the box, Mpc/h; edges: where the tiles of the first image meet, Mpc/h; label: of the
+    colours; scale: values that set them, those of the images if None.
     """
     across, up = (a for a in range(3) if a != axis)
     extent = (0.0, sides[across], 0.0, sides[up])
-    where = f"{slab[0]:.3g} to {slab[1]:.3g} Mpc/h"
     norm = norm_of(kind, np.stack(list(images.values())) if scale is None else scale)
     # A map is 3.2 inches wide; beside it stand the ticks of y and the colour bar.
     width, height = WIDTH + 3.35 * (len(images) - 1), 0.85 + 3.2 * sides[up] / sides[across]
     with sheet(out, height, width, **MAP_STYLE) as figure:
         axes = figure.subplots(1, len(images), sharey=True, squeeze=False)[0]
         for place, (title, image) in zip(axes, images.items(), strict=True):
-            shown = draw_map(place, image, kind, norm, extent, corners)
-            place.set_title(f"{title}, mean over {AXES[axis]} = {where}")
-            place.set_xlabel(rf"${AXES[across]}$  [Mpc/$h$]")
-        axes[0].set_ylabel(rf"${AXES[up]}$  [Mpc/$h$]")
+            own = edges if place is axes[0] else None
+            shown = draw_map(place, image, kind, norm, extent, own)
+            if not np.nansum(np.abs(image)) > 0:
+                middle = {"ha": "center", "va": "center", "transform": place.transAxes}
+                place.text(0.5, 0.5, f"no {empty}", color="0.85", **middle)
+            place.set_title(title)
+            place.set_xlabel(AXIS_LABELS[across])
+        axes[0].set_ylabel(AXIS_LABELS[up])
         words = label or LABELS.get(kind, kind)
         bar = axes[-1].inset_axes((1.04, 0, 0.05, 1))
         figure.colorbar(shown, cax=bar, label=words, extend="both", ticks=ticks_of(norm))
@@ -135,53 +143,130 @@ def spectra(figure: Figure, numbers: Numbers) -> None:
     compared = found.get("ratio") is not None
     rows = (2, 1) if compared else (1,)
     axes = figure.subplots(len(rows), 1, height_ratios=rows, sharex=True, squeeze=False)[:, 0]
-    top, k = axes[0], _array(found["k"])
-    power = _array(found["box"]["power"])
+    inside = _judged(numbers)
+    top, k = axes[0], _array(found["k"])[inside]
+    power = _array(found["box"]["power"])[inside]
     top.plot(k, power, color=BOX, label="this box")
     if found["box"].get("errors") is not None:
-        error = _array(found["box"]["errors"])
-        low = np.maximum(power - error, 0.05 * power)  # a band to zero would fill the panel
-        top.fill_between(k, low, power + error, color=BOX, alpha=0.25, lw=0)
+        band = _band(power, _array(found["box"]["errors"])[inside])
+        top.fill_between(k, *band, color=BOX, alpha=0.25, lw=0)
     if found.get("realizations"):
         for one in found["realizations"]["each"]:
-            top.loglog(k, _array(one["power"]), color=OTHER, lw=0.7, alpha=0.6)
+            top.loglog(k, _array(one["power"])[inside], color=OTHER, lw=0.7, alpha=0.6)
         top.plot([], [], color=OTHER, lw=0.9, label="other realizations")
     if compared:
-        top.loglog(k, _array(found["truth"]["power"]), **LINES["truth"])
+        top.loglog(k, _array(found["truth"]["power"])[inside], **LINES["truth"])
     top.set(xscale="log", yscale="log", ylabel=POWER)
     # Cut off the noise floor of a steep spectrum: twelve decades are a wall, not a curve.
-    shown = [_array(one["power"]) for one, _ in _both(found)]
+    shown = [_array(one["power"])[inside] for one, _ in _both(found)]
     most, least = max(map(np.nanmax, shown)), min(map(np.nanmin, shown))
     top.set_ylim(max(0.5 * least, 1e-9 * most), 3 * most)
     top.legend(loc="lower left")
     axes[-1].set_xlabel(WAVENUMBER)
+    _k_axis(axes[-1], k)
     if compared:
-        _residual(axes[1], k, found["ratio"], numbers["limits"])
+        value, error = (_array(found["ratio"][key])[inside] for key in ("value", "error"))
+        if numbers["draws"]:
+            widest = _draws_band(axes[1], numbers, over="truth")
+            _ratio_panel(axes[1], k, value, None, 0.0)
+            _ratio_axis(axes[1], float(np.exp(1.1 * widest)) - 1)
+        else:
+            _ratio_panel(axes[1], k, value, error, numbers["limits"]["max_power_error"])
+        axes[1].set_ylabel(r"$P/P_\mathrm{truth}$")
 
 
-def _residual(place: Any, k: NDArray[Any], ratio: Numbers, limits: Numbers) -> None:
-    value, error = _array(ratio["value"]), _array(ratio["error"])
-    most = limits["max_power_error"]
-    place.axhspan(1 - most, 1 + most, color="0.9", lw=0)
+def draws(figure: Figure, numbers: Numbers) -> None:
+    """Draw P(k) over that of the draws of the truth, with what they scatter by."""
+    found, place = numbers["draws"], figure.subplots()
+    k = _array(found["k"])
+    value, expected, error = (_array(found["power"][key]) for key in ("value", "expected", "error"))
+    widest = _draws_band(place, numbers, over="expected")
+    _ratio_panel(place, k, np.exp(value - expected), error * np.exp(value - expected), 0.0)
+    _ratio_axis(place, float(np.exp(1.15 * widest)) - 1)
+    place.set(xlabel=WAVENUMBER, ylabel=rf"$P/P$ of {found['count']} draws")
+    _k_axis(place, k)
+
+
+def _draws_band(place: Any, numbers: Numbers, over: str) -> float:
+    """Shade what draws of the truth are let through by; return the largest, a logarithm."""
+    found = numbers["draws"]
+    k = _array(found["k"])
+    expected, error, base = (_array(found["power"][key]) for key in ("expected", "error", over))
+    z = reach(numbers["limits"]["draw_rate"], found["count"], len(k))
+    low, high = expected - base - z * error, expected - base + z * error
+    place.fill_between(k, np.exp(low), np.exp(high), color="0.9", lw=0, zorder=0)
+    return float(np.nanmax(np.abs([low, high])))
+
+
+def _judged(numbers: Numbers) -> NDArray[np.bool_]:
+    """Return which bins of k are shown: those up to the largest that is judged."""
+    found: NDArray[np.bool_] = _array(numbers["spectra"]["k"]) <= numbers["limits"]["k_max"]
+    return found
+
+
+def _band(value: NDArray[Any], error: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the ends of an error bar in the logarithm: positive, however large the error."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        relative = np.where(value > 0, error / value, np.nan)
+    return value * np.exp(-relative), value * np.exp(relative)
+
+
+def _ratio_panel(
+    place: Any, k: NDArray[Any], value: NDArray[Any], error: NDArray[Any] | None, most: float
+) -> None:
+    if most:
+        place.axhspan(1 / (1 + most), 1 + most, color="0.9", lw=0)
     place.axhline(1, color=TRUTH, ls="--", lw=1)
-    place.fill_between(k, value - error, value + error, color=BOX, alpha=0.25, lw=0)
-    place.plot(k, value, color=BOX)
-    place.axvline(limits["k_max"], color="0.5", lw=0.8, ls=":")
-    inside = k <= limits["k_max"]
-    reach = float(np.nanmax(np.abs(value[inside] - 1), initial=0.0)) if inside.any() else 0.0
-    half = float(np.clip(1.5 * max(reach, most), 0.02, 2.0))
-    place.set(ylim=(1 - half, 1 + half), ylabel=r"$P/P_\mathrm{truth}$")
+    if error is not None:
+        place.fill_between(k, *_band(value, error), color=BOX, alpha=0.25, lw=0)
+    place.plot(k, value, color=BOX, marker="o" if error is None else None, markersize=4)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        off = np.abs(np.log(value))
+    widest = float(np.nanmax(np.where(np.isfinite(off), off, np.nan), initial=0.0))
+    _ratio_axis(place, max(float(np.exp(1.3 * widest)) - 1, 1.5 * most))
+
+
+def _k_axis(place: Any, k: NDArray[Any]) -> None:
+    """Make an axis of wavenumbers: logarithmic, with plain labels that do not touch."""
+    place.set_xscale("log")
+    _plain_labels(place.xaxis, float(np.nanmax(k) / np.nanmin(k)))
+
+
+def _plain_labels(axis: Any, ratio: float) -> None:
+    """Label a logarithmic axis, whose ends have this ratio, by few plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > 300 else (1.0, 2.0, 5.0)))
+    if ratio <= 1e4:
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _ratio_axis(place: Any, half: float) -> None:
+    """Make a ratio's axis: logarithmic, the same on both sides of 1, with few plain labels."""
+    half = float(np.clip(half, 0.02, 9.0))
+    place.set_yscale("log")
+    place.set_ylim(1 / (1 + half), 1 + half)
+    steps = (1.01, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0, 8.0)
+    step = max((one for one in steps if one <= 1 + 0.85 * half), default=1 + half)
+    ticks = [1 / step, 1.0, step]
+    place.yaxis.set_major_locator(FixedLocator(ticks))
+    place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    place.yaxis.set_minor_formatter(NullFormatter())
+    place.yaxis.set_minor_locator(NullLocator())
 
 
 def dimensionless(figure: Figure, numbers: Numbers) -> None:
     """Draw Delta^2(k) of T_b / <T_b> (LODI, eqs. 15-16)."""
     found, place = numbers["spectra"], figure.subplots()
-    k = _array(found["k"])
+    inside = _judged(numbers)
+    k, ends = _array(found["k"])[inside], []
     for name, line in LINES.items():
         if found.get(name):
             mean = numbers["onepoint"][name]["mean"]
-            delta2 = k**3 * _array(found[name]["power"]) / (2 * np.pi**2 * mean**2)
+            delta2 = k**3 * _array(found[name]["power"])[inside] / (2 * np.pi**2 * mean**2)
             place.loglog(k, delta2, **line)
+            ends += [float(np.nanmin(delta2)), float(np.nanmax(delta2))]
+    _k_axis(place, k)
+    _plain_labels(place.yaxis, max(ends) / max(min(ends), 1e-30))
     place.set(xlabel=WAVENUMBER, ylabel=r"$\Delta^2(k)$ of $T_b/\langle T_b\rangle$  [1]")
     place.legend(loc="best")
 
@@ -189,24 +274,26 @@ def dimensionless(figure: Figure, numbers: Numbers) -> None:
 def agreement(figure: Figure, numbers: Numbers) -> None:
     """Draw the correlation coefficient r(k) and the transfer function of the box with the truth."""
     found, place = numbers["spectra"], figure.subplots()
-    k, r, transfer = (_array(found[name]) for name in ("k", "correlation", "transfer"))
+    inside = _judged(numbers)
+    k, r, transfer = (_array(found[name])[inside] for name in ("k", "correlation", "transfer"))
     place.axhline(1, color="0.6", lw=0.8)
     place.plot(k, r, color=BOX, label=r"$r(k)$")
     place.plot(k, transfer, color=OTHER, ls="-.", label="transfer function")
-    place.set(xscale="log", xlabel=WAVENUMBER, ylabel="box with truth  [1]")
-    seen = transfer[k <= numbers["limits"]["k_max"]]
-    high = max(1.1, min(2.0, 1.1 * float(np.nanmax(seen, initial=1.0))))
+    place.set(xlabel=WAVENUMBER, ylabel="box with truth  [1]")
+    _k_axis(place, k)
+    high = max(1.1, min(2.0, 1.1 * float(np.nanmax(transfer, initial=1.0))))
     place.set_ylim(min(0.0, 1.1 * float(np.nanmin(r))), high)
     place.legend(loc="lower left")
 
 
 def matter(figure: Figure, numbers: Numbers) -> None:
     """Draw the correlation of T_b with the matter, r(k)."""
-    found, place = numbers["spectra"], figure.subplots()
+    found, place, inside = numbers["spectra"], figure.subplots(), _judged(numbers)
     place.axhline(0, color="0.6", lw=0.8)
     for one, line in _both(found["matter"]):
-        place.plot(_array(found["k"]), _array(one), **line)
-    place.set(xscale="log", xlabel=WAVENUMBER, ylabel=r"$r(k)$ of $T_b$ with matter  [1]")
+        place.plot(_array(found["k"])[inside], _array(one)[inside], **line)
+    place.set(xlabel=WAVENUMBER, ylabel=r"$r(k)$ of $T_b$ with matter  [1]")
+    _k_axis(place, _array(found["k"])[inside])
     place.set_ylim(top=1.05)
     place.legend(loc="lower left")
 
@@ -220,7 +307,7 @@ def cylinder(figure: Figure, numbers: Numbers) -> None:
         shown = np.log10(np.where(power > 0, power, np.nan))
     mesh = place.pcolormesh(across, along, shown, cmap="cividis", rasterized=True)
     place.set(xlabel=r"$k_\perp$  [$h/\mathrm{Mpc}$]", xlim=(0, across[-1]), ylim=(0, along[-1]))
-    place.set_ylabel(rf"$k_\parallel$ along ${found['axis']}$  [$h/\mathrm{{Mpc}}$]")
+    place.set_ylabel(r"$k_\parallel$, third axis  [$h/\mathrm{Mpc}$]")
     label = r"$\log_{10}\,P$  [$(\mathrm{Mpc}/h)^3\,\mathrm{mK}^2$]"
     figure.colorbar(mesh, ax=place, label=label)
 
@@ -236,11 +323,12 @@ def bispectrum(figure: Figure, numbers: Numbers) -> None:
                 x, q = k * (1 + 0.02 * (at - 1)) * shift, _array(found[name]["reduced"][at])
                 style: Any = {"elinewidth": 0.8, "capsize": 2, "markersize": 5}
                 style |= {"mfc": COLOURS[at], "label": shape} if filled else {"mfc": "white"}
-                _points(place, at, x, q, _array(found[name]["error"][at]), **style)
-    place.set(xscale="log", xlabel=r"longest side $k$  [$h/\mathrm{Mpc}$]")
+                points(place, at, x, q, _array(found[name]["error"][at]), **style)
+    place.set(xlabel=r"longest side $k$  [$h/\mathrm{Mpc}$]")
+    _k_axis(place, k)
     # Q of a field is over its unit: B / P^2.
     place.set_ylabel(r"$Q$  [mK$^{-1}$]")
-    _legend_above(place)
+    legend_above(place)
 
 
 def onepoint(figure: Figure, numbers: Numbers, scale: str, xlabel: str, ylabel: str) -> None:
@@ -267,94 +355,6 @@ def _distribution(figure: Figure, found: Numbers, scale: str | None = None) -> A
     return place
 
 
-def seam_ratio(figure: Figure, numbers: Numbers) -> None:
-    """Draw squared differences across tile edges over those inside, per axis, with error bars."""
-    views, limits, place = numbers["seams"]["views"], numbers["limits"], figure.subplots()
-    place.axhspan(limits["min_seam_ratio"], limits["max_seam_ratio"], color="0.9", lw=0)
-    place.axhline(1, color=TRUTH, lw=1, ls="--")
-    ends = [limits["min_seam_ratio"], limits["max_seam_ratio"]]
-    for number, view in enumerate(views.values()):
-        axes = list(view["axes"])
-        value, error = (_array([view["axes"][a][key] for a in axes]) for key in ("ratio", "error"))
-        x = np.arange(len(axes)) + 0.18 * (number - 0.5 * (len(views) - 1))
-        _points(place, number, x, value, error, capsize=3, markersize=6, label=view["label"])
-        ends += [*(value - error), *(value + error)]
-        place.set_xticks(range(len(axes)), axes)
-    low, high = max(0.0, float(np.nanmin(ends))), float(np.nanmax(ends))
-    if high > 5:
-        place.set_yscale("log")
-        place.set_ylim(0.5, 1.5 * high)
-    else:
-        place.set_ylim(max(0.0, low - 0.1 * (high - low)), high + 0.1 * (high - low))
-    place.set(xlim=(-0.5, 2.5), xlabel="axis", ylabel="seam ratio  [1]")
-    _legend_above(place)
-
-
-def _seam_profile(figure: Figure, numbers: Numbers, what: str, level: float, label: str) -> None:
-    """Draw mean or variance of the field against the distance from the nearest tile edge."""
-    place = figure.subplots()
-    place.axhline(level, color="0.6", lw=0.8)
-    place.axvline(0, color="0.6", lw=0.8, ls=":")
-    for at, (axis, one) in enumerate(_clearest(numbers)["axes"].items()):
-        profile = one["profiles"][what]
-        x, value, error = (_array(profile[key]) for key in ("distance", "value", "error"))
-        style: Any = {"markersize": 3, "lw": 1, "elinewidth": 0.7, "label": f"${axis}$"}
-        _points(place, at, x + 0.12 * (at - 1), value, error, line="-", **style)
-    place.set(xlabel="distance from the tile edge  [voxels]", ylabel=label)
-    _legend_above(place)
-
-
-def seam_harmonics(figure: Figure, numbers: Numbers) -> None:
-    """Draw excess power of the planes' means at the tile frequency and its multiples, in sigma."""
-    limit, place = _clearest(numbers)["z_limit"], figure.subplots()
-    place.axhline(0, color="0.6", lw=0.8)
-    place.axhline(limit, color=OTHER, lw=1, ls="--", label="limit")
-    highest, orders = limit, set[float]()
-    for at, (axis, one) in enumerate(_clearest(numbers)["axes"].items()):
-        order, z = (_array(one["harmonics"]["mean"][key]) for key in ("order", "z"))
-        orders |= set(order)
-        highest = max(highest, float(np.nanmax(z, initial=0.0)))
-        style: Any = {"color": COLOURS[at], "markersize": 5, "linestyle": "none"}
-        place.plot(order + 0.08 * (at - 1), z, MARKS[at], label=f"${axis}$", **style)
-    place.set(xlabel="frequency  [1 / tile]", ylabel=r"significance of excess power  [$\sigma$]")
-    if highest > 20:
-        place.set_yscale("symlog", linthresh=5)
-    place.set_ylim(top=1.15 * highest)
-    place.set_xticks(sorted(orders))
-    _legend_above(place)
-
-
-def seam_stages(figure: Figure, numbers: Numbers) -> None:
-    """Draw the rms of box minus truth over the voxels of each stage's tiles, and at their seams."""
-    found, place = numbers["seams"]["stages"], figure.subplots()
-    at, rms, at_seams = (
-        _array([one[key] for one in found["each"]]) for key in ("stage", "rms", "rms_at_seams")
-    )
-    place.plot(at, rms, "o", color=BOX, label="all voxels")
-    place.plot(at, at_seams, "s", color=OTHER, label="next to a seam")
-    place.axhline(found["overall"], color="0.6", lw=0.8, ls="--", label="whole box")
-    place.set_xticks(at)
-    place.set(xlabel="stage of the tile that owns the voxel", ylabel="rms of box - truth  [mK]")
-    place.set_ylim(0, 1.1 * float(np.nanmax([*rms, *at_seams])) or 1.0)
-    _legend_above(place)
-
-
 def _both(found: Numbers) -> list[tuple[Any, Any]]:
     """Return the box's and the truth's, where there, each with its line."""
     return [(found[name], line) for name, line in LINES.items() if found.get(name)]
-
-
-def _clearest(numbers: Numbers) -> Numbers:
-    """Return the view of the field that shows seams best."""
-    found: Numbers = numbers["seams"]["views"][numbers["seams"]["shown"]]
-    return found
-
-
-def _points(place: Any, at: int, x: Any, y: Any, error: Any, line: str = "", **style: Any) -> None:
-    place.errorbar(x, y, error, fmt=MARKS[at] + line, color=COLOURS[at], **style)
-
-
-def _legend_above(place: Any) -> None:
-    """Put the legend above the panel, where it covers nothing."""
-    spacing = {"borderaxespad": 0.2, "columnspacing": 1, "handletextpad": 0.4}
-    place.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, **spacing)

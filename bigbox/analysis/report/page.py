@@ -10,6 +10,8 @@ which other pages have as well, in layout.html.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,11 +22,14 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from bigbox.analysis.maps.panel import tile_corners
+from bigbox.analysis.maps.panel import tile_edges
 from bigbox.analysis.maps.slab import Slab, slab_image, slab_of
+from bigbox.analysis.maps.titles import slab_words
 from bigbox.analysis.report import figures
 from bigbox.analysis.report.fields import Field
+from bigbox.analysis.report.style import sheet
 from bigbox.errors import BadInput
+from bigbox.ingest.workfolder import sweep, work_folder
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.fields import AXES, known_field
 
@@ -76,6 +81,30 @@ def made_folder(out: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """Yield a folder; at the end its files take their places in `out`, index.html last.
+
+    Where the work inside fails, an older report is as it was. Raises BadInput for what the disk
+    refuses.
+    """
+    place = out / "report"
+    sweep(place)
+    work = work_folder(place)
+    try:
+        work.mkdir()
+        yield work
+        for path in sorted(work.iterdir(), key=lambda path: path.name == "index.html"):
+            os.replace(path, out / path.name)
+    except OSError as error:
+        raise BadInput(
+            f"{out}: the report cannot be written ({error.strerror or error}); make room, or choose"
+            " another folder with --out"
+        ) from None
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def write_report(
     out: Path, numbers: Numbers, fields: Mapping[str, Field], tiling: Tiling | None, view: View
 ) -> None:
@@ -84,14 +113,14 @@ def write_report(
     (out / "numbers.json").write_text(text + "\n", encoding="utf-8")
     slab = view.slab(fields["box"])
     place = slab.extent(fields["box"].voxel)
-    corners = None
+    edges = None
     if view.mark_tiles and tiling is not None:
-        corners = tile_corners(tiling, slab.axis, fields["box"].voxel, fields["box"].grid)
-    options = {"axis": slab.axis, "sides": fields["box"].box_size, "slab": place}
-    drawn = _maps(out, fields, slab, corners, options)
+        edges = tile_edges(tiling, slab.axis, fields["box"].voxel, fields["box"].grid)
+    options = {"axis": slab.axis, "sides": fields["box"].box_size}
+    drawn = _maps(out, fields, slab, edges, options)
     halo = _halo_maps(out, numbers, fields, slab, options)
     for name, (height, draw) in figures.drawings(numbers).items():
-        with figures.sheet(out / f"{name}.png", height) as figure:
+        with sheet(out / f"{name}.png", height) as figure:
             draw(figure, numbers)
         drawn.append(name)
 
@@ -105,14 +134,14 @@ def write_report(
         numbers=numbers,
         drawn=drawn,
         halo=halo,
-        where=f"{AXES[slab.axis]} = {place[0]:.3g} to {place[1]:.3g} Mpc/h",
+        where=slab_words(AXES[slab.axis], *place),
         mark_tiles=view.mark_tiles,
-        crosses=corners is not None,
+        marked=edges is not None,
         tables=_tables(numbers),
         made_of=_made_of(numbers),
         json=b64encode(text.encode()).decode(),
     )
-    (out / "index.html").write_text(page, encoding="utf-8")
+    (out / "index.html").write_text(page, "utf-8", errors="backslashreplace")
 
 
 def render(template: Path, out: Path, **context: Any) -> str:
@@ -134,7 +163,7 @@ def render(template: Path, out: Path, **context: Any) -> str:
 
 
 def _maps(
-    out: Path, fields: Mapping[str, Field], slab: Slab, corners: Any, options: dict[str, Any]
+    out: Path, fields: Mapping[str, Field], slab: Slab, edges: Any, options: dict[str, Any]
 ) -> list[str]:
     """Draw the maps of the matter, the field and the truth; return the files' names."""
     box, name, drawn = fields["box"].box, Path(fields["box"].name).name, []
@@ -145,13 +174,14 @@ def _maps(
     images = {TITLES[key]: slab_image(one.array, slab) for key, one in fields.items()}
     label = None if known_field(name) else f"{name}  [{fields['box'].unit or '1'}]"
     scale = np.stack(list(images.values()))
-    options = {**options, "corners": corners, "label": label, "scale": scale}
+    options = {**options, "label": label, "scale": scale}
     for key in fields:
         shown = {TITLES[key]: images[TITLES[key]]}
-        figures.maps(out / f"map_{key}.png", shown, name, **options)
+        tiled = edges if key == "box" else None
+        figures.maps(out / f"map_{key}.png", shown, name, edges=tiled, **options)
         drawn.append(f"map_{key}")
     if len(images) > 1:
-        figures.maps(out / "maps.png", images, name, **options)
+        figures.maps(out / "maps.png", images, name, edges=edges, **options)
     return drawn
 
 
@@ -161,14 +191,21 @@ def _halo_maps(
     """Draw map and distribution of each mass bin; return its title and what the map shows."""
     shown = []
     boxes = {TITLES[key]: one.box for key, one in fields.items()}
-    for at, channel in enumerate((numbers["halo"] or {"channels": ()})["channels"]):
-        images = {
+    channels = (numbers["halo"] or {"channels": ()})["channels"]
+    every = [
+        {
             name: slab_image(box.view("halo"), slab, channel=at)
             for name, box in boxes.items()
             if box is not None and box.has("halo")
         }
+        for at in range(len(channels))
+    ]
+    # One scale for all mass bins.
+    scale = np.array([image for images in every for image in images.values()])
+    options = {**options, "scale": scale, "empty": "haloes"}
+    for at, (channel, images) in enumerate(zip(channels, every, strict=True)):
         figures.maps(out / f"map_halo_{at}.png", images, "halo", **options)
-        with figures.sheet(out / f"halo_{at}.png", 3.6) as figure:
+        with sheet(out / f"halo_{at}.png", 3.6) as figure:
             figures.halo_distribution(figure, channel)
         shown.append((channel["title"], ", ".join(images)))
     return shown
@@ -196,11 +233,12 @@ def _tables(numbers: Numbers) -> dict[str, Table]:
             [f"{one['name']} ({label})", one["axis"], f"{one['value']:.3g}"]
             + [f"{one['expected']:.3g}", f"{one['z']:+.1f}"]
         )
-    spectra = _spectra_table(numbers["spectra"])
+    spectra = _spectra_table(numbers["spectra"], numbers["limits"]["k_max"])
     return {"spectra": spectra, "values": values, "signals": signals}
 
 
-def _spectra_table(found: Numbers, rows: int = 8) -> Table:
+def _spectra_table(found: Numbers, k_max: float, rows: int = 8) -> Table:
+    """Return some bins of the spectra; beyond k_max there is nothing to compare."""
     ratio = found["ratio"]
     unit = found["units"]["power"].replace("^3", "³").replace("^2", "²")
     table = [["k [h/Mpc]", "modes", f"P [{unit}]"] + (["P / P_truth", "r"] if ratio else [])]
@@ -209,7 +247,9 @@ def _spectra_table(found: Numbers, rows: int = 8) -> Table:
         error = (found["box"]["errors"] or [None] * len(found["k"]))[i]
         row = [f"{found['k'][i]:.3g}", f"{found['modes'][i]:,}"]
         row.append(f"{found['box']['power'][i]:.3g}" + ("" if error is None else f" ± {error:.1g}"))
-        if ratio:
+        if ratio and found["k"][i] > k_max:
+            row += ["–", "–"]
+        elif ratio:
             value, error, r = ratio["value"][i], ratio["error"][i], found["correlation"][i]
             row.append(f"{value:.3f}" + ("" if error is None else f" ± {error:.3f}"))
             row.append("" if r is None else f"{r:.3f}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType
-from bigbox.ingest.columns import TextCatalogue, choose
+from bigbox.ingest.columns import TextCatalogue, choose_in_each
 from bigbox.ingest.headers import Header, with_lacks
 from bigbox.ingest.text_table import TextTable
 
@@ -33,8 +33,7 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
         if not recognises(path):
             raise BadInput(f"{path}: its name does not end in .AHF_halos, as others given do")
     tables = tuple(TextTable.open(path) for path in sorted(set(given)))
-    names = tables[0].names()
-    chosen = choose(tables[0].path, names)
+    chosen, at = choose_in_each(tables, kind)
     which = "with" if kind == "subhalo" else "without"
     found = TextCatalogue.of(
         tables,
@@ -42,11 +41,11 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
         kind,
         f"catalogue: AHF haloes {which} subhaloes, {chosen.label}",
         f"left out: subhaloes ({chosen.parent} of a host)",
-        tuple(map(names.index, chosen.names(kind))),
+        at,
     )
     if kind == "subhalo" or not chosen.parent:
         return found
-    host = float(tables[0].read(0, 1, found.at)[0, -1])
+    host = float(tables[0].read(0, 1, at[0])[0, -1])
     if host not in (0.0, -1.0):
         raise BadInput(
             f"{found}: its first halo is in halo {host:g}: {chosen.parent} of a halo "

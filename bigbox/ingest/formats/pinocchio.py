@@ -44,7 +44,7 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
     tables = tuple(TextTable.open(path) for path in paths)
     headers = [_header(table) for table in tables]
     label = "catalogue: PINOCCHIO groups, mass at final position"
-    return TextCatalogue.of(tables, headers, kind, label, "", _PLACES_AND_MASS)
+    return TextCatalogue.of(tables, headers, kind, label, "", (_PLACES_AND_MASS,) * len(tables))
 
 
 def _header(table: TextTable) -> Header:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bigbox.errors import BadInput
 from bigbox.ingest.catalogue import Catalogue, HaloType
-from bigbox.ingest.columns import TextCatalogue, choose, plain
+from bigbox.ingest.columns import TextCatalogue, choose_in_each, plain
 from bigbox.ingest.hdf5 import beginning
 from bigbox.ingest.headers import Header, with_lacks
 from bigbox.ingest.text_table import TextTable
@@ -38,8 +38,7 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
         if not recognises(path):
             raise BadInput(f"{path}: is no catalogue of Rockstar, as others of those given are")
     tables = tuple(TextTable.open(path) for path in sorted(set(given)))
-    names = tables[0].names()
-    chosen = choose(tables[0].path, names)
+    chosen, at = choose_in_each(tables, kind)
     which = "with" if kind == "subhalo" else "without" if chosen.parent else "perhaps with"
     return TextCatalogue.of(
         tables,
@@ -47,7 +46,7 @@ def open_catalogue(given: Sequence[Path], kind: HaloType) -> Catalogue:
         kind,
         f"catalogue: Rockstar haloes {which} subhaloes, {chosen.label}",
         f"left out: subhaloes ({chosen.parent} of a host)",
-        tuple(map(names.index, chosen.names(kind))),
+        at,
         "" if chosen.parent else _NO_PARENT,
     )
 

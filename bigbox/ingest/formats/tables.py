@@ -80,7 +80,7 @@ def _open_text(paths: Sequence[Path], kind: HaloType) -> Catalogue:
             raise BadInput(f"{table.path}: its columns are not those of {paths[0].name}")
     at = tuple(map(names.index, chosen.names(kind)))
     headers = [_header(table.path, table.told(), {}, chosen) for table in tables]
-    return TextCatalogue.of(tables, headers, kind, *_words(chosen), at)
+    return TextCatalogue.of(tables, headers, kind, *_words(chosen), (at,) * len(tables))
 
 
 def _open_arrays(paths: Sequence[Path], kind: HaloType) -> Catalogue:
