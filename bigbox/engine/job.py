@@ -375,8 +375,8 @@ class Job:
         """Return the loop over this rank's tasks. watched: rank 0 writes down how all get on."""
         tasks = self.tasks()
         goals = [task.goal for task in tasks]
-        if watched and self.rank == 0:
-            ledger, epoch = self.painting.ledger, self.painting.epoch
+        if watched and self.rank == 0 and self.hands:
+            ledger, epoch = self.hands[0].ledger, self.hands[0].epoch
             self.monitor = Monitor(watch_path(ledger, epoch), epoch, goals, transport.size)
         note = self.monitor.note if self.monitor is not None else None
         return Loop(

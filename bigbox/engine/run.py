@@ -89,7 +89,11 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
     job = _begin(options, world, stop)
     if job is None:
         return {}
-    began = {"event": "begin", "box": str(job.box.place), "run": job.hands[0].epoch}
+    began = {
+        "event": "begin",
+        "box": str(job.box.place),
+        "run": max((hand.epoch for hand in job.hands[:1]), default=0),
+    }
     began |= {"ranks": world.size, "tiles": job.total, "already": job.already}
     LOG.info("painting begins", extra={"data": began})
     try:
