@@ -2,8 +2,8 @@
 
 Exit status 0: done. 2: bad input or usage (one line, nothing written). 75: stopped early and worth
 starting again (EX_TEMPFAIL, what a requeue understands): also for faults of the system that may
-pass. A full disk and a lease that another run holds are 2: at once, a requeue would only fail
-again. 3: `bigbox validate` judged the box and it fails (no error: the report is written). 1: a
+pass, and where another run is at work on the same. A full disk is 2: at once, a requeue would only
+fail again. 3: `bigbox validate` judged the box and it fails (no error: the report is written). 1: a
 fault of ours.
 """
 
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from typing import Any
 
 # Faults of the system that may be gone a moment later.
 _PASSING = tuple(
@@ -49,6 +51,14 @@ class StoppedEarly(BigboxError, RuntimeError):
     """Stop before the end. Nothing is lost, and the same command goes on from there."""
 
     exit_status = 75
+
+
+class Busy(StoppedEarly):
+    """Stop because another run holds the lease. `holder` is what it noted of itself."""
+
+    def __init__(self, message: str, holder: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.holder = dict(holder or {})
 
 
 def of_system(error: BaseException, place: object = None) -> BigboxError | None:

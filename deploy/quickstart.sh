@@ -3,6 +3,7 @@
 #   deploy/quickstart.sh [FOLDER]        FOLDER: where the box goes (default: ./quickstart)
 # Makes .venv in the checkout (BIGBOX_VENV: elsewhere). Run it again and nothing is done twice.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 out=${1:-${BIGBOX_OUT:-quickstart}}

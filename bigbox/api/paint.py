@@ -65,6 +65,7 @@ def paint(
     seconds_per_tile: float = 0.0,
     seconds_per_window: float = 0.0,
     painting_grid: int | None = None,
+    haloes_only: bool = False,
     workers: str | None = None,
     worker_tiles: int = 16,
     log: PathLike | None = None,
@@ -90,6 +91,7 @@ def paint(
     painter, overlap_method, tile, overlap, margin, colouring, device, threads, compile,
     halo_stride, halo_weighting, field, drop_latents, seconds_per_tile, seconds_per_window,
     painting_grid : As the options of `bigbox paint`.
+    haloes_only : Paint the haloes and no T_b, as a job of its own.
     workers, worker_tiles : Paint regions of so many tiles on an axis on the workers of the dask
         scheduler of that address.
     quiet : Show no progress.
@@ -114,14 +116,18 @@ def paint(
     asked = {**locals(), "box": Path(box), "field": list(field)}
     asked |= {name: value and Path(value) for name, value in (("model", model), ("log", log))}
 
-    from bigbox.engine.options import PaintOptions
-    from bigbox.engine.run import paint as run
+    from bigbox.engine.stop import StopRequest
 
-    options = PaintOptions(**asked)
-    done = run(options)
+    stop = StopRequest()
+    with stop.listening():  # a warning may come while the rest is being imported
+        from bigbox.engine.options import PaintOptions
+        from bigbox.engine.run import paint as run
+
+        options = PaintOptions(**asked)
+        done = run(options, stop)
     named = options.open()
     return Painted(
         named.path,
         named.realization,
-        *(done[name] for name in ("tiles", "windows", "total", "ranks", "seconds", "busy")),
+        *(done.get(name, 0) for name in ("tiles", "windows", "total", "ranks", "seconds", "busy")),
     )

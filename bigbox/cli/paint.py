@@ -32,6 +32,9 @@ with another seed, painter or tiling is refused; --discard throws that painting 
 To stop cleanly: SIGTERM, SIGUSR1 or SIGUSR2 to the ranks, or touch BOX/STOP. The batch in work is
 finished, everything is safe, and the exit status is 75: start the same command again.
 
+Realizations may be painted side by side. One that needs haloes which another run is painting waits
+for them. Where another run paints the same realization, the exit status is 75 too.
+
 example:  mpirun -n 4 bigbox paint box.zarr --seed 1
 next:     bigbox status box.zarr;  bigbox verify box.zarr;  bigbox plot box.zarr
 """
@@ -142,6 +145,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how it is run (does not change the bytes)")
     value = partial(add_value, how)
     add_region(how)
+    text = (
+        "paint the haloes and stop there, in the region if one is given: a job of its own, before "
+        "several realizations are painted side by side"
+    )
+    how.add_argument("--haloes-only", action="store_true", help=text)
     batch = "tiles of a batch (4 on a CPU, a batch on each thread; up to 32 on a GPU)"
     value("--batch", "K", whole(1), batch)
     add_colouring(how)

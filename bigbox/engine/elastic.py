@@ -63,7 +63,8 @@ class RegionFailed(Exception):
 def check_can_be_shared(options: PaintOptions) -> None:
     """Raise BadInput where the options, the box or this installation are not for workers."""
     for name, given in (("--region", options.region), ("--field", options.field),
-                        ("--discard-halo", options.discard_halo)):  # fmt: skip
+                        ("--discard-halo", options.discard_halo),
+                        ("--haloes-only", options.haloes_only)):  # fmt: skip
         if given:
             raise BadInput(f"{name} is not for --workers: leave one of them out")
     box = options.open()

@@ -25,7 +25,7 @@ from bigbox.engine.task import Task
 from bigbox.engine.transport import Transport
 from bigbox.engine.windows import WindowTask
 from bigbox.engine.workers import Threads, Workers
-from bigbox.errors import BadInput, BigboxError, StoppedEarly
+from bigbox.errors import BadInput, BigboxError, Busy, StoppedEarly
 from bigbox.extensions import load
 from bigbox.painters import HaloPainter, Painter
 from bigbox.painters.models import Choice
@@ -46,7 +46,7 @@ from bigbox.store.haloes import (
     windows_done,
 )
 from bigbox.store.layouts import HaloLayout, Layout, LayoutT, PaintLayout
-from bigbox.store.lease import LINGER
+from bigbox.store.lease import LINGER, holder
 from bigbox.store.mend import mend
 from bigbox.store.painting import BegunPainting, Painting, PaintStart
 from bigbox.store.recorded import Recorded, haloes_of, has_given_haloes, painting_of
@@ -72,6 +72,7 @@ class PaintSpec:
     task: str = "bigbox.engine.tiles:TileTask"  # that paints tiles, as the overlap method names it
     region: Region | None = None  # that is painted; None: the whole box
     model: Choice | None = None  # of trained networks
+    haloes_only: bool = False  # no tb
 
     def assignment(self, n_ranks: int, limits: Limits) -> Assignment:
         """Return who paints what."""
@@ -83,7 +84,7 @@ class PaintSpec:
 class Prepared:
     """What rank 0 has found and begun, for all ranks."""
 
-    painting: BegunPainting
+    painting: BegunPainting | None  # None where haloes alone are painted
     haloes: BegunHaloes | None = None  # None where all are there
     halo_found: Recorded[HaloLayout] | None = None  # where bigbox has painted all of them
 
@@ -114,6 +115,10 @@ def identity_of(spec: PaintSpec, box: Box, whole: Recorded[HaloLayout] | None) -
     return identity
 
 
+class HaloesUnderWay(Busy):
+    """Another run paints the haloes that this one needs, and not the tb that it is to paint."""
+
+
 def prepare(
     spec: PaintSpec,
     box: Box,
@@ -128,7 +133,8 @@ def prepare(
     """Begin the runs of a painting, for rank 0 alone; nothing is written where one is refused.
 
     discard, discard_halo: throw away what is painted, but not what this very command has begun: a
-    job that is requeued with its command line keeps what it painted before. Raises BadInput.
+    job that is requeued with its command line keeps what it painted before. Raises BadInput;
+    HaloesUnderWay where there is something to wait for, and Busy where another run paints the same.
     """
     found = None
     if spec.haloes is not None or discard_halo:
@@ -140,22 +146,29 @@ def prepare(
     found = haloes_of(box) if discard_halo else found
     if spec.haloes is not None and found and _is_of(found, spec.haloes.identity(), but=HOW):
         found = _mended(found, lambda: haloes_of(box), disk, linger)
+    about = {"n_ranks": n_ranks, "device": device}
+    if spec.haloes_only:
+        whole, halo_start = _halo_start(spec, box, found)
+        haloes = _begin_haloes(spec, halo_start, disk, about, linger)
+        return Prepared(None, haloes, whole)
     painted = painting_of(box)
     identity = identity_of(spec, box, whole_haloes(spec, found))
     if painted and _is_of(painted, identity):
         painted = _mended(painted, lambda: painting_of(box), disk, linger)
     whole, halo_start = _halo_start(spec, box, found)
     start = PaintStart(box, spec.layout, identity_of(spec, box, whole), painted)
-    forced = {"forced": spec.model.forced} if spec.model and spec.model.forced else {}
     start.check()  # both, so that nothing is written where one of them is refused
-    about, haloes = {"n_ranks": n_ranks, "device": device}, None
-    if halo_start is not None and spec.haloes is not None:
-        begun = halo_start.begin(disk, about, spec.haloes.attributes() | forced, linger)
-        haloes = cast(BegunHaloes, begun)
+    try:
+        haloes = _begin_haloes(spec, halo_start, disk, about, linger)
+    except Busy as busy:
+        at_work = holder(start.ledger) if start.ledger.path.exists() else {}
+        if all(at_work.get(key) == busy.holder.get(key) for key in ("host", "pid")):
+            raise  # one run, which paints this tb too
+        raise HaloesUnderWay(str(busy), busy.holder) from busy
     try:
         # Few painters say more of tb.
-        attributes: dict[str, Any] = getattr(spec.painter, "attributes", dict)()
-        painting = cast(BegunPainting, start.begin(disk, about, attributes | forced, linger))
+        attributes = getattr(spec.painter, "attributes", dict)() | _forced(spec)
+        painting = cast(BegunPainting, start.begin(disk, about, attributes, linger))
         return Prepared(painting, haloes, whole)
     except BaseException:
         _let_go(haloes)
@@ -202,6 +215,21 @@ def _halo_start(
     return whole, None
 
 
+def _begin_haloes(
+    spec: PaintSpec, start: HaloStart | None, disk: Disk, about: dict[str, Any], linger: float
+) -> BegunHaloes | None:
+    """Begin the run that paints the haloes; None where they are all there."""
+    if start is None or spec.haloes is None:
+        return None
+    attributes = spec.haloes.attributes() | _forced(spec)
+    return cast(BegunHaloes, start.begin(disk, about, attributes, linger))
+
+
+def _forced(spec: PaintSpec) -> dict[str, Any]:
+    """Return what arrays say of a model that paints what it does not know."""
+    return {"forced": spec.model.forced} if spec.model and spec.model.forced else {}
+
+
 def _let_go(begun: Begun[Any] | None) -> None:
     if begun is not None and begun.lease is not None:
         begun.lease.close()
@@ -214,8 +242,11 @@ def _given_up(
 
     found: the haloes' ledger, None where it is damaged too.
     """
+    if spec.haloes_only and found is not None and spec.haloes is not None and not found.complete:
+        if _is_of(found, spec.haloes.identity()):
+            return []
     painted = painting_of(box, giving_up=True)
-    if painted is not None and not painted.complete:
+    if painted is not None and not painted.complete and not spec.haloes_only:
         same = _is_of(painted, identity_of(spec, box, whole_haloes(spec, found)))
         if same and painted.layout.tiling == spec.layout.tiling:
             return []
@@ -257,7 +288,9 @@ class Job:
         self.box, self.spec, self.rank, self.limits = box, spec, rank, limits or Limits()
         self.assignment = spec.assignment(n_ranks, self.limits)
         self.tiling = self.assignment.tiling
-        done = prepared.painting.state.done[0]
+        done = np.zeros(self.tiling.size, bool)
+        if prepared.painting is not None:
+            done = prepared.painting.state.done[0]
         # Tiles that are to be finished, bool (tiles,); None: all.
         self.wanted = spec.region.tiles(self.tiling) if spec.region else None
         self.total = self.tiling.size if self.wanted is None else int(self.wanted.sum())
@@ -271,7 +304,9 @@ class Job:
                     steps = getattr(spec.painter, "steps", 1)
                     tiles = np.flatnonzero(tiles_needed(self.tiling, self.wanted, done, steps))
                     self.halo_painting.only_under(self.tiling.grown(spec.painter.margin), tiles)
-            self.painting = Painting(box, prepared.painting, rank, n_ranks, disk, self.assignment)
+            self._painting: Painting | None = None
+            if (begun := prepared.painting) is not None:
+                self._painting = Painting(box, begun, rank, n_ranks, disk, self.assignment)
             self._blocks = self.halo_painting.reader if self.halo_painting is not None else None
             if prepared.halo_found is not None:
                 self._blocks = prepared.halo_found.reader()
@@ -282,6 +317,17 @@ class Job:
                 _let_go(prepared.haloes)
                 _let_go(prepared.painting)
             raise
+
+    @property
+    def painting(self) -> Painting:
+        """The handle of this rank on the painting of tb. Not to be asked for with haloes alone."""
+        assert self._painting is not None
+        return self._painting
+
+    @property
+    def hands(self) -> list[Painting | HaloPainting]:
+        """The handles of this rank on what is painted."""
+        return [one for one in (self._painting, self.halo_painting) if one is not None]
 
     def reader(self, name: str) -> CutoutReader:
         """Return a reader of an array of the box on the painting grid.
@@ -307,6 +353,8 @@ class Job:
         found: list[Task] = []
         if self.halo_painting is not None and self.spec.haloes is not None:
             found.append(WindowTask(self, self.spec.haloes, self.halo_painting))
+        if self.spec.haloes_only:
+            return found
         found.append(self.tile_task())
         for name in self.spec.layout.fields:
             found.append(load(output_field(name).task)(self, name))
@@ -329,8 +377,8 @@ class Job:
         """Return the loop over this rank's tasks. watched: rank 0 writes down how all get on."""
         tasks = self.tasks()
         goals = [task.goal for task in tasks]
-        if watched and self.rank == 0:
-            ledger, epoch = self.painting.ledger, self.painting.epoch
+        if watched and self.rank == 0 and self.hands:
+            ledger, epoch = self.hands[0].ledger, self.hands[0].epoch
             self.monitor = Monitor(watch_path(ledger, epoch), epoch, goals, transport.size)
         note = self.monitor.note if self.monitor is not None else None
         return Loop(
@@ -354,8 +402,8 @@ class Job:
     def take_back(self, damage: DamagedChunk) -> None:
         """Mark a damaged chunk, so that the next run makes it again."""
         name = PAINTED.name if damage.array == STEPS.name else damage.array
-        for painting in (self.painting, self.halo_painting):
-            if painting is not None and name in painting.names:
+        for painting in self.hands:
+            if name in painting.names:
                 painting.revoke({name: [damage.chunk]})
 
     def outcome_of(self, failure: BigboxError | None) -> BigboxError | None:
@@ -368,14 +416,13 @@ class Job:
 
     def finish(self) -> None:
         """Check and note that all is done, for rank 0; of a region that leaves some, nothing."""
-        if self.wanted is not None and not self.wanted.all() and not self.painting.all_recorded():
+        part = self.wanted is not None and not self.wanted.all()
+        if part and not all(hand.all_recorded() for hand in self.hands[:1]):
             return
-        if self.halo_painting is not None:
-            self.halo_painting.finish()
-        self.painting.finish()
+        for hand in reversed(self.hands):
+            hand.finish()
 
     def close(self) -> None:
         """Close every file and let go of the leases."""
-        self.painting.close()
-        if self.halo_painting is not None:
-            self.halo_painting.close()
+        for hand in self.hands:
+            hand.close()

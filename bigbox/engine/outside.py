@@ -23,7 +23,7 @@ def outside_range(job: Job, world: World) -> str:
     Every rank counts its share. A painting that knows already is not looked at again.
     """
     model, painters = job.spec.model, (job.spec.painter, job.spec.haloes)
-    if model is None or not (job.wanted is None or bool(job.wanted.all())):
+    if model is None or job.spec.haloes_only or not (job.wanted is None or bool(job.wanted.all())):
         return ""
     known: Any = world.first(lambda: job.box.array(TB.name).attrs.asdict().get(NAME))
     if known is None:

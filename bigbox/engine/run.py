@@ -8,14 +8,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
-from bigbox.engine.job import Job, PaintSpec, prepare
+from bigbox.engine.agree import begun, same_box, same_run
+from bigbox.engine.job import Job, PaintSpec, Prepared, prepare
 from bigbox.engine.limits import limits_of
 from bigbox.engine.log import log_end, log_no_more, log_to
-from bigbox.engine.mpi import World, abort_on_error, join_world
+from bigbox.engine.mpi import World, abort_on_error, join_world, ranks_of_job
 from bigbox.engine.options import PaintOptions, check_alike, choose_networks, device_of
 from bigbox.engine.outside import outside_range
 from bigbox.engine.stop import StopRequest
@@ -31,8 +33,10 @@ LOG = logging.getLogger(__name__)
 STOP_FILE = "STOP"
 
 
-def paint(options: PaintOptions) -> dict[str, Any]:
+def paint(options: PaintOptions, stop: StopRequest | None = None) -> dict[str, Any]:
     """Paint a box, or go on with a painting that was stopped; return the report's numbers.
+
+    stop: asked whether to stop, its signals installed already.
 
     Raises
     ------
@@ -40,17 +44,23 @@ def paint(options: PaintOptions) -> dict[str, Any]:
         The box, the options or the machine cannot be used (on rank 0; other ranks end with the same
         exit status and say nothing).
     StoppedEarly
-        A stop was asked for, or damage was found; the same command goes on.
+        A stop was asked for, damage was found, or another run is at work on the same: the same
+        command goes on.
     """
-    return on_all_ranks(options.box, lambda world, stop: _paint(options, world, stop), options.log)
+    work = partial(_paint, options)
+    return on_all_ranks(options.box, work, options.log, stop)
 
 
 def on_all_ranks(
-    box: Path, work: Callable[[World, StopRequest], dict[str, Any]], log: Path | None = None
+    box: Path,
+    work: Callable[[World, StopRequest], dict[str, Any]],
+    log: Path | None = None,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Join all ranks, listen for a stop, and do the work; log: where it is written. As `paint`."""
+    stop = stop or StopRequest()
     world = join_world()
-    stop = StopRequest(box / STOP_FILE if world.rank == 0 else None)
+    stop.file = box / STOP_FILE if world.rank == 0 else None
     written = None
     try:
         with stop.listening():
@@ -66,22 +76,22 @@ def on_all_ranks(
 
 
 def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
+    world.first(options.check)
     named = world.first(lambda: options.open())
+    same_box(world, named.path)
     options = replace(options, box=named.path, realization=named.realization)
+    if world.rank == 0 and not options.quiet and world.size < (tasks := ranks_of_job()):
+        LOG.info("painting on %d of the %d tasks of this job", world.size, tasks)
     if options.workers is not None:
-        from bigbox.engine.elastic import check_can_be_shared, paint_on_workers
-
-        if world.size > 1:
-            raise BadInput(
-                f"--workers is for one rank, this run has {world.size}: leave out mpirun"
-            )
-        check_can_be_shared(options)
-        report = paint_on_workers(options, stop, lambda mine: _begin(mine, world))
-        if not options.quiet:
-            LOG.info("%s", describe(report, named.place))
-        return report
-    job = _begin(options, world)
-    began = {"event": "begin", "box": str(job.box.place), "run": job.painting.epoch}
+        return _on_workers(options, world, stop)
+    job = _begin(options, world, stop)
+    if job is None:
+        return {}
+    began = {
+        "event": "begin",
+        "box": str(job.box.place),
+        "run": max((hand.epoch for hand in job.hands[:1]), default=0),
+    }
     began |= {"ranks": world.size, "tiles": job.total, "already": job.already}
     LOG.info("painting begins", extra={"data": began})
     try:
@@ -91,6 +101,25 @@ def _paint(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, 
         return report
     finally:
         job.close()
+
+
+def _on_workers(options: PaintOptions, world: World, stop: StopRequest) -> dict[str, Any]:
+    """Have workers of dask paint regions; this process hands them out."""
+    from bigbox.engine.elastic import check_can_be_shared, paint_on_workers
+
+    if world.size > 1:
+        raise BadInput(f"--workers is for one rank, this run has {world.size}: leave out mpirun")
+    check_can_be_shared(options)
+
+    def begin(mine: PaintOptions) -> Job:
+        job = _begin(mine, world, stop)
+        assert job is not None  # haloes alone are refused with --workers
+        return job
+
+    report = paint_on_workers(options, stop, begin)
+    if not options.quiet:
+        LOG.info("%s", describe(report, options.box))
+    return report
 
 
 @contextmanager
@@ -108,8 +137,11 @@ def _watched(job: Job) -> Iterator[None]:
             job.monitor.end(state, said)
 
 
-def _begin(options: PaintOptions, world: World) -> Job:
-    """Agree on what is painted, begin it, and take this rank's hand on it."""
+def _begin(options: PaintOptions, world: World, stop: StopRequest) -> Job | None:
+    """Agree on what is painted, begin it, and take this rank's hand on it.
+
+    None where there are haloes, and nothing else is asked for.
+    """
     threads = options.threads or max(1, int(world.cores))
     choice = world.first(lambda: choose_networks(options, options.open()))
     if choice is not None:
@@ -126,6 +158,8 @@ def _begin(options: PaintOptions, world: World) -> Job:
     layout = replace(layout, n_steps=painter.fields - 1)
     haloes = halo_layout = None
     paints_haloes = painter.input == HALO.name and may_paint_haloes
+    if options.haloes_only and not paints_haloes:
+        return world.first(lambda: _no_haloes(options, painter.input))
     if paints_haloes:
         haloes = predictor = world.each(
             lambda: options.halo_painter_of(layout.tiling, device, threads)
@@ -149,22 +183,36 @@ def _begin(options: PaintOptions, world: World) -> Job:
         overlap_method(options.method).task,
         region,
         choice,
+        options.haloes_only,
     )
     if choice is not None and world.rank == 0 and not options.quiet:
         for line in choice.words():
             LOG.info("%s", line)
-    prepared = world.first(
-        lambda: prepare(
+
+    def begin(linger: float) -> Prepared:
+        return prepare(
             spec,
             options.open("r+"),
             n_ranks=world.size,
             device=device,
             discard=options.discard,
             discard_halo=options.discard_halo,
+            linger=linger,
         )
-    )
+
+    prepared = begun(world, stop, begin, world.rank == 0 and not options.quiet)
+    same_run(world, options.box, options.realization, prepared)
     limits, place = limits_of(options.latent_memory), (world.rank, world.size)
     return world.each(lambda: Job(options.open("r+"), spec, prepared, *place, limits=limits))
+
+
+def _no_haloes(options: PaintOptions, reads: str) -> None:
+    """Say that there is nothing to do where the box has haloes that bigbox has not painted."""
+    if reads != HALO.name:
+        raise BadInput(f"--haloes-only: painter {options.painter} paints tb without haloes")
+    if not options.quiet:
+        words = "has haloes that were not painted by bigbox, nothing was left to do"
+        LOG.info("%s %s", options.box, words)
 
 
 def run_job(
@@ -207,11 +255,13 @@ def _run(
         raise failures[0]
     if stops and not complete:
         why = next((s for s in stops if s != "another rank"), stops[0])
+        tiles = f"{total - already - report['tiles']} of {total} tiles"
         windows = world.first(job.windows_left)
-        rest = f" and {windows} windows of haloes" if windows else ""
+        left = [] if job.spec.haloes_only else [tiles]
+        left += [f"{windows} windows of haloes"] if windows else []
         raise StoppedEarly(
-            f"stopped by {why} with {total - already - report['tiles']} of {total} tiles{rest}"
-            " left; everything painted is safe, the same command goes on from here"
+            f"stopped by {why} with {' and '.join(left)} left; everything painted is safe, the same"
+            " command goes on from here"
         )
     world.first(job.finish)
     outside = outside_range(job, world)
@@ -219,7 +269,9 @@ def _run(
         world.first(job.painting.drop_latents)
     world.first(lambda: job.box.consolidate() if job.painting.all_recorded() else None)
     if world.rank == 0 and not quiet:
-        LOG.info("%s", describe(report, job.box.place))
+        haloes_only = job.spec.haloes_only
+        place = job.box.path if haloes_only else job.box.place
+        LOG.info("%s", describe(report, place, haloes_only))
     if world.rank == 0 and outside:
         LOG.warning("%s: %s", job.box.place, outside)
     return report

@@ -14,7 +14,7 @@ from types import FrameType
 
 from bigbox.signals import handled
 
-# Seconds after which a further signal is a user's who does not want to wait.
+# Seconds after which the same signal again is a user's who does not want to wait.
 IMPATIENT = 3.0
 
 
@@ -23,9 +23,10 @@ class StopRequest:
 
     def __init__(self, file: Path | None = None, seconds_between_looks: float = 1.0):
         self.reason = ""
-        self._file = file
+        self.file = file
         self._between = seconds_between_looks
-        self._looked = self._signalled = 0.0
+        self._looked = 0.0
+        self._signalled: dict[int, float] = {}  # when each came first
 
     def listening(self) -> AbstractContextManager[None]:
         """Let signals ask for a stop. The same one again, later, ends the process at once.
@@ -37,23 +38,22 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self.reason:
-            self.reason, self._signalled = signal.Signals(number).name, now
-        elif now - self._signalled > IMPATIENT:
+        self.reason = self.reason or signal.Signals(number).name
+        if now - self._signalled.setdefault(number, now) > IMPATIENT:
             # Not before: launcher and batch system may both pass the same signal on.
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
     def clear(self) -> None:
         """Take the STOP file away: the run has ended."""
-        if self._file:
-            self._file.unlink(missing_ok=True)
+        if self.file:
+            self.file.unlink(missing_ok=True)
 
     def asked(self) -> str:
         """Return the reason to stop, or "" to go on; looks for the STOP file once a second."""
         now = time.monotonic()
-        if not self.reason and self._file and now - self._looked > self._between:
+        if not self.reason and self.file and now - self._looked > self._between:
             self._looked = now
-            if self._file.exists():
-                self.reason = f"the file {self._file}"
+            if self.file.exists():
+                self.reason = f"the file {self.file}"
         return self.reason

@@ -73,14 +73,20 @@ def summary(tallies: list[Tally], already: int, total: int, seconds: float) -> d
     }
 
 
-def describe(report: dict[str, Any], box: Path) -> str:
+def describe(report: dict[str, Any], box: Path, haloes_only: bool = False) -> str:
     """Return the last line of a run, for people."""
+    ranks = f"{report['ranks']} rank{'s' if report['ranks'] > 1 else ''}"
+    if haloes_only and not report["windows"]:
+        return f"the haloes of {box} are there: nothing was left to do"
+    if haloes_only:
+        windows, seconds = report["windows"], report["seconds"]
+        return f"predicted haloes of {box} in {windows} windows in {seconds:.1f} s on {ranks}"
     if not report["tiles"] and not report["windows"]:
         return f"{box} is painted: all {report['total']} tiles were done, nothing was left to do"
     windows = f"predicted haloes in {report['windows']} windows, " if report["windows"] else ""
     return (
         f"{windows}painted {report['tiles']} tiles of {box} in {report['seconds']:.1f} s on "
-        f"{report['ranks']} rank{'s' if report['ranks'] > 1 else ''} "
+        f"{ranks} "
         f"({report['tiles'] / report['seconds']:.1f} tiles/s, painters busy "
         f"{100 * report['busy']:.1f} % of the time)"
     )

@@ -22,8 +22,8 @@ def discard(
     """Give up paintings, the first one first: their arrays and every record.
 
     What was painted on haloes is the caller's to name before them. A ledger that is damaged is no
-    hindrance. Returns whether there was any. Raises BadInput, and nothing has gone, while a run
-    holds the lease of one of them, or where an array was not painted by bigbox.
+    hindrance. Returns whether there was any. Raises Busy while a run holds the lease of one,
+    and BadInput where an array was not painted by bigbox; nothing has gone then.
     """
     there = [
         (kind.place(box), kind.ledger(box), _arrays(box, kind))

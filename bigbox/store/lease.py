@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 
-from bigbox.errors import BadInput, StoppedEarly
+from bigbox.errors import Busy, StoppedEarly
 from bigbox.store.durable import Disk, File
 from bigbox.store.ledger import Ledger
 
@@ -33,6 +33,8 @@ LOG = logging.getLogger(__name__)
 # (the launcher of Open MPI, killed, leaves ranks for ten seconds and more), and how often it looks.
 LINGER = 30.0
 LOOK = 0.1
+# Where batch systems say which job this is: Slurm, PBS, LSF, Grid Engine.
+_JOBS = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
 class Lease:
@@ -46,7 +48,7 @@ class Lease:
 
     @classmethod
     def exclusive(cls, disk: Disk, ledger: Ledger, linger: float = LINGER) -> Lease:
-        """Take the lease for starting a run; raises BadInput where another run holds it.
+        """Take the lease for starting a run; raises Busy where another run holds it.
 
         Whoever is going to write or remove anything comes this way: no link is followed.
         """
@@ -64,12 +66,14 @@ class Lease:
                 return cls(disk, ledger, None)
             if got:
                 return cls(disk, ledger, file)
-            holder, alive = _holder(ledger)
-            if alive or time.monotonic() > deadline:
+            found = holder(ledger)
+            if _alive(found) or time.monotonic() > deadline:
                 disk.close(file)
-                raise BadInput(
-                    f"{ledger.path.parent}: another run holds the lease ({holder});"
-                    " wait for its end, or stop it, and run the same command again"
+                raise Busy(
+                    f"{ledger.path.parent}: another run holds the lease (run {found['epoch']} on "
+                    f"{found['host']}, pid {found['pid']}, since {found['started']});"
+                    " wait for its end, or stop it, and run the same command again",
+                    found,
                 )
             time.sleep(LOOK)
 
@@ -136,13 +140,23 @@ class Lease:
             self._file = None
 
 
-def _holder(ledger: Ledger) -> tuple[str, bool]:
-    """Return the newest run in words, and whether its first rank lives on this machine."""
+def who() -> dict[str, Any]:
+    """Return what a run notes of itself: its machine, its first process, its batch job."""
+    job = next((f"{os.environ[name]}" for name in _JOBS if os.environ.get(name)), "")
+    if job and (again := os.environ.get("SLURM_RESTART_COUNT")):
+        job += f" (start {int(again) + 1})" if again.isdigit() else ""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "job": job}
+
+
+def holder(ledger: Ledger) -> dict[str, Any]:
+    """Return what the newest run has noted of itself."""
     epoch = ledger.newest()
     # Nothing is known where a first run just starts.
-    found: dict[str, Any] = {"host": "?", "pid": 0, "started": "?"} | (
-        ledger.epoch(epoch) if epoch else {}
-    )
+    nothing = {"epoch": epoch, "host": "?", "pid": 0, "job": "", "started": "?"}
+    return nothing | (ledger.epoch(epoch) if epoch else {})
+
+
+def _alive(found: dict[str, Any]) -> bool:
+    """Return whether the first rank of a run lives on this machine."""
     host, pid = found["host"], found["pid"]
-    alive = host == socket.gethostname() and pid > 0 and psutil.pid_exists(pid)
-    return f"run {epoch} on {host}, pid {pid}, since {found['started']}", alive
+    return bool(host == socket.gethostname() and pid > 0 and psutil.pid_exists(pid))

@@ -76,7 +76,8 @@ def lost_chunks(found: Recorded[Any]) -> dict[str, Ints]:
 def mend(found: Recorded[Any], *, disk: Disk = DISK, linger: float = LINGER) -> list[str]:
     """Take back what is lost, for a run that goes on; return what that is, a line each.
 
-    Raises BadInput where it cannot be made again, or cannot be recorded.
+    Raises BadInput where it cannot be made again, or cannot be recorded, Busy where another run
+    holds the lease.
     """
     files, chunks = lost_metadata(found), lost_chunks(found)
     if not files and not chunks:
@@ -134,6 +135,8 @@ def take_back(
     linger: float = 0.0,
 ) -> str:
     """Take chunks back in a run of its own, and write files; return why that could not be.
+
+    Raises Busy where another run holds the lease.
 
     reseal: as for `claim`; files: zarr.json by their paths, parents first.
     """

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic
 
-from bigbox.errors import BadInput
+from bigbox.errors import BadInput, Busy
 from bigbox.store.box import Box, make_axes, make_group, make_realization
 from bigbox.store.durable import Disk, explained, own_name
 from bigbox.store.latents import (
@@ -32,7 +31,7 @@ from bigbox.store.latents import (
     unfinished_of,
 )
 from bigbox.store.layouts import LayoutT
-from bigbox.store.lease import LINGER, Lease
+from bigbox.store.lease import LINGER, Lease, who
 from bigbox.store.ledger import RECORD_FILE, Ledger, State
 from bigbox.store.metadata import sealed_json
 from bigbox.store.recorded import Recorded, is_painted, recorded
@@ -119,8 +118,8 @@ class Start(Generic[LayoutT]):
         """Begin the run.
 
         about: noted with the run's number; attributes: of the arrays, where they are made anew.
-        Raises BadInput where another run holds the lease, the store cannot be written, or some
-        chunks are made already with another identity.
+        Raises Busy where another run holds the lease, BadInput where the store cannot be written,
+        or some chunks are made already with another identity.
         """
         self.check()
         self.box.take_away_consolidated(disk)
@@ -219,8 +218,7 @@ def claim(
             "epoch": epoch,
             **about,
             "fresh": fresh,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
+            **who(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "libraries": _libraries(),
             "sealed": sealed,
@@ -235,7 +233,7 @@ def claim(
     try:
         disk.create_once(ledger.epoch_path(epoch), data, mine)
     except (FileExistsError, FileNotFoundError):
-        raise BadInput(
+        raise Busy(
             f"{ledger.path.parent}: another run (run {epoch}) started at this very moment; wait for"
             " its end, or stop it, and run the same command again"
         ) from None

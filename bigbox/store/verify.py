@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bigbox.blockwise import map_blocks
+from bigbox.errors import Busy
 from bigbox.scheduler.grid import Ints
 from bigbox.store.durable import DISK, Disk
 from bigbox.store.ledger import Ledger, State
@@ -110,7 +111,11 @@ def verify(found: Recorded[Any], *, repair: bool = True, disk: Disk = DISK) -> R
     reseal = {source.path.name: good for source, good in short}
     if not (reseal or lost or any(map(len, taken.values()))):
         return report
-    if why_not := take_back(disk, found, taken, reseal=reseal, files=lost):
+    try:
+        why_not = take_back(disk, found, taken, reseal=reseal, files=lost)
+    except Busy as busy:
+        why_not = str(busy)
+    if why_not:
         report.notes.append(f"nothing recorded: {why_not}")
         return report
     report.notes += [f"{path} is written again" for path in lost]

@@ -184,9 +184,8 @@ def paint_in_process(
         raise
     except BaseException:  # killed: no code of the ranks runs any more
         for job in jobs:
-            for hand in (job.painting, job.halo_painting):
-                if hand is not None:
-                    hand.reader.close()
+            for hand in job.hands:
+                hand.reader.close()
         raise
     for job in jobs:
         job.close()

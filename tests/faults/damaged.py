@@ -25,10 +25,10 @@ def tb(box: Path) -> np.ndarray:
     return Box.open(box).array("tb")[...]
 
 
-def refused(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+def refused(capsys: pytest.CaptureFixture[str], *command: object, status: int = 2) -> str:
     """The one line with which a command is refused."""
     capsys.readouterr()
-    assert main([*map(str, command)]) == 2
+    assert main([*map(str, command)]) == status
     said = capsys.readouterr().err
     assert said.startswith("bigbox: ") and said.count("\n") == 1, said
     return said

@@ -153,7 +153,7 @@ def test_a_refused_discard_has_destroyed_nothing(box: Path, capsys, busy: str) -
     where = Box.open(box, realization=1 if "tb" in busy else 0)
     arrays = {path: raw for path, raw in files(box).items() if "c." in path.name}
     with a_run_at_work(where, PaintLayout if "tb" in busy else HaloLayout):
-        assert "another run holds the lease" in refused(capsys, *command)
+        assert "another run holds the lease" in refused(capsys, *command, status=75)
     assert {path: raw for path, raw in files(box).items() if "c." in path.name} == arrays
     assert main(["verify", str(box)]) == 0
     assert main([*map(str, command)]) == 0

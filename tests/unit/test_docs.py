@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,16 @@ def test_nothing_that_is_installed_cites_a_file_that_is_not() -> None:
 def test_the_version_is_the_same_everywhere() -> None:
     assert f"\nversion: {bigbox.__version__}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## [{bigbox.__version__}]\n" in (ROOT / "CHANGELOG.md").read_text()
+    recipe = (ROOT / "deploy/conda/recipe.yaml").read_text()
+    assert f'\n  version: "{bigbox.__version__}"\n' in recipe
+
+
+def test_the_recipe_has_the_dependencies_of_the_project() -> None:
+    renamed = {"torch": "pytorch", "dask[array]": "dask", "matplotlib": "matplotlib-base"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    pairs = (one.split(">=") for one in project)
+    wanted = {renamed.get(name, name): least for name, least in pairs}
+    recipe = (ROOT / "deploy/conda/recipe.yaml").read_text()
+    run = recipe.partition("  run:\n")[2].partition("\ntests:")[0]
+    found = dict(re.findall(r"- (\S+) >=(\S+)", run))
+    assert found.pop("python") == "3.11" and found == wanted

@@ -12,7 +12,7 @@ import google_crc32c
 import numpy as np
 import pytest
 
-from bigbox.errors import BadInput, BigboxError, StoppedEarly
+from bigbox.errors import BadInput, BigboxError, Busy, StoppedEarly
 from bigbox.scheduler.bricks import Bricks
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store.durable import Disk
@@ -154,14 +154,14 @@ def test_blocks_are_bounded_and_whole(ledger: Ledger, monkeypatch: pytest.Monkey
 def test_one_lease_at_a_time(ledger: Ledger) -> None:
     start(ledger, 1, fresh=True)
     first = Lease.exclusive(DISK, ledger)
-    with pytest.raises(BadInput, match="another run holds the lease"):
+    with pytest.raises(Busy, match="another run holds the lease"):
         Lease.exclusive(DISK, ledger, linger=0.0)
     first.share()
     ranks = [first, Lease.shared(DISK, ledger, 1)]
-    with pytest.raises(BadInput, match="lease"):
+    with pytest.raises(Busy, match="lease"):
         Lease.exclusive(DISK, ledger, linger=0.0)
     ranks[0].close()
-    with pytest.raises(BadInput, match="lease"):
+    with pytest.raises(Busy, match="lease"):
         Lease.exclusive(DISK, ledger, linger=0.0)
     ranks[1].close()
     Lease.exclusive(DISK, ledger, linger=0.0).close()
@@ -260,7 +260,7 @@ def test_sharing_the_lease_waits_for_whoever_slipped_in(ledger: Ledger) -> None:
     lease = Lease.exclusive(disk, ledger)
     lease.share()
     assert disk.looks == 0
-    with pytest.raises(BadInput, match="another run holds the lease"):
+    with pytest.raises(Busy, match="another run holds the lease"):
         Lease.exclusive(DISK, ledger, linger=0.0)
     lease.close()
     disk.looks = 10**6
