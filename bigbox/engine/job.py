@@ -248,7 +248,9 @@ def _given_up(
     painted = painting_of(box, giving_up=True)
     if painted is not None and not painted.complete and not spec.haloes_only:
         same = _is_of(painted, identity_of(spec, box, whole_haloes(spec, found)))
-        if same and painted.layout.tiling == spec.layout.tiling:
+        # Their ledger is damaged: it goes, whoever began what is painted on them.
+        damaged = discard_halo and found is None and spec.haloes is not None
+        if same and painted.layout.tiling == spec.layout.tiling and not damaged:
             return []
     refuse_others(box.place, spec.layout.arrays())
     if not discard_halo:
