@@ -98,7 +98,9 @@ def ingest(
     asked = {
         name: value
         for name, value in locals().items()
-        if name in (*_OF_SNAPSHOTS, *_OF_GRIDS, *_OF_BOTH) and value not in (None, False)
+        if name in (*_OF_SNAPSHOTS, *_OF_GRIDS, *_OF_BOTH)
+        and value is not None
+        and value is not False  # 0 is a number: a redshift, a smoothing, an index
     }
     for name in ("halos", "gas_from"):
         if name in asked:

@@ -67,7 +67,7 @@ def paint(
     painting_grid: int | None = None,
     haloes_only: bool = False,
     workers: str | None = None,
-    worker_tiles: int = 16,
+    worker_tiles: int | None = None,
     log: PathLike | None = None,
     quiet: bool = False,
 ) -> Painted:
@@ -93,7 +93,7 @@ def paint(
     painting_grid : As the options of `bigbox paint`.
     haloes_only : Paint the haloes and no T_b, as a job of its own.
     workers, worker_tiles : Paint regions of so many tiles on an axis on the workers of the dask
-        scheduler of that address.
+        scheduler of that address. None: as many tiles as `bigbox paint` takes.
     quiet : Show no progress.
     log : Append what the run says to this file, a JSON object a line.
 

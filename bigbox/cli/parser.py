@@ -141,7 +141,7 @@ class Parser(argparse.ArgumentParser):
                 alone.append(word)
                 continue
             run, most = [word], _most(option)
-            while at < len(given) and len(run) <= most and self._takes(option, given[at]):
+            while at < len(given) and len(run) <= most and self._takes(option, given[at], run):
                 run.append(given[at])
                 at += 1
             runs.append(run)
@@ -163,11 +163,14 @@ class Parser(argparse.ArgumentParser):
         found = {id(a): a for s, a in self._option_string_actions.items() if s.startswith(name)}
         return next(iter(found.values())) if len(found) == 1 else None
 
-    def _takes(self, option: argparse.Action, word: str) -> bool:
-        """Return whether a word can be a value of an option."""
+    def _takes(self, option: argparse.Action, word: str, run: list[str]) -> bool:
+        """Return whether a word can be a value of an option that has taken these.
+
+        The first one is its own whatever it is: argparse says what is wrong with it.
+        """
         if word.startswith("-") and len(word) > 1 and not _is_number(word):
             return False
-        if option.nargs != "+":
+        if option.nargs != "+" or len(run) == 1:
             return True
         try:
             value = self._get_value(option, word)

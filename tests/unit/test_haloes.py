@@ -317,7 +317,7 @@ def test_saved_sums_that_are_damaged_only_cost_time(tmp_path: Path, what: str) -
 def test_a_resume_reads_each_ledger_once_for_all_ranks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paint, path, halo = killed(tmp_path, 225, 24, 4)
+    paint, path, halo = killed(tmp_path, 240, 24, 4)
     reads: Counter[str] = Counter()
     blocks = Ledger.blocks
 

@@ -160,7 +160,7 @@ def test_what_lies_outside_of_the_training_is_counted(tmp_path: Path) -> None:
 
 
 def test_a_painting_says_what_its_networks_have_not_seen(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = write_model(tmp_path / "model", cosmology=CAMELS, range={DM: 2.0, HALO: [1e20] * 4})
     box = small_box(tmp_path / "box.zarr")
@@ -170,7 +170,7 @@ def test_a_painting_says_what_its_networks_have_not_seen(
     assert outside == {
         DM: {"limit": 2.0, "largest": float(dm.max()), "share": float((dm > 2.0).mean())}
     }
-    assert "outside of what the model was trained on" in capsys.readouterr().err
+    assert "outside of what the model was trained on" in caplog.text
     assert any("in part outside" in note for note in notes(open_field(box.path), None))
     assert main(["verify", str(box.path)]) == 0
 

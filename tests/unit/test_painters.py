@@ -158,7 +158,7 @@ def test_seed_and_realization_change_every_voxel(kind: str) -> None:
     ("change", "words"),
     [
         ({"name": "oil"}, "painter: 'oil' is not one of lodi, gaussian, trivial"),
-        ({"sampler": "euler"}, "sampler: 'euler'"),
+        ({"sampler": "rk4"}, "sampler: 'rk4'"),
         ({"overlap_method": "blended"}, "overlap method: 'blended'"),
         ({"steps": 0}, "steps: 0"),
         ({"steps": 4096}, "steps: 4096"),

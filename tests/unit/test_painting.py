@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigbox.errors import BadInput, BigboxError, StoppedEarly
+from bigbox.errors import BadInput, BigboxError, Busy, StoppedEarly
 from bigbox.scheduler.bricks import Assignment, Bricks, default_shard
 from bigbox.scheduler.tiling import Tiling
 from bigbox.store import product, writer
@@ -158,7 +158,7 @@ def test_an_overtaken_run_stops(tmp_path: Path) -> None:
 def test_a_second_run_is_refused_at_once(tmp_path: Path) -> None:
     case = case_of(tmp_path)
     run = Run(case, 1, random.Random(0), Disk())
-    with pytest.raises(BadInput, match=f"lease.*pid {os.getpid()}"):
+    with pytest.raises(Busy, match=f"lease.*pid {os.getpid()}"):
         finish(case)
     run.close()
     finish(case)

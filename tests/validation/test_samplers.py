@@ -319,7 +319,7 @@ def test_what_is_no_schedule_is_refused() -> None:
         ends_in_noise = Schedule(5, -8, 8)
         noise = one_draw((Purpose.INITIAL, 0), 1)
         sample(Modes(LEVELS[:1], ends_in_noise), ends_in_noise, "dpmpp", noise, untouched)
-    with pytest.raises(BadInput, match="'euler'"):
+    with pytest.raises(BadInput, match="'rk4'"):
         schedule = Schedule(5, -8, 8)
         noise = one_draw((Purpose.INITIAL, 0), 1)
-        sample(Modes(LEVELS[:1], schedule), schedule, "euler", noise, untouched)
+        sample(Modes(LEVELS[:1], schedule), schedule, "rk4", noise, untouched)
