@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from functools import partial
 from pathlib import Path
 
@@ -95,5 +96,7 @@ def run(options: argparse.Namespace) -> None:
     import bigbox
 
     made = bigbox.train(**{k: v for k, v in vars(options).items() if k != "run"})
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun starts several; one of them speaks
     measured = ", ".join(f"{name} {value}" for name, value in made.measured.items())
     print(f"{options.out / options.kind}.json: {measured}")

@@ -223,7 +223,9 @@ class CrashDisk(Disk):
             durable: list[str] = []
 
             def undo() -> None:
-                if not durable and os.path.isdir(target) and not os.path.lexists(source):
+                # Where the folder of the old name is gone for good, so is the old name.
+                there = os.path.isdir(os.path.dirname(source))
+                if not durable and there and os.path.isdir(target) and not os.path.lexists(source):
                     os.rename(target, source)
 
             self._named(target, undo, durable)

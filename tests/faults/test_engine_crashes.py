@@ -141,7 +141,7 @@ def test_a_few_boxes_any_ranks_any_faults(tiling, edge, latents, faults, seed) -
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @any_faults
 def test_any_box_any_ranks_any_faults(tiling, edge, latents, faults, seed) -> None:
     survive(tiling, edge, latents, faults, seed)
@@ -168,7 +168,7 @@ def test_a_few_boxes_painted_together(shape, margin, edge, faults, seed) -> None
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @joint_faults
 def test_any_box_painted_together(shape, margin, edge, faults, seed) -> None:
     survive_together(shape, margin, edge, faults, seed)

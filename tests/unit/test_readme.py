@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BY_ITSELF = ("deploy/quickstart.sh", "deploy/test.sh")
-SET_UP = (*BY_ITSELF, "pip install .")
+SET_UP = (*BY_ITSELF, "pip install '.[simulate]'")
 WORDS = 900
 
 
