@@ -86,7 +86,7 @@ def test_under_open_mpi(openmpi: Launcher, ingested, tmp_path: Path, ranks: int)
     paint_all(openmpi, ranks, given, ingested, tmp_path)
 
 
-@pytest.mark.parametrize(("number", "case"), [*CASES[2::7], ON_A_GRID])
+@pytest.mark.parametrize(("number", "case"), [*CASES[2::14], ON_A_GRID])
 def test_after_kills(mpirun: Launcher, box_of, number: int, case) -> None:
     shape, options = case
     wanted = expected(shape, options)

@@ -175,12 +175,12 @@ def check_painted_again(path: Path) -> None:
 @pytest.mark.parametrize(
     ("painter", "grid", "kills"),
     [
-        (("trivial", "--seconds-per-tile", "0.03"), GRID, 12),
-        (("trivial", "--seconds-per-tile", "0.03", *CONDITIONED), GRID, 8),
-        (("gaussian",), 96, 5),
-        (("trivial-halo", "--halo-stride", "32", "--seconds-per-window", "0.05"), GRID, 6),
-        (("lodi", "--steps", "2", "--halo-stride", "32", *CONDITIONED), 96, 4),
-        (("lodi", "--steps", "2", "--halo-stride", "32"), 96, 3),
+        (("trivial", "--seconds-per-tile", "0.03"), GRID, 6),
+        (("trivial", "--seconds-per-tile", "0.03", *CONDITIONED), GRID, 4),
+        (("gaussian",), 96, 3),
+        (("trivial-halo", "--halo-stride", "32", "--seconds-per-window", "0.05"), GRID, 3),
+        (("lodi", "--steps", "2", "--halo-stride", "32", *CONDITIONED), 96, 2),
+        (("lodi", "--steps", "2", "--halo-stride", "32"), 96, 2),
     ],
 )
 def test_killed_and_resumed(mpirun: Launcher, tmp_path: Path, painter, grid, kills: int) -> None:
