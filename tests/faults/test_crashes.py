@@ -1,8 +1,9 @@
 """Kill, power loss, full disk at every operation of the store: nothing done is lost or wrong.
 
 For each scenario a run without faults is traced first; then there is one schedule for each of its
-operations and a kind of fault, in turns, and after the fault up to two more at random places, before a
-last run must complete the painting.  `bigbox.testing.disks` states what a fault may do.
+operations and a kind of fault, in turns (BIGBOX_EVERY=1: every kind), and after the fault up to two
+more at random places, before a last run must complete the painting. `bigbox.testing.disks` states
+what a fault may do.
 """
 
 from __future__ import annotations
@@ -102,8 +103,7 @@ def test_every_operation_may_be_the_last(place: Path) -> None:
         trace = trace_of(place / f"{number}", number)
         seen |= set(trace)
         for at, label in enumerate(trace, 1):
-            # Every operation in one way, in turns; what comes first of a kind in every way. In every
-            # way each with BIGBOX_EVERY=1.
+            # What comes first of a kind of operation: in every way.
             first = label not in trace[: at - 1]
             all_ways = first or os.environ.get("BIGBOX_EVERY")
             for mode in MODES if all_ways else [MODES[at % len(MODES)]]:
