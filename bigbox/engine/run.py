@@ -267,7 +267,8 @@ def _run(
     outside = outside_range(job, world)
     if drop_latents:
         world.first(job.painting.drop_latents)
-    world.first(lambda: job.box.consolidate() if job.painting.all_recorded() else None)
+    if not job.spec.haloes_only and world.first(lambda: job.painting.all_recorded()):
+        world.first(job.box.consolidate)
     if world.rank == 0 and not quiet:
         haloes_only = job.spec.haloes_only
         place = job.box.path if haloes_only else job.box.place
