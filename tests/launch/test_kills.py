@@ -71,7 +71,8 @@ def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in [launcher, *launcher.children(recursive=True)]:
         try:
-            if "paint" in process.cmdline() and "python" in process.name():
+            named = {"paint", "decompress"} & set(process.cmdline())
+            if named and "python" in process.name():
                 found.append(process)
         except psutil.Error:
             pass
