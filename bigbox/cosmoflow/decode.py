@@ -23,10 +23,11 @@ from bigbox.cosmoflow.local_model import load_local, shipped_model
 from bigbox.cosmoflow.painter import TILE, LatentPainter
 from bigbox.devices import find_device
 from bigbox.diffusion.overlap import overlap_method, tiling_for
-from bigbox.engine.job import Job, PaintSpec, prepare
+from bigbox.engine.job import Job
 from bigbox.engine.limits import limits_of
 from bigbox.engine.mpi import World
 from bigbox.engine.options import check_alike
+from bigbox.engine.prepared import PaintSpec, prepare
 from bigbox.engine.run import on_all_ranks, run_job
 from bigbox.engine.shards import AssembleTask
 from bigbox.engine.stop import StopRequest

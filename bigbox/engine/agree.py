@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bigbox.engine.job import HaloesUnderWay, Prepared
 from bigbox.engine.mpi import World, ranks_of_job
+from bigbox.engine.prepared import HaloesUnderWay, Prepared
 from bigbox.engine.stop import StopRequest
 from bigbox.errors import BadInput, Busy, StoppedEarly
 from bigbox.store.box import Box

@@ -14,12 +14,13 @@ from typing import Any
 
 from bigbox.diffusion.overlap import overlap_method
 from bigbox.engine.agree import begun, same_box, same_run
-from bigbox.engine.job import Job, PaintSpec, Prepared, prepare
+from bigbox.engine.job import Job
 from bigbox.engine.limits import limits_of
 from bigbox.engine.log import log_end, log_no_more, log_to
 from bigbox.engine.mpi import World, abort_on_error, join_world, ranks_of_job
 from bigbox.engine.options import PaintOptions, check_alike, choose_networks, device_of
 from bigbox.engine.outside import outside_range
+from bigbox.engine.prepared import PaintSpec, Prepared, prepare
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.tally import describe, summary
 from bigbox.errors import BadInput, BigboxError, StoppedEarly

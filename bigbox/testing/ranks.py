@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from bigbox.diffusion.overlap import overlap_method
-from bigbox.engine.job import Job, PaintSpec, prepare
+from bigbox.engine.job import Job
 from bigbox.engine.limits import Limits
 from bigbox.engine.loop import Loop
+from bigbox.engine.prepared import PaintSpec, prepare
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.transport import Transport
 from bigbox.engine.workers import Threads

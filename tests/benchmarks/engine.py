@@ -30,7 +30,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bigbox.diffusion.overlap import tiling_for
-from bigbox.engine.job import Job, prepare
+from bigbox.engine.job import Job
+from bigbox.engine.prepared import prepare
 from bigbox.engine.stop import StopRequest
 from bigbox.engine.transport import Transport
 from bigbox.engine.workers import Threads
