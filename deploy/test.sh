@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole test suite, with its own set-up: lint, types, unit, science and fault tests (fast, slow),
 # MPI tests under MPICH and Open MPI, packaging, the quickstart, and the README's commands.
-#   deploy/test.sh             everything (up to 20 minutes on two cores)
+#   deploy/test.sh             everything (up to 25 minutes on two cores)
 #   deploy/test.sh lint fast   only these parts
 #   deploy/test.sh slurm       a real Slurm of one node (root, Debian); `install`: every Python here
 set -euo pipefail

@@ -125,8 +125,7 @@ def files_of(path: Path, array: str) -> list[Path]:
     return sorted(f for f in (path / array).rglob("c.*") if f.is_file())
 
 
-@pytest.mark.parametrize("array", ["latents/painted", "tb"])
-@pytest.mark.parametrize("how", ["flip", "truncate"])
+@pytest.mark.parametrize(("array", "how"), [("latents/painted", "flip"), ("tb", "truncate")])
 def test_damage_is_named_and_painted_again(mpirun: Launcher, make_box, array: str, how) -> None:
     path = make_box(84)
     mpirun.run(2, "paint", path, *TRIVIAL)
