@@ -19,6 +19,7 @@ from bigbox.cosmoflow.vae import Vae, VaeSize, VaeTask
 from bigbox.networks.model import save_model
 from bigbox.networks.transforms import LogTransform
 from bigbox.training.loop import Batch, Process, Trainer
+from bigbox.training.options import RunOptions
 from bigbox.training.recipes import Recipe, changed
 
 UNBOUND = 10**9  # steps of a training that is as long as its time
@@ -33,21 +34,13 @@ RECIPES = {
 
 
 @dataclass(frozen=True)
-class FlowTrainOptions:
+class FlowTrainOptions(RunOptions):
     """Hold what `bigbox cosmoflow train` was asked for. None is the preset's own choice."""
 
     out: Path
     kind: str = "flow"  # or "vae", the baseline
     preset: str = "small"
     latent: int | None = None  # channels
-    steps: int | None = None
-    batch: int | None = None
-    rate: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    hours: float | None = None
-    within: float | None = None  # hours
 
 
 class Batches:
@@ -90,11 +83,7 @@ def train_maps(maps: Maps, options: FlowTrainOptions) -> dict[str, Any]:
     StoppedEarly at a signal or the time limit: the same command goes on.
     """
     began = time.monotonic()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    torch.set_flush_denormal(True)
-    process = Process.here(options.device)
+    process = Process.begun(options)
     task, card = _task(options)
     check_edge(card, maps)
     split = Split.of(maps)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bigbox.engine.monitor import Monitor
-from bigbox.engine.mpi import _LAUNCHERS
+from bigbox.engine.mpi import LAUNCHERS
 from bigbox.engine.options import PaintOptions
 from bigbox.engine.progress import Goal
 from bigbox.engine.stop import StopRequest
@@ -271,7 +271,7 @@ def paint_region(box: str, place: str, line: list[str]) -> str:
     Raises RegionFailed with the last words of the command.
     """
     _share(Path(box), Path(place))
-    alone = {k: v for k, v in os.environ.items() if k not in _LAUNCHERS}
+    alone = {k: v for k, v in os.environ.items() if k not in LAUNCHERS}
     for _ in range(AT_ONCE):
         done = subprocess.run(
             [sys.executable, "-m", "bigbox", *line], env=alone, stdout=subprocess.DEVNULL,

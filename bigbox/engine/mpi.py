@@ -28,7 +28,7 @@ LAST_WORDS = 0.3  # seconds between an error's last line and the end of all rank
 # a batch script that runs no srun, so the step's own count is the one to compare with: but a
 # process that is not its first is no batch script.
 _TASKS = "SLURM_NTASKS"
-_LAUNCHERS = {
+LAUNCHERS = {
     "PMI_SIZE": "PMI_RANK",
     "PMIX_SIZE": "PMIX_RANK",
     "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
@@ -42,7 +42,7 @@ _LAUNCHERS = {
 
 def launched() -> tuple[str, int, int]:
     """(variable, size, rank) as the launcher tells it; ("", 1, 0) when there was none."""
-    for size_name, rank_name in _LAUNCHERS.items():
+    for size_name, rank_name in LAUNCHERS.items():
         size = os.environ.get(size_name, "")
         if size.isdigit() and int(size) > 1:
             told = os.environ.get(rank_name, "0")

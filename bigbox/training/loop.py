@@ -30,6 +30,7 @@ from bigbox.signals import handled
 from bigbox.store.durable import DISK
 from bigbox.store.metadata import understood
 from bigbox.training.curve import Curve
+from bigbox.training.options import RunOptions
 from bigbox.training.recipes import Recipe
 
 Batch = dict[str, Tensor]
@@ -64,6 +65,15 @@ class Process:
             distributed.init_process_group("nccl" if cuda else "gloo")
         # bfloat16 pays where the processor multiplies it; elsewhere it is emulated and slow.
         return cls(rank, size, where, cuda or torch.cpu._is_avx512_bf16_supported())
+
+    @classmethod
+    def begun(cls, options: RunOptions) -> Process:
+        """Set up torch as any training wants it, and find this process."""
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        torch.manual_seed(options.seed)
+        torch.set_flush_denormal(True)
+        return cls.here(options.device)
 
     @property
     def on_gpu(self) -> bool:

@@ -12,8 +12,22 @@ OF_ONE = {"halogen": ("loss",), "lodi": ("parametrisation", "halogen", "halogen_
 SHARE = 0.5  # of LODI's samples with predicted haloes
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """Hold how any training runs. None is the preset's own choice."""
+
+    steps: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    hours: float | None = None
+    within: float | None = None  # hours
+
+
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainOptions(RunOptions):
     """Hold what `bigbox train` was asked for. Its --help says more.
 
     None is the preset's own choice. Raises BadInput for options that do not go together.
@@ -24,14 +38,6 @@ class TrainOptions:
     out: Path
     preset: str = "mini"
     held_out: int | None = None  # boxes
-    steps: int | None = None
-    batch: int | None = None
-    rate: float | None = None
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    hours: float | None = None
-    within: float | None = None  # hours
     compile: str = "auto"  # "auto", "on" or "off"
     loss: str | None = None  # "mean" or "paper"
     parametrisation: str | None = None  # "v" or "noise"

@@ -58,11 +58,7 @@ def train(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> dict
 def prepare(options: TrainOptions, boxes: list[TrainingBox] | None = None) -> Training:
     """Read boxes and set up the training. Raises BadInput."""
     began = time.monotonic()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    torch.set_flush_denormal(True)
-    process = Process.here(options.device)
+    process = Process.begun(options)
     chosen = _recipe(options, process)
     start = load_model(options.further, options.kind) if options.further else None
     if boxes is None:
