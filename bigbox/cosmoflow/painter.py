@@ -32,7 +32,7 @@ from bigbox.cosmoflow.compressed import Compressed
 from bigbox.cosmoflow.local import CELL, LocalFlow
 from bigbox.cosmoflow.solvers import flow_times
 from bigbox.devices import on_gpu
-from bigbox.diffusion.schedule import Schedule
+from bigbox.diffusion.schedule import STRAIGHT_PATH, Schedule
 from bigbox.errors import BadInput
 from bigbox.networks.model import Model
 from bigbox.painters.base import StepBatch, TileBatch
@@ -45,8 +45,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "dpmpp-sde": {"gamma_min": -7.0, "gamma_max": 7.0, "skew": 0.4, "to_zero": True},
     "dpmpp": {"gamma_min": -7.0, "gamma_max": 8.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -9.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
-    "euler": {"gamma_min": -7.1, "gamma_max": 7.8, "skew": 0.0, "to_zero": True},
-    "heun": {"gamma_min": -5.5, "gamma_max": 9.3, "skew": 0.0, "to_zero": True, "doubled": True},
+    **STRAIGHT_PATH,
 }
 
 

@@ -46,10 +46,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from bigbox.errors import BadInput
+
+# The schedules of the samplers of flow matching, for every painter.
+STRAIGHT_PATH: dict[str, dict[str, Any]] = {
+    "euler": {"gamma_min": -7.1, "gamma_max": 7.8, "skew": 0.0, "to_zero": True},
+    "heun": {"gamma_min": -5.5, "gamma_max": 9.3, "skew": 0.0, "to_zero": True, "doubled": True},
+}
 
 
 @dataclass(frozen=True)

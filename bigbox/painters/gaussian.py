@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from bigbox.diffusion.overlap import Known
-from bigbox.diffusion.schedule import Schedule
+from bigbox.diffusion.schedule import STRAIGHT_PATH, Schedule
 from bigbox.errors import BadInput
 from bigbox.painters.diffusion import DenoiserUnits, DiffusionPainter
 
@@ -47,8 +47,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "dpmpp-sde": {"gamma_min": -8.0, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
     "dpmpp": {"gamma_min": -8.0, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -10.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
-    "euler": {"gamma_min": -7.1, "gamma_max": 7.8, "skew": 0.0, "to_zero": True},
-    "heun": {"gamma_min": -5.5, "gamma_max": 9.3, "skew": 0.0, "to_zero": True, "doubled": True},
+    **STRAIGHT_PATH,
 }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from bigbox.data import default_model
 from bigbox.devices import on_gpu
 from bigbox.diffusion.overlap import Known, OverlapMethod
-from bigbox.diffusion.schedule import Schedule
+from bigbox.diffusion.schedule import STRAIGHT_PATH, Schedule
 from bigbox.errors import BadInput
 from bigbox.networks.lodi import TILE, clean_estimate
 from bigbox.networks.model import Model, load_model
@@ -33,8 +33,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "dpmpp-sde": {"gamma_min": -6.5, "gamma_max": 9.0, "skew": 0.4, "to_zero": True},
     "dpmpp": {"gamma_min": -6.5, "gamma_max": 11.0, "skew": 0.5, "to_zero": True},
     "ancestral": {"gamma_min": -9.0, "gamma_max": 8.0, "skew": 0.0, "to_zero": False},
-    "euler": {"gamma_min": -7.1, "gamma_max": 7.8, "skew": 0.0, "to_zero": True},
-    "heun": {"gamma_min": -5.5, "gamma_max": 9.3, "skew": 0.0, "to_zero": True, "doubled": True},
+    **STRAIGHT_PATH,
 }
 
 
